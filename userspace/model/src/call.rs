@@ -1,0 +1,126 @@
+//! What a request asks AWS for, decoded.
+
+use std::borrow::Cow;
+
+use serde::{Deserialize, Serialize};
+
+/// AWS's wire protocols, by botocore's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Protocol {
+    /// `ec2`: form-encoded requests, XML answers without a `Result` wrapper.
+    Ec2,
+    /// Not an AWS service: a name the configuration lists under `inspect`.
+    Http,
+    /// `json`: `X-Amz-Target` and JSON 1.0 or 1.1.
+    Json,
+    /// `query`: form-encoded requests, XML answers.
+    Query,
+    /// `rest-json`.
+    RestJson,
+    /// `rest-xml`.
+    RestXml,
+    /// `smithy-rpc-v2-cbor`.
+    RpcV2Cbor,
+}
+
+/// IAM's access levels, as the service authorization reference lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum AccessLevel {
+    /// Lists what is there.
+    List,
+    /// Reads content.
+    Read,
+    /// Tags and untags.
+    Tagging,
+    /// Creates, changes or deletes.
+    Write,
+    /// Changes who may do what.
+    #[serde(rename = "PermissionsManagement")]
+    PermissionsManagement,
+}
+
+impl AccessLevel {
+    /// Cedar's name of the action group.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::List => "List",
+            Self::Read => "Read",
+            Self::Tagging => "Tagging",
+            Self::Write => "Write",
+            Self::PermissionsManagement => "PermissionsManagement",
+        }
+    }
+}
+
+/// One IAM action that a call needs, such as `s3:GetObject`, with its access level.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Action {
+    /// `prefix:Name`.
+    pub name: Cow<'static, str>,
+    /// Its access level. An action that the IAM data don't know counts as `Write`.
+    pub level: AccessLevel,
+}
+
+/// How the request's payload is bound to its signature: the value of `x-amz-content-sha256` or what stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Payload {
+    /// The SHA-256 of the body, sent in the header `x-amz-content-sha256`.
+    DeclaredHash,
+    /// The SHA-256 of the body, in the canonical request alone: it must be read before it can be signed.
+    ImpliedHash,
+    /// `UNSIGNED-PAYLOAD`.
+    Unsigned,
+    /// `STREAMING-UNSIGNED-PAYLOAD-TRAILER`: aws-chunked with an unsigned checksum trailer.
+    StreamingUnsignedTrailer,
+    /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD`: every chunk is signed.
+    StreamingSigned,
+    /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`: every chunk and the trailer are signed.
+    StreamingSignedTrailer,
+    /// An operation that carries no signature at all.
+    None,
+}
+
+/// One request, decoded. Everything in it is derived from bytes that the agent sent and from the catalog.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Call {
+    /// Partition, such as `aws` or `aws-cn`; `http` for inspected names that aren't AWS's.
+    pub partition: Cow<'static, str>,
+    /// Region from the host's name (or the service's default); `None` for global services without one.
+    pub region: Option<Cow<'static, str>>,
+    /// The account whose credentials will sign, when known.
+    pub account: Option<Cow<'static, str>>,
+    /// botocore's service name, such as `s3`; for inspected names, the host.
+    pub service: Cow<'static, str>,
+    /// The name that the service signs by.
+    pub signing_name: Cow<'static, str>,
+    /// Operation, such as `GetObject`; for inspected names, the method.
+    pub operation: Cow<'static, str>,
+    /// All `service:Operation` that the request could be, when more than one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<String>,
+    /// The wire protocol, which also tells how an error must look.
+    pub protocol: Protocol,
+    /// The IAM actions that the call needs: every one must be permitted. Never empty.
+    pub actions: Vec<Action>,
+    /// The ARNs (or `*`) that it touches: every one must be permitted. Never empty.
+    pub resources: Vec<String>,
+    /// The operation's input as far as it was decoded, bounded; binary values are left out.
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
+    pub parameters: serde_json::Value,
+    /// How the payload is signed.
+    pub payload: Payload,
+}
+
+impl Call {
+    /// The highest access level among the call's actions.
+    pub fn level(&self) -> AccessLevel {
+        self.actions.iter().map(|action| action.level).max().unwrap_or(AccessLevel::Write)
+    }
+
+    /// Whether the call can change something: anything above `Read`.
+    pub fn is_mutating(&self) -> bool {
+        self.level() > AccessLevel::Read
+    }
+}

@@ -1,0 +1,244 @@
+//! What the journal records. The variants are the journal's vocabulary: adding is free, changing is not.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use serde::{Deserialize, Serialize};
+use time::OffsetDateTime;
+
+use crate::{Call, CallId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session, SessionId};
+
+/// Which way a body flows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Direction {
+    /// From the agent to AWS, as it was sent on.
+    Request,
+    /// From AWS to the agent, as it came.
+    Response,
+}
+
+/// What a finished body amounts to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BodyDigest {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// SHA-256 of all bytes.
+    #[serde(with = "hex::serde")]
+    pub sha256: [u8; 32],
+}
+
+/// One record of the journal, bodies' bytes excepted: those are frames of their own.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+pub enum Event {
+    /// A call was decoded and decided; written before anything of it leaves for AWS.
+    CallIntent(Box<CallIntent>),
+    /// A call is over.
+    CallOutcome(Box<CallOutcome>),
+    /// A connection of an agent ended.
+    ConnectionClosed(ConnectionClosed),
+    /// A connection of an agent was accepted.
+    ConnectionOpened(Box<ConnectionOpened>),
+    /// The daemon began to work.
+    DaemonStarted(DaemonStarted),
+    /// The daemon stopped in an orderly way.
+    DaemonStopped(DaemonStopped),
+    /// A session is over.
+    SessionEnded(SessionEnded),
+    /// A session began.
+    SessionStarted(SessionStarted),
+}
+
+/// The head of a request or an answer, as it went on. Header values that carry authority (`authorization`,
+/// `x-amz-security-token`, `cookie`, …) are replaced by `<redacted>` before they get here.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    /// `HTTP/1.1` or `HTTP/2.0`.
+    pub version: String,
+    /// Name and value, in order; bytes that aren't UTF-8 are replaced.
+    pub headers: Vec<(String, String)>,
+}
+
+/// A call was decoded and decided.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallIntent {
+    /// The call.
+    pub id: CallId,
+    /// Its session.
+    pub session: SessionId,
+    /// The agent's name.
+    pub agent: String,
+    /// The connection that it came by.
+    pub connection: ConnectionId,
+    /// When its head had been read.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The process that connected.
+    pub process: Arc<ProcessFacts>,
+    /// HTTP method.
+    pub method: String,
+    /// Host the request is for.
+    pub host: String,
+    /// Path and query, with presigned credentials redacted.
+    pub target: String,
+    /// The request's head.
+    pub head: Head,
+    /// What it was taken for; `None` if it could not be decoded.
+    pub call: Option<Call>,
+    /// What was decided.
+    pub decision: Decision,
+}
+
+/// How a call ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OutcomeStatus {
+    /// Answered by AWS, and the answer passed on whole.
+    Completed,
+    /// Denied; the daemon answered.
+    Denied,
+    /// The agent or AWS broke off.
+    Aborted,
+    /// The daemon could not carry it out (no credentials, no connection, upstream certificate wrong).
+    Failed,
+    /// The daemon stopped in the middle; written at the next start.
+    Interrupted,
+}
+
+/// A call is over.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CallOutcome {
+    /// The call.
+    pub id: CallId,
+    /// Its session.
+    pub session: SessionId,
+    /// When it was over.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How.
+    pub outcome: OutcomeStatus,
+    /// The HTTP status that the agent got; `None` if it got none.
+    pub status: Option<u16>,
+    /// AWS's request id, if it gave one.
+    pub aws_request_id: Option<String>,
+    /// AWS's error code, such as `NoSuchKey`, if the answer carried one in its head.
+    #[serde(default)]
+    pub error_code: Option<String>,
+    /// What went wrong, for people.
+    pub error: Option<String>,
+    /// The answer's head, if there was one.
+    pub head: Option<Head>,
+    /// The request body as it went on; for aws-chunked bodies, with its framing.
+    pub request: Option<BodyDigest>,
+    /// For aws-chunked request bodies, the payload inside the framing.
+    #[serde(default)]
+    pub request_payload: Option<BodyDigest>,
+    /// The answer's body.
+    pub response: Option<BodyDigest>,
+    /// From the head read to the end, in microseconds.
+    pub duration_us: u64,
+    /// From the head read to the upstream answer's head, in microseconds.
+    pub ttfb_us: Option<u64>,
+}
+
+/// What became of an accepted connection's bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ConnectionKind {
+    /// Opened: its requests are decoded, decided and recorded.
+    Inspected,
+    /// A metadata service's stand-in answered.
+    Metadata,
+    /// Passed on byte for byte: not AWS.
+    Passed,
+    /// Refused.
+    Refused,
+}
+
+/// A connection of an agent was accepted.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectionOpened {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Its session.
+    pub session: SessionId,
+    /// When it was accepted.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The process that connected.
+    pub process: Arc<ProcessFacts>,
+    /// Where it wanted to go.
+    pub destination: OriginalDst,
+    /// Where it was taken: for passed connections, the address that the daemon resolved.
+    pub upstream: Option<SocketAddr>,
+    /// The name in the handshake or the Host field; `None` when there was none.
+    pub name: Option<String>,
+    /// What became of it.
+    pub kind: ConnectionKind,
+    /// Why it was refused.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// A connection of an agent ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConnectionClosed {
+    /// The connection.
+    pub id: ConnectionId,
+    /// Its session.
+    pub session: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Bytes from the agent (passed connections: of the stream as it is; else 0).
+    pub sent_bytes: u64,
+    /// Bytes to the agent (passed connections: of the stream as it is; else 0).
+    pub received_bytes: u64,
+    /// What went wrong, for people.
+    #[serde(default)]
+    pub error: Option<String>,
+}
+
+/// The daemon began to work.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStarted {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Its version.
+    pub version: String,
+    /// The host's name.
+    pub host: String,
+    /// The policy set's SHA-256, in hexadecimal.
+    pub policy_version: String,
+}
+
+/// The daemon stopped in an orderly way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DaemonStopped {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+}
+
+/// A session began.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionStarted {
+    /// The session.
+    #[serde(flatten)]
+    pub session: Session,
+    /// The host's name.
+    pub host: String,
+}
+
+/// A session is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionEnded {
+    /// The session.
+    pub id: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Why, for people: the cgroup is empty, or the daemon stopped.
+    pub why: String,
+}

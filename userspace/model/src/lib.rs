@@ -1,0 +1,24 @@
+//! The nouns that all rooms share: who called (`Origin`, `Session`), what was asked (`Call`), what was decided
+//! (`Decision`) and what is recorded of it (`Event`).
+//!
+//! Nothing here does I/O. Every type that reaches the journal is (de)serialised by its field names, so that a record
+//! written by one version is read by the next: fields may be added with a default, never renamed or removed.
+
+#![forbid(unsafe_code)]
+
+mod call;
+mod decision;
+mod event;
+mod id;
+mod origin;
+mod session;
+
+pub use call::{AccessLevel, Action, Call, Payload, Protocol};
+pub use decision::{Decision, Reason, Verdict};
+pub use event::{
+    BodyDigest, CallIntent, CallOutcome, ConnectionClosed, ConnectionKind, ConnectionOpened, DaemonStarted,
+    DaemonStopped, Direction, Event, Head, OutcomeStatus, SessionEnded, SessionStarted,
+};
+pub use id::{CallId, ConnectionId, ParseIdError, SessionId};
+pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
+pub use session::Session;
