@@ -1,0 +1,266 @@
+//! The trust stores on the host: the system's own, and the environment variables that clients with a store of their
+//! own read.
+//!
+//! boto3 and awscli v1 carry a bundle of their own and read `REQUESTS_CA_BUNDLE`; node reads `NODE_EXTRA_CA_CERTS`;
+//! most others (curl, Go, Rust, the CRT clients) read the system's store. `AWS_CA_BUNDLE` is not set: rclone 1.60
+//! fails with it.
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde::Serialize;
+
+/// Says of a file that it is ours, so that `remove` touches nothing else.
+const MARK: &str = "# Written by `chaperone trust install`; `chaperone trust remove` takes it away.\n";
+
+/// What is wrong with a trust store.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file could not be read or written.
+    #[error("{doing} {path}: {source}")]
+    Io {
+        /// What was being done.
+        doing: &'static str,
+        /// To what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// No known system store.
+    #[error(
+        "found neither update-ca-certificates (Debian: apt-get install ca-certificates) nor update-ca-trust (Fedora): \
+         install one of them, so that programs can be told of the CA"
+    )]
+    NoSystemStore,
+    /// The store's own program failed.
+    #[error("`{program}` failed: {why}")]
+    Program {
+        /// The program.
+        program: &'static str,
+        /// Its exit status and what it said.
+        why: String,
+    },
+    /// A file of ours that somebody else wrote is in the way.
+    #[error("{0} is there and was not written by chaperone: move it away first")]
+    Foreign(PathBuf),
+}
+
+/// A family of system trust stores.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Family {
+    anchors: &'static str,
+    program: &'static str,
+    arguments: &'static [&'static str],
+    bundle: &'static str,
+}
+
+const FAMILIES: [Family; 2] = [
+    Family {
+        anchors: "usr/local/share/ca-certificates",
+        program: "update-ca-certificates",
+        arguments: &[],
+        bundle: "/etc/ssl/certs/ca-certificates.crt",
+    },
+    Family {
+        anchors: "etc/pki/ca-trust/source/anchors",
+        program: "update-ca-trust",
+        arguments: &["extract"],
+        bundle: "/etc/pki/tls/certs/ca-bundle.crt",
+    },
+];
+
+/// One place that should know the CA.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrustStore {
+    /// What it is, such as `system` or `environment`.
+    pub store: &'static str,
+    /// Where.
+    pub path: PathBuf,
+    /// Whether it knows this CA.
+    pub trusted: bool,
+    /// What to do about it, when it doesn't.
+    pub remedy: Option<String>,
+}
+
+/// What is trusted where.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TrustReport {
+    /// Every store looked at.
+    pub stores: Vec<TrustStore>,
+}
+
+impl TrustReport {
+    /// Whether every store knows the CA.
+    pub fn is_complete(&self) -> bool {
+        self.stores.iter().all(|store| store.trusted)
+    }
+}
+
+/// The trust stores of the host whose root folder is given.
+#[derive(Debug)]
+pub struct Trust {
+    root: PathBuf,
+    family: Family,
+}
+
+impl Trust {
+    /// Finds the host's stores.
+    pub fn of_host() -> Result<Self, TrustError> {
+        Self::below(Path::new("/"))
+    }
+
+    fn below(root: &Path) -> Result<Self, TrustError> {
+        let there = |family: &&Family| {
+            ["usr/sbin", "usr/bin"].iter().any(|folder| root.join(folder).join(family.program).exists())
+        };
+        let family = *FAMILIES.iter().find(there).ok_or(TrustError::NoSystemStore)?;
+        Ok(Self { root: root.to_owned(), family })
+    }
+
+    /// The variables that clients with a store of their own need.
+    pub fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("REQUESTS_CA_BUNDLE", self.family.bundle.to_owned()),
+            ("NODE_EXTRA_CA_CERTS", format!("/{}/chaperone.crt", self.family.anchors)),
+        ]
+    }
+
+    /// Tells every store of the certificate (PEM). Doing it twice changes nothing more.
+    pub fn install(&self, certificate: &Path) -> Result<TrustReport, TrustError> {
+        let pem = fs::read(certificate).map_err(|source| error("reading", certificate, source))?;
+        let anchor = self.anchor();
+        if fs::read(&anchor).ok().as_deref() != Some(&pem) || !self.bundle_has(&pem) {
+            write(&anchor, &pem)?;
+            self.refresh()?;
+        }
+        for (path, text) in self.environment_files() {
+            if fs::read_to_string(&path).is_ok_and(|there| !there.starts_with(MARK)) {
+                return Err(TrustError::Foreign(path));
+            }
+            write(&path, text.as_bytes())?;
+        }
+        self.status(certificate)
+    }
+
+    /// What is trusted where.
+    pub fn status(&self, certificate: &Path) -> Result<TrustReport, TrustError> {
+        let pem = fs::read(certificate).map_err(|source| error("reading", certificate, source))?;
+        let remedy = |trusted: bool| (!trusted).then(|| "run `chaperone trust install`".to_owned());
+        let bundle = self.root.join(self.family.bundle.trim_start_matches('/'));
+        let trusted = self.bundle_has(&pem);
+        let mut stores = vec![TrustStore { store: "system", path: bundle, trusted, remedy: remedy(trusted) }];
+        for (path, text) in self.environment_files() {
+            let trusted = fs::read_to_string(&path).is_ok_and(|there| there == text);
+            stores.push(TrustStore { store: "environment", path, trusted, remedy: remedy(trusted) });
+        }
+        Ok(TrustReport { stores })
+    }
+
+    /// Takes away what `install` wrote, and nothing else.
+    pub fn remove(&self) -> Result<(), TrustError> {
+        for (path, _) in self.environment_files() {
+            if fs::read_to_string(&path).is_ok_and(|text| text.starts_with(MARK)) {
+                fs::remove_file(&path).map_err(|source| error("removing", &path, source))?;
+            }
+        }
+        let anchor = self.anchor();
+        if anchor.exists() {
+            fs::remove_file(&anchor).map_err(|source| error("removing", &anchor, source))?;
+            self.refresh()?;
+        }
+        Ok(())
+    }
+
+    fn anchor(&self) -> PathBuf {
+        self.root.join(self.family.anchors).join("chaperone.crt")
+    }
+
+    fn bundle_has(&self, pem: &[u8]) -> bool {
+        let bundle = self.root.join(self.family.bundle.trim_start_matches('/'));
+        let wanted = body_of(&String::from_utf8_lossy(pem));
+        !wanted.is_empty() && fs::read_to_string(bundle).is_ok_and(|text| body_of(&text).contains(&wanted))
+    }
+
+    /// Files that set the variables: for login shells, for services and for user managers.
+    fn environment_files(&self) -> Vec<(PathBuf, String)> {
+        let variables = self.environment();
+        let lines = |prefix: &str| -> String {
+            variables.iter().map(|(name, value)| format!("{prefix}{name}={value}\n")).collect()
+        };
+        let quoted: Vec<String> = variables.iter().map(|(name, value)| format!("\"{name}={value}\"")).collect();
+        vec![
+            (self.root.join("etc/profile.d/chaperone.sh"), format!("{MARK}{}", lines("export "))),
+            (self.root.join("etc/environment.d/50-chaperone.conf"), format!("{MARK}{}", lines(""))),
+            (
+                self.root.join("etc/systemd/system.conf.d/50-chaperone.conf"),
+                format!("{MARK}[Manager]\nDefaultEnvironment={}\n", quoted.join(" ")),
+            ),
+        ]
+    }
+
+    fn refresh(&self) -> Result<(), TrustError> {
+        let program = self.family.program;
+        let output = Command::new(program)
+            .args(self.family.arguments)
+            .output()
+            .map_err(|why| TrustError::Program { program, why: why.to_string() })?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(TrustError::Program { program, why: format!("{}: {}", output.status, said.trim()) })
+    }
+}
+
+/// A PEM text without line ends, so that bundles with other line lengths compare equal.
+fn body_of(pem: &str) -> String {
+    pem.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
+}
+
+fn write(path: &Path, bytes: &[u8]) -> Result<(), TrustError> {
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    fs::create_dir_all(folder).map_err(|source| error("making", folder, source))?;
+    let temporary = path.with_extension("chaperone-new");
+    fs::write(&temporary, bytes).map_err(|source| error("writing", &temporary, source))?;
+    fs::rename(&temporary, path).map_err(|source| error("writing", path, source))
+}
+
+fn error(doing: &'static str, path: &Path, source: io::Error) -> TrustError {
+    TrustError::Io { doing, path: path.to_owned(), source }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_without_a_store_is_told_what_to_install() {
+        let root = std::env::temp_dir().join(format!("chaperone-trust-{}", std::process::id()));
+        fs::create_dir_all(&root).unwrap();
+        assert!(matches!(Trust::below(&root), Err(TrustError::NoSystemStore)));
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        let root = std::env::temp_dir().join(format!("chaperone-trust-foreign-{}", std::process::id()));
+        let _ = fs::remove_dir_all(&root);
+        for folder in ["usr/sbin", "etc/profile.d", "etc/ssl/certs"] {
+            fs::create_dir_all(root.join(folder)).unwrap();
+        }
+        fs::write(root.join("usr/sbin/update-ca-certificates"), "").unwrap();
+        let ca = root.join("ca.crt");
+        fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
+        let trust = Trust::below(&root).unwrap();
+        assert!(!trust.status(&ca).unwrap().is_complete());
+        // The bundle knows the CA already, so that nothing has to run.
+        fs::create_dir_all(root.join("usr/local/share/ca-certificates")).unwrap();
+        fs::copy(&ca, root.join("usr/local/share/ca-certificates/chaperone.crt")).unwrap();
+        fs::copy(&ca, root.join("etc/ssl/certs/ca-certificates.crt")).unwrap();
+        assert!(trust.install(&ca).unwrap().is_complete());
+        fs::write(root.join("etc/profile.d/chaperone.sh"), "export MINE=1\n").unwrap();
+        assert!(matches!(trust.install(&ca), Err(TrustError::Foreign(_))));
+    }
+}
