@@ -1,1 +1,13 @@
-//! (empty)
+//! Which agent a process is: cgroups to sessions.
+//!
+//! It owns the configured agents and the sessions that are open, watches their cgroups and ends a session when its
+//! cgroup is empty. It never decides what an agent may do. It fails closed: a cgroup that no configured agent claims
+//! has no session, and a connection without a session is refused.
+
+#![forbid(unsafe_code)]
+
+mod agents;
+mod sessions;
+
+pub use agents::{Agent, AgentError, Agents, CgroupPattern};
+pub use sessions::{Ended, Resolved, SessionError, Sessions};

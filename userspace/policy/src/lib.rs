@@ -1,1 +1,16 @@
-//! (empty)
+//! Cedar policies: reading and checking them, and deciding calls by the slice of them that can apply.
+//!
+//! It never does I/O on the call path and knows nothing of HTTP. It fails closed: what no policy permits is denied, a
+//! `forbid` whose evaluation fails denies, and a policy set that doesn't validate is never put in force.
+
+#![forbid(unsafe_code)]
+
+mod decide;
+mod load;
+mod slice;
+
+pub use decide::{CallFacts, Engine, Principal};
+pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, schema_text};
+
+/// The shipped default policy.
+pub const DEFAULT_POLICY: &str = include_str!("default.cedar");

@@ -1,0 +1,191 @@
+//! The sessions that are open.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::fd::AsFd,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use chaperone_model::{CgroupId, Session, SessionId};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::io::unix::AsyncFd;
+
+use crate::Agents;
+
+/// Sessions open at once; past it new ones are refused.
+const MAX_SESSIONS: usize = 16_384;
+
+/// Why a connection has no session.
+#[derive(Debug, thiserror::Error)]
+pub enum SessionError {
+    /// No configured agent claims the cgroup.
+    #[error("no configured agent claims the cgroup {0}: add it to an [[agents]] entry's `cgroups`")]
+    Unclaimed(String),
+    /// The cgroup is gone, or can't be watched.
+    #[error("watching the cgroup {path}: {source}")]
+    Cgroup {
+        /// The cgroup's folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Too many sessions.
+    #[error("{MAX_SESSIONS} sessions are open, and no more are taken: end some agents")]
+    TooMany,
+}
+
+/// A session, with what its owner keeps for it.
+#[derive(Debug)]
+pub struct Resolved<T> {
+    /// The session.
+    pub session: Session,
+    /// What belongs to it, such as its placeholder credentials.
+    pub own: T,
+}
+
+/// A session that is over.
+#[derive(Debug)]
+pub struct Ended<T>(pub Arc<Resolved<T>>);
+
+struct Open<T> {
+    by_cgroup: HashMap<CgroupId, (Arc<Resolved<T>>, WatchDescriptor)>,
+    by_watch: HashMap<WatchDescriptor, CgroupId>,
+    agents: Agents,
+}
+
+/// All open sessions. `T` is what the owner keeps for each.
+pub struct Sessions<T> {
+    root: PathBuf,
+    open: Mutex<Open<T>>,
+    inotify: Inotify,
+}
+
+impl<T> std::fmt::Debug for Sessions<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Sessions").field("root", &self.root).field("open", &self.open.lock().by_cgroup.len()).finish()
+    }
+}
+
+impl<T> Sessions<T> {
+    /// None open yet. `root` is where the cgroup v2 hierarchy is mounted.
+    pub fn new(root: &Path, agents: Agents) -> io::Result<Self> {
+        let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+        let open = Mutex::new(Open { by_cgroup: HashMap::new(), by_watch: HashMap::new(), agents });
+        Ok(Self { root: root.to_owned(), open, inotify })
+    }
+
+    /// Puts other agents in force, for sessions that begin from now on.
+    pub fn replace_agents(&self, agents: Agents) {
+        self.open.lock().agents = agents;
+    }
+
+    /// The session of the cgroup at `path` (below the root, such as `/agents/coder/sub`): an open one, or a new one
+    /// with what `own` makes for it. The flag says whether it is new. `id_of` gives a cgroup folder's id.
+    pub fn resolve(
+        &self,
+        path: &str,
+        id_of: impl FnOnce(&Path) -> io::Result<CgroupId>,
+        own: impl FnOnce(&Session) -> T,
+    ) -> Result<(Arc<Resolved<T>>, bool), SessionError> {
+        let mut open = self.open.lock();
+        let Some((agent, cgroup_path)) = open.agents.of(path) else {
+            return Err(SessionError::Unclaimed(path.to_owned()));
+        };
+        let folder = self.root.join(cgroup_path.trim_start_matches('/'));
+        let failed = |source| SessionError::Cgroup { path: folder.clone(), source };
+        let cgroup = id_of(&folder).map_err(failed)?;
+        if let Some((session, _)) = open.by_cgroup.get(&cgroup) {
+            return Ok((session.clone(), false));
+        }
+        if open.by_cgroup.len() >= MAX_SESSIONS {
+            return Err(SessionError::TooMany);
+        }
+        let session = Session {
+            id: SessionId::new(),
+            agent: agent.name.clone(),
+            groups: agent.groups.clone(),
+            cgroup,
+            cgroup_path: cgroup_path.to_owned(),
+            started: OffsetDateTime::now_utc(),
+        };
+        // `cgroup.events` is modified when `populated` changes, and the watch ends when the folder goes.
+        let watch = self
+            .inotify
+            .add_watch(&folder.join("cgroup.events"), AddWatchFlags::IN_MODIFY)
+            .map_err(|error| failed(error.into()))?;
+        let own = own(&session);
+        let resolved = Arc::new(Resolved { session, own });
+        open.by_watch.insert(watch, cgroup);
+        open.by_cgroup.insert(cgroup, (resolved.clone(), watch));
+        Ok((resolved, true))
+    }
+
+    /// The open session with this id.
+    pub fn find(&self, id: SessionId) -> Option<Arc<Resolved<T>>> {
+        self.open.lock().by_cgroup.values().map(|(it, _)| it).find(|it| it.session.id == id).cloned()
+    }
+
+    /// All open sessions.
+    pub fn open(&self) -> Vec<Arc<Resolved<T>>> {
+        self.open.lock().by_cgroup.values().map(|(it, _)| it.clone()).collect()
+    }
+
+    /// Waits until sessions are over (their cgroups empty or gone) and takes them out.
+    pub async fn ended(&self) -> io::Result<Vec<Ended<T>>> {
+        let ready = AsyncFd::new(self.inotify.as_fd())?;
+        loop {
+            let mut guard = ready.readable().await?;
+            let changed = match self.inotify.read_events() {
+                Ok(events) => events,
+                Err(nix::errno::Errno::EAGAIN) => {
+                    guard.clear_ready();
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            let overflow = changed.iter().any(|event| event.mask.contains(AddWatchFlags::IN_Q_OVERFLOW));
+            let mut open = self.open.lock();
+            let candidates: Vec<CgroupId> = if overflow {
+                open.by_cgroup.keys().copied().collect()
+            } else {
+                changed.iter().filter_map(|event| open.by_watch.get(&event.wd).copied()).collect()
+            };
+            let ended: Vec<_> = candidates.into_iter().filter_map(|id| self.take_if_over(&mut open, id)).collect();
+            if !ended.is_empty() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    /// Takes out every session whose cgroup is empty or gone: one that emptied before it was watched has no event.
+    pub fn sweep(&self) -> Vec<Ended<T>> {
+        let mut open = self.open.lock();
+        let all: Vec<CgroupId> = open.by_cgroup.keys().copied().collect();
+        all.into_iter().filter_map(|id| self.take_if_over(&mut open, id)).collect()
+    }
+
+    /// Takes out every session: the daemon stops.
+    pub fn close(&self) -> Vec<Ended<T>> {
+        let mut open = self.open.lock();
+        open.by_watch.clear();
+        open.by_cgroup.drain().map(|(_, (session, _))| Ended(session)).collect()
+    }
+
+    fn take_if_over(&self, open: &mut Open<T>, id: CgroupId) -> Option<Ended<T>> {
+        let (session, watch) = open.by_cgroup.get(&id)?;
+        let folder = self.root.join(session.session.cgroup_path.trim_start_matches('/'));
+        let populated = fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"));
+        if populated {
+            return None;
+        }
+        let watch = *watch;
+        // It fails when the folder went and took the watch along, which is as good.
+        let _ = self.inotify.rm_watch(watch);
+        open.by_watch.remove(&watch);
+        open.by_cgroup.remove(&id).map(|(session, _)| Ended(session))
+    }
+}

@@ -1,0 +1,342 @@
+//! Reading policy files, checking them against the schema, naming what is wrong and where.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::{self, Write as _},
+    fs, io,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
+
+use aws_lc_rs::digest::{Context as Sha, SHA256};
+use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use chaperone_model::AccessLevel;
+use miette::Diagnostic;
+use parking_lot::RwLock;
+
+use crate::slice::Slices;
+
+/// The part of the schema that isn't derived from the catalog.
+const SCHEMA: &str = include_str!("schema.cedarschema");
+const LEVELS: [AccessLevel; 5] = [
+    AccessLevel::List,
+    AccessLevel::Read,
+    AccessLevel::Tagging,
+    AccessLevel::Write,
+    AccessLevel::PermissionsManagement,
+];
+/// A policy file larger than this is refused.
+const MAX_FILE_BYTES: u64 = 8 << 20;
+
+/// What the policy room must know of IAM's actions.
+pub trait ActionCatalog {
+    /// The access level of `prefix:Name`; `None` if there is no such action.
+    fn level(&self, action: &str) -> Option<AccessLevel>;
+    /// Whether there is a service with this IAM prefix.
+    fn has_prefix(&self, prefix: &str) -> bool;
+    /// All actions, in order.
+    fn actions(&self) -> Vec<(String, AccessLevel)>;
+}
+
+/// One thing that is wrong, and where.
+#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
+pub struct PolicyProblem {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// The column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do about it, where Cedar or we know.
+    pub help: Option<String>,
+}
+
+impl fmt::Display for PolicyProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)?;
+        if let Some(help) = &self.help {
+            write!(f, " ({help})")?;
+        }
+        Ok(())
+    }
+}
+
+/// Why a policy set can't be put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    /// A file or folder can't be read.
+    #[error("reading policies from {path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// There is nothing to decide by.
+    #[error(
+        "no policy in {0}: everything would be denied; put a .cedar file there (`chaperone policy default` prints one)"
+    )]
+    Empty(PathBuf),
+    /// A policy is wrong.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Invalid(Vec<PolicyProblem>),
+    /// A bug of ours.
+    #[error("BUG: {0}")]
+    Bug(String),
+}
+
+/// A policy set that has been checked, and the slices of it that have been needed so far.
+pub struct PolicyVersion {
+    pub(crate) policies: Vec<Policy>,
+    pub(crate) slices: RwLock<Slices>,
+    /// SHA-256 over the files' names and contents, in hexadecimal.
+    pub digest: String,
+    /// Notes that don't stop it from being put in force.
+    pub warnings: Vec<PolicyProblem>,
+}
+
+impl fmt::Debug for PolicyVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PolicyVersion({}, {} policies)", self.digest, self.policies.len())
+    }
+}
+
+impl PolicyVersion {
+    /// Reads a `.cedar` file, or all of a folder in the order of their names.
+    pub fn read(path: &Path, catalog: &dyn ActionCatalog) -> Result<Self, PolicyError> {
+        let mut files = Vec::new();
+        for file in files_of(path)? {
+            let io = |source| PolicyError::Io { path: file.clone(), source };
+            if fs::metadata(&file).map_err(io)?.len() > MAX_FILE_BYTES {
+                return Err(io(io::Error::other(format!("larger than {MAX_FILE_BYTES} bytes"))));
+            }
+            files.push((file.clone(), fs::read_to_string(&file).map_err(io)?));
+        }
+        match Self::parse(&files, catalog) {
+            Ok(version) if version.policies.is_empty() => Err(PolicyError::Empty(path.to_owned())),
+            other => other,
+        }
+    }
+
+    /// Checks these files' contents.
+    pub fn parse(files: &[(PathBuf, String)], catalog: &dyn ActionCatalog) -> Result<Self, PolicyError> {
+        let mut problems = Vec::new();
+        let mut policies: Vec<Policy> = Vec::new();
+        let mut sources: BTreeMap<String, usize> = BTreeMap::new();
+        let mut mentioned = BTreeSet::new();
+        let mut sha = Sha::new(&SHA256);
+        for (index, (file, text)) in files.iter().enumerate() {
+            sha.update(file.file_name().unwrap_or_default().as_encoded_bytes());
+            sha.update(&[0]);
+            sha.update(text.as_bytes());
+            sha.update(&[0]);
+            problems.extend(unknown_actions(file, text, catalog, &mut mentioned));
+            match PolicySet::from_str(text) {
+                Ok(set) if set.templates().next().is_some() => problems.push(PolicyProblem {
+                    file: file.clone(),
+                    line: 1,
+                    column: 1,
+                    message: "templates (?principal, ?resource) are not supported".into(),
+                    help: Some("write the principal and the resource out".into()),
+                }),
+                Ok(set) => name_policies(file, index, text, &set, &mut policies, &mut sources, &mut problems),
+                Err(errors) => {
+                    problems.extend(errors.iter().map(|error| problem(file, text, error, &error.to_string())));
+                }
+            }
+        }
+        if !problems.is_empty() {
+            return Err(PolicyError::Invalid(problems));
+        }
+        let whole = PolicySet::from_policies(policies.iter().cloned())
+            .map_err(|error| PolicyError::Bug(format!("policies that parsed don't make a set: {error}")))?;
+        let checked = Validator::new(schema(&mentioned, catalog)?).validate(&whole, ValidationMode::Strict);
+        let place = |id: &PolicyId| &files[sources.get::<str>(id.as_ref()).copied().unwrap_or(0)];
+        let problems: Vec<PolicyProblem> = checked
+            .validation_errors()
+            .map(|error| {
+                let (file, text) = place(error.policy_id());
+                problem(file, text, error, &error.to_string())
+            })
+            .collect();
+        if !problems.is_empty() {
+            return Err(PolicyError::Invalid(problems));
+        }
+        let warnings = checked
+            .validation_warnings()
+            .map(|warning| {
+                let (file, text) = place(warning.policy_id());
+                problem(file, text, warning, &warning.to_string())
+            })
+            .collect();
+        let digest = hex::encode(sha.finish());
+        Ok(Self { policies, slices: RwLock::default(), digest, warnings })
+    }
+
+    /// How many policies there are.
+    pub fn len(&self) -> usize {
+        self.policies.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.policies.is_empty()
+    }
+}
+
+/// The whole schema: what is checked in, and every action of the catalog.
+pub fn schema_text(catalog: &dyn ActionCatalog) -> String {
+    let mut text = SCHEMA.to_owned();
+    let actions = catalog.actions();
+    let prefixes: BTreeSet<&str> = actions.iter().filter_map(|(name, _)| Some(name.split_once(':')?.0)).collect();
+    for prefix in prefixes {
+        let _ = writeln!(text, "action \"{prefix}:*\";");
+    }
+    for (name, level) in &actions {
+        text.push_str(&action_text(name, *level));
+    }
+    text
+}
+
+fn action_text(name: &str, level: AccessLevel) -> String {
+    let prefix = name.split_once(':').map_or("", |(prefix, _)| prefix);
+    let level = level.as_str();
+    format!(
+        "action \"{name}\" in [Action::\"{level}\", Action::\"{prefix}:*\"] \
+         appliesTo {{ principal: [Agent], resource: [Resource], context: Context }};\n"
+    )
+}
+
+/// A schema with the mentioned actions alone, and one stand-in for each group. Cedar's validator checks each policy
+/// once for each action that it can apply to: with all 22,000 that takes seconds, and as every action has the same
+/// principal, resource and context it would find nothing more.
+fn schema(mentioned: &BTreeSet<String>, catalog: &dyn ActionCatalog) -> Result<Schema, PolicyError> {
+    let mut text = SCHEMA.to_owned();
+    let mut actions = BTreeMap::new();
+    let mut prefixes = BTreeSet::from(["chaperone".to_owned()]);
+    for level in LEVELS {
+        actions.insert(format!("chaperone:{}", level.as_str()), level);
+    }
+    for name in mentioned {
+        let Some((prefix, action)) = name.split_once(':') else { continue };
+        prefixes.insert(prefix.to_owned());
+        if action == "*" {
+            actions.insert(format!("{prefix}:any"), AccessLevel::Read);
+        } else if let Some(level) = known_level(name, catalog) {
+            actions.insert(name.clone(), level);
+        }
+    }
+    for prefix in prefixes {
+        let _ = writeln!(text, "action \"{prefix}:*\";");
+    }
+    for (name, level) in actions {
+        text.push_str(&action_text(&name, level));
+    }
+    let (schema, _) = Schema::from_cedarschema_str(&text)
+        .map_err(|error| PolicyError::Bug(format!("the schema doesn't parse: {error}")))?;
+    Ok(schema)
+}
+
+/// `http:` actions are the methods of inspected names; the rest is the catalog's.
+fn known_level(name: &str, catalog: &dyn ActionCatalog) -> Option<AccessLevel> {
+    match name.strip_prefix("http:") {
+        Some("GET" | "HEAD" | "OPTIONS") => Some(AccessLevel::Read),
+        Some("POST" | "PUT" | "PATCH" | "DELETE") => Some(AccessLevel::Write),
+        Some(_) => None,
+        None => catalog.level(name),
+    }
+}
+
+/// Every `Action::"…"` in the text must name an action, a service's group or an access level.
+fn unknown_actions(
+    file: &Path,
+    text: &str,
+    catalog: &dyn ActionCatalog,
+    mentioned: &mut BTreeSet<String>,
+) -> Vec<PolicyProblem> {
+    let mut problems = Vec::new();
+    for (number, line) in text.lines().enumerate() {
+        let code = line.split("//").next().unwrap_or_default();
+        for (at, _) in code.match_indices("Action::\"") {
+            let Some(name) = code[at + 9..].split('"').next() else { continue };
+            let known = match name.split_once(':') {
+                None => LEVELS.iter().any(|level| level.as_str() == name),
+                Some((prefix, "*")) => prefix == "http" || catalog.has_prefix(prefix),
+                Some(_) => known_level(name, catalog).is_some(),
+            };
+            if known {
+                mentioned.insert(name.to_owned());
+            } else {
+                problems.push(PolicyProblem {
+                    file: file.to_owned(),
+                    line: number + 1,
+                    column: at + 1,
+                    message: format!("there is no action `{name}`"),
+                    help: Some(
+                        "actions are IAM's, such as s3:GetObject, a service's `s3:*`, or Read, List, Tagging, \
+                                Write, PermissionsManagement: `chaperone policy schema` lists them"
+                            .into(),
+                    ),
+                });
+            }
+        }
+    }
+    problems
+}
+
+/// Gives each policy its `@id`, or `FILE#N`.
+fn name_policies(
+    file: &Path,
+    index: usize,
+    text: &str,
+    set: &PolicySet,
+    policies: &mut Vec<Policy>,
+    sources: &mut BTreeMap<String, usize>,
+    problems: &mut Vec<PolicyProblem>,
+) {
+    let stem = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    for (number, policy) in set.policies().enumerate() {
+        let id = policy.annotation("id").map_or_else(|| format!("{stem}#{}", number + 1), str::to_owned);
+        if sources.insert(id.clone(), index).is_some() {
+            // The last one with that id: the first is the one that it repeats, unless it is in another file.
+            let wanted = format!("@id(\"{id}\")");
+            let line = text.lines().enumerate().filter(|(_, line)| line.contains(&wanted)).last();
+            let line = line.map_or(1, |(number, _)| number + 1);
+            problems.push(PolicyProblem {
+                file: file.to_owned(),
+                line,
+                column: 1,
+                message: format!("a second policy with the id `{id}`"),
+                help: Some("ids name policies in errors and recordings: give each its own".into()),
+            });
+        }
+        policies.push(policy.new_id(PolicyId::new(id)));
+    }
+}
+
+fn files_of(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {
+    let io = |source| PolicyError::Io { path: path.to_owned(), source };
+    if !fs::metadata(path).map_err(io)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut files = Vec::new();
+    for entry in fs::read_dir(path).map_err(io)? {
+        let file = entry.map_err(io)?.path();
+        if file.extension().is_some_and(|extension| extension == "cedar") {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}
+
+fn problem(file: &Path, text: &str, diagnostic: &dyn Diagnostic, message: &str) -> PolicyProblem {
+    let offset = diagnostic.labels().and_then(|mut labels| labels.next()).map_or(0, |label| label.offset());
+    let before = &text.as_bytes()[..offset.min(text.len())];
+    let line = before.split(|byte| *byte == b'\n').count();
+    let column = before.iter().rev().take_while(|byte| **byte != b'\n').count() + 1;
+    let help = diagnostic.help().map(|help| help.to_string());
+    PolicyProblem { file: file.to_owned(), line, column, message: message.to_owned(), help }
+}
