@@ -66,7 +66,10 @@ pub struct Sessions<T> {
 
 impl<T> std::fmt::Debug for Sessions<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Sessions").field("root", &self.root).field("open", &self.open.lock().by_cgroup.len()).finish()
+        f.debug_struct("Sessions")
+            .field("root", &self.root)
+            .field("open", &self.open.lock().by_cgroup.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -136,6 +139,8 @@ impl<T> Sessions<T> {
 
     /// Waits until sessions are over (their cgroups empty or gone) and takes them out.
     pub async fn ended(&self) -> io::Result<Vec<Ended<T>>> {
+        // The replacement is `unsafe`, which is forbidden here; a `BorrowedFd` is I/O safe, so that nothing is lost.
+        #[allow(deprecated)]
         let ready = AsyncFd::new(self.inotify.as_fd())?;
         loop {
             let mut guard = ready.readable().await?;
