@@ -1,1 +1,4 @@
-//! (empty)
+//! The data path.
+#![forbid(unsafe_code)]
+pub mod hello;
+pub mod strict;

@@ -1,0 +1,212 @@
+//! The ClientHello's name, read before anything is answered (RFC 8446, 4.1.2; RFC 6066, 3).
+//!
+//! rustls parses the same bytes again when the connection is opened, and what it finds is held against what was found
+//! here; for connections that are passed on, these are the only eyes on them. The size is bounded by the caller.
+
+/// What is wrong with a ClientHello.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum HelloError {
+    /// It hides its real name.
+    #[error("the ClientHello carries Encrypted Client Hello: its real name can't be seen")]
+    Encrypted,
+    /// It breaks off, contradicts itself or isn't TLS.
+    #[error("not a TLS ClientHello: {0}")]
+    Malformed(&'static str),
+    /// It names nobody.
+    #[error("the ClientHello has no server name")]
+    NoName,
+}
+
+/// What a ClientHello says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hello {
+    /// The server name, in lower case.
+    pub name: String,
+}
+
+const HANDSHAKE: u8 = 22;
+const CLIENT_HELLO: u8 = 1;
+const SERVER_NAME: u16 = 0;
+const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
+
+/// Reads a ClientHello from the first bytes of a connection. `None`: more bytes are needed.
+pub fn parse(bytes: &[u8]) -> Option<Result<Hello, HelloError>> {
+    let mut handshake = Vec::new();
+    let mut rest = bytes;
+    loop {
+        let [kind, major, _, high, low, after @ ..] = rest else { return unless_hopeless(rest) };
+        if *kind != HANDSHAKE || *major != 3 {
+            return Some(Err(HelloError::Malformed("the first record isn't a handshake")));
+        }
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        if length == 0 || length > 16_384 {
+            return Some(Err(HelloError::Malformed("a record's length is out of bounds")));
+        }
+        let fragment = after.get(..length)?;
+        handshake.extend_from_slice(fragment);
+        rest = &after[length..];
+        if let [kind, a, b, c, message @ ..] = handshake.as_slice() {
+            if *kind != CLIENT_HELLO {
+                return Some(Err(HelloError::Malformed("the first message isn't a ClientHello")));
+            }
+            let length = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap_or(usize::MAX);
+            if let Some(message) = message.get(..length) {
+                return Some(client_hello(message));
+            }
+        }
+    }
+}
+
+/// Fewer bytes than a record's head: wait for more, unless what is there can't be TLS.
+fn unless_hopeless(start: &[u8]) -> Option<Result<Hello, HelloError>> {
+    match start {
+        [kind, ..] if *kind != HANDSHAKE => Some(Err(HelloError::Malformed("the first record isn't a handshake"))),
+        _ => None,
+    }
+}
+
+fn client_hello(message: &[u8]) -> Result<Hello, HelloError> {
+    let mut fields = Fields(message);
+    fields.take(2 + 32, "the version and random are cut short")?;
+    fields.vector8("the session id is cut short")?;
+    fields.vector16("the cipher suites are cut short")?;
+    fields.vector8("the compression methods are cut short")?;
+    if fields.0.is_empty() {
+        return Err(HelloError::NoName);
+    }
+    let mut extensions = Fields(fields.vector16("the extensions are cut short")?);
+    if !fields.0.is_empty() {
+        return Err(HelloError::Malformed("bytes follow the extensions"));
+    }
+    let mut name = None;
+    let mut encrypted = false;
+    while !extensions.0.is_empty() {
+        let kind = extensions.u16("an extension is cut short")?;
+        let body = extensions.vector16("an extension is cut short")?;
+        match kind {
+            SERVER_NAME if name.is_some() => return Err(HelloError::Malformed("two server name extensions")),
+            SERVER_NAME => name = Some(server_name(body)?),
+            ENCRYPTED_CLIENT_HELLO => encrypted = true,
+            _ => {}
+        }
+    }
+    match name {
+        _ if encrypted => Err(HelloError::Encrypted),
+        Some(name) => Ok(Hello { name }),
+        None => Err(HelloError::NoName),
+    }
+}
+
+fn server_name(body: &[u8]) -> Result<String, HelloError> {
+    let mut outer = Fields(body);
+    let mut list = Fields(outer.vector16("the server name list is cut short")?);
+    let kind = list.take(1, "the server name is cut short")?;
+    let name = list.vector16("the server name is cut short")?;
+    if kind != [0] || !list.0.is_empty() || !outer.0.is_empty() {
+        return Err(HelloError::Malformed("more than one server name, or one of an unknown kind"));
+    }
+    host_name(name).ok_or(HelloError::Malformed("the server name isn't a DNS name"))
+}
+
+/// A DNS name in lower case: letters, digits, `-`, `_` and single dots; no address, at most 253 bytes.
+pub fn host_name(bytes: &[u8]) -> Option<String> {
+    let fits = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+    if bytes.is_empty() || bytes.len() > 253 || !bytes.iter().all(fits) {
+        return None;
+    }
+    let labels_fit = bytes.split(|byte| *byte == b'.').all(|label| !label.is_empty() && label.len() <= 63);
+    let last_is_name = bytes.rsplit(|byte| *byte == b'.').next()?.iter().any(u8::is_ascii_alphabetic);
+    (labels_fit && last_is_name).then(|| bytes.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect())
+}
+
+struct Fields<'a>(&'a [u8]);
+
+impl<'a> Fields<'a> {
+    fn take(&mut self, count: usize, why: &'static str) -> Result<&'a [u8], HelloError> {
+        let (taken, rest) = self.0.split_at_checked(count).ok_or(HelloError::Malformed(why))?;
+        self.0 = rest;
+        Ok(taken)
+    }
+
+    fn u16(&mut self, why: &'static str) -> Result<u16, HelloError> {
+        Ok(self.take(2, why)?.iter().fold(0, |sum, byte| sum << 8 | u16::from(*byte)))
+    }
+
+    fn vector8(&mut self, why: &'static str) -> Result<&'a [u8], HelloError> {
+        let length = self.take(1, why)?[0];
+        self.take(length.into(), why)
+    }
+
+    fn vector16(&mut self, why: &'static str) -> Result<&'a [u8], HelloError> {
+        let length = self.u16(why)?;
+        self.take(length.into(), why)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    /// A ClientHello made by rustls, which nobody here wrote.
+    fn hello(name: &str) -> Vec<u8> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_no_client_auth();
+        let name = name.to_owned().try_into().unwrap();
+        let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        let mut bytes = Vec::new();
+        connection.write_tls(&mut bytes).unwrap();
+        bytes
+    }
+
+    #[test]
+    fn the_name_is_found_whole_or_in_pieces() {
+        let bytes = hello("S3.eu-west-1.amazonaws.com");
+        assert_eq!(parse(&bytes).unwrap().unwrap().name, "s3.eu-west-1.amazonaws.com");
+        for cut in 0..bytes.len() {
+            assert_eq!(parse(&bytes[..cut]), None, "cut at {cut}");
+        }
+        // The same message in records of 64 bytes.
+        let mut split = Vec::new();
+        for piece in bytes[5..].chunks(64) {
+            split.extend_from_slice(&[22, 3, 1, 0, u8::try_from(piece.len()).unwrap()]);
+            split.extend_from_slice(piece);
+        }
+        assert_eq!(parse(&split).unwrap().unwrap().name, "s3.eu-west-1.amazonaws.com");
+    }
+
+    #[test]
+    fn what_names_nobody_or_hides_is_an_error() {
+        assert_eq!(parse(&hello("192.0.2.1")).unwrap(), Err(HelloError::NoName));
+        assert!(matches!(parse(b"GET / HTTP/1.1\r\n").unwrap(), Err(HelloError::Malformed(_))));
+        let mut bytes = hello("example.com");
+        // Turn the session ticket extension (35, empty) into an Encrypted Client Hello of the same length.
+        let at = bytes.windows(4).position(|it| it == [0, 35, 0, 0]).unwrap();
+        bytes[at..at + 2].copy_from_slice(&ENCRYPTED_CLIENT_HELLO.to_be_bytes());
+        assert_eq!(parse(&bytes).unwrap(), Err(HelloError::Encrypted));
+    }
+
+    #[test]
+    fn no_single_changed_byte_makes_it_panic() {
+        let bytes = hello("s3.amazonaws.com");
+        for at in 0..bytes.len() {
+            for value in [0, 1, 0x7f, 0x80, 0xff] {
+                let mut changed = bytes.clone();
+                changed[at] = value;
+                let _ = parse(&changed);
+            }
+        }
+    }
+
+    #[test]
+    fn only_dns_names_are_names() {
+        for bad in ["", ".", "a..b", "1.2.3.4", "a b", "a/b", "ex\u{e4}mple.com", "a.com.", "[::1]"] {
+            assert_eq!(host_name(bad.as_bytes()), None, "{bad}");
+        }
+        assert_eq!(host_name(b"My_Bucket.s3.amazonaws.com").as_deref(), Some("my_bucket.s3.amazonaws.com"));
+    }
+}

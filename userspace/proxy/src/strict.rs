@@ -1,0 +1,611 @@
+//! HTTP/1.1 framing, checked byte for byte before hyper sees it.
+//!
+//! hyper is lenient where a gateway can't be: it lets `Transfer-Encoding` win over `Content-Length`, drops fragments
+//! from targets, takes NUL in chunk extensions and repairs what it can. Whatever two parties could read in two ways is
+//! refused here (RFC 9112, 11.2), so that what goes on is always one request with one length, one Host and one path.
+//! [`Strict`] wraps the stream that hyper reads from; heads are held back until they are whole and clean, bodies pass.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, ready},
+};
+
+use bytes::{Buf, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+/// The largest request or answer head, with its trailers.
+pub const MAX_HEAD_BYTES: usize = 64 << 10;
+/// The most fields in a head. AWS answers with user metadata have some dozens.
+pub const MAX_FIELDS: usize = 200;
+/// The longest chunk size line; extensions have no use between an SDK and AWS.
+const MAX_CHUNK_LINE: usize = 256;
+
+/// Something that two parties could read in two ways.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Violation(pub &'static str);
+
+/// Which messages are read.
+#[derive(Clone, Debug)]
+pub enum Role {
+    /// Requests of an agent. A head that is refused is replaced by one that hyper can read, and told here: so the
+    /// answer comes in its order, after those of requests that were pipelined before it.
+    Requests(Arc<Mutex<Option<Violation>>>),
+    /// Answers of a server. The flag tells whether the request was HEAD, which is answered without a body.
+    Answers(Arc<AtomicBool>),
+}
+
+/// What stands in for a refused request head.
+const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    Head,
+    Length(u64),
+    ChunkSize,
+    Chunk(u64),
+    ChunkEnd,
+    Trailers,
+    UntilClose,
+}
+
+/// The framing of one direction of a connection.
+#[derive(Debug)]
+struct Framing {
+    role: Role,
+    state: State,
+    /// Bytes at the start of what is held back that have been searched for the end already.
+    searched: usize,
+}
+
+impl Framing {
+    /// How many of these bytes may go on, and what is wrong with those after them. What is merely incomplete must be
+    /// presented again, with more after it.
+    fn advance(&mut self, bytes: &[u8]) -> (usize, Result<(), Violation>) {
+        let mut done = 0;
+        let outcome = self.advance_from(bytes, &mut done);
+        (done, outcome)
+    }
+
+    fn advance_from(&mut self, bytes: &[u8], done: &mut usize) -> Result<(), Violation> {
+        loop {
+            let rest = &bytes[*done..];
+            match self.state {
+                State::Head | State::Trailers => {
+                    let Some(length) = self.find(rest, self.state == State::Trailers)? else { return Ok(()) };
+                    if self.state == State::Head {
+                        self.state = match &self.role {
+                            Role::Requests(_) => request_head(&rest[..length])?,
+                            Role::Answers(head) => answer_head(&rest[..length], head.load(Ordering::Acquire))?,
+                        };
+                    } else {
+                        trailers(&rest[..length])?;
+                        self.state = State::Head;
+                    }
+                    *done += length;
+                }
+                State::Length(0) => self.state = State::Head,
+                State::Chunk(0) => self.state = State::ChunkEnd,
+                State::Length(left) | State::Chunk(left) => {
+                    if rest.is_empty() {
+                        return Ok(());
+                    }
+                    let taken = left.min(rest.len() as u64);
+                    *done += usize::try_from(taken).expect("BUG: at most the length of a slice");
+                    self.state = match self.state {
+                        State::Length(_) => State::Length(left - taken),
+                        _ => State::Chunk(left - taken),
+                    };
+                }
+                State::ChunkSize => {
+                    let Some(end) = memchr_crlf(rest) else {
+                        let bad = rest.len() > MAX_CHUNK_LINE;
+                        return if bad { Err(Violation("a chunk size line is too long")) } else { Ok(()) };
+                    };
+                    let size = chunk_size(&rest[..end])?;
+                    self.state = if size == 0 { State::Trailers } else { State::Chunk(size) };
+                    *done += end + 2;
+                }
+                State::ChunkEnd => match rest {
+                    [b'\r', b'\n', ..] => {
+                        self.state = State::ChunkSize;
+                        *done += 2;
+                    }
+                    [] | [b'\r'] => return Ok(()),
+                    _ => return Err(Violation("a chunk is longer than its size says")),
+                },
+                State::UntilClose => {
+                    *done = bytes.len();
+                    return Ok(());
+                }
+            }
+        }
+    }
+
+    /// The length of a head or trailer section, its empty line included.
+    fn find(&mut self, bytes: &[u8], trailers: bool) -> Result<Option<usize>, Violation> {
+        if trailers && bytes.starts_with(b"\r\n") {
+            return Ok(Some(2));
+        }
+        let from = self.searched.saturating_sub(3).min(bytes.len());
+        let found = bytes[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4);
+        if found.unwrap_or(bytes.len()) > MAX_HEAD_BYTES {
+            return Err(Violation("the head is larger than 64 KiB"));
+        }
+        self.searched = if found.is_some() { 0 } else { bytes.len() };
+        Ok(found)
+    }
+}
+
+fn memchr_crlf(bytes: &[u8]) -> Option<usize> {
+    let bounded = &bytes[..bytes.len().min(MAX_CHUNK_LINE + 2)];
+    bounded.windows(2).position(|two| two == b"\r\n")
+}
+
+/// RFC 9112, 7.1: hexadecimal digits, then nothing or extensions of visible characters.
+fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
+    let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
+    let (size, extension) = line.split_at(digits);
+    if size.is_empty() || size.len() > 15 {
+        return Err(Violation("a chunk size is not 1 to 15 hexadecimal digits"));
+    }
+    let clean = |byte: &u8| (0x20..0x7f).contains(byte) || *byte == b'\t';
+    if !extension.is_empty() && (extension[0] != b';' || !extension.iter().all(clean)) {
+        return Err(Violation("something other than a clean extension follows a chunk size"));
+    }
+    Ok(size.iter().fold(0, |sum, digit| sum << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0))))
+}
+
+fn is_token(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
+/// Fields, one a line: a token, a colon without space before it, a value without control characters.
+fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<(&'a [u8], &'a [u8])>, Violation> {
+    let mut all = Vec::with_capacity(16);
+    for line in lines {
+        if all.len() == MAX_FIELDS {
+            return Err(Violation("more than 200 header fields"));
+        }
+        if line.starts_with(b" ") || line.starts_with(b"\t") {
+            return Err(Violation("a folded header field (RFC 9112, 5.2)"));
+        }
+        let Some(colon) = line.iter().position(|byte| *byte == b':') else {
+            return Err(Violation("a header line without a colon"));
+        };
+        let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
+        if name.is_empty() || !name.iter().all(|byte| is_token(*byte)) {
+            return Err(Violation("a header name with characters that aren't a token's"));
+        }
+        if value.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+            return Err(Violation("a header value with control characters"));
+        }
+        all.push((name, value));
+    }
+    Ok(all)
+}
+
+/// The lines of a section, each without its CR LF. A CR or LF elsewhere makes a value unclean, which `fields` refuses.
+fn lines(section: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut rest = section;
+    std::iter::from_fn(move || {
+        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let line = &rest[..end];
+        rest = &rest[end + 2..];
+        (!line.is_empty()).then_some(line)
+    })
+}
+
+/// How long the body is: the one thing that sender and receiver must agree on.
+fn body_of(fields: &[(&[u8], &[u8])], version: Version) -> Result<Option<State>, Violation> {
+    let mut length = None;
+    let mut chunked = false;
+    for (name, value) in fields {
+        if name.eq_ignore_ascii_case(b"content-length") {
+            if length.is_some() {
+                return Err(Violation("two Content-Length fields"));
+            }
+            if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+                return Err(Violation("Content-Length is not 1 to 18 digits"));
+            }
+            length = Some(value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')));
+        } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            if chunked {
+                return Err(Violation("two Transfer-Encoding fields"));
+            }
+            if !value.eq_ignore_ascii_case(b"chunked") {
+                return Err(Violation("a Transfer-Encoding other than chunked"));
+            }
+            chunked = true;
+        }
+    }
+    match (length, chunked) {
+        (Some(_), true) => Err(Violation("both Content-Length and Transfer-Encoding")),
+        (None, true) if version == Version::Http10 => Err(Violation("Transfer-Encoding in HTTP/1.0")),
+        (None, true) => Ok(Some(State::ChunkSize)),
+        (Some(length), false) => Ok(Some(State::Length(length))),
+        (None, false) => Ok(None),
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Version {
+    Http10,
+    Http11,
+}
+
+fn request_head(head: &[u8]) -> Result<State, Violation> {
+    let mut lines = lines(head);
+    let line = lines.next().ok_or(Violation("an empty line instead of a request"))?;
+    let mut words = line.split(|byte| *byte == b' ');
+    let (Some(method), Some(target), Some(version), None) = (words.next(), words.next(), words.next(), words.next())
+    else {
+        return Err(Violation("the request line isn't three words with one space between them"));
+    };
+    if method.is_empty() || method.len() > 32 || !method.iter().all(|byte| is_token(*byte)) {
+        return Err(Violation("the method isn't a token"));
+    }
+    if [b"CONNECT".as_slice(), b"TRACE"].contains(&method) {
+        return Err(Violation("the methods CONNECT and TRACE are refused"));
+    }
+    if !target.starts_with(b"/") {
+        return Err(Violation("the target isn't a path: absolute, authority and asterisk forms are refused"));
+    }
+    if target.iter().any(|byte| !(0x21..0x7f).contains(byte) || *byte == b'#') {
+        return Err(Violation("the target has a fragment, or characters that must be percent-encoded"));
+    }
+    let version = match version {
+        b"HTTP/1.1" => Version::Http11,
+        b"HTTP/1.0" => Version::Http10,
+        _ => return Err(Violation("the version isn't HTTP/1.1 or HTTP/1.0")),
+    };
+    let fields = fields(lines)?;
+    let mut hosts = 0;
+    for (name, value) in &fields {
+        if name.eq_ignore_ascii_case(b"host") {
+            hosts += 1;
+        } else if name.eq_ignore_ascii_case(b"connection") {
+            // Whoever names another field here wants it dropped between us and the next.
+            let known = |option: &[u8]| {
+                [b"close".as_slice(), b"keep-alive", b"te", b"upgrade", b""]
+                    .iter()
+                    .any(|known| option.trim_ascii().eq_ignore_ascii_case(known))
+            };
+            if !value.split(|byte| *byte == b',').all(known) {
+                return Err(Violation("Connection names something other than close, keep-alive, te or upgrade"));
+            }
+        } else if name.eq_ignore_ascii_case(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") {
+            return Err(Violation("Expect is not 100-continue"));
+        }
+    }
+    if hosts != 1 {
+        return Err(Violation("not exactly one Host field"));
+    }
+    Ok(body_of(&fields, version)?.unwrap_or(State::Head))
+}
+
+fn answer_head(head: &[u8], to_head: bool) -> Result<State, Violation> {
+    let mut lines = lines(head);
+    let line = lines.next().ok_or(Violation("an empty line instead of a status line"))?;
+    let version = match line.get(..9) {
+        Some(b"HTTP/1.1 ") => Version::Http11,
+        Some(b"HTTP/1.0 ") => Version::Http10,
+        _ => return Err(Violation("the status line doesn't begin with HTTP/1.1 or HTTP/1.0")),
+    };
+    let status = match &line[9..] {
+        [a @ b'1'..=b'5', b, c, rest @ ..] if b.is_ascii_digit() && c.is_ascii_digit() => {
+            if !(rest.is_empty() || rest[0] == b' ') {
+                return Err(Violation("the status isn't three digits and a space"));
+            }
+            u16::from(a - b'0') * 100 + u16::from(b - b'0') * 10 + u16::from(c - b'0')
+        }
+        _ => return Err(Violation("the status isn't three digits from 100 to 599")),
+    };
+    if line.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
+        return Err(Violation("the status line has control characters"));
+    }
+    if status == 101 {
+        return Err(Violation("101 Switching Protocols, which nobody asked for"));
+    }
+    let body = body_of(&fields(lines)?, version)?;
+    if status < 200 || status == 204 {
+        return match body {
+            Some(State::ChunkSize) => Err(Violation("a chunked body where none may be")),
+            Some(State::Length(1..)) => Err(Violation("a length where no body may be")),
+            _ => Ok(State::Head),
+        };
+    }
+    if to_head || status == 304 {
+        return Ok(State::Head);
+    }
+    Ok(body.unwrap_or(State::UntilClose))
+}
+
+fn trailers(section: &[u8]) -> Result<(), Violation> {
+    let forbidden = [b"content-length".as_slice(), b"transfer-encoding", b"host", b"authorization", b"connection"];
+    for (name, _) in fields(lines(section))? {
+        if forbidden.iter().any(|field| name.eq_ignore_ascii_case(field)) {
+            return Err(Violation("a trailer that belongs into the head"));
+        }
+    }
+    Ok(())
+}
+
+/// A stream whose incoming HTTP/1 messages are checked. What goes out is left as it is: hyper wrote it.
+#[derive(Debug)]
+pub struct Strict<S> {
+    stream: S,
+    framing: Framing,
+    /// Read, and not yet cleared to go on.
+    held: BytesMut,
+    /// Cleared to go on.
+    cleared: BytesMut,
+    refused: bool,
+}
+
+impl<S> Strict<S> {
+    /// Checks what comes from `stream`.
+    pub fn new(stream: S, role: Role) -> Self {
+        let framing = Framing { role, state: State::Head, searched: 0 };
+        Self { stream, framing, held: BytesMut::new(), cleared: BytesMut::new(), refused: false }
+    }
+
+    fn refuse(&mut self, violation: Violation) -> io::Result<()> {
+        self.refused = true;
+        self.held = BytesMut::new();
+        match &self.framing.role {
+            Role::Requests(told) if self.framing.state == State::Head => {
+                *told.lock() = Some(violation);
+                self.cleared.extend_from_slice(STAND_IN);
+                Ok(())
+            }
+            _ => Err(io::Error::new(io::ErrorKind::InvalidData, violation)),
+        }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        loop {
+            if !this.cleared.is_empty() {
+                let count = this.cleared.len().min(buf.remaining());
+                buf.put_slice(&this.cleared[..count]);
+                this.cleared.advance(count);
+                return Poll::Ready(Ok(()));
+            }
+            if this.refused || buf.remaining() == 0 {
+                return Poll::Ready(Ok(()));
+            }
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
+            let new = &buf.filled()[before..];
+            if new.is_empty() {
+                return Poll::Ready(Ok(()));
+            }
+            if this.held.is_empty() {
+                // The usual case: what was read goes on from where it is, without a copy.
+                let (cleared, outcome) = this.framing.advance(new);
+                this.held.extend_from_slice(&new[cleared..]);
+                buf.set_filled(before + cleared);
+                if let Err(violation) = outcome {
+                    this.refuse(violation)?;
+                }
+                if cleared > 0 {
+                    return Poll::Ready(Ok(()));
+                }
+            } else {
+                this.held.extend_from_slice(new);
+                buf.set_filled(before);
+                let (cleared, outcome) = this.framing.advance(&this.held);
+                this.cleared = this.held.split_to(cleared);
+                if let Err(violation) = outcome {
+                    this.refuse(violation)?;
+                }
+            }
+        }
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncReadExt;
+
+    /// Reads a whole conversation in pieces of `step` bytes.
+    async fn read(bytes: &[u8], role: Role, step: usize) -> io::Result<Vec<u8>> {
+        let mut builder = tokio_test_io(bytes, step);
+        let mut strict = Strict::new(&mut builder, role);
+        let mut out = Vec::new();
+        strict.read_to_end(&mut out).await?;
+        Ok(out)
+    }
+
+    /// A reader that gives `step` bytes at a time.
+    fn tokio_test_io(bytes: &[u8], step: usize) -> Pieces {
+        Pieces { bytes: bytes.to_vec(), step }
+    }
+
+    struct Pieces {
+        bytes: Vec<u8>,
+        step: usize,
+    }
+
+    impl AsyncRead for Pieces {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+            let count = self.step.min(self.bytes.len()).min(buf.remaining());
+            buf.put_slice(&self.bytes[..count]);
+            self.bytes.drain(..count);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    async fn request(bytes: &[u8]) -> Result<(), String> {
+        let mut outcomes = Vec::new();
+        for step in [1, 7, bytes.len()] {
+            let told = Arc::new(Mutex::new(None));
+            let outcome = match read(bytes, Role::Requests(told.clone()), step).await {
+                Err(error) => Err(error.to_string()),
+                Ok(out) => match told.lock().take() {
+                    Some(Violation(why)) => Err(why.to_owned()),
+                    None => {
+                        assert_eq!(out, bytes, "what is let through is what came");
+                        Ok(())
+                    }
+                },
+            };
+            outcomes.push(outcome);
+        }
+        assert!(outcomes.iter().all(|it| *it == outcomes[0]), "the same in every cut: {outcomes:?}");
+        outcomes.remove(0)
+    }
+
+    #[tokio::test]
+    async fn ordinary_requests_pass_unchanged() {
+        for good in [
+            "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "PUT /a%20b?x=1&y HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
+            "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            "PUT / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nx-amz-checksum-crc32: AA==\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, TE\r\nX-Y:\t v \r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
+            "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        ] {
+            request(good.as_bytes()).await.unwrap_or_else(|why| panic!("{good:?}: {why}"));
+        }
+    }
+
+    /// Shapes from the request smuggling literature, each with the word that its refusal must carry.
+    #[tokio::test]
+    async fn what_can_be_read_in_two_ways_is_refused() {
+        let bad: &[(&[u8], &str)] = &[
+            (
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
+                "both",
+            ),
+            (
+                b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nContent-Length: 6\r\n\r\nabcdef",
+                "two Content-Length",
+            ),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: +6\r\n\r\nabcdef", "digits"),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6, 6\r\n\r\nabcdef", "digits"),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 0x6\r\n\r\nabcdef", "digits"),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: xchunked\r\n\r\n0\r\n\r\n", "other than chunked"),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", "other than chunked"),
+            (b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding : chunked\r\n\r\n0\r\n\r\n", "token"),
+            (
+                b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: x\r\n\r\n0\r\n\r\n",
+                "two Transfer",
+            ),
+            (b"POST / HTTP/1.0\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "HTTP/1.0"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: y\r\n folded\r\n\r\n", "folded"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", "one Host"),
+            (b"GET / HTTP/1.1\r\n\r\n", "one Host"),
+            (b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", "absolute"),
+            (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", "asterisk"),
+            (b"GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", "fragment"),
+            (b"GET /\xc3\xa4 HTTP/1.1\r\nHost: a\r\n\r\n", "percent-encoded"),
+            (b"GET  / HTTP/1.1\r\nHost: a\r\n\r\n", "three words"),
+            (b"GET / HTTP/1.1 \r\nHost: a\r\n\r\n", "three words"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\nY: b\r\n\r\n", "control"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\rb\r\n\r\n", "control"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nX: a\0b\r\n\r\n", "control"),
+            (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-amz-date\r\n\r\n", "Connection"),
+            (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT"),
+            (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "version"),
+            (b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "empty line"),
+            (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;\0\r\nhello\r\n0\r\n\r\n", "extension"),
+            (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n 5\r\nhello\r\n0\r\n\r\n", "digits"),
+            (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "digits"),
+            (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhelloX\r\n0\r\n\r\n", "longer"),
+            (
+                b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nContent-Length: 5\r\n\r\n",
+                "trailer",
+            ),
+        ];
+        for (bytes, word) in bad {
+            let shown = String::from_utf8_lossy(bytes);
+            let why = request(bytes).await.expect_err(&shown);
+            assert!(why.contains(word), "{shown:?}: {why}");
+        }
+    }
+
+    /// What came before a refused head still arrives, and the stand-in is never taken for a body.
+    #[tokio::test]
+    async fn a_refused_head_leaves_what_came_before_it_whole() {
+        let good = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+        let bytes = [good.as_slice(), b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
+        for step in [1, 20, good.len() - 3, bytes.len()] {
+            let told = Arc::new(Mutex::new(None));
+            let out = read(&bytes, Role::Requests(told.clone()), step).await.unwrap();
+            assert_eq!(out, [good.as_slice(), STAND_IN].concat());
+            assert!(told.lock().is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_head_without_end_is_refused_in_bounded_memory() {
+        let mut endless = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
+        endless.extend(b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(4096));
+        assert!(request(&endless).await.unwrap_err().contains("larger"));
+    }
+
+    #[tokio::test]
+    async fn odd_answers_are_refused() {
+        let answer = async |bytes: &[u8], head: bool| {
+            read(bytes, Role::Answers(Arc::new(AtomicBool::new(head))), 5).await.map_err(|error| error.to_string())
+        };
+        for good in [
+            "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+            "HTTP/1.1 200\r\n\r\nuntil close",
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
+        ] {
+            assert_eq!(answer(good.as_bytes(), false).await.unwrap(), good.as_bytes());
+        }
+        answer(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", true).await.unwrap();
+        for (bad, word) in [
+            ("HTTP/1.1 2000 OK\r\n\r\n", "three digits"),
+            ("HTTP/1.1  200 OK\r\n\r\n", "three digits"),
+            ("HTTP/1.1 999 OK\r\n\r\n", "three digits"),
+            ("HTTP/9.9 200 OK\r\n\r\n", "begin"),
+            ("HTTP/1.1 101 Switching\r\n\r\n", "101"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok", "two Content-Length"),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both"),
+            ("HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", "no body"),
+        ] {
+            let why = answer(bad.as_bytes(), false).await.expect_err(bad);
+            assert!(why.contains(word), "{bad:?}: {why}");
+        }
+    }
+}
