@@ -1,0 +1,320 @@
+//! Bodies on their way: each frame goes on and into the journal, and nothing is collected.
+
+use std::{
+    future::Future,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use chaperone_aws::AwsChunkedHasher;
+use chaperone_journal::{BodyRecorder, JournalError};
+use chaperone_model::BodyDigest;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use tokio::time::{Sleep, sleep};
+
+use crate::exchange::Closing;
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The aws-chunked framing is wrong.
+    #[error("the request body's aws-chunked framing is wrong: {0}")]
+    Chunked(#[from] chaperone_aws::ChunkedError),
+    /// The hash in `x-amz-content-sha256` is another than the body's.
+    #[error("the body's SHA-256 is not the one in x-amz-content-sha256")]
+    Hash,
+    /// The connection that it came by broke off.
+    #[error("{0}")]
+    Http(String),
+    /// It can't be recorded, so it doesn't go on.
+    #[error("the body can't be recorded: {0}")]
+    Journal(#[from] JournalError),
+    /// Nothing came for too long.
+    #[error("no byte came for {} s", .0.as_secs())]
+    Stalled(Duration),
+}
+
+impl BodyError {
+    pub(crate) fn http(error: &hyper::Error) -> Self {
+        let mut text = error.to_string();
+        let mut cause = std::error::Error::source(error);
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        Self::Http(text)
+    }
+
+    /// Whether the bytes themselves are to blame, and with them whoever sent them.
+    pub(crate) fn blames_sender(&self) -> bool {
+        matches!(self, Self::Chunked(_) | Self::Hash | Self::Http(_))
+    }
+}
+
+/// What is known of a request's body so far; shared with whoever writes the outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Sent {
+    pub(crate) digest: Option<BodyDigest>,
+    pub(crate) payload: Option<BodyDigest>,
+    pub(crate) error: Option<BodyError>,
+}
+
+/// A request's body on its way to AWS.
+pub enum Outgoing {
+    /// Held in memory, because it had to be hashed before it could be signed.
+    Whole(Option<Bytes>),
+    /// Passed on as it comes.
+    Streaming(Box<RequestStream>),
+}
+
+/// A request's body that is passed on as it comes, recorded on the way.
+pub struct RequestStream {
+    pub(crate) inner: Incoming,
+    pub(crate) recorder: Option<BodyRecorder>,
+    pub(crate) chunked: Option<AwsChunkedHasher>,
+    /// The hash that the request declared. Its last frame is held back until the body is known to have it.
+    pub(crate) declared: Option<[u8; 32]>,
+    pub(crate) held: Option<Bytes>,
+    pub(crate) sent: Arc<Mutex<Sent>>,
+    pub(crate) stall: Stall,
+}
+
+impl RequestStream {
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let text = error.to_string();
+        self.close();
+        self.sent.lock().error.get_or_insert(error);
+        Poll::Ready(Some(Err(io::Error::other(text))))
+    }
+
+    fn close(&mut self) {
+        if let Some(recorder) = self.recorder.take() {
+            self.sent.lock().digest = Some(recorder.finish());
+        }
+    }
+
+    /// The body's end: only now is it known whether it was what the head said.
+    fn end(&mut self) -> Result<(), BodyError> {
+        self.close();
+        if let Some(chunked) = self.chunked.take() {
+            self.sent.lock().payload = Some(chunked.finish()?);
+        }
+        let digest = self.sent.lock().digest;
+        match (self.declared, digest) {
+            (Some(declared), Some(digest)) if declared != digest.sha256 => Err(BodyError::Hash),
+            _ => Ok(()),
+        }
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        loop {
+            let Some(recorder) = &mut self.recorder else {
+                // Over: what was held back may go now.
+                return Poll::Ready(self.held.take().map(|bytes| Ok(Frame::data(bytes))));
+            };
+            if let Err(error) = ready!(recorder.poll_ready(cx)) {
+                return self.fail(error.into());
+            }
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Pending => {
+                    ready!(self.stall.poll(cx));
+                    let after = self.stall.after;
+                    return self.fail(BodyError::Stalled(after));
+                }
+                Poll::Ready(Some(Err(error))) => return self.fail(BodyError::http(&error)),
+                Poll::Ready(None) => {
+                    if let Err(error) = self.end() {
+                        self.held = None;
+                        return self.fail(error);
+                    }
+                }
+                Poll::Ready(Some(Ok(frame))) => {
+                    self.stall.reset();
+                    let Ok(bytes) = frame.into_data() else {
+                        // Trailers of HTTP itself: AWS's are inside the aws-chunked body, and others aren't signed.
+                        continue;
+                    };
+                    if bytes.is_empty() {
+                        continue;
+                    }
+                    if let Some(chunked) = &mut self.chunked
+                        && let Err(error) = chunked.update(&bytes)
+                    {
+                        return self.fail(error.into());
+                    }
+                    if let Err(error) = recorder.push(bytes.clone()) {
+                        return self.fail(error.into());
+                    }
+                    let ready = if self.declared.is_some() { self.held.replace(bytes) } else { Some(bytes) };
+                    if let Some(bytes) = ready {
+                        return Poll::Ready(Some(Ok(Frame::data(bytes))));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Drop for RequestStream {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+impl Body for Outgoing {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Streaming(stream) => stream.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+            Self::Streaming(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Streaming(stream) => stream.inner.size_hint(),
+        }
+    }
+}
+
+/// An answer's body on its way to the agent.
+pub enum AnswerBody {
+    /// AWS's, recorded on the way.
+    Streaming(Box<AnswerStream>),
+    /// The daemon's own.
+    Whole(Option<Bytes>),
+}
+
+/// AWS's answer, recorded on the way. When it is over, or dropped, the outcome is recorded.
+pub struct AnswerStream {
+    pub(crate) inner: Incoming,
+    pub(crate) recorder: Option<BodyRecorder>,
+    pub(crate) closing: Option<Closing>,
+    pub(crate) stall: Stall,
+}
+
+impl AnswerStream {
+    fn finish(&mut self, error: Option<BodyError>) {
+        let digest = self.recorder.take().map(BodyRecorder::finish);
+        if let Some(closing) = self.closing.take() {
+            closing.close(digest, error);
+        }
+    }
+
+    fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let text = error.to_string();
+        self.finish(Some(error));
+        Poll::Ready(Some(Err(io::Error::other(text))))
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
+        let Some(recorder) = &mut self.recorder else { return Poll::Ready(None) };
+        if let Err(error) = ready!(recorder.poll_ready(cx)) {
+            return self.fail(error.into());
+        }
+        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+            Poll::Pending => {
+                ready!(self.stall.poll(cx));
+                let after = self.stall.after;
+                return self.fail(BodyError::Stalled(after));
+            }
+            Poll::Ready(None) => {
+                self.finish(None);
+                return Poll::Ready(None);
+            }
+            Poll::Ready(Some(Err(error))) => return self.fail(BodyError::http(&error)),
+            Poll::Ready(Some(Ok(frame))) => frame,
+        };
+        self.stall.reset();
+        if let Some(bytes) = frame.data_ref()
+            && let Err(error) = recorder.push(bytes.clone())
+        {
+            return self.fail(error.into());
+        }
+        // The outcome is recorded before the agent can know that the answer is whole.
+        if self.inner.is_end_stream() {
+            self.finish(None);
+        }
+        Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+impl Drop for AnswerStream {
+    fn drop(&mut self) {
+        let whole = self.inner.is_end_stream();
+        let broken = || BodyError::Http("the agent went away before the answer's end".into());
+        self.finish((!whole).then(broken));
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = io::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        match &mut *self {
+            Self::Streaming(stream) => stream.poll(cx),
+            Self::Whole(bytes) => {
+                Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Streaming(stream) => stream.recorder.is_none() || stream.inner.is_end_stream(),
+            Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Streaming(stream) => stream.inner.size_hint(),
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+        }
+    }
+}
+
+/// A timer that runs only while nothing comes: a body that flows makes none.
+pub(crate) struct Stall {
+    after: Duration,
+    timer: Option<Pin<Box<Sleep>>>,
+}
+
+impl Stall {
+    pub(crate) fn new(after: Duration) -> Self {
+        Self { after, timer: None }
+    }
+
+    fn reset(&mut self) {
+        self.timer = None;
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.timer.get_or_insert_with(|| Box::pin(sleep(self.after))).as_mut().poll(cx)
+    }
+}
