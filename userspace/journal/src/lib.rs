@@ -1,1 +1,31 @@
-//! (empty)
+//! The journal: the durable, chained record of every call on disk, its writing, reading and verifying.
+//!
+//! It never talks to the network and never decides anything. It fails closed: what can't be recorded is answered with
+//! an error, upon which the caller refuses the call; a record that was acknowledged is on disk, and one that was
+//! changed afterwards is found by [`verify`].
+
+#![forbid(unsafe_code)]
+
+mod body;
+mod config;
+mod disk;
+mod error;
+mod journal;
+mod key;
+mod open_work;
+mod queue;
+mod reader;
+mod record;
+mod recover;
+#[cfg(test)]
+mod samples;
+mod writer;
+
+pub use body::BodyRecorder;
+pub use config::{Durability, JournalConfig};
+pub use error::JournalError;
+pub use journal::{Journal, JournalState};
+pub use key::{Checkpoint, PublicKey};
+pub use reader::{Reader, Record, SegmentHeader};
+pub use record::{ChainHash, Fault, Kind, Position, RecordHead, Seq, Wrong};
+pub use recover::{Recovered, TornTail};

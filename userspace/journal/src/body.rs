@@ -1,0 +1,153 @@
+//! Recording one body while it passes.
+
+use std::{
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+use chaperone_model::{BodyDigest, CallId, Direction};
+
+use crate::{
+    JournalError,
+    open_work::body_kind,
+    queue::{Class, Item, Shared, now_us},
+    record::{Kind, MAX_FRAME, running},
+};
+
+/// Smaller frames are gathered: a record costs 120 bytes, and a frame of one byte can hold on to a large read buffer.
+const SMALL: usize = 4 << 10;
+/// Gathered bytes that are recorded at once.
+const GATHERED: usize = 16 << 10;
+/// How long gathered bytes may wait for more, if more comes at all.
+const GATHER_TIME: Duration = Duration::from_millis(500);
+
+/// Records one body. Its call's intent must have been appended, and its outcome must come after [`Self::finish`].
+///
+/// In `poll_frame`: call [`Self::poll_ready`] first, then poll for the frame, then [`Self::push`] it. Being ready holds
+/// nothing, so a body that waits for a slow peer keeps nobody else from recording.
+pub struct BodyRecorder {
+    shared: Arc<Shared>,
+    ticket: u64,
+    call: CallId,
+    kind: Kind,
+    /// Over everything that was handed to the writer.
+    hash: digest::Context,
+    recorded: u64,
+    gathered: Vec<u8>,
+    gathered_since: Option<Instant>,
+    failed: Option<JournalError>,
+}
+
+impl std::fmt::Debug for BodyRecorder {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BodyRecorder")
+            .field("call", &self.call)
+            .field("kind", &self.kind)
+            .field("recorded", &self.recorded)
+            .finish_non_exhaustive()
+    }
+}
+
+impl BodyRecorder {
+    pub(crate) fn new(shared: Arc<Shared>, call: CallId, direction: Direction) -> Self {
+        Self {
+            ticket: shared.ticket(),
+            shared,
+            call,
+            kind: body_kind(direction),
+            hash: digest::Context::new(&digest::SHA256),
+            recorded: 0,
+            gathered: Vec::new(),
+            gathered_since: None,
+            failed: None,
+        }
+    }
+
+    /// Ready when there is memory for a frame; an error when frames can't be recorded.
+    pub fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), JournalError>> {
+        if let Some(error) = &self.failed {
+            return Poll::Ready(Err(error.clone()));
+        }
+        self.shared.poll_room(self.ticket, Class::Body, cx)
+    }
+
+    /// Records a frame. After an error the body must not go on: the recording would have a hole.
+    pub fn push(&mut self, frame: Bytes) -> Result<(), JournalError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        if frame.len() < SMALL {
+            self.gathered.extend_from_slice(&frame);
+            let since = *self.gathered_since.get_or_insert_with(Instant::now);
+            if self.gathered.len() < GATHERED && since.elapsed() < GATHER_TIME {
+                return Ok(());
+            }
+            return self.flush();
+        }
+        self.flush()?;
+        let mut rest = frame;
+        while !rest.is_empty() {
+            let part = rest.split_to(rest.len().min(MAX_FRAME));
+            self.hand_over(part)?;
+        }
+        Ok(())
+    }
+
+    /// Hands gathered bytes to the writer. Call it at the body's end, before the end is passed on, to learn whether
+    /// everything could be recorded; [`Self::finish`] does the same, but can't tell.
+    pub fn flush(&mut self) -> Result<(), JournalError> {
+        self.gathered_since = None;
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        let gathered = Bytes::from(std::mem::take(&mut self.gathered));
+        self.hand_over(gathered)
+    }
+
+    /// Ends the body, whole or not, and tells what was recorded of it.
+    pub fn finish(mut self) -> BodyDigest {
+        if self.failed.is_none() {
+            drop(self.flush()); // an error means that less was recorded, which is what the digest then says
+        }
+        BodyDigest { bytes: self.recorded, sha256: running(&self.hash) }
+    }
+
+    fn hand_over(&mut self, payload: Bytes) -> Result<(), JournalError> {
+        let mut hash = self.hash.clone();
+        hash.update(&payload);
+        let length = payload.len() as u64;
+        let item = Item {
+            kind: self.kind,
+            id: *self.call.as_bytes(),
+            time_us: now_us(),
+            body_offset: self.recorded,
+            digest: running(&hash),
+            payload,
+            mark: None,
+            waiter: None,
+        };
+        match self.shared.admit(item) {
+            Ok(()) => {
+                self.hash = hash;
+                self.recorded += length;
+                Ok(())
+            }
+            Err(error) => {
+                self.failed = Some(error.clone());
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Drop for BodyRecorder {
+    fn drop(&mut self) {
+        if self.failed.is_none() {
+            drop(self.flush());
+        }
+        self.shared.forget(self.ticket);
+    }
+}

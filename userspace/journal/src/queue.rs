@@ -1,0 +1,311 @@
+//! The queue between calls and the writer's thread: what is admitted, who waits, and whether the disk is well.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Instant,
+};
+
+use bytes::Bytes;
+use chaperone_model::{CallId, Event};
+use parking_lot::{Condvar, Mutex};
+use time::OffsetDateTime;
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    JournalConfig, JournalError,
+    open_work::Mark,
+    record::{HEAD, Kind, Position, Seq, sha256},
+};
+
+/// The answer to a waiting append.
+pub(crate) type Waiter = oneshot::Sender<Result<Seq, JournalError>>;
+
+/// A record that is not written yet.
+#[derive(Debug)]
+pub(crate) struct Item {
+    pub(crate) kind: Kind,
+    pub(crate) id: [u8; 16],
+    pub(crate) time_us: u64,
+    pub(crate) body_offset: u64,
+    pub(crate) digest: [u8; 32],
+    pub(crate) payload: Bytes,
+    pub(crate) mark: Option<Mark>,
+    pub(crate) waiter: Option<Waiter>,
+}
+
+impl Item {
+    /// A record with a JSON payload.
+    pub(crate) fn json(kind: Kind, id: [u8; 16], value: &impl serde::Serialize) -> Result<Self, JournalError> {
+        let payload = serde_json::to_vec(value).map_err(|error| JournalError::Encode(error.to_string()))?;
+        Ok(Self {
+            kind,
+            id,
+            time_us: now_us(),
+            body_offset: 0,
+            digest: sha256(&payload),
+            payload: payload.into(),
+            mark: None,
+            waiter: None,
+        })
+    }
+
+    pub(crate) fn event(event: &Event, max: usize) -> Result<Self, JournalError> {
+        let item = Self::json(Kind::Event, event_id(event), event)?;
+        if item.payload.len() > max {
+            return Err(JournalError::TooLarge { bytes: item.payload.len(), limit: max });
+        }
+        Ok(Self { mark: Mark::of(event), ..item })
+    }
+
+    pub(crate) fn record_len(&self) -> usize {
+        HEAD + self.payload.len()
+    }
+}
+
+fn event_id(event: &Event) -> [u8; 16] {
+    match event {
+        Event::CallIntent(intent) => *intent.id.as_bytes(),
+        Event::CallOutcome(outcome) => *outcome.id.as_bytes(),
+        Event::ConnectionClosed(closed) => *closed.id.as_bytes(),
+        Event::ConnectionOpened(opened) => *opened.id.as_bytes(),
+        Event::DaemonStarted(_) | Event::DaemonStopped(_) => [0; 16],
+        Event::SessionEnded(ended) => *ended.id.as_bytes(),
+        Event::SessionStarted(started) => *started.session.id.as_bytes(),
+    }
+}
+
+pub(crate) fn now_us() -> u64 {
+    u64::try_from(OffsetDateTime::now_utc().unix_timestamp_nanos() / 1000).unwrap_or(0)
+}
+
+/// How urgently a record must be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// A frame of a body: refused when the disk is full or the call isn't open.
+    Body,
+    /// Something begins: refused when the disk is full or ill.
+    Begins,
+    /// Something that began is over: taken as long as memory allows, written when the disk can.
+    Ends,
+}
+
+impl Class {
+    fn of(item: &Item) -> Self {
+        match &item.mark {
+            _ if item.kind.is_body() => Self::Body,
+            Some(Mark::CallClosed(_) | Mark::ConnectionClosed(_) | Mark::SessionClosed(_)) => Self::Ends,
+            _ => Self::Begins,
+        }
+    }
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    pub(crate) items: VecDeque<Item>,
+    /// Sum of the items' lengths on disk.
+    pub(crate) bytes: usize,
+    /// Items somebody waits for.
+    pub(crate) waiting: usize,
+    /// When the first item came.
+    pub(crate) since: Option<Instant>,
+    /// Room in preallocated segments, as of the last commit, items in the queue not subtracted.
+    pub(crate) room: u64,
+    /// Why the writer can't write; cleared by the write that works again.
+    pub(crate) trouble: Option<JournalError>,
+    /// Somebody was refused because of `trouble` or for want of room: the writer may try again at once.
+    pub(crate) nudged: bool,
+    pub(crate) closing: bool,
+    /// Calls that have an intent here or on disk, and no outcome.
+    open: HashSet<CallId>,
+    sleepers: HashMap<u64, Waker>,
+}
+
+/// What the journal's handles and the writer share.
+pub(crate) struct Shared {
+    pub(crate) config: JournalConfig,
+    pub(crate) dir: Arc<PathBuf>,
+    pub(crate) queue: Mutex<Queue>,
+    /// The writer sleeps here.
+    pub(crate) work: Condvar,
+    pub(crate) committed: watch::Sender<Position>,
+    tickets: AtomicU64,
+}
+
+/// The writer is woken at once for this much, even if nobody waits.
+pub(crate) const BATCH: usize = 512 << 10;
+
+impl Shared {
+    pub(crate) fn new(config: JournalConfig, position: Position) -> Self {
+        Self {
+            dir: Arc::new(config.dir.clone()),
+            config,
+            queue: Mutex::default(),
+            work: Condvar::new(),
+            committed: watch::Sender::new(position),
+            tickets: AtomicU64::new(0),
+        }
+    }
+
+    /// A number to sleep under.
+    pub(crate) fn ticket(&self) -> u64 {
+        self.tickets.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Puts a record at the queue's end, or says why it can't be taken. What is taken is written in this order.
+    pub(crate) fn admit(&self, item: Item) -> Result<(), JournalError> {
+        let class = Class::of(&item);
+        let len = item.record_len();
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            return Err(JournalError::Closed);
+        }
+        self.check_state(&mut queue, class, len)?;
+        // Memory: whoever can wait has waited below the plain limit; the rest stops at a multiple of it.
+        let most = self.config.queue_bytes.saturating_mul(if class == Class::Ends { 4 } else { 2 });
+        if queue.bytes.saturating_add(len) > most {
+            return Err(JournalError::Busy { queued: queue.bytes });
+        }
+        match &item.mark {
+            Some(Mark::CallOpened(call, _)) => {
+                queue.open.insert(*call);
+            }
+            Some(Mark::CallClosed(call)) => {
+                if !queue.open.remove(call) {
+                    return Err(JournalError::NotOpen { call: *call });
+                }
+            }
+            None if class == Class::Body => {
+                let call = CallId::from_bytes(item.id);
+                if !queue.open.contains(&call) {
+                    return Err(JournalError::NotOpen { call });
+                }
+            }
+            _ => {}
+        }
+        let was_below = queue.bytes < BATCH;
+        let was_empty = queue.items.is_empty();
+        let waits = item.waiter.is_some();
+        queue.bytes += len;
+        queue.waiting += usize::from(waits);
+        queue.since.get_or_insert_with(Instant::now);
+        queue.items.push_back(item);
+        if waits || was_empty || (was_below && queue.bytes >= BATCH) {
+            self.work.notify_one();
+        }
+        Ok(())
+    }
+
+    fn check_state(&self, queue: &mut Queue, class: Class, len: usize) -> Result<(), JournalError> {
+        if class == Class::Ends {
+            return Ok(());
+        }
+        let refused = if let Some(trouble) = &queue.trouble {
+            Some(trouble.clone())
+        } else if (queue.bytes + len) as u64 + self.config.reserve_bytes > queue.room {
+            Some(JournalError::Full { dir: Arc::clone(&self.dir) })
+        } else {
+            None
+        };
+        match refused {
+            None => Ok(()),
+            Some(error) => {
+                queue.nudged = true;
+                self.work.notify_one();
+                Err(error)
+            }
+        }
+    }
+
+    /// Ready when the queue is below its limit; what is admitted in the same poll may pass it by one record.
+    pub(crate) fn poll_room(&self, ticket: u64, class: Class, cx: &mut Context<'_>) -> Poll<Result<(), JournalError>> {
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            return Poll::Ready(Err(JournalError::Closed));
+        }
+        if let Err(error) = self.check_state(&mut queue, class, 0) {
+            return Poll::Ready(Err(error));
+        }
+        if queue.bytes < self.config.queue_bytes {
+            queue.sleepers.remove(&ticket);
+            return Poll::Ready(Ok(()));
+        }
+        queue.sleepers.insert(ticket, cx.waker().clone());
+        Poll::Pending
+    }
+
+    pub(crate) fn close(&self) {
+        let mut queue = self.queue.lock();
+        queue.closing = true;
+        queue.wake_sleepers();
+        self.work.notify_one();
+    }
+
+    /// Why nothing that begins would be taken now.
+    pub(crate) fn trouble(&self) -> Option<JournalError> {
+        let mut queue = self.queue.lock();
+        if queue.closing {
+            return Some(JournalError::Closed);
+        }
+        self.check_state(&mut queue, Class::Begins, 0).err()
+    }
+
+    /// Gives a ticket back.
+    pub(crate) fn forget(&self, ticket: u64) {
+        self.queue.lock().sleepers.remove(&ticket);
+    }
+
+    /// What is open after a start; known before anybody appends.
+    pub(crate) fn set_open(&self, calls: impl Iterator<Item = CallId>) {
+        self.queue.lock().open.extend(calls);
+    }
+}
+
+impl Queue {
+    /// Takes items from the front: as many as fit into `most` bytes, at least one.
+    pub(crate) fn take(&mut self, most: usize) -> VecDeque<Item> {
+        let mut taken = VecDeque::new();
+        let mut bytes = 0;
+        while let Some(item) = self.items.front() {
+            let len = item.record_len();
+            if !taken.is_empty() && bytes + len > most {
+                break;
+            }
+            bytes += len;
+            self.waiting -= usize::from(item.waiter.is_some());
+            taken.extend(self.items.pop_front());
+        }
+        self.bytes -= bytes;
+        self.since = (!self.items.is_empty()).then(Instant::now);
+        taken
+    }
+
+    /// Puts items that could not be written back to the front; nobody waits for them any more.
+    pub(crate) fn put_back(&mut self, items: VecDeque<Item>) {
+        for item in items.into_iter().rev() {
+            self.bytes += item.record_len();
+            self.items.push_front(Item { waiter: None, ..item });
+        }
+        self.since.get_or_insert_with(Instant::now);
+    }
+
+    /// Answers everybody who waits with `error`; their records stay.
+    pub(crate) fn fail_waiters(&mut self, error: &JournalError) {
+        for waiter in self.items.iter_mut().filter_map(|item| item.waiter.take()) {
+            drop(waiter.send(Err(error.clone())));
+        }
+        self.waiting = 0;
+        self.wake_sleepers();
+    }
+
+    pub(crate) fn wake_sleepers(&mut self) {
+        for (_, waker) in self.sleepers.drain() {
+            waker.wake();
+        }
+    }
+}

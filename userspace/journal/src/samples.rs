@@ -1,0 +1,84 @@
+//! Events for this crate's tests.
+
+use std::sync::Arc;
+
+use chaperone_model::{
+    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, CgroupId, ConnectionId, Decision, Event,
+    Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, Session, SessionId, SessionStarted, Verdict,
+};
+use time::OffsetDateTime;
+
+pub(crate) fn session() -> Session {
+    Session {
+        id: SessionId::new(),
+        agent: "coder".into(),
+        groups: vec!["agents".into()],
+        cgroup: CgroupId(42),
+        cgroup_path: "/agents/coder".into(),
+        started: OffsetDateTime::now_utc(),
+    }
+}
+
+pub(crate) fn session_started(session: &Session) -> Event {
+    Event::SessionStarted(SessionStarted { session: session.clone(), host: "host".into() })
+}
+
+pub(crate) fn intent(id: CallId, session: SessionId) -> Event {
+    Event::CallIntent(Box::new(CallIntent {
+        id,
+        session,
+        agent: "coder".into(),
+        connection: ConnectionId::new(),
+        at: OffsetDateTime::now_utc(),
+        process: Arc::new(ProcessFacts { pid: 7, uid: 1000, exe: "/usr/bin/aws".into(), argv: vec!["aws".into()] }),
+        method: "PUT".into(),
+        host: "bucket.s3.eu-west-1.amazonaws.com".into(),
+        target: "/key".into(),
+        head: Head { version: "HTTP/1.1".into(), headers: vec![("content-length".into(), "5".into())] },
+        call: Some(Call {
+            partition: "aws".into(),
+            region: Some("eu-west-1".into()),
+            account: Some("123456789012".into()),
+            service: "s3".into(),
+            signing_name: "s3".into(),
+            operation: "PutObject".into(),
+            candidates: Vec::new(),
+            protocol: Protocol::RestXml,
+            actions: vec![Action { name: "s3:PutObject".into(), level: AccessLevel::Write }],
+            resources: vec!["arn:aws:s3:::bucket/key".into()],
+            parameters: serde_json::Value::Null,
+            payload: Payload::DeclaredHash,
+        }),
+        decision: Decision {
+            verdict: Verdict::Allow,
+            reason: Reason::Permitted,
+            policies: vec!["permit-all".into()],
+            policy_version: "00".into(),
+            message: "permitted".into(),
+        },
+    }))
+}
+
+pub(crate) fn outcome(
+    id: CallId,
+    session: SessionId,
+    request: Option<BodyDigest>,
+    response: Option<BodyDigest>,
+) -> Event {
+    Event::CallOutcome(Box::new(CallOutcome {
+        id,
+        session,
+        at: OffsetDateTime::now_utc(),
+        outcome: OutcomeStatus::Completed,
+        status: Some(200),
+        aws_request_id: Some("R".into()),
+        error_code: None,
+        error: None,
+        head: Some(Head::default()),
+        request,
+        request_payload: None,
+        response,
+        duration_us: 1234,
+        ttfb_us: Some(1000),
+    }))
+}
