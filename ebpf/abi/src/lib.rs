@@ -1,1 +1,191 @@
-//! (empty)
+//! The types that the kernel hooks and the daemon exchange through maps, laid out as C would.
+//!
+//! Nothing here allocates, reads or decides. Every type is plain old data without implicit padding, so that any bytes
+//! the kernel hands over are a valid value and no uninitialised byte ever reaches a map.
+
+#![no_std]
+#![forbid(unsafe_code)]
+
+/// How many levels of the cgroup tree below its root the hooks look at, the root being level 0. A cgroup that is
+/// enrolled must not be deeper; the processes may be.
+pub const MAX_CGROUP_LEVEL: u32 = 31;
+
+/// In `ENROLLED`: the cgroup and everything below it is redirected.
+pub const ENROLLED: u32 = 1;
+/// In `ENROLLED`: the cgroup and everything below it is left alone, though a farther ancestor is enrolled.
+pub const EXEMPT: u32 = 2;
+
+/// The key of `LISTENERS`: which of the daemon's listening sockets to point a connection at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct ListenerKey {
+    /// The network namespace, by its cookie.
+    pub netns: u64,
+    /// `AF_INET` or `AF_INET6`.
+    pub family: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+impl ListenerKey {
+    /// The key for one family in one network namespace.
+    pub const fn new(netns: u64, family: u32) -> Self {
+        Self { netns, family, reserved: 0 }
+    }
+}
+
+/// `AF_INET`.
+pub const AF_INET: u32 = 2;
+/// `AF_INET6`.
+pub const AF_INET6: u32 = 10;
+
+/// An address and a port. IPv4 is kept v4-mapped.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Endpoint {
+    /// The four words of the IPv6 address as they lie in memory: network byte order.
+    pub address: [u32; 4],
+    /// Host byte order.
+    pub port: u16,
+    /// Zero.
+    pub reserved: [u16; 3],
+}
+
+impl Endpoint {
+    /// An IPv4 endpoint; `address` as it lies in memory (network byte order), `port` in host order.
+    pub const fn v4(address: u32, port: u16) -> Self {
+        Self { address: [0, 0, V4_MAPPED, address], port, reserved: [0; 3] }
+    }
+
+    /// An IPv6 endpoint; `address` as it lies in memory (network byte order), `port` in host order.
+    pub const fn v6(address: [u32; 4], port: u16) -> Self {
+        Self { address, port, reserved: [0; 3] }
+    }
+}
+
+/// The third word of a v4-mapped address, `::ffff:0:0/96`, as it lies in memory.
+pub const V4_MAPPED: u32 = 0xffff_u32.to_be();
+/// 127.0.0.1 as it lies in memory.
+pub const LOOPBACK_V4: u32 = 0x7f00_0001_u32.to_be();
+/// `::1` as it lies in memory.
+pub const LOOPBACK_V6: [u32; 4] = [0, 0, 0, 1_u32.to_be()];
+
+/// The key of `PENDING`: one handshake with a listener of the daemon.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Tuple {
+    /// The network namespace, by its cookie.
+    pub netns: u64,
+    /// The agent's end.
+    pub source: Endpoint,
+    /// The daemon's end.
+    pub destination: Endpoint,
+}
+
+/// What the hooks know of one redirected connection. It is made at `connect(2)` on the agent's socket and ends up on
+/// the daemon's accepted socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct OriginRecord {
+    /// The network namespace of the agent's socket, by its cookie.
+    pub netns: u64,
+    /// The cgroup of the connecting process.
+    pub cgroup: u64,
+    /// The enrolled cgroup: that one or an ancestor.
+    pub enrolled: u64,
+    /// The cookie of the agent's socket.
+    pub socket: u64,
+    /// Nanoseconds since boot (`CLOCK_BOOTTIME`, as `/proc/PID/stat` counts) at the call of `connect(2)`.
+    pub connected_ns: u64,
+    /// Where the process wanted to go.
+    pub original: Endpoint,
+    /// The agent's end. Zero until the SYN is about to be sent.
+    pub source: Endpoint,
+    /// The daemon's end, which the connection was pointed at.
+    pub listener: Endpoint,
+    /// Process (thread group) id in the first pid namespace.
+    pub pid: u32,
+    /// User id in the first user namespace.
+    pub uid: u32,
+}
+
+impl OriginRecord {
+    /// The key of this connection's handshake.
+    pub const fn tuple(&self) -> Tuple {
+        Tuple { netns: self.netns, source: self.source, destination: self.listener }
+    }
+}
+
+/// What the hooks count, per CPU; the index into `COUNTERS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u32)]
+pub enum Counter {
+    /// A connection was pointed at the daemon.
+    Redirected = 0,
+    /// Refused: the daemon has no listener in the network namespace (it is down, or it is somebody else's namespace).
+    NoListener = 1,
+    /// Refused: an enrolled process dialled the daemon's listener itself.
+    ListenerDialled = 2,
+    /// Refused: UDP to port 443 (QUIC), so that clients fall back to TCP.
+    Quic = 3,
+    /// Refused: the origin could not be kept with the socket.
+    StorageFailed = 4,
+    /// The handshake's origin could not be kept (`PENDING` is full): the daemon closes that connection.
+    PendingFull = 5,
+    /// The accepted socket could not be given its origin: the daemon closes that connection.
+    OriginLost = 6,
+}
+
+impl Counter {
+    /// All of them, in the order of their indices.
+    pub const ALL: [Self; 7] = [
+        Self::Redirected,
+        Self::NoListener,
+        Self::ListenerDialled,
+        Self::Quic,
+        Self::StorageFailed,
+        Self::PendingFull,
+        Self::OriginLost,
+    ];
+
+    /// The name used in metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Redirected => "redirected",
+            Self::NoListener => "no_listener",
+            Self::ListenerDialled => "listener_dialled",
+            Self::Quic => "quic",
+            Self::StorageFailed => "storage_failed",
+            Self::PendingFull => "pending_full",
+            Self::OriginLost => "origin_lost",
+        }
+    }
+}
+
+// The kernel compares keys byte by byte: a hole between fields would hold stack garbage.
+const _: () = assert!(size_of::<ListenerKey>() == 16);
+const _: () = assert!(size_of::<Endpoint>() == 24);
+const _: () = assert!(size_of::<Tuple>() == 56);
+const _: () = assert!(size_of::<OriginRecord>() == 120);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_listed_by_their_indices() {
+        for (index, counter) in Counter::ALL.iter().enumerate() {
+            assert_eq!(*counter as usize, index);
+        }
+    }
+
+    #[test]
+    fn addresses_lie_in_network_byte_order() {
+        let endpoint = Endpoint::v4(LOOPBACK_V4, 443);
+        let mut bytes = [0; 16];
+        for (chunk, word) in bytes.chunks_exact_mut(4).zip(endpoint.address) {
+            chunk.copy_from_slice(&word.to_ne_bytes());
+        }
+        assert_eq!(bytes, [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, 127, 0, 0, 1]);
+    }
+}

@@ -1,1 +1,27 @@
-//! (empty)
+//! Captures the agents' connections: loads, pins and attaches the kernel hooks, enrols cgroups, opens the listeners
+//! that the hooks point at, and tells of every accepted connection where it came from.
+//!
+//! It never speaks TLS and never decides whether a call may happen. It fails closed: a connection whose origin isn't
+//! known has none, and while no listener is open, enrolled processes are refused by the kernel, whether the daemon
+//! runs or not.
+
+mod attach;
+mod bpffs;
+mod cgroup;
+mod counters;
+mod error;
+mod kernel_log;
+mod listen;
+mod origin;
+mod process;
+mod sys;
+
+pub use attach::{Capture, CaptureConfig, remove_pins};
+pub use cgroup::{cgroup_id, cgroup_path, cgroup_root};
+pub use chaperone_ebpf_abi::Counter;
+pub use counters::Counters;
+pub use error::{CaptureError, OriginError};
+pub use listen::{ListenPorts, Listeners};
+pub use origin::Origins;
+pub use process::process_facts;
+pub use sys::netns_cookie;

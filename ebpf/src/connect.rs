@@ -1,0 +1,220 @@
+//! `connect(2)`, `sendmsg(2)` and `getpeername(2)`: pointing connections at the daemon, and not showing it.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    helpers::generated::{
+        bpf_get_current_pid_tgid, bpf_get_current_uid_gid, bpf_get_netns_cookie, bpf_get_socket_cookie, bpf_ktime_get_boot_ns,
+    },
+    programs::SockAddrContext,
+};
+use aya_log_ebpf::warn;
+use chaperone_ebpf_abi::{
+    AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, V4_MAPPED,
+};
+
+use crate::{enrolment, maps};
+
+/// The system call goes on.
+pub const PASS: i32 = 1;
+/// The system call fails with `EPERM`.
+pub const REFUSE: i32 = 0;
+
+const SOCK_DGRAM: u32 = 2;
+
+const HTTP: u16 = 80;
+const HTTPS: u16 = 443;
+
+/// Instance metadata, the containers' credentials of ECS and of EKS.
+const METADATA_V4: [u32; 3] = [
+    u32::from_be_bytes([169, 254, 169, 254]).to_be(),
+    u32::from_be_bytes([169, 254, 170, 2]).to_be(),
+    u32::from_be_bytes([169, 254, 170, 23]).to_be(),
+];
+/// fd00:ec2::254 and fd00:ec2::23 but for the last word.
+const METADATA_V6: [u32; 3] = [0xfd00_0ec2_u32.to_be(), 0, 0];
+const METADATA_V6_LAST: [u32; 2] = [0x254_u32.to_be(), 0x23_u32.to_be()];
+
+/// The address in the context of an IPv4 hook.
+#[inline(always)]
+pub fn v4(ctx: &SockAddrContext) -> Endpoint {
+    // SAFETY: fields of the context. Volatile, because the verifier takes whole words only, one by one.
+    let address = unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_ip4) };
+    Endpoint::v4(address, port(ctx))
+}
+
+/// The address in the context of an IPv6 hook.
+#[inline(always)]
+pub fn v6(ctx: &SockAddrContext) -> Endpoint {
+    // SAFETY: as in `v4`.
+    let address = unsafe {
+        let words = &raw const (*ctx.sock_addr).user_ip6;
+        [
+            core::ptr::read_volatile(&raw const (*words)[0]),
+            core::ptr::read_volatile(&raw const (*words)[1]),
+            core::ptr::read_volatile(&raw const (*words)[2]),
+            core::ptr::read_volatile(&raw const (*words)[3]),
+        ]
+    };
+    Endpoint::v6(address, port(ctx))
+}
+
+#[inline(always)]
+fn port(ctx: &SockAddrContext) -> u16 {
+    // SAFETY: as in `v4`; the port lies in the first two bytes, in network order.
+    u16::from_be(unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).user_port) } as u16)
+}
+
+/// Writes the address of an IPv4 hook's context.
+#[inline(always)]
+pub fn set_v4(ctx: &SockAddrContext, endpoint: &Endpoint) {
+    // SAFETY: as in `v4`.
+    unsafe {
+        core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_ip4, endpoint.address[3]);
+        core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(endpoint.port.to_be()));
+    }
+}
+
+/// Writes the address of an IPv6 hook's context.
+#[inline(always)]
+pub fn set_v6(ctx: &SockAddrContext, endpoint: &Endpoint) {
+    // SAFETY: as in `v4`.
+    unsafe {
+        let words = &raw mut (*ctx.sock_addr).user_ip6;
+        core::ptr::write_volatile(&raw mut (*words)[0], endpoint.address[0]);
+        core::ptr::write_volatile(&raw mut (*words)[1], endpoint.address[1]);
+        core::ptr::write_volatile(&raw mut (*words)[2], endpoint.address[2]);
+        core::ptr::write_volatile(&raw mut (*words)[3], endpoint.address[3]);
+        core::ptr::write_volatile(&raw mut (*ctx.sock_addr).user_port, u32::from(endpoint.port.to_be()));
+    }
+}
+
+/// What a `connect` hook does.
+pub enum Verdict {
+    /// Nothing: not an agent, or not a destination of ours.
+    Pass,
+    /// `EPERM`.
+    Refuse,
+    /// To the daemon, there.
+    Redirect(Endpoint),
+}
+
+/// Decides on a `connect(2)` to `target`.
+#[inline(always)]
+pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
+    // SAFETY: a field of the context.
+    if unsafe { core::ptr::read_volatile(&raw const (*ctx.sock_addr).type_) } == SOCK_DGRAM {
+        return if datagram(ctx, target) == PASS { Verdict::Pass } else { Verdict::Refuse };
+    }
+    // Everything that isn't a datagram counts as a stream: TCP's protocol number is not the only one (MPTCP).
+    let wanted = target.port == HTTPS || target.port == HTTP || is_metadata(target);
+    // The cheap questions first: most connections of a host end here.
+    if !wanted && !is_own_host(target) {
+        return Verdict::Pass;
+    }
+    let Some(enrolled) = enrolment::current() else { return Verdict::Pass };
+    // SAFETY: the helper takes this context.
+    let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
+    if !wanted {
+        let v4 = maps::listener_port(&ListenerKey::new(netns, AF_INET));
+        let v6 = maps::listener_port(&ListenerKey::new(netns, AF_INET6));
+        if v4 != Some(target.port) && v6 != Some(target.port) {
+            return Verdict::Pass;
+        }
+        maps::count(Counter::ListenerDialled);
+        warn!(ctx, "refused: cgroup {} dialled the daemon's own listener", enrolled.cgroup);
+        return Verdict::Refuse;
+    }
+
+    let mapped = is_mapped(&target.address);
+    let family = if mapped { AF_INET } else { AF_INET6 };
+    let Some(port) = maps::listener_port(&ListenerKey::new(netns, family)) else {
+        maps::count(Counter::NoListener);
+        warn!(
+            ctx,
+            "refused: no listener in network namespace {} for a connection of cgroup {} to port {}",
+            netns,
+            enrolled.cgroup,
+            target.port
+        );
+        return Verdict::Refuse;
+    };
+    let listener = if mapped { Endpoint::v4(LOOPBACK_V4, port) } else { Endpoint::v6(LOOPBACK_V6, port) };
+    // SAFETY: helpers that take this context or nothing, and give numbers.
+    let mut record = unsafe {
+        OriginRecord {
+            netns,
+            cgroup: enrolled.cgroup,
+            enrolled: enrolled.by,
+            socket: bpf_get_socket_cookie(ctx.as_ptr()),
+            connected_ns: bpf_ktime_get_boot_ns(),
+            original: *target,
+            source: Endpoint::v6([0; 4], 0),
+            listener,
+            pid: (bpf_get_current_pid_tgid() >> 32) as u32,
+            uid: bpf_get_current_uid_gid() as u32,
+        }
+    };
+    if maps::keep(ctx, &mut record).is_err() {
+        maps::count(Counter::StorageFailed);
+        warn!(ctx, "refused: no room for the origin of a connection of cgroup {}", enrolled.cgroup);
+        return Verdict::Refuse;
+    }
+    maps::count(Counter::Redirected);
+    Verdict::Redirect(listener)
+}
+
+/// Decides on a datagram (or a datagram socket's `connect(2)`) to `target`.
+#[inline(always)]
+pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
+    if target.port != HTTPS {
+        return PASS;
+    }
+    let Some(enrolled) = enrolment::current() else { return PASS };
+    maps::count(Counter::Quic);
+    warn!(ctx, "refused: UDP to port 443 from cgroup {}", enrolled.cgroup);
+    REFUSE
+}
+
+/// The destination to show as the peer, when `peer` is the daemon in its stead.
+#[inline(always)]
+pub fn shown_peer(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
+    let record = maps::kept(ctx)?;
+    // A socket that was disconnected and dialled something else keeps its old record.
+    if same(&record.listener, peer) { Some(record.original) } else { None }
+}
+
+#[inline(always)]
+fn same(a: &Endpoint, b: &Endpoint) -> bool {
+    a.port == b.port
+        && a.address[0] == b.address[0]
+        && a.address[1] == b.address[1]
+        && a.address[2] == b.address[2]
+        && a.address[3] == b.address[3]
+}
+
+#[inline(always)]
+fn is_mapped(address: &[u32; 4]) -> bool {
+    address[0] == 0 && address[1] == 0 && address[2] == V4_MAPPED
+}
+
+#[inline(always)]
+fn is_metadata(target: &Endpoint) -> bool {
+    let [a, b, c, d] = target.address;
+    if is_mapped(&target.address) {
+        return d == METADATA_V4[0] || d == METADATA_V4[1] || d == METADATA_V4[2];
+    }
+    a == METADATA_V6[0]
+        && b == METADATA_V6[1]
+        && c == METADATA_V6[2]
+        && (d == METADATA_V6_LAST[0] || d == METADATA_V6_LAST[1])
+}
+
+/// The addresses by which a listener on 127.0.0.1 or `::1` can be reached; the unspecified ones mean loopback.
+#[inline(always)]
+fn is_own_host(target: &Endpoint) -> bool {
+    let [a, b, c, d] = target.address;
+    if is_mapped(&target.address) {
+        return d == LOOPBACK_V4 || d == 0;
+    }
+    a == 0 && b == 0 && c == 0 && (d == LOOPBACK_V6[3] || d == 0)
+}

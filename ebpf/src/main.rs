@@ -1,0 +1,115 @@
+//! The kernel hooks: they point the agents' connections at the daemon and carry each one's origin to the socket that
+//! the daemon accepts. They never decide policy. What can't be looked up, kept or redirected is refused and counted.
+//!
+//! All are attached at the root of cgroup v2 and ask themselves, by the task's cgroup, whether to act. Together they
+//! need Linux 5.15.
+
+#![no_std]
+#![no_main]
+
+mod connect;
+mod enrolment;
+mod handshake;
+mod maps;
+
+use aya_ebpf::{
+    macros::{cgroup_sock_addr, sock_ops},
+    programs::{SockAddrContext, SockOpsContext},
+};
+use connect::{PASS, REFUSE, Verdict};
+
+/// `connect(2)` on an AF_INET socket, TCP Fast Open included.
+///
+/// Minimum kernel: 5.8 (`bpf_sk_storage_get` here and lookups in socket maps; ancestor cgroup ids and the network
+/// namespace's cookie came with 5.7).
+#[cgroup_sock_addr(connect4)]
+pub fn connect4(ctx: SockAddrContext) -> i32 {
+    match connect::connect(&ctx, &connect::v4(&ctx)) {
+        Verdict::Pass => PASS,
+        Verdict::Refuse => REFUSE,
+        Verdict::Redirect(listener) => {
+            connect::set_v4(&ctx, &listener);
+            PASS
+        }
+    }
+}
+
+/// `connect(2)` on an AF_INET6 socket. One to a v4-mapped address goes to the IPv4 listener, by its v4-mapped address.
+///
+/// Minimum kernel: 5.8, as `connect4`.
+#[cgroup_sock_addr(connect6)]
+pub fn connect6(ctx: SockAddrContext) -> i32 {
+    match connect::connect(&ctx, &connect::v6(&ctx)) {
+        Verdict::Pass => PASS,
+        Verdict::Refuse => REFUSE,
+        Verdict::Redirect(listener) => {
+            connect::set_v6(&ctx, &listener);
+            PASS
+        }
+    }
+}
+
+/// `sendmsg(2)` with an IPv4 address on an unconnected UDP socket.
+///
+/// Minimum kernel: 5.7 (`bpf_get_current_ancestor_cgroup_id`).
+#[cgroup_sock_addr(sendmsg4)]
+pub fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    connect::datagram(&ctx, &connect::v4(&ctx))
+}
+
+/// `sendmsg(2)` with an IPv6 address on an unconnected UDP socket.
+///
+/// Minimum kernel: 5.7, as `sendmsg4`.
+#[cgroup_sock_addr(sendmsg6)]
+pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    connect::datagram(&ctx, &connect::v6(&ctx))
+}
+
+/// `getpeername(2)` on an AF_INET socket: shows the original destination.
+///
+/// Minimum kernel: 5.8.
+#[cgroup_sock_addr(getpeername4)]
+pub fn getpeername4(ctx: SockAddrContext) -> i32 {
+    if let Some(original) = connect::shown_peer(&ctx, &connect::v4(&ctx)) {
+        connect::set_v4(&ctx, &original);
+    }
+    PASS
+}
+
+/// `getpeername(2)` on an AF_INET6 socket: shows the original destination.
+///
+/// Minimum kernel: 5.8.
+#[cgroup_sock_addr(getpeername6)]
+pub fn getpeername6(ctx: SockAddrContext) -> i32 {
+    if let Some(original) = connect::shown_peer(&ctx, &connect::v6(&ctx)) {
+        connect::set_v6(&ctx, &original);
+    }
+    PASS
+}
+
+/// TCP's events: the SYN, the end of the handshake, the end of the socket.
+///
+/// Minimum kernel: 5.15 (`bpf_get_netns_cookie` here).
+#[sock_ops]
+pub fn handshake(ctx: SockOpsContext) -> u32 {
+    match ctx.op() {
+        handshake::CONNECTING => handshake::connecting(&ctx),
+        handshake::ACCEPTED => handshake::accepted(&ctx),
+        handshake::STATE => handshake::state_changed(&ctx),
+        _ => {}
+    }
+    // 1 leaves the reply to other programs; without one it is 0: the kernel's own values.
+    1
+}
+
+/// The hooks are compiled without a way to panic; the language wants the function all the same.
+#[cfg(target_arch = "bpf")]
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}
+
+/// The kernel gives GPL-only helpers to programs under this licence.
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -1,0 +1,134 @@
+//! The maps. The daemon pins `ENROLLED` and `COUNTERS`; the others live as long as the attached programs and are empty
+//! after a restart, which refuses everything until the daemon listens again.
+
+use aya_ebpf::{
+    EbpfContext as _,
+    bindings::bpf_sock,
+    btf_maps::{HashMap, PerCpuArray, SkStorage, SockHash},
+    cty::c_void,
+    helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_get},
+    macros::btf_map,
+    programs::{SockAddrContext, SockOpsContext},
+};
+use chaperone_ebpf_abi::{Counter, ListenerKey, OriginRecord, Tuple};
+
+/// Cgroup id → `ENROLLED` or `EXEMPT`.
+#[btf_map]
+pub static ENROLLED: HashMap<u64, u32, 16384> = HashMap::new();
+
+/// The daemon's listening sockets. A socket map, because an entry goes by itself when its socket is closed: after the
+/// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.
+#[btf_map]
+pub static LISTENERS: SockHash<ListenerKey, 1024> = SockHash::new();
+
+/// On an agent's socket: what is known of the connection. Goes with the socket.
+#[btf_map]
+pub static DIALLED: SkStorage<OriginRecord> = SkStorage::new();
+
+/// From the SYN to the end of the handshake, the only time when two sockets have nothing but the tuple in common. An
+/// entry goes when the handshake is over, or with the agent's socket.
+#[btf_map]
+pub static PENDING: HashMap<Tuple, OriginRecord, 65536> = HashMap::new();
+
+/// On a socket that the daemon accepts: its origin. Goes with the socket.
+#[btf_map]
+pub static ORIGINS: SkStorage<OriginRecord> = SkStorage::new();
+
+/// How often what happened, by [`Counter`].
+#[btf_map]
+pub static COUNTERS: PerCpuArray<u64, 16> = PerCpuArray::new();
+
+/// Adds one.
+#[inline(always)]
+pub fn count(counter: Counter) {
+    if let Some(value) = COUNTERS.get_ptr_mut(counter as u32) {
+        // SAFETY: a per-CPU slot; programs of these types run with preemption or migration disabled, so the worst that
+        // a nested run (softirq) does to a plain add is to lose one count.
+        unsafe { *value += 1 }
+    }
+}
+
+/// The port (host order) of the daemon's listener, if it has one there.
+#[inline(always)]
+pub fn listener_port(key: &ListenerKey) -> Option<u16> {
+    // SAFETY: a lookup in a socket map gives null or a referenced socket, which is released below on the only path.
+    unsafe {
+        let socket: *mut bpf_sock =
+            bpf_map_lookup_elem(core::ptr::from_ref(&LISTENERS).cast_mut().cast(), core::ptr::from_ref(key).cast())
+                .cast();
+        if socket.is_null() {
+            return None;
+        }
+        let port = core::ptr::read_volatile(&raw const (*socket).src_port);
+        bpf_sk_release(socket.cast());
+        Some(port as u16)
+    }
+}
+
+/// Keeps the record with the agent's socket, over one of an earlier connection.
+#[inline(always)]
+pub fn keep(ctx: &SockAddrContext, record: &mut OriginRecord) -> Result<(), ()> {
+    // SAFETY: the context's socket is never null in these hooks; the helper gives null or the socket's own slot.
+    unsafe {
+        let slot = DIALLED.get_or_insert_ptr_mut(ctx, Some(record));
+        if slot.is_null() {
+            return Err(());
+        }
+        // The helper leaves what is there: a socket that was disconnected and dials again.
+        *slot = *record;
+    }
+    Ok(())
+}
+
+/// The record that is kept with the agent's socket.
+#[inline(always)]
+pub fn kept<'a>(ctx: &SockAddrContext) -> Option<&'a OriginRecord> {
+    // SAFETY: null or the socket's slot, which outlives the program's run.
+    unsafe { DIALLED.get_ptr_mut(ctx).cast_const().as_ref() }
+}
+
+#[inline(always)]
+unsafe fn of_socket(
+    map: &'static SkStorage<OriginRecord>,
+    socket: *mut c_void,
+    value: *mut OriginRecord,
+    flags: u64,
+) -> *mut OriginRecord {
+    // SAFETY: the caller passes a socket pointer that the verifier knows not to be null.
+    unsafe { bpf_sk_storage_get(core::ptr::from_ref(map).cast_mut().cast(), socket, value.cast(), flags).cast() }
+}
+
+/// The record kept with the agent's socket, in `sock_ops`.
+#[inline(always)]
+pub fn dialled(ctx: &SockOpsContext) -> Option<&'static mut OriginRecord> {
+    // SAFETY: null is checked before the helper sees it; the slot lives as long as the socket, which is locked.
+    unsafe {
+        let socket = (*ctx.ops).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return None;
+        }
+        of_socket(&DIALLED, socket.cast(), core::ptr::null_mut(), 0).as_mut()
+    }
+}
+
+/// Gives the accepted socket its origin.
+#[inline(always)]
+pub fn give_origin(ctx: &SockOpsContext, record: &mut OriginRecord) -> Result<(), ()> {
+    // SAFETY: as in `dialled`.
+    unsafe {
+        let socket = (*ctx.ops).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return Err(());
+        }
+        let slot =
+            of_socket(&ORIGINS, socket.cast(), record, u64::from(aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE));
+        if slot.is_null() { Err(()) } else { Ok(()) }
+    }
+}
+
+/// The cookie of the context's network namespace.
+#[inline(always)]
+pub fn netns_cookie(ctx: &SockOpsContext) -> u64 {
+    // SAFETY: the helper takes this context.
+    unsafe { aya_ebpf::helpers::generated::bpf_get_netns_cookie(ctx.as_ptr()) }
+}

@@ -1,0 +1,92 @@
+//! Who connected, by `/proc`. An agent chooses its own name and arguments, and may be gone: these facts describe.
+
+use std::{
+    fs::File,
+    io::Read as _,
+    os::{fd::AsRawFd, unix::ffi::OsStrExt},
+};
+
+use chaperone_model::ProcessFacts;
+
+/// How many arguments are kept.
+const MAX_ARGUMENTS: usize = 64;
+/// How many bytes of all arguments are kept.
+const MAX_BYTES: u64 = 4096;
+
+/// What `/proc` tells of a process that connected `connected_ns` nanoseconds after boot. A process of that id which
+/// began later is another one: then nothing is told but the ids.
+pub fn process_facts(pid: u32, uid: u32, connected_ns: u64) -> ProcessFacts {
+    let nobody = ProcessFacts { pid, uid, ..ProcessFacts::default() };
+    // An open folder stays with its process: once that is gone, everything below fails, even if the id is used again.
+    let Ok(folder) = File::open(format!("/proc/{pid}")) else { return nobody };
+    let below = |name: &str| format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
+
+    let started = std::fs::read_to_string(below("stat")).ok().and_then(|stat| started_ticks(&stat));
+    if !started.is_some_and(|ticks| ticks <= connected_ns / NANOSECONDS_PER_TICK) {
+        return nobody;
+    }
+    let exe = std::fs::read_link(below("exe"))
+        .map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned())
+        .unwrap_or_default();
+    let mut bytes = Vec::with_capacity(512);
+    let argv = match File::open(below("cmdline")).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)) {
+        Ok(_) => arguments(&bytes),
+        Err(_) => Vec::new(),
+    };
+    ProcessFacts { pid, uid, exe, argv }
+}
+
+/// `USER_HZ`, which is 100 on every architecture that we build for.
+const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+
+/// Field 22 of `/proc/PID/stat`. The second field is the name, which may contain anything, `)` too.
+fn started_ticks(stat: &str) -> Option<u64> {
+    let (_, rest) = stat.rsplit_once(')')?;
+    rest.split_whitespace().nth(19)?.parse().ok()
+}
+
+fn arguments(cmdline: &[u8]) -> Vec<String> {
+    let cmdline = cmdline.strip_suffix(&[0]).unwrap_or(cmdline);
+    if cmdline.is_empty() {
+        return Vec::new();
+    }
+    cmdline
+        .split(|byte| *byte == 0)
+        .take(MAX_ARGUMENTS)
+        .map(|argument| String::from_utf8_lossy(argument).into_owned())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_process_is_described() {
+        let facts = process_facts(std::process::id(), 7, u64::MAX);
+        assert_eq!(facts.exe, std::env::current_exe().unwrap().to_string_lossy());
+        assert_eq!(facts.argv[0], std::env::args().next().unwrap());
+        assert_eq!(facts.uid, 7);
+    }
+
+    #[test]
+    fn a_process_that_began_after_the_connection_is_another_one() {
+        let facts = process_facts(std::process::id(), 0, 0);
+        assert_eq!(facts, ProcessFacts { pid: std::process::id(), ..ProcessFacts::default() });
+    }
+
+    #[test]
+    fn a_name_may_contain_parentheses() {
+        let stat = "1234 (a) b) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 777 20";
+        assert_eq!(started_ticks(stat), Some(777));
+        assert_eq!(started_ticks("no"), None);
+    }
+
+    #[test]
+    fn arguments_are_bounded() {
+        assert_eq!(arguments(b"aws\0s3\0\0ls\0"), ["aws", "s3", "", "ls"]);
+        assert!(arguments(b"").is_empty());
+        assert_eq!(arguments(&[b'a', 0].repeat(1000)).len(), MAX_ARGUMENTS);
+        assert_eq!(arguments(b"\xff\0"), ["\u{fffd}"]);
+    }
+}

@@ -1,0 +1,88 @@
+//! System calls that neither std nor nix nor aya offers.
+
+use std::{
+    ffi::CStr,
+    io,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use chaperone_model::{CgroupId, NetnsCookie};
+
+/// The network namespace of a socket, by `SO_NETNS_COOKIE` (Linux 5.14).
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<NetnsCookie> {
+    let mut cookie = 0_u64;
+    let mut length = libc::socklen_t::try_from(size_of::<u64>()).expect("BUG: 8 fits");
+    // SAFETY: the pointers are to locals of the stated size, which outlive the call.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(NetnsCookie(cookie)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Opens a cgroup's folder by its id, without searching for it. `root` is any descriptor on the cgroup v2 filesystem.
+pub(crate) fn open_cgroup(root: BorrowedFd<'_>, id: CgroupId) -> io::Result<OwnedFd> {
+    /// `struct file_handle` with room for kernfs's id; fs/kernfs/mount.c, `kernfs_fh_to_dentry`.
+    #[repr(C)]
+    struct KernfsHandle {
+        bytes: libc::c_uint,
+        kind: libc::c_int,
+        id: [u8; 8],
+    }
+    /// `FILEID_KERNFS`.
+    const KERNFS: libc::c_int = 0xfe;
+
+    let mut handle = KernfsHandle { bytes: 8, kind: KERNFS, id: id.0.to_ne_bytes() };
+    // SAFETY: the handle is laid out as the kernel's and says its own length; it outlives the call.
+    let fd =
+        unsafe { libc::open_by_handle_at(root.as_raw_fd(), (&raw mut handle).cast(), libc::O_PATH | libc::O_CLOEXEC) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// Opens something pinned: `BPF_OBJ_GET` (Linux 4.4).
+pub(crate) fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct ObjGet {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    const BPF_OBJ_GET: libc::c_int = 7;
+
+    let mut attr = ObjGet { path: path.as_ptr() as u64, fd: 0, flags: 0 };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call, as does the path they point to.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET, &raw mut attr, size_of::<ObjGet>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(libc::c_int::try_from(fd).expect("BUG: a descriptor is an int")) })
+}
+
+/// Exchanges the program of an attached link, in one step: `BPF_LINK_UPDATE` (Linux 5.7). aya has it for XDP alone.
+pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct LinkUpdate {
+        link: i32,
+        program: i32,
+        flags: u32,
+        old_program: u32,
+    }
+    const BPF_LINK_UPDATE: libc::c_int = 29;
+
+    let mut attr = LinkUpdate { link: link.as_raw_fd(), program: program.as_raw_fd(), flags: 0, old_program: 0 };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attr, size_of::<LinkUpdate>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}

@@ -1,0 +1,160 @@
+//! A place of a test's own: network and mount namespaces of its thread, a BPF filesystem, cgroups. Needs root; a test
+//! that can't have it fails.
+
+use std::{
+    fs::{self, File},
+    io::{Read as _, Write as _},
+    net::{TcpListener, TcpStream},
+    os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
+};
+
+use chaperone_capture::{Capture, CaptureConfig, ListenPorts, Listeners, cgroup_id, cgroup_root};
+use nix::{
+    mount::{MsFlags, mount},
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
+    sys::wait::waitpid,
+    unistd::{ForkResult, fork, pipe},
+};
+
+pub struct Lab {
+    pub cgroup: PathBuf,
+    pub config: CaptureConfig,
+    _folder: tempfile::TempDir,
+}
+
+impl Lab {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces: run the tests as root");
+        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        loopback_up();
+        let folder = tempfile::tempdir().unwrap();
+        let bpffs = folder.path().join("bpf");
+        fs::create_dir(&bpffs).unwrap();
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let cgroup = cgroup_root().unwrap().join(format!("chaperone-capture-test-{}-{number}", std::process::id()));
+        fs::create_dir(&cgroup).unwrap();
+        Self { cgroup, config: CaptureConfig { bpffs: bpffs.join("chaperone"), cgroup_root: None }, _folder: folder }
+    }
+
+    /// A cgroup of the lab's, by its path below the lab's own.
+    pub fn cgroup(&self, name: &str) -> PathBuf {
+        let path = self.cgroup.join(name);
+        fs::create_dir_all(&path).unwrap();
+        path
+    }
+
+    /// Attached, listening, with the cgroup `agents` enrolled.
+    pub fn start(&self) -> (Capture, Listeners, PathBuf) {
+        let capture = Capture::attach(&self.config).unwrap();
+        let listeners = capture.listen(ListenPorts::default()).unwrap();
+        let agents = self.cgroup("agents");
+        capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
+        (capture, listeners, agents)
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        remove_cgroups(&self.cgroup);
+    }
+}
+
+fn remove_cgroups(cgroup: &Path) {
+    for entry in fs::read_dir(cgroup).into_iter().flatten().flatten() {
+        if entry.path().is_dir() {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(cgroup);
+}
+
+pub fn loopback_up() {
+    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
+    // SAFETY: all zeroes is a valid `ifreq`.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    request.ifr_name[0] = b'l'.cast_signed();
+    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap();
+    // SAFETY: the request is a local that outlives the call.
+    let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
+    assert_eq!(result, 0, "loopback up: {}", std::io::Error::last_os_error());
+}
+
+/// Starts `act` in a process of its own in that cgroup; what it returns comes out of [`Agent::said`].
+pub fn agent(cgroup: &Path, act: impl FnOnce() -> String) -> Agent {
+    let (read, write) = pipe().unwrap();
+    let (hold, release) = pipe().unwrap();
+    // SAFETY: the child does system calls and allocates, which glibc allows after fork, and takes no lock that another
+    // thread of the test may hold.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Child => {
+            drop(read);
+            drop(release);
+            let said = match fs::write(cgroup.join("cgroup.procs"), "0") {
+                Ok(()) => act(),
+                Err(error) => format!("entering the cgroup: {error}"),
+            };
+            let _ = File::from(write).write_all(said.as_bytes());
+            // Stays until the test has seen enough, so that its /proc entry does.
+            let _ = File::from(hold).read(&mut [0]);
+            // SAFETY: ends the child without running the test harness's handlers.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => Agent { child, said: File::from(read), release: Some(File::from(release)) },
+    }
+}
+
+pub struct Agent {
+    child: nix::unistd::Pid,
+    said: File,
+    release: Option<File>,
+}
+
+impl Agent {
+    pub fn pid(&self) -> u32 {
+        self.child.as_raw().cast_unsigned()
+    }
+
+    /// Waits for the end of what it does.
+    pub fn said(mut self) -> String {
+        let mut said = vec![0; 4096];
+        let length = self.said.read(&mut said).unwrap();
+        self.release.take();
+        waitpid(self.child, None).unwrap();
+        String::from_utf8(said[..length].to_vec()).unwrap()
+    }
+}
+
+/// Accepts the next connection; fails the test after ten seconds.
+pub fn accept(listener: &TcpListener) -> TcpStream {
+    let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
+    assert_eq!(poll(&mut ready, PollTimeout::from(10_000_u16)).unwrap(), 1, "nothing connects");
+    let (stream, _) = listener.accept().unwrap();
+    stream.set_nonblocking(false).unwrap();
+    stream
+}
+
+/// The error's name, such as `EPERM`, or `ok`.
+pub fn outcome<T>(result: std::io::Result<T>) -> String {
+    match result {
+        Ok(_) => "ok".to_owned(),
+        Err(error) => match error.raw_os_error() {
+            Some(number) => format!("{:?}", nix::errno::Errno::from_raw(number)),
+            None => error.to_string(),
+        },
+    }
+}
+
+/// A socket as the test wants it, of any protocol.
+pub fn socket(domain: i32, kind: i32, protocol: i32) -> OwnedFd {
+    // SAFETY: takes numbers, gives a descriptor that is ours.
+    unsafe {
+        let fd = libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol);
+        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    }
+}
