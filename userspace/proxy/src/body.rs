@@ -215,6 +215,11 @@ pub struct AnswerStream {
 }
 
 impl AnswerStream {
+    /// The body is over before it began.
+    pub(crate) fn end_now(&mut self) {
+        self.finish(None);
+    }
+
     fn finish(&mut self, error: Option<BodyError>) {
         let digest = self.recorder.take().map(BodyRecorder::finish);
         if let Some(closing) = self.closing.take() {

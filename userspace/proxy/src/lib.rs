@@ -1,4 +1,222 @@
-//! The data path.
+//! The data path: accept, peek, pass on or open, and one request after the other to AWS and back.
+//!
+//! It owns the agents' sockets and the connections to AWS. It never decides by itself what may happen, and never
+//! collects a body beyond the configured bounds. It fails closed: without an origin, a session, a record or a verified
+//! upstream, nothing goes on.
+
 #![forbid(unsafe_code)]
+
+mod accept;
+mod body;
+mod exchange;
 pub mod hello;
+mod limits;
+mod metrics;
+mod redact;
 pub mod strict;
+mod tunnel;
+mod upstream;
+
+use std::{path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use chaperone_authority::Authority;
+use chaperone_aws::{Catalog, CredentialSource, Metadata, Placeholder, Signer};
+use chaperone_capture::Origins;
+use chaperone_identity::Sessions;
+use chaperone_journal::Journal;
+use chaperone_model::{Event, SessionEnded, SessionId};
+use chaperone_policy::{Engine, Principal};
+use rustls::ServerConfig;
+use time::OffsetDateTime;
+use tokio::sync::Semaphore;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use limits::Limits;
+pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics};
+pub use upstream::{RootsError, Upstream, UpstreamError, roots};
+
+/// What the data path keeps for a session.
+#[derive(Debug)]
+pub struct Own {
+    /// The credentials that the session's processes get.
+    pub placeholder: Placeholder,
+    /// The agent, as the policies see it.
+    pub principal: Principal,
+    /// The session's id as text.
+    pub id: String,
+}
+
+/// Settings that a reload may change.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Names, lower case, that are opened like AWS's; `*.example.com` stands for everything below.
+    pub inspect: Vec<String>,
+    /// The region that the metadata services tell.
+    pub region: String,
+    /// The role name that the metadata services tell.
+    pub role: String,
+}
+
+/// All that the data path works with.
+pub struct Shared {
+    /// The catalog of AWS.
+    pub catalog: &'static Catalog,
+    /// Makes and checks signatures.
+    pub signer: Signer,
+    /// Where the real credentials come from.
+    pub credentials: CredentialSource,
+    /// The record.
+    pub journal: Journal,
+    /// The policies.
+    pub engine: Engine,
+    /// The sessions.
+    pub sessions: Sessions<Own>,
+    /// The real AWS.
+    pub upstream: Upstream,
+    /// Origins of accepted connections.
+    pub origins: Origins,
+    /// The metadata services' stand-in.
+    pub metadata: Metadata,
+    /// The bounds.
+    pub limits: Limits,
+    /// What a reload may change.
+    pub settings: ArcSwap<Settings>,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Where cgroup v2 is mounted.
+    pub cgroup_root: PathBuf,
+    /// The host's name.
+    pub host: String,
+    tls: Arc<ServerConfig>,
+    spool: Arc<Semaphore>,
+    connections: Arc<Semaphore>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// What [`Shared`] is made of.
+pub struct Parts {
+    /// Issues the leaves.
+    pub authority: Arc<Authority>,
+    /// Where the real credentials come from.
+    pub credentials: CredentialSource,
+    /// The record.
+    pub journal: Journal,
+    /// The policies.
+    pub engine: Engine,
+    /// The sessions.
+    pub sessions: Sessions<Own>,
+    /// The real AWS.
+    pub upstream: Upstream,
+    /// Origins of accepted connections.
+    pub origins: Origins,
+    /// The bounds.
+    pub limits: Limits,
+    /// What a reload may change.
+    pub settings: Settings,
+    /// Where cgroup v2 is mounted.
+    pub cgroup_root: PathBuf,
+    /// The host's name.
+    pub host: String,
+}
+
+impl Shared {
+    /// Puts the data path together. Nothing is accepted yet.
+    pub fn new(parts: Parts) -> Arc<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("BUG: the provider supports TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(parts.authority);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        match rustls::crypto::aws_lc_rs::Ticketer::new() {
+            Ok(ticketer) => tls.ticketer = ticketer,
+            // Resumption by the session cache still works.
+            Err(error) => tracing::warn!(%error, "no session tickets"),
+        }
+        // A second ticket is for clients that open connections in parallel; SDKs resume one by one.
+        tls.send_tls13_tickets = 1;
+        let spool = parts.limits.spool_total_bytes.max(parts.limits.spool_bytes).div_ceil(1024);
+        Arc::new(Self {
+            catalog: Catalog::global(),
+            signer: Signer::new(),
+            credentials: parts.credentials,
+            journal: parts.journal,
+            engine: parts.engine,
+            sessions: parts.sessions,
+            upstream: parts.upstream,
+            origins: parts.origins,
+            metadata: Metadata::new(),
+            settings: ArcSwap::from_pointee(parts.settings),
+            metrics: Metrics::default(),
+            cgroup_root: parts.cgroup_root,
+            host: parts.host,
+            tls: Arc::new(tls),
+            spool: Arc::new(Semaphore::new(spool.min(Semaphore::MAX_PERMITS))),
+            connections: Arc::new(Semaphore::new(parts.limits.connections)),
+            limits: parts.limits,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Whether the configuration wants this name opened.
+    pub fn is_inspected(&self, name: &str) -> bool {
+        self.settings.load().inspect.iter().any(|wanted| match wanted.strip_prefix("*.") {
+            Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            None => name == wanted,
+        })
+    }
+
+    /// Records the ends of sessions, until told to stop.
+    pub async fn watch_sessions(self: Arc<Self>) {
+        loop {
+            let ended = tokio::select! {
+                () = self.stop.cancelled() => break,
+                ended = self.sessions.ended() => ended,
+            };
+            match ended {
+                Ok(ended) => ended.iter().for_each(|it| self.end_session(it.0.session.id, "its cgroup is empty")),
+                Err(error) => {
+                    tracing::error!(%error, "cgroups can't be watched: sessions will not be seen to end");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Now and then: what has no event of its own.
+    pub fn tick(&self) {
+        self.upstream.sweep();
+        for ended in self.sessions.sweep() {
+            self.end_session(ended.0.session.id, "its cgroup is empty");
+        }
+    }
+
+    /// Accepts no more, and waits for what is under way, at most for `limits.drain_timeout`.
+    pub async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "connections were still busy after limits.drain_timeout");
+        }
+        for ended in self.sessions.close() {
+            self.end_session(ended.0.session.id, "the daemon stopped");
+        }
+    }
+
+    fn end_session(&self, id: SessionId, why: &str) {
+        let event = Event::SessionEnded(SessionEnded { id, at: OffsetDateTime::now_utc(), why: why.to_owned() });
+        if let Err(error) = self.journal.append_now(&event) {
+            tracing::error!(session = %id, %error, "the end of a session could not be recorded");
+        }
+    }
+}

@@ -1,0 +1,494 @@
+//! From an accepted socket to what becomes of it.
+
+use std::{
+    convert::Infallible,
+    io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::{Buf, BytesMut};
+use chaperone_aws::MetadataRequest;
+use chaperone_capture::{cgroup_id, cgroup_path};
+use chaperone_identity::Resolved;
+use chaperone_model::{
+    ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Event, Origin, ProcessFacts, Session,
+    SessionStarted,
+};
+use http::{Request, Response};
+use http_body_util::Full;
+use hyper::{
+    body::{Bytes, Incoming},
+    server::conn::{http1, http2},
+    service::service_fn,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
+    net::{TcpListener, TcpStream},
+    time::timeout,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    Own, Shared,
+    exchange::Inspected,
+    hello::{self, HelloError},
+    strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
+    tunnel,
+};
+
+/// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
+const MAX_HELLO: usize = 16 << 10;
+const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
+const METADATA_V6: [Ipv6Addr; 2] = [
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
+    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
+];
+
+/// A connection of a known process in a known session.
+struct Accepted {
+    shared: Arc<Shared>,
+    session: Arc<Resolved<Own>>,
+    id: ConnectionId,
+    process: Arc<ProcessFacts>,
+    destination: SocketAddr,
+    opened: Mutex<bool>,
+}
+
+impl Shared {
+    /// Accepts until told to stop.
+    pub async fn accept(self: Arc<Self>, listener: TcpListener) {
+        loop {
+            // The permit first: when there is none, connections wait in the kernel's queue.
+            let permit = tokio::select! {
+                () = self.stop.cancelled() => return,
+                permit = self.connections.clone().acquire_owned() => permit,
+            };
+            let Ok(permit) = permit else { return };
+            let accepted = tokio::select! {
+                () = self.stop.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, _)) => {
+                    let shared = self.clone();
+                    self.tasks.spawn(async move {
+                        let _permit = permit;
+                        let _held = shared.metrics.connections.hold();
+                        shared.clone().handle(stream).await;
+                    });
+                }
+                Err(error) => {
+                    // Out of files or memory: what is open must end first. A pause keeps the loop from spinning.
+                    tracing::error!(%error, "accepting a connection failed");
+                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                }
+            }
+        }
+    }
+
+    async fn handle(self: Arc<Self>, stream: TcpStream) {
+        self.metrics.accepted.inc();
+        let accepted = match self.origin(&stream).await {
+            Ok(accepted) => Arc::new(accepted),
+            Err(error) => {
+                self.metrics.refused.inc();
+                tracing::warn!(error, "a connection was refused");
+                return;
+            }
+        };
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "TCP_NODELAY");
+        }
+        let result = accepted.clone().dispatch(stream).await;
+        let (sent_bytes, received_bytes, error) = match result {
+            Ok((sent, received)) => (sent, received, None),
+            Err(error) => (0, 0, Some(error)),
+        };
+        if let Some(why) = &error
+            && !*accepted.opened.lock()
+        {
+            self.metrics.refused.inc();
+            let _ = accepted.open(None, None, ConnectionKind::Refused, Some(why.clone())).await;
+        }
+        let event = Event::ConnectionClosed(ConnectionClosed {
+            id: accepted.id,
+            session: accepted.session.session.id,
+            at: OffsetDateTime::now_utc(),
+            sent_bytes,
+            received_bytes,
+            error,
+        });
+        if let Err(error) = self.journal.append_now(&event) {
+            tracing::error!(%error, "the end of a connection could not be recorded");
+        }
+    }
+
+    /// Whose connection it is.
+    async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, String> {
+        let origin = self.origins.of(stream).map_err(|error| error.to_string())?;
+        let session = self.session_of(&origin).await?;
+        Ok(Accepted {
+            shared: self.clone(),
+            session,
+            id: ConnectionId::new(),
+            process: Arc::new(origin.process),
+            destination: origin.destination.0,
+            opened: Mutex::new(false),
+        })
+    }
+
+    async fn session_of(&self, origin: &Origin) -> Result<Arc<Resolved<Own>>, String> {
+        let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
+        self.session_at(&path).await
+    }
+
+    /// The session of a cgroup, which begins now if it hasn't; its beginning is on disk before anything else of it.
+    pub async fn session_at(&self, path: &str) -> Result<Arc<Resolved<Own>>, String> {
+        let id_of = |folder: &std::path::Path| cgroup_id(folder).map_err(io::Error::other);
+        let (session, is_new) =
+            self.sessions.resolve(path, id_of, |session| self.own(session)).map_err(|error| error.to_string())?;
+        if is_new {
+            let event =
+                Event::SessionStarted(SessionStarted { session: session.session.clone(), host: self.host.clone() });
+            self.journal.append(&event, true).await.map_err(|error| error.to_string())?;
+            tracing::info!(session = %session.session.id, agent = session.session.agent, cgroup = path, "a session began");
+        }
+        Ok(session)
+    }
+
+    fn own(&self, session: &Session) -> Own {
+        Own {
+            placeholder: chaperone_aws::Placeholder::mint(session.id),
+            principal: self.engine.principal(session),
+            id: session.id.to_string(),
+        }
+    }
+}
+
+impl Accepted {
+    async fn dispatch(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
+        let metadata = match self.destination.ip().to_canonical() {
+            IpAddr::V4(ip) => METADATA_V4.contains(&ip),
+            IpAddr::V6(ip) => METADATA_V6.contains(&ip),
+        };
+        match self.destination.port() {
+            _ if metadata => self.serve_metadata(stream).await,
+            443 => self.tls(stream).await,
+            80 => self.plain(stream).await,
+            port => Err(format!("BUG: a connection to port {port} was redirected")),
+        }
+    }
+
+    /// Records what becomes of the connection, before it does.
+    async fn open(
+        &self,
+        name: Option<&str>,
+        upstream: Option<SocketAddr>,
+        kind: ConnectionKind,
+        error: Option<String>,
+    ) -> Result<(), String> {
+        *self.opened.lock() = true;
+        let event = Event::ConnectionOpened(Box::new(ConnectionOpened {
+            id: self.id,
+            session: self.session.session.id,
+            at: OffsetDateTime::now_utc(),
+            process: self.process.clone(),
+            destination: chaperone_model::OriginalDst(self.destination),
+            upstream,
+            name: name.map(str::to_owned),
+            kind,
+            error,
+        }));
+        // A passed connection may change anything anywhere, as far as we can see.
+        let wait = self.shared.journal.must_wait(kind == ConnectionKind::Passed);
+        self.shared.journal.append(&event, wait).await.map_err(|error| error.to_string())
+    }
+
+    async fn tls(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
+        let limits = &self.shared.limits;
+        let mut start = BytesMut::with_capacity(2048);
+        let hello = timeout(limits.handshake_timeout, async {
+            loop {
+                if let Some(parsed) = hello::parse(&start) {
+                    return parsed.map_err(|error| error.to_string());
+                }
+                if start.len() >= MAX_HELLO {
+                    return Err(HelloError::Malformed("it is larger than 16 KiB").to_string());
+                }
+                match stream.read_buf(&mut start).await {
+                    Ok(0) => return Err("the connection ended before its ClientHello".to_owned()),
+                    Ok(_) => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+            }
+        });
+        let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
+        let stream = Prefixed { start: start.freeze(), stream };
+        if self.shared.catalog.host(&name).is_none() && !self.shared.is_inspected(&name) {
+            return self.pass_on(&name, stream).await;
+        }
+        self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None).await?;
+        let acceptor = TlsAcceptor::from(self.shared.tls.clone());
+        let tls = timeout(limits.handshake_timeout, acceptor.accept(stream))
+            .await
+            .map_err(|_| format!("the TLS handshake for {name} took too long"))?
+            .map_err(|error| format!("the TLS handshake for {name} failed: {error}; does the agent trust the CA?"))?;
+        let connection = tls.get_ref().1;
+        if connection.server_name().is_none_or(|seen| !seen.eq_ignore_ascii_case(&name)) {
+            return Err(format!("the ClientHello was read in two ways: `{name}` and {:?}", connection.server_name()));
+        }
+        if connection.alpn_protocol() == Some(b"h2") {
+            self.serve_http2(&name, tls).await
+        } else {
+            self.serve_http1(Some(&name), tls).await
+        }
+    }
+
+    async fn plain(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
+        let mut start = BytesMut::with_capacity(2048);
+        let host = timeout(self.shared.limits.handshake_timeout, async {
+            loop {
+                if start.len() > MAX_HEAD_BYTES {
+                    return Err("the request head is larger than 64 KiB".to_owned());
+                }
+                match stream.read_buf(&mut start).await {
+                    Ok(0) => return Err("the connection ended before its request".to_owned()),
+                    Ok(_) => {}
+                    Err(error) => return Err(error.to_string()),
+                }
+                if let Some(host) = host_field(&start)? {
+                    return Ok(host);
+                }
+            }
+        });
+        let host = host.await.map_err(|_| "no request head came in time".to_owned())??;
+        let stream = Prefixed { start: start.freeze(), stream };
+        if self.shared.catalog.host(&host).is_none() && !self.shared.is_inspected(&host) {
+            return self.pass_on(&host, stream).await;
+        }
+        self.open(Some(&host), Some(self.destination), ConnectionKind::Inspected, None).await?;
+        self.serve_http1(None, stream).await
+    }
+
+    async fn pass_on(self: Arc<Self>, name: &str, mut stream: Prefixed) -> Result<(u64, u64), String> {
+        let connected = tunnel::connect(name, self.destination, self.shared.limits.connect_timeout).await;
+        let mut upstream = match connected {
+            Ok(upstream) => upstream,
+            Err(error) => {
+                self.open(Some(name), None, ConnectionKind::Refused, Some(error.to_string())).await?;
+                return Err(error.to_string());
+            }
+        };
+        self.shared.metrics.passed.inc();
+        self.open(Some(name), upstream.peer_addr().ok(), ConnectionKind::Passed, None).await?;
+        let copied = tokio::select! {
+            // A tunnel has no end of its own to wait for.
+            () = self.shared.stop.cancelled() => return Err("the daemon stopped".to_owned()),
+            copied = tunnel::copy(&mut stream, &mut upstream) => copied,
+        };
+        copied.map_err(|error| error.to_string())
+    }
+
+    fn inspected(&self, name: Option<&str>) -> Inspected {
+        // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
+        Inspected {
+            shared: self.shared.clone(),
+            session: self.session.clone(),
+            id: self.id,
+            process: self.process.clone(),
+            name: name.map(Arc::from),
+            upstream: SocketAddr::new(self.destination.ip(), 443),
+            violation: Arc::default(),
+        }
+    }
+
+    async fn serve_http1<S>(&self, name: Option<&str>, stream: S) -> Result<(u64, u64), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let inspected = self.inspected(name);
+        let strict = Strict::new(stream, Role::Requests(inspected.violation.clone()));
+        let inspected = Arc::new(inspected);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let inspected = inspected.clone();
+            async move { Ok::<_, Infallible>(inspected.answer(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.shared.limits.head_timeout)
+            .max_headers(MAX_FIELDS)
+            .max_buf_size(MAX_HEAD_BYTES + 8192)
+            .serve_connection(TokioIo::new(strict), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shared.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        tell(ended)
+    }
+
+    async fn serve_http2<S>(&self, name: &str, stream: S) -> Result<(u64, u64), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let inspected = Arc::new(self.inspected(Some(name)));
+        let service = service_fn(move |request: Request<Incoming>| {
+            let inspected = inspected.clone();
+            async move { Ok::<_, Infallible>(inspected.answer(request).await) }
+        });
+        let limits = &self.shared.limits;
+        let connection = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .max_concurrent_streams(limits.http2_streams)
+            .max_header_list_size(limits.http2_header_bytes)
+            .initial_stream_window_size(limits.http2_window)
+            .initial_connection_window_size(limits.http2_window * 2)
+            .max_pending_accept_reset_streams(32)
+            .max_local_error_reset_streams(Some(64))
+            .keep_alive_interval(Some(limits.head_timeout))
+            .keep_alive_timeout(limits.handshake_timeout)
+            .serve_connection(TokioIo::new(stream), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            ended = connection.as_mut() => ended,
+            () = self.shared.stop.cancelled() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        tell(ended)
+    }
+
+    async fn serve_metadata(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
+        self.shared.metrics.metadata.inc();
+        self.open(None, None, ConnectionKind::Metadata, None).await?;
+        let violation = Arc::new(Mutex::new(None));
+        let strict = Strict::new(stream, Role::Requests(violation.clone()));
+        let accepted = self.clone();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let response = match violation.lock().take() {
+                Some(why) => Response::builder().status(400).body(Bytes::from(format!("{why}\n"))),
+                None => Ok(accepted.metadata(&request)),
+            };
+            let response = response.unwrap_or_default().map(Full::new);
+            async move { Ok::<_, Infallible>(response) }
+        });
+        let ended = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.shared.limits.handshake_timeout)
+            .serve_connection(TokioIo::new(strict), service)
+            .await;
+        tell(ended)
+    }
+
+    fn metadata(&self, request: &Request<Incoming>) -> Response<Bytes> {
+        let settings = self.shared.settings.load();
+        let own = &self.session.own;
+        let request = MetadataRequest {
+            placeholder: &own.placeholder,
+            region: &settings.region,
+            role_name: &settings.role,
+            method: request.method(),
+            path: request.uri().path(),
+            headers: request.headers(),
+            now: OffsetDateTime::now_utc(),
+        };
+        let container = match self.destination.ip().to_canonical() {
+            IpAddr::V4(ip) => ip != METADATA_V4[0],
+            IpAddr::V6(ip) => ip != METADATA_V6[0],
+        };
+        if container {
+            self.shared.metadata.respond_container(&request)
+        } else {
+            self.shared.metadata.respond(&request)
+        }
+    }
+}
+
+/// How a connection ended. A client that just goes away is nothing to write about.
+fn tell(ended: hyper::Result<()>) -> Result<(u64, u64), String> {
+    match ended {
+        Ok(()) => Ok((0, 0)),
+        Err(error) if error.is_incomplete_message() || error.is_closed() => Ok((0, 0)),
+        Err(error) => match crate::body::BodyError::http(&error) {
+            crate::body::BodyError::Http(text) => Err(text),
+            other => Err(other.to_string()),
+        },
+    }
+}
+
+/// The Host of a request head: `None` until the head is whole. What is wrong with it in other ways, the strict reader
+/// or the other side will say.
+fn host_field(start: &[u8]) -> Result<Option<String>, String> {
+    let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(start) {
+        Err(error) => Err(format!("not an HTTP/1.1 request: {error}")),
+        Ok(httparse::Status::Partial) => Ok(None),
+        Ok(httparse::Status::Complete(_)) => {
+            let mut hosts = request.headers.iter().filter(|field| field.name.eq_ignore_ascii_case("host"));
+            let (Some(host), None) = (hosts.next(), hosts.next()) else {
+                return Err("the request has not exactly one Host field".to_owned());
+            };
+            let host = host.value.strip_suffix(b":80").unwrap_or(host.value);
+            hello::host_name(host).map(Some).ok_or_else(|| "the request's Host is not a plain DNS name".to_owned())
+        }
+    }
+}
+
+/// A stream of which some bytes have been read already.
+struct Prefixed {
+    start: Bytes,
+    stream: TcpStream,
+}
+
+impl AsyncRead for Prefixed {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        if self.start.is_empty() {
+            return Pin::new(&mut self.stream).poll_read(cx, buf);
+        }
+        let count = self.start.len().min(buf.remaining());
+        buf.put_slice(&self.start[..count]);
+        self.start.advance(count);
+        if self.start.is_empty() {
+            self.start = Bytes::new(); // lets go of the buffer
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Prefixed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(cx, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -1,0 +1,816 @@
+//! One request and its answer: decode, decide, record the intent, sign, forward, record the outcome.
+
+use std::{borrow::Cow, sync::Arc, time::Instant};
+
+use bytes::{Bytes, BytesMut};
+use chaperone_aws::{
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ErrorKind, HostMatch, Scope, VerifyError, error_response,
+    payload_shape,
+};
+use chaperone_journal::{BodyRecorder, JournalError};
+use chaperone_model::{
+    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, ConnectionId, Decision, Direction, Event,
+    Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, SessionId,
+};
+use chaperone_policy::CallFacts;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    header::{self, HOST},
+    request::Parts,
+};
+use http_body::Body as _;
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+
+use crate::{
+    Own, Shared,
+    body::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
+    redact,
+    strict::Violation,
+    upstream::{Lease, Target, UpstreamError},
+};
+
+/// Fields that belong to one connection and never go on (RFC 9110, 7.6.1), and `Expect`, which is answered here.
+const HOP_BY_HOP: [HeaderName; 8] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+    header::EXPECT,
+];
+
+/// A connection whose requests are looked into.
+pub(crate) struct Inspected {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) session: Arc<chaperone_identity::Resolved<Own>>,
+    pub(crate) id: ConnectionId,
+    pub(crate) process: Arc<ProcessFacts>,
+    /// The name that the TLS handshake was for. Plain HTTP has none but each request's own.
+    pub(crate) name: Option<Arc<str>>,
+    /// Where AWS is: the agent's original address, port 443.
+    pub(crate) upstream: std::net::SocketAddr,
+    /// Set by the framing check when a head was refused.
+    pub(crate) violation: Arc<Mutex<Option<Violation>>>,
+}
+
+/// What the agent is told when AWS isn't asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    AccessDenied,
+    BadRequest,
+    Misdirected,
+    NotImplemented,
+    Signature,
+    TooLarge,
+    Unavailable,
+}
+
+impl Kind {
+    /// The error in AWS's own vocabulary, and a status that says more than AWS's would.
+    fn spoken(self) -> (ErrorKind, Option<StatusCode>) {
+        match self {
+            Self::AccessDenied => (ErrorKind::AccessDenied, None),
+            Self::BadRequest => (ErrorKind::InvalidRequest, None),
+            Self::Misdirected => (ErrorKind::InvalidRequest, Some(StatusCode::MISDIRECTED_REQUEST)),
+            Self::NotImplemented => (ErrorKind::InvalidRequest, Some(StatusCode::NOT_IMPLEMENTED)),
+            Self::Signature => (ErrorKind::InvalidSignature, None),
+            Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
+            Self::Unavailable => (ErrorKind::Unavailable, None),
+        }
+    }
+}
+
+/// Why a request is not forwarded, with all that its answer and its record need.
+struct Refusal {
+    kind: Kind,
+    reason: Reason,
+    message: String,
+    outcome: OutcomeStatus,
+}
+
+impl Refusal {
+    fn denied(kind: Kind, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, reason, message: message.into(), outcome: OutcomeStatus::Denied }
+    }
+}
+
+/// What is known of a request before it is decoded.
+struct Received {
+    id: CallId,
+    began: Instant,
+    at: OffsetDateTime,
+    host: String,
+    target: String,
+    head: Head,
+    method: Method,
+    path: String,
+    /// The protocol that it seems to be in, for errors before it is decoded.
+    protocol: Protocol,
+    /// botocore's name of the service, as far as the host tells.
+    service: &'static str,
+}
+
+/// What decoding and checking gave.
+struct Checked {
+    call: Call,
+    scope: Option<Scope>,
+    body: CheckedBody,
+}
+
+enum CheckedBody {
+    /// In memory, with its hash and the memory that it holds.
+    Whole(Bytes, [u8; 32], OwnedSemaphorePermit),
+    Streaming(Incoming),
+}
+
+impl Inspected {
+    /// Answers one request. Every request is recorded and answered, whatever happens.
+    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+        let began = Instant::now();
+        self.shared.metrics.requests.inc();
+        let (mut parts, body) = request.into_parts();
+        let violation = self.violation.lock().take();
+        let host = if violation.is_some() { Ok(String::new()) } else { self.host_of(&mut parts) };
+        let found = host.as_deref().ok().and_then(|host| self.shared.catalog.host(host));
+        let received = Received {
+            id: CallId::new(),
+            began,
+            at: OffsetDateTime::now_utc(),
+            host: host.as_deref().unwrap_or_default().to_owned(),
+            target: redact::target(&parts.uri),
+            head: redact::head(parts.version, &parts.headers),
+            method: parts.method.clone(),
+            path: parts.uri.path().to_owned(),
+            protocol: AwsError::guess(&parts, found.as_ref()),
+            service: found.as_ref().and_then(|found| found.services().next()).unwrap_or_default(),
+        };
+        let host = match (violation, host) {
+            (Some(violation), _) => {
+                let why = format!("the request was refused because of {violation}");
+                let refusal = Refusal::denied(Kind::BadRequest, Reason::Undecodable, why);
+                return self.refuse(&received, None, refusal, None).await;
+            }
+            (None, Err(refusal)) => return self.refuse(&received, None, refusal, Some(body)).await,
+            (None, Ok(host)) => host,
+        };
+        if self.shared.is_inspected(&host) {
+            return self.answer_http(received, parts, body).await;
+        }
+        let Some(found) = found else {
+            let why = format!("`{host}` is not a name of AWS");
+            let refusal = Refusal::denied(Kind::Misdirected, Reason::Undecodable, why);
+            return self.refuse(&received, None, refusal, Some(body)).await;
+        };
+        match self.check(&parts, &found, body).await {
+            Err((refusal, call, body)) => self.refuse(&received, call.map(|call| *call), refusal, body).await,
+            Ok(checked) => self.decide(received, parts, checked).await,
+        }
+    }
+
+    /// The one host that the request is for: the handshake's name, the Host field and `:authority` must agree.
+    fn host_of(&self, parts: &mut Parts) -> Result<String, Refusal> {
+        let bad = |why: &str| Refusal::denied(Kind::BadRequest, Reason::Undecodable, why);
+        let mut fields = parts.headers.get_all(HOST).iter();
+        let field = fields.next().map(|field| field.as_bytes().to_vec());
+        if fields.next().is_some() {
+            return Err(bad("the request has two Host fields"));
+        }
+        let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes().to_vec());
+        let name = |bytes: &[u8]| -> Option<String> {
+            let text = [b":443".as_slice(), b":80"].iter().find_map(|port| bytes.strip_suffix(*port)).unwrap_or(bytes);
+            crate::hello::host_name(text)
+        };
+        let host = match (&authority, &field) {
+            (Some(one), Some(other)) if name(one) != name(other) => {
+                return Err(Refusal::denied(
+                    Kind::Misdirected,
+                    Reason::Undecodable,
+                    "the request's :authority and Host field disagree",
+                ));
+            }
+            (Some(host), _) | (None, Some(host)) => host,
+            (None, None) => return Err(bad("the request has no host")),
+        };
+        let host = name(host).ok_or_else(|| bad("the request's Host is not a plain DNS name"))?;
+        if self.name.as_deref().is_some_and(|name| name != host) {
+            let named = self.name.as_deref().unwrap_or_default();
+            let why = format!("the connection was opened for `{named}` and the request is for `{host}`");
+            return Err(Refusal::denied(Kind::Misdirected, Reason::Undecodable, why));
+        }
+        if parts.headers.contains_key(header::UPGRADE) {
+            let why = "upgrades to other protocols (WebSocket, h2c) are not supported by this version of Chaperone";
+            return Err(Refusal::denied(Kind::NotImplemented, Reason::NotSupported, why));
+        }
+        Ok(host)
+    }
+
+    /// Signature, body and operation. What fails comes back with the call as far as it is known, and the unread body.
+    async fn check(
+        &self,
+        parts: &Parts,
+        found: &HostMatch,
+        body: Incoming,
+    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+        let placeholder = &self.session.own.placeholder;
+        let authority = Authority::of(parts);
+        let foreign = |what: String| Refusal::denied(Kind::Signature, Reason::ForeignAuthority, what);
+        // Before anything of the body is read: whose authority is it?
+        match authority.access_key_id() {
+            Some(id) if id != placeholder.access_key_id() => {
+                let shown: String = id.chars().filter(char::is_ascii_graphic).take(24).collect();
+                let why = format!("the request is signed by {shown}, which is not this session's placeholder key");
+                return Err((foreign(why), None, Some(body)));
+            }
+            None if !matches!(authority, Authority::None) => {
+                let why = format!("the request carries {}, which is not this session's authority", authority.describe());
+                return Err((foreign(why), None, Some(body)));
+            }
+            _ => {}
+        }
+        let shape = payload_shape(parts);
+        let whole = matches!(shape, Payload::ImpliedHash | Payload::None)
+            || self.shared.catalog.body_need(found, parts) == BodyNeed::Whole;
+        let body = if whole {
+            match self.spool(parts, body).await {
+                Ok((bytes, permit)) => {
+                    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+                    let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
+                    CheckedBody::Whole(bytes, hash, permit)
+                }
+                Err(refusal) => return Err((refusal, None, None)),
+            }
+        } else {
+            CheckedBody::Streaming(body)
+        };
+        let (bytes, hash, unread) = match body {
+            CheckedBody::Whole(bytes, hash, permit) => (Some(bytes), Some((hash, permit)), None),
+            CheckedBody::Streaming(body) => (None, None, Some(body)),
+        };
+        let decoded = {
+            let account = self.shared.credentials.account();
+            let decode = |body| self.shared.catalog.decode(found, parts, body, &authority, account.as_deref());
+            decode(bytes.as_deref())
+        };
+        let call = match decoded {
+            Ok(call) => call,
+            Err(error) => {
+                let refusal =
+                    Refusal::denied(Kind::AccessDenied, Reason::Undecodable, format!("not permitted: {error}"));
+                return Err((refusal, None, unread));
+            }
+        };
+        let scope = match &authority {
+            Authority::Header(header) => Scope::of(header),
+            _ => {
+                let what = authority.describe();
+                let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
+                let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
+                return Err((refusal, Some(Box::new(call)), unread));
+            }
+        };
+        let verified = self.shared.signer.verify(
+            parts,
+            &authority,
+            hash.as_ref().map(|(hash, _)| hash),
+            placeholder,
+            OffsetDateTime::now_utc(),
+        );
+        if let Err(error) = verified {
+            let (kind, reason) = match error {
+                VerifyError::ForeignKey { .. } => (Kind::Signature, Reason::ForeignAuthority),
+                VerifyError::NotSupported(_) => (Kind::AccessDenied, Reason::NotSupported),
+                _ => (Kind::Signature, Reason::InvalidSignature),
+            };
+            return Err((Refusal::denied(kind, reason, error.to_string()), Some(Box::new(call)), unread));
+        }
+        let body = match (bytes, hash, unread) {
+            (Some(bytes), Some((hash, permit)), _) => CheckedBody::Whole(bytes, hash, permit),
+            (_, _, Some(body)) => CheckedBody::Streaming(body),
+            _ => unreachable!("BUG: a body is in memory or unread"),
+        };
+        Ok(Checked { call, scope: Some(scope), body })
+    }
+
+    /// A name that the configuration lists under `inspect`: decided by method, recorded whole, not signed.
+    async fn answer_http(self: Arc<Self>, received: Received, parts: Parts, body: Incoming) -> Response<AnswerBody> {
+        let level = match parts.method {
+            Method::GET | Method::HEAD | Method::OPTIONS => AccessLevel::Read,
+            _ => AccessLevel::Write,
+        };
+        let call = Call {
+            partition: Cow::Borrowed("http"),
+            region: None,
+            account: None,
+            service: Cow::Owned(received.host.clone()),
+            signing_name: Cow::Borrowed(""),
+            operation: Cow::Owned(parts.method.to_string()),
+            candidates: Vec::new(),
+            protocol: Protocol::Http,
+            actions: vec![Action { name: Cow::Owned(format!("http:{}", parts.method)), level }],
+            resources: vec![format!("https://{}{}", received.host, parts.uri.path())],
+            parameters: serde_json::Value::Null,
+            payload: Payload::None,
+        };
+        let checked = Checked { call, scope: None, body: CheckedBody::Streaming(body) };
+        self.decide(received, parts, checked).await
+    }
+
+    async fn decide(
+        self: Arc<Self>,
+        received: Received,
+        parts: Parts,
+        checked: Checked,
+    ) -> Response<AnswerBody> {
+        let facts = CallFacts {
+            method: received.method.as_str(),
+            host: &received.host,
+            path: &received.path,
+            session: &self.session.own.id,
+            exe: &self.process.exe,
+        };
+        let decision = self.shared.engine.decide(&self.session.own.principal, &checked.call, facts);
+        if !decision.is_allowed() {
+            let refusal = Refusal {
+                kind: Kind::AccessDenied,
+                reason: decision.reason,
+                message: decision.message.clone(),
+                outcome: OutcomeStatus::Denied,
+            };
+            let (recorded, unread) = match checked.body {
+                CheckedBody::Whole(bytes, ..) => (Some(bytes), None),
+                CheckedBody::Streaming(body) => (None, Some(body)),
+            };
+            return self.refuse_decided(&received, Some(checked.call), decision, refusal, recorded, unread).await;
+        }
+        let mutating = checked.call.is_mutating();
+        let protocol = checked.call.protocol;
+        let shape = checked.call.payload;
+        let intent = self.intent(&received, Some(checked.call), decision);
+        let wait = self.shared.journal.must_wait(mutating);
+        if let Err(error) = self.shared.journal.append(&intent, wait).await {
+            return self.unrecorded(&received, protocol, &error);
+        }
+        let forward = self.forward(&received, parts, checked.scope, checked.body, shape).await;
+        match forward {
+            Ok(response) => response,
+            Err((failure, sent)) => {
+                let (kind, status) = failure.kind();
+                let message = failure.to_string();
+                tracing::warn!(call = %received.id, host = received.host, error = message, "a call could not be carried out");
+                self.own_answer(&received, protocol, kind, &message, status, sent)
+            }
+        }
+    }
+
+    /// Everything after the decision: credentials, signature, AWS.
+    async fn forward(
+        self: &Arc<Self>,
+        received: &Received,
+        mut parts: Parts,
+        scope: Option<Scope>,
+        body: CheckedBody,
+        shape: Payload,
+    ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
+        let sent = Arc::new(Mutex::new(Sent::default()));
+        let failed = |failure: Failure| (failure, sent.clone());
+        for name in &HOP_BY_HOP {
+            parts.headers.remove(name);
+        }
+        let http2 = parts.version == Version::HTTP_2;
+        let host = HeaderValue::from_str(&received.host).expect("BUG: a DNS name fits a header");
+        parts.headers.insert(HOST, host);
+        if let Some(scope) = scope {
+            let credentials = self.shared.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?;
+            let hash = match &body {
+                CheckedBody::Whole(_, hash, _) => Some(hash),
+                CheckedBody::Streaming(_) => None,
+            };
+            self.shared
+                .signer
+                .sign(&mut parts, hash, &credentials, &scope, OffsetDateTime::now_utc())
+                .map_err(|error| failed(Failure::Sign(error)))?;
+        }
+        let mut permit = None;
+        let recorder = self.shared.journal.body(received.id, Direction::Request);
+        let outgoing = match body {
+            CheckedBody::Whole(bytes, _, held) => {
+                permit = Some(held);
+                let digest = record_whole(recorder, &bytes).await.map_err(|error| failed(Failure::Body(error.into())))?;
+                sent.lock().digest = Some(digest);
+                Outgoing::Whole(Some(bytes))
+            }
+            CheckedBody::Streaming(inner) if inner.is_end_stream() => {
+                sent.lock().digest = Some(recorder.finish());
+                Outgoing::Whole(None)
+            }
+            CheckedBody::Streaming(inner) => Outgoing::Streaming(Box::new(RequestStream {
+                inner,
+                recorder: Some(recorder),
+                chunked: (shape == Payload::StreamingUnsignedTrailer).then(|| AwsChunkedHasher::new(decoded_length(&parts.headers))),
+                declared: (shape == Payload::DeclaredHash).then(|| declared_hash(&parts.headers)).flatten(),
+                held: None,
+                sent: sent.clone(),
+                stall: Stall::new(self.shared.limits.body_timeout),
+            })),
+        };
+        parts.version = Version::HTTP_11;
+        let mut uri = http::uri::Builder::new().scheme("https").authority(received.host.as_str());
+        if let Some(path) = parts.uri.path_and_query() {
+            uri = uri.path_and_query(path.clone());
+        }
+        parts.uri = uri.build().map_err(|_| failed(Failure::Target))?;
+        if http2 {
+            parts.version = Version::HTTP_2;
+        }
+        let name = self.name.clone().unwrap_or_else(|| received.host.as_str().into());
+        let target = Target { name, address: self.upstream, http2 };
+        let request = Request::from_parts(parts, outgoing);
+        let answer = self.shared.upstream.send(&target, request).await.map_err(|error| {
+            // A body that is wrong makes hyper break off: then that is what happened.
+            match sent.lock().error.take() {
+                Some(error) => failed_with(Failure::Body(error), &sent),
+                None => failed_with(Failure::Upstream(error), &sent),
+            }
+        })?;
+        drop(permit);
+        Ok(self.pass_on(received, answer.response, answer.lease, sent))
+    }
+
+    fn pass_on(
+        self: &Arc<Self>,
+        received: &Received,
+        response: Response<Incoming>,
+        lease: Option<Lease>,
+        sent: Arc<Mutex<Sent>>,
+    ) -> Response<AnswerBody> {
+        let (mut parts, inner) = response.into_parts();
+        let head = redact::head(parts.version, &parts.headers);
+        for name in &HOP_BY_HOP {
+            parts.headers.remove(name);
+        }
+        let text = |name: &str| -> Option<String> {
+            let value = parts.headers.get(name)?.to_str().ok()?;
+            Some(value.chars().take(256).collect())
+        };
+        let closing = Closing {
+            shared: self.shared.clone(),
+            id: received.id,
+            session: self.session.session.id,
+            began: received.began,
+            ttfb_us: Some(micros(received.began)),
+            status: parts.status,
+            head,
+            aws_request_id: text("x-amzn-requestid").or_else(|| text("x-amz-request-id")),
+            error_code: text("x-amzn-errortype")
+                .map(|code| code.split(':').next().unwrap_or_default().rsplit('#').next().unwrap_or_default().to_owned())
+                .or_else(|| text("x-amz-error-code")),
+            lease,
+            sent,
+        };
+        let mut stream = AnswerStream {
+            recorder: Some(self.shared.journal.body(received.id, Direction::Response)),
+            inner,
+            closing: Some(closing),
+            stall: Stall::new(self.shared.limits.body_timeout),
+        };
+        parts.version = Version::HTTP_11;
+        if stream.inner.is_end_stream() {
+            // hyper doesn't ask for a body that is over: the outcome is due now.
+            stream.end_now();
+        }
+        Response::from_parts(parts, AnswerBody::Streaming(Box::new(stream)))
+    }
+
+    /// Reads a body into memory, within the bounds for one and for all.
+    async fn spool(&self, parts: &Parts, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+        let limit = self.shared.limits.spool_bytes;
+        let too_large = || {
+            let why = format!("the body is larger than {limit} bytes, which must be held to be signed (limits.spool_bytes)");
+            Refusal::denied(Kind::TooLarge, Reason::NotSupported, why)
+        };
+        let announced = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
+        if announced.is_some_and(|size| size > limit) {
+            return Err(too_large());
+        }
+        // Without an announced length, the most that it can become is set aside.
+        let reserve = announced.unwrap_or(limit).div_ceil(1024).max(1);
+        let permits = u32::try_from(reserve).unwrap_or(u32::MAX);
+        let permit = timeout(self.shared.limits.body_timeout, self.shared.spool.clone().acquire_many_owned(permits))
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| Refusal {
+                kind: Kind::Unavailable,
+                reason: Reason::NotSupported,
+                message: "too many large requests are waiting to be signed (limits.spool_total_bytes): try again".into(),
+                outcome: OutcomeStatus::Failed,
+            })?;
+        if body.is_end_stream() {
+            return Ok((Bytes::new(), permit));
+        }
+        let broken = |why: String| Refusal {
+            kind: Kind::BadRequest,
+            reason: Reason::Undecodable,
+            message: format!("the body of {} {} broke off: {why}", parts.method, parts.uri.path()),
+            outcome: OutcomeStatus::Aborted,
+        };
+        let mut body = body;
+        let mut first: Option<Bytes> = None;
+        let mut more = BytesMut::new();
+        loop {
+            let frame = timeout(self.shared.limits.body_timeout, body.frame())
+                .await
+                .map_err(|_| broken(format!("no byte came for {} s", self.shared.limits.body_timeout.as_secs())))?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| broken(BodyError::http(&error).to_string()))?;
+            let Ok(bytes) = frame.into_data() else { continue };
+            if more.len() + first.as_ref().map_or(0, Bytes::len) + bytes.len() > limit {
+                return Err(too_large());
+            }
+            match &mut first {
+                None if more.is_empty() => first = Some(bytes),
+                None => more.extend_from_slice(&bytes),
+                Some(one) => {
+                    more.reserve(announced.unwrap_or(0).max(one.len() + bytes.len()));
+                    more.extend_from_slice(one);
+                    more.extend_from_slice(&bytes);
+                    first = None;
+                }
+            }
+        }
+        Ok((first.unwrap_or_else(|| more.freeze()), permit))
+    }
+
+    fn intent(&self, received: &Received, call: Option<Call>, decision: Decision) -> Event {
+        Event::CallIntent(Box::new(CallIntent {
+            id: received.id,
+            session: self.session.session.id,
+            agent: self.session.session.agent.clone(),
+            connection: self.id,
+            at: received.at,
+            process: self.process.clone(),
+            method: received.method.to_string(),
+            host: received.host.clone(),
+            target: received.target.clone(),
+            head: received.head.clone(),
+            call,
+            decision,
+        }))
+    }
+
+    /// Refuses a request that no policy was asked about.
+    async fn refuse(
+        &self,
+        received: &Received,
+        call: Option<Call>,
+        refusal: Refusal,
+        unread: Option<Incoming>,
+    ) -> Response<AnswerBody> {
+        let decision = Decision::refused(refusal.reason, refusal.message.clone());
+        self.refuse_decided(received, call, decision, refusal, None, unread).await
+    }
+
+    #[allow(clippy::too_many_arguments)] // all that a refusal's record and answer consist of
+    async fn refuse_decided(
+        &self,
+        received: &Received,
+        call: Option<Call>,
+        decision: Decision,
+        refusal: Refusal,
+        whole: Option<Bytes>,
+        unread: Option<Incoming>,
+    ) -> Response<AnswerBody> {
+        self.shared.metrics.denied.inc();
+        let protocol = call.as_ref().map_or(received.protocol, |call| call.protocol);
+        let intent = self.intent(received, call, decision);
+        // A refusal changes nothing at AWS, so that it needn't be on disk before it is told.
+        if let Err(error) = self.shared.journal.append(&intent, self.shared.journal.must_wait(false)).await {
+            return self.unrecorded(received, protocol, &error);
+        }
+        let sent = Arc::new(Mutex::new(Sent::default()));
+        if let Some(bytes) = whole {
+            match record_whole(self.shared.journal.body(received.id, Direction::Request), &bytes).await {
+                Ok(digest) => sent.lock().digest = Some(digest),
+                Err(error) => tracing::error!(%error, "the body of a refused request could not be recorded"),
+            }
+        }
+        if let Some(body) = unread {
+            self.drain(body).await;
+        }
+        self.own_answer(received, protocol, refusal.kind, &refusal.message, refusal.outcome, sent)
+    }
+
+    /// Reads on for a while and throws it away: a client that is still sending would otherwise meet a reset connection
+    /// instead of the answer.
+    async fn drain(&self, mut body: Incoming) {
+        let mut left = self.shared.limits.drain_bytes;
+        let drained = timeout(self.shared.limits.handshake_timeout, async {
+            while let Some(Ok(frame)) = body.frame().await {
+                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
+                left = match left.checked_sub(length) {
+                    Some(left) => left,
+                    None => return,
+                };
+            }
+        });
+        let _ = drained.await;
+    }
+
+    /// The daemon's own answer, in the protocol's shape; recorded with its body.
+    #[allow(clippy::too_many_arguments)] // all that an outcome consists of
+    fn own_answer(
+        &self,
+        received: &Received,
+        protocol: Protocol,
+        kind: Kind,
+        message: &str,
+        outcome: OutcomeStatus,
+        sent: Arc<Mutex<Sent>>,
+    ) -> Response<AnswerBody> {
+        let response = self.error(received, protocol, kind, message);
+        let mut recorder = self.shared.journal.body(received.id, Direction::Response);
+        let _ = recorder.push(response.body().clone());
+        let digest = recorder.finish();
+        let sent = std::mem::take(&mut *sent.lock());
+        let event = Event::CallOutcome(Box::new(CallOutcome {
+            id: received.id,
+            session: self.session.session.id,
+            at: OffsetDateTime::now_utc(),
+            outcome,
+            status: Some(response.status().as_u16()),
+            aws_request_id: None,
+            error_code: None,
+            error: Some(message.to_owned()),
+            head: Some(redact::head(response.version(), response.headers())),
+            request: sent.digest,
+            request_payload: sent.payload,
+            response: Some(digest),
+            duration_us: micros(received.began),
+            ttfb_us: None,
+        }));
+        if let Err(error) = self.shared.journal.append_now(&event) {
+            tracing::error!(call = %received.id, %error, "an outcome could not be recorded");
+        }
+        response.map(|bytes| AnswerBody::Whole(Some(bytes)))
+    }
+
+    fn error(
+        &self,
+        received: &Received,
+        protocol: Protocol,
+        kind: Kind,
+        message: &str,
+    ) -> Response<Bytes> {
+        let request_id = received.id.to_string();
+        let (kind, status) = kind.spoken();
+        let error = AwsError { protocol, service: received.service, kind, message, request_id: &request_id };
+        let mut response = error_response(&error, &received.method);
+        if let Some(status) = status {
+            *response.status_mut() = status;
+        }
+        response
+    }
+
+    /// The journal can't take it, so it doesn't happen.
+    fn unrecorded(
+        &self,
+        received: &Received,
+        protocol: Protocol,
+        error: &JournalError,
+    ) -> Response<AnswerBody> {
+        self.shared.metrics.unrecorded.inc();
+        tracing::error!(call = %received.id, %error, "a call was refused because it can't be recorded");
+        // An intent that failed may be on disk nevertheless; its outcome then says that nothing was sent.
+        let event = Event::CallOutcome(Box::new(CallOutcome {
+            id: received.id,
+            session: self.session.session.id,
+            at: OffsetDateTime::now_utc(),
+            outcome: OutcomeStatus::Failed,
+            status: Some(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
+            aws_request_id: None,
+            error_code: None,
+            error: Some(error.to_string()),
+            head: None,
+            request: None,
+            request_payload: None,
+            response: None,
+            duration_us: micros(received.began),
+            ttfb_us: None,
+        }));
+        let _ = self.shared.journal.append_now(&event);
+        let message = "Chaperone can't record this call now, so it was not made. Please try again.";
+        self.error(received, protocol, Kind::Unavailable, message)
+            .map(|bytes| AnswerBody::Whole(Some(bytes)))
+    }
+}
+
+/// Why an allowed call could not be carried out.
+#[derive(Debug, thiserror::Error)]
+enum Failure {
+    #[error(transparent)]
+    Body(BodyError),
+    #[error("no credentials to sign with: {0}")]
+    Credentials(chaperone_aws::CredentialsError),
+    #[error(transparent)]
+    Sign(chaperone_aws::SignError),
+    #[error("the target can't be put into a request")]
+    Target,
+    #[error(transparent)]
+    Upstream(UpstreamError),
+}
+
+impl Failure {
+    fn kind(&self) -> (Kind, OutcomeStatus) {
+        match self {
+            Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
+            Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
+            Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
+            Self::Body(_) | Self::Credentials(_) | Self::Upstream(_) => (Kind::Unavailable, OutcomeStatus::Failed),
+        }
+    }
+}
+
+fn failed_with(failure: Failure, sent: &Arc<Mutex<Sent>>) -> (Failure, Arc<Mutex<Sent>>) {
+    (failure, sent.clone())
+}
+
+async fn record_whole(mut recorder: BodyRecorder, bytes: &Bytes) -> Result<BodyDigest, JournalError> {
+    if !bytes.is_empty() {
+        std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
+        recorder.push(bytes.clone())?;
+    }
+    Ok(recorder.finish())
+}
+
+fn declared_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
+    let mut hash = [0; 32];
+    hex::decode_to_slice(headers.get("x-amz-content-sha256")?.as_bytes(), &mut hash).ok()?;
+    Some(hash)
+}
+
+fn decoded_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get("x-amz-decoded-content-length")?.to_str().ok()?.parse().ok()
+}
+
+fn micros(since: Instant) -> u64 {
+    u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// What the end of an answer still has to do.
+pub(crate) struct Closing {
+    shared: Arc<Shared>,
+    id: CallId,
+    session: SessionId,
+    began: Instant,
+    ttfb_us: Option<u64>,
+    status: StatusCode,
+    head: Head,
+    aws_request_id: Option<String>,
+    error_code: Option<String>,
+    lease: Option<Lease>,
+    sent: Arc<Mutex<Sent>>,
+}
+
+impl Closing {
+    pub(crate) fn close(self, response: Option<BodyDigest>, error: Option<BodyError>) {
+        let sent = std::mem::take(&mut *self.sent.lock());
+        let error = error.or(sent.error);
+        let duration_us = micros(self.began);
+        self.shared.metrics.seconds.observe(duration_us);
+        let event = Event::CallOutcome(Box::new(CallOutcome {
+            id: self.id,
+            session: self.session,
+            at: OffsetDateTime::now_utc(),
+            outcome: if error.is_none() { OutcomeStatus::Completed } else { OutcomeStatus::Aborted },
+            status: Some(self.status.as_u16()),
+            aws_request_id: self.aws_request_id,
+            error_code: self.error_code,
+            error: error.map(|error| error.to_string()),
+            head: Some(self.head),
+            request: sent.digest,
+            request_payload: sent.payload,
+            response,
+            duration_us,
+            ttfb_us: self.ttfb_us,
+        }));
+        if let Err(error) = self.shared.journal.append_now(&event) {
+            tracing::error!(call = %self.id, %error, "an outcome could not be recorded");
+        }
+        if let Some(lease) = self.lease
+            && sent_all(&event)
+        {
+            self.shared.upstream.put_back(lease);
+        }
+    }
+}
+
+/// Only a connection whose exchange went to its end may be used again.
+fn sent_all(event: &Event) -> bool {
+    matches!(event, Event::CallOutcome(outcome) if outcome.outcome == OutcomeStatus::Completed && outcome.request.is_some())
+}

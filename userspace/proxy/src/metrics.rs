@@ -1,0 +1,96 @@
+//! Counts of what the data path did; read by the console.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// A number that only grows.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// One more.
+    pub fn inc(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A number that grows and shrinks.
+#[derive(Debug, Default)]
+pub struct Gauge(AtomicU64);
+
+impl Gauge {
+    /// The number.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+
+    /// One more until the guard is dropped.
+    pub(crate) fn hold(&self) -> Held<'_> {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Held(self)
+    }
+}
+
+/// One of a gauge's units.
+pub(crate) struct Held<'a>(&'a Gauge);
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Upper bounds of the durations' buckets, in microseconds.
+pub const BUCKETS_US: [u64; 12] =
+    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+
+/// How long calls took, in buckets.
+#[derive(Debug, Default)]
+pub struct Durations {
+    buckets: [Count; BUCKETS_US.len()],
+    count: Count,
+    sum_us: AtomicU64,
+}
+
+impl Durations {
+    pub(crate) fn observe(&self, micros: u64) {
+        if let Some(bucket) = BUCKETS_US.iter().position(|bound| micros <= *bound) {
+            self.buckets[bucket].inc();
+        }
+        self.count.inc();
+        self.sum_us.fetch_add(micros, Ordering::Relaxed);
+    }
+
+    /// Calls up to each bound of [`BUCKETS_US`] (not cumulative), all calls, and the sum in microseconds.
+    pub fn read(&self) -> ([u64; BUCKETS_US.len()], u64, u64) {
+        let buckets = std::array::from_fn(|index| self.buckets[index].get());
+        (buckets, self.count.get(), self.sum_us.load(Ordering::Relaxed))
+    }
+}
+
+/// All counts of the data path.
+#[derive(Debug, Default)]
+pub struct Metrics {
+    /// Connections open now.
+    pub connections: Gauge,
+    /// Connections accepted.
+    pub accepted: Count,
+    /// Connections refused: no origin, no session, no name, a bad handshake.
+    pub refused: Count,
+    /// Connections passed on unopened.
+    pub passed: Count,
+    /// Connections answered by the metadata services' stand-in.
+    pub metadata: Count,
+    /// Requests on opened connections.
+    pub requests: Count,
+    /// Requests refused by policy or because they can't be trusted.
+    pub denied: Count,
+    /// Requests refused because they could not be recorded.
+    pub unrecorded: Count,
+    /// How long forwarded calls took, from the head read to the answer's end.
+    pub seconds: Durations,
+}
