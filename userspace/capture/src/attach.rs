@@ -263,11 +263,10 @@ fn load(folder: &bpffs::Folder, sizes: &[(&'static str, u32)], made: &mut Made) 
     for (map, size) in sizes {
         loader.map_max_entries(map, *size);
     }
-    let loaded = loader.load(OBJECT);
+    let ebpf = loader.load(OBJECT);
     // Those that were not made after all.
     made.0.retain(|pin| pin.exists());
-    let ebpf = loaded.map_err(|error| CaptureError::Load { reason: chain(&error) })?;
-    Ok(ebpf)
+    ebpf.map_err(|error| CaptureError::Load { reason: chain(&error) })
 }
 
 fn attach_hook(

@@ -29,7 +29,7 @@ impl Folder {
             failed("it must be an absolute path below a folder, such as /sys/fs/bpf/chaperone".to_owned())
         })?;
         if !is_bpffs(parent) {
-            mount_bpffs(parent).map_err(|reason| failed(reason))?;
+            mount_bpffs(parent).map_err(failed)?;
         }
         match DirBuilder::new().mode(0o700).create(path) {
             Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error.to_string())),

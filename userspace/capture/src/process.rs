@@ -1,16 +1,16 @@
 //! Who connected, by `/proc`. An agent chooses its own name and arguments, and may be gone: these facts describe.
 
-use std::{
-    fs::File,
-    io::Read as _,
-    os::{fd::AsRawFd, unix::ffi::OsStrExt},
-};
+use std::{fs::File, io::Read as _, os::fd::OwnedFd};
 
 use chaperone_model::ProcessFacts;
+use nix::{
+    fcntl::{OFlag, open, openat, readlinkat},
+    sys::stat::Mode,
+};
 
 /// How many arguments are kept.
 const MAX_ARGUMENTS: usize = 64;
-/// How many bytes of all arguments are kept.
+/// How many bytes of all arguments are kept. `stat` is far shorter.
 const MAX_BYTES: u64 = 4096;
 
 /// What `/proc` tells of a process that connected `connected_ns` nanoseconds after boot. A process of that id which
@@ -18,22 +18,26 @@ const MAX_BYTES: u64 = 4096;
 pub fn process_facts(pid: u32, uid: u32, connected_ns: u64) -> ProcessFacts {
     let nobody = ProcessFacts { pid, uid, ..ProcessFacts::default() };
     // An open folder stays with its process: once that is gone, everything below fails, even if the id is used again.
-    let Ok(folder) = File::open(format!("/proc/{pid}")) else { return nobody };
-    let below = |name: &str| format!("/proc/self/fd/{}/{name}", folder.as_raw_fd());
-
-    let started = std::fs::read_to_string(below("stat")).ok().and_then(|stat| started_ticks(&stat));
-    if !started.is_some_and(|ticks| ticks <= connected_ns / NANOSECONDS_PER_TICK) {
+    let Ok(folder) =
+        open(format!("/proc/{pid}").as_str(), OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
+    else {
+        return nobody;
+    };
+    let mut bytes = Vec::with_capacity(1024);
+    let started = read(&folder, "stat", &mut bytes).and_then(|()| started_ticks(&String::from_utf8_lossy(&bytes)));
+    if started.is_none_or(|ticks| ticks > connected_ns / NANOSECONDS_PER_TICK) {
         return nobody;
     }
-    let exe = std::fs::read_link(below("exe"))
-        .map(|path| String::from_utf8_lossy(path.as_os_str().as_bytes()).into_owned())
-        .unwrap_or_default();
-    let mut bytes = Vec::with_capacity(512);
-    let argv = match File::open(below("cmdline")).and_then(|file| file.take(MAX_BYTES).read_to_end(&mut bytes)) {
-        Ok(_) => arguments(&bytes),
-        Err(_) => Vec::new(),
-    };
+    let exe = readlinkat(&folder, "exe").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
+    bytes.clear();
+    let argv = read(&folder, "cmdline", &mut bytes).map(|()| arguments(&bytes)).unwrap_or_default();
     ProcessFacts { pid, uid, exe, argv }
+}
+
+/// The beginning of a file of the process's.
+fn read(folder: &OwnedFd, name: &str, into: &mut Vec<u8>) -> Option<()> {
+    let file = openat(folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
+    File::from(file).take(MAX_BYTES).read_to_end(into).ok().map(|_| ())
 }
 
 /// `USER_HZ`, which is 100 on every architecture that we build for.

@@ -11,7 +11,7 @@ use chaperone_model::{CgroupId, NetnsCookie};
 /// The network namespace of a socket, by `SO_NETNS_COOKIE` (Linux 5.14).
 pub fn netns_cookie(socket: impl AsFd) -> io::Result<NetnsCookie> {
     let mut cookie = 0_u64;
-    let mut length = libc::socklen_t::try_from(size_of::<u64>()).expect("BUG: 8 fits");
+    let mut length: libc::socklen_t = 8;
     // SAFETY: the pointers are to locals of the stated size, which outlive the call.
     let result = unsafe {
         libc::getsockopt(
