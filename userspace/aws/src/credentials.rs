@@ -1,0 +1,195 @@
+//! The daemon's own credentials, from the official chain: environment, profile, web identity, container, IMDS.
+
+use std::{
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use aws_credential_types::{
+    Credentials,
+    provider::{ProvideCredentials, SharedCredentialsProvider},
+};
+
+/// Credentials are fetched anew this long before they expire; SDKs use five minutes and more.
+const AHEAD: Duration = Duration::from_mins(10);
+/// After a failed refresh, credentials that are still valid are used this long before the next try.
+const RETRY: Duration = Duration::from_secs(10);
+/// No answer from the chain in this time is a failure.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Why there are no credentials. Trying again later may help.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum CredentialsError {
+    /// The chain gave none.
+    #[error(
+        "no AWS credentials for the daemon: {0}; give its service an instance profile, a profile file or AWS_* variables"
+    )]
+    Unavailable(String),
+    /// The chain did not answer.
+    #[error("the daemon's credential sources did not answer within {} s; check IMDS and STS", PATIENCE.as_secs())]
+    TimedOut,
+}
+
+/// Real credentials. `Debug` shows the access key id and nothing else.
+#[derive(Clone)]
+pub struct AwsCredentials {
+    inner: Credentials,
+    account: Option<Arc<str>>,
+}
+
+impl AwsCredentials {
+    /// Credentials as they are, for tests and for sessions by `AssumeRole`.
+    pub fn new(inner: Credentials) -> Self {
+        let account = inner.account_id().map(|id| Arc::from(id.as_str()));
+        Self { inner, account }
+    }
+
+    /// The same, in this account.
+    #[must_use]
+    pub fn with_account(mut self, account: &str) -> Self {
+        self.account = Some(Arc::from(account));
+        self
+    }
+
+    /// The access key id.
+    pub fn access_key_id(&self) -> &str {
+        self.inner.access_key_id()
+    }
+
+    /// The secret; only to sign with.
+    pub fn secret_access_key(&self) -> &str {
+        self.inner.secret_access_key()
+    }
+
+    /// The session token of temporary credentials.
+    pub fn session_token(&self) -> Option<&str> {
+        self.inner.session_token()
+    }
+
+    /// When they end; `None` for keys of a user.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.inner.expiry()
+    }
+
+    /// The account, when the source or the configuration tells.
+    pub fn account(&self) -> Option<&str> {
+        self.account.as_deref()
+    }
+}
+
+impl fmt::Debug for AwsCredentials {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AwsCredentials").field("access_key_id", &self.access_key_id()).finish_non_exhaustive()
+    }
+}
+
+/// Where the daemon's credentials come from: cached, refreshed ahead of expiry by one caller at a time, and used while
+/// they are valid though the source be away.
+pub struct CredentialSource {
+    provider: SharedCredentialsProvider,
+    account: Option<Arc<str>>,
+    cached: Mutex<Cached>,
+    refresh: tokio::sync::Mutex<()>,
+}
+
+#[derive(Default)]
+struct Cached {
+    credentials: Option<Arc<AwsCredentials>>,
+    refresh_at: Option<SystemTime>,
+}
+
+impl fmt::Debug for CredentialSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CredentialSource").finish_non_exhaustive()
+    }
+}
+
+impl CredentialSource {
+    /// The official default chain. `account` is what the configuration says, for sources that don't tell.
+    pub async fn default_chain(account: Option<&str>) -> Self {
+        let chain = aws_config::default_provider::credentials::DefaultCredentialsChain::builder().build().await;
+        Self::new(SharedCredentialsProvider::new(chain), account)
+    }
+
+    /// Any provider.
+    pub fn new(provider: SharedCredentialsProvider, account: Option<&str>) -> Self {
+        Self {
+            provider,
+            account: account.map(Arc::from),
+            cached: Mutex::default(),
+            refresh: tokio::sync::Mutex::new(()),
+        }
+    }
+
+    /// Credentials that are valid now.
+    pub async fn get(&self) -> Result<Arc<AwsCredentials>, CredentialsError> {
+        if let Some(credentials) = self.fresh(SystemTime::now()) {
+            return Ok(credentials);
+        }
+        // While one caller refreshes, the others go on with what is still valid.
+        let _one = match self.refresh.try_lock() {
+            Ok(guard) => guard,
+            Err(_) => match self.valid(SystemTime::now()) {
+                Some(credentials) => return Ok(credentials),
+                None => self.refresh.lock().await,
+            },
+        };
+        if let Some(credentials) = self.fresh(SystemTime::now()) {
+            return Ok(credentials);
+        }
+        let answer = tokio::time::timeout(PATIENCE, self.provider.provide_credentials()).await;
+        let now = SystemTime::now();
+        let error = match answer {
+            Ok(Ok(credentials)) => return Ok(self.keep(credentials, now)),
+            // `Display` of the chain's errors names the source; `Debug` could carry more than that.
+            Ok(Err(error)) => CredentialsError::Unavailable(sentence(&error)),
+            Err(_) => CredentialsError::TimedOut,
+        };
+        let Some(valid) = self.valid(now) else { return Err(error) };
+        tracing::warn!(%error, "credentials could not be refreshed; going on with those that are still valid");
+        self.lock().refresh_at = Some(now + RETRY);
+        Ok(valid)
+    }
+
+    fn keep(&self, credentials: Credentials, now: SystemTime) -> Arc<AwsCredentials> {
+        let mut credentials = AwsCredentials::new(credentials);
+        if credentials.account.is_none() {
+            credentials.account.clone_from(&self.account);
+        }
+        let credentials = Arc::new(credentials);
+        let mut cached = self.lock();
+        cached.refresh_at = credentials.expiry().map(|expiry| {
+            let ahead = expiry.duration_since(now).map_or(Duration::ZERO, |left| AHEAD.min(left / 2));
+            expiry - ahead
+        });
+        cached.credentials = Some(credentials.clone());
+        credentials
+    }
+
+    fn fresh(&self, now: SystemTime) -> Option<Arc<AwsCredentials>> {
+        let cached = self.lock();
+        let credentials = cached.credentials.as_ref()?;
+        (cached.refresh_at.is_none_or(|at| now < at) && credentials.expiry().is_none_or(|expiry| now < expiry))
+            .then(|| credentials.clone())
+    }
+
+    fn valid(&self, now: SystemTime) -> Option<Arc<AwsCredentials>> {
+        let credentials = self.lock().credentials.clone()?;
+        credentials.expiry().is_none_or(|expiry| now < expiry).then_some(credentials)
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Cached> {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn sentence(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text = format!("{text}: {cause}");
+        source = cause.source();
+    }
+    text
+}

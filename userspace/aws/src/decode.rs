@@ -1,0 +1,438 @@
+//! From a request to a [`Call`]: which operation, which IAM actions, which resources, with which parameters.
+//!
+//! Pure: what is taken for what depends on the bytes and the catalog alone. What the bytes leave open is in the call as
+//! all candidates' actions together; what they contradict is refused.
+
+use std::borrow::Cow;
+
+use chaperone_model::{Call, Payload, Protocol};
+use http::{
+    HeaderMap, Method,
+    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    request::Parts,
+};
+use serde_json::{Map, Value};
+
+use crate::{
+    actions,
+    authority::{Authority, payload_shape, single},
+    catalog::{Catalog, Operation, Service, ShapeId},
+    host::{HostKind, HostMatch, S3At},
+    resources::Place,
+    route::{Query, decoded, narrow},
+};
+
+mod cbor;
+mod form;
+mod json;
+mod rest;
+pub(crate) mod value;
+mod xml;
+
+use value::Budget;
+
+/// Whether [`Catalog::decode`] needs the request's body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyNeed {
+    /// No: it may stream.
+    None,
+    /// All of it.
+    Whole,
+}
+
+/// Why it can't be told what a request is. All of these are the agent's doing, or a service that the catalog lacks.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The body is not what the protocol says.
+    #[error("the request's body is {0}")]
+    Body(&'static str),
+    /// The body is needed and was not given.
+    #[error("BUG: the request's body is needed to decode it")]
+    BodyNeeded,
+    /// Two parts of the request say different things.
+    #[error("the request contradicts itself: {0}")]
+    Contradiction(&'static str),
+    /// The service is known, and nothing in it looks like this.
+    #[error("no operation of {service} is like this request")]
+    NoOperation {
+        /// The service's name, or several.
+        service: String,
+    },
+    /// The path can't be read in one way only.
+    #[error("the request has {0}")]
+    Path(&'static str),
+    /// The signature is for another service or region than the host.
+    #[error("the request is signed for `{signed}`, which is not what its host is")]
+    Scope {
+        /// Region and signing name.
+        signed: String,
+    },
+    /// More than is read.
+    #[error("the request's {0} is too large to be decoded")]
+    TooLarge(&'static str),
+    /// The name is AWS's, and no service is known by it.
+    #[error("no service is known by the host's name")]
+    UnknownService,
+}
+
+/// One operation that the request can be.
+pub(crate) struct Candidate {
+    pub service: &'static Service,
+    pub operation: &'static Operation,
+    pub protocol: Protocol,
+}
+
+/// What decoding looks at, read once.
+struct Request<'a> {
+    parts: &'a Parts,
+    /// The path, with the bucket of the host's name put before it.
+    path: Cow<'a, str>,
+    query: Query,
+    body: Option<&'a [u8]>,
+}
+
+impl Catalog {
+    /// Whether decoding needs the body. (Checking the signature may need it too: see [`payload_shape`].)
+    pub fn body_need(&'static self, host: &HostMatch, parts: &Parts) -> BodyNeed {
+        if parts.method == Method::GET || parts.method == Method::HEAD {
+            return BodyNeed::None;
+        }
+        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body: None };
+        for &position in &host.services {
+            let service = self.service(usize::from(position));
+            let Some(protocol) = service.rest() else { return BodyNeed::Whole };
+            if service.protocols.len() > 1 {
+                return BodyNeed::Whole;
+            }
+            let found = route(service, protocol, &request);
+            let reads = |c: &Candidate| {
+                c.operation.raw_body == 0
+                    && c.operation.event_stream == 0
+                    && has_body(c.service, c.operation)
+                    // A long list of parts of the object whose name is in the path: nothing to decide by.
+                    && !(c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload")
+            };
+            if found.iter().any(reads) {
+                return BodyNeed::Whole;
+            }
+        }
+        BodyNeed::None
+    }
+
+    /// What the request asks for. `account` is whose credentials will sign, for the resources' names.
+    pub fn decode(
+        &'static self,
+        host: &HostMatch,
+        parts: &Parts,
+        body: Option<&[u8]>,
+        authority: &Authority<'_>,
+        account: Option<&str>,
+    ) -> Result<Call, DecodeError> {
+        let (services, place, signing_name) = self.scope(host, authority, account)?;
+        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
+        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name.as_deref()) {
+            return Ok(call);
+        }
+        if services.is_empty() {
+            return Err(DecodeError::UnknownService);
+        }
+        let candidates = self.candidates(&services, &request)?;
+        let Some(primary) = primary(&candidates) else {
+            let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
+            return Err(DecodeError::NoOperation { service: names.join(", ") });
+        };
+
+        let mut merged = actions::Needs::default();
+        let mut parameters = Value::Null;
+        for candidate in &candidates {
+            let mut budget = Budget::new();
+            let members = members(candidate, &request, &mut budget)?;
+            let truncated = budget.truncated;
+            merged.add(candidate, &members, &parts.headers, &request.query, host, &place, truncated)?;
+            if std::ptr::eq(candidate, primary) {
+                parameters = budget.finish(members);
+            }
+        }
+        let signing_name =
+            signing_name.map_or(Cow::Borrowed(primary.service.signing_name), |name| Cow::Owned(name.to_owned()));
+        let (actions, resources) = merged.finish();
+        Ok(Call {
+            partition: Cow::Borrowed(place.partition),
+            region: place.region.map(Cow::Owned),
+            account: account.map(|account| Cow::Owned(account.to_owned())),
+            service: Cow::Borrowed(primary.service.name),
+            signing_name,
+            operation: Cow::Borrowed(primary.operation.name),
+            candidates: if candidates.len() > 1 {
+                candidates.iter().map(|c| format!("{}:{}", c.service.name, c.operation.name)).collect()
+            } else {
+                Vec::new()
+            },
+            protocol: primary.protocol,
+            actions,
+            resources,
+            parameters,
+            payload: if primary.operation.no_auth != 0 && matches!(authority, Authority::None) {
+                Payload::None
+            } else {
+                payload_shape(parts)
+            },
+        })
+    }
+
+    /// Cross-checks what the agent signed for with the host, and says which services and which place are left.
+    fn scope<'a>(
+        &'static self,
+        host: &HostMatch,
+        authority: &'a Authority<'_>,
+        account: Option<&'a str>,
+    ) -> Result<(Vec<u16>, Place<'a>, Option<&'a str>), DecodeError> {
+        let mut place = Place {
+            partition: host.partition,
+            region: host.region.as_deref().map(str::to_owned),
+            account,
+        };
+        let Authority::Header(header) = authority else {
+            return Ok((host.services.clone(), place, None));
+        };
+        let wrong = || DecodeError::Scope { signed: format!("{}/{}", header.region, header.service) };
+        let services: Vec<u16> = match &host.kind {
+            HostKind::S3Bucket { at, .. } => {
+                let fits = match at {
+                    S3At::AccessPoint | S3At::Bucket | S3At::MultiRegion => header.service == "s3",
+                    S3At::Express => matches!(header.service, "s3" | "s3express"),
+                    S3At::ObjectLambda => header.service == "s3-object-lambda",
+                    S3At::Outposts => header.service == "s3-outposts",
+                };
+                fits.then(|| host.services.clone()).ok_or_else(wrong)?
+            }
+            HostKind::Unknown => Vec::new(),
+            HostKind::ExecuteApi { .. } | HostKind::LambdaUrl | HostKind::OpenSearch { .. } => {
+                let fits = match &host.kind {
+                    HostKind::ExecuteApi { .. } => header.service == "execute-api",
+                    HostKind::LambdaUrl => header.service == "lambda",
+                    _ => matches!(header.service, "es" | "aoss"),
+                };
+                fits.then(Vec::new).ok_or_else(wrong)?
+            }
+            HostKind::S3Path | HostKind::Service => {
+                let signs = |i: &&u16| self.names[usize::from(**i)].signing.contains(&header.service);
+                let services: Vec<u16> = host.services.iter().filter(signs).copied().collect();
+                if services.is_empty() {
+                    return Err(wrong());
+                }
+                services
+            }
+        };
+        let (region, partition) = self.region(header.region).ok_or_else(wrong)?;
+        // `aws` and `aws-us-gov` share their suffixes, so without a region in the host's name the scope tells.
+        let same = partition == host.partition
+            || (host.region.is_none() && host.partition == "aws" && partition == "aws-us-gov");
+        match &host.region {
+            _ if !same => return Err(wrong()),
+            Some(of_host) if *of_host == region => {}
+            Some(_) => {
+                // Endpoints that sign for a fixed region whatever their own.
+                let fixed = |i: &u16| self.names[usize::from(*i)].signing_regions.contains(&header.region);
+                if !services.iter().any(fixed) {
+                    return Err(wrong());
+                }
+            }
+            None => {
+                place.partition = partition;
+                place.region = Some(region.into_owned());
+            }
+        }
+        Ok((services, place, Some(header.service)))
+    }
+
+    fn candidates(&'static self, services: &[u16], request: &Request<'_>) -> Result<Vec<Candidate>, DecodeError> {
+        let markers = Markers::of(request)?;
+        let mut found: Vec<Candidate> = Vec::new();
+        for &position in services {
+            let service = self.service(usize::from(position));
+            match markers.operation(service)? {
+                Some(candidate) => found.push(candidate),
+                None if markers.any() => {}
+                None => {
+                    if let Some(protocol) = service.rest() {
+                        let routed = route(service, protocol, request);
+                        if service.name != "s3" && !routed.is_empty() {
+                            check_path(&request.path)?;
+                        }
+                        found.extend(routed);
+                    }
+                }
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The candidate whose name the call bears: of services that share everything, the one that the others sign as.
+fn primary(candidates: &[Candidate]) -> Option<&Candidate> {
+    candidates.iter().find(|c| c.service.name == c.service.signing_name).or_else(|| candidates.first())
+}
+
+fn path<'a>(host: &HostMatch, parts: &'a Parts) -> Cow<'a, str> {
+    match &host.kind {
+        HostKind::S3Bucket { bucket, .. } => Cow::Owned(format!("/{bucket}{}", parts.uri.path())),
+        _ => Cow::Borrowed(parts.uri.path()),
+    }
+}
+
+/// Outside of S3, AWS normalises paths before it looks at them, so these could be read in two ways.
+fn check_path(path: &str) -> Result<(), DecodeError> {
+    let inner = path.strip_prefix('/').unwrap_or(path);
+    let inner = inner.strip_suffix('/').unwrap_or(inner);
+    for segment in inner.split('/') {
+        let decoded = percent_encoding::percent_decode_str(segment).decode_utf8_lossy();
+        if (segment.is_empty() && !inner.is_empty()) || decoded == "." || decoded == ".." {
+            return Err(DecodeError::Path("a path with empty or dot segments"));
+        }
+    }
+    Ok(())
+}
+
+fn route(service: &'static Service, protocol: Protocol, request: &Request<'_>) -> Vec<Candidate> {
+    let matches = service.routes.matches(request.parts.method.as_str(), &request.path);
+    narrow(matches, &service.operations, &request.query, &request.parts.headers)
+        .into_iter()
+        .map(|i| Candidate { service, operation: &service.operations[usize::from(i)], protocol })
+        .collect()
+}
+
+fn has_body(service: &Service, operation: &Operation) -> bool {
+    service.structure(operation.input).is_some_and(|structure| {
+        structure.payload.is_some()
+            || structure.members.iter().any(|member| member.location() == crate::catalog::Location::Body)
+    })
+}
+
+/// What names the operation in the protocols that don't route by path. A request with two different ones is refused,
+/// because it depends on the service which one counts.
+struct Markers<'a> {
+    target: Option<&'a str>,
+    rpc: Option<(&'a str, &'a str)>,
+    form: Option<form::Form>,
+}
+
+impl<'a> Markers<'a> {
+    fn of(request: &'a Request<'a>) -> Result<Self, DecodeError> {
+        let Parts { method, headers, uri, .. } = request.parts;
+        let target = match headers.get_all("x-amz-target").iter().count() {
+            0 => None,
+            1 => Some(single(headers, "x-amz-target").ok_or(DecodeError::Contradiction("X-Amz-Target is not ASCII"))?),
+            _ => return Err(DecodeError::Contradiction("X-Amz-Target comes twice")),
+        };
+        let rpc = uri
+            .path()
+            .strip_prefix("/service/")
+            .and_then(|rest| rest.split_once("/operation/"))
+            .filter(|_| headers.get("smithy-protocol").is_some_and(|v| v.as_bytes() == b"rpc-v2-cbor"));
+        let query = uri.query().unwrap_or_default();
+        let in_query = query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
+        let is_form = single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
+            t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+        });
+        let body = if is_form && method == Method::POST { text_body(request)? } else { "" };
+        let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
+        Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
+    }
+
+    fn any(&self) -> bool {
+        self.target.is_some() || self.rpc.is_some() || self.form.is_some()
+    }
+
+    /// The operation of this service that the markers name.
+    fn operation(&self, service: &'static Service) -> Result<Option<Candidate>, DecodeError> {
+        let count = [self.target.is_some(), self.rpc.is_some(), self.form.is_some()].iter().filter(|x| **x).count();
+        if count > 1 {
+            return Err(DecodeError::Contradiction("it names its operation in the ways of two protocols"));
+        }
+        let (protocol, name) = if let Some(target) = self.target {
+            let named = target.rsplit_once('.');
+            let ours = named.filter(|(prefix, _)| Some(*prefix) == service.target_prefix);
+            (service.speaks(Protocol::Json).then_some(Protocol::Json), ours.map(|(_, name)| name))
+        } else if let Some((named, operation)) = self.rpc {
+            let cbor = service.speaks(Protocol::RpcV2Cbor).then_some(Protocol::RpcV2Cbor);
+            let ours = service.target_prefix.is_none_or(|prefix| prefix == named || prefix.ends_with(named));
+            (cbor, ours.then_some(operation))
+        } else if let Some(form) = &self.form {
+            (service.form(), form.get("Action"))
+        } else {
+            (None, None)
+        };
+        Ok(protocol
+            .zip(name)
+            .and_then(|(protocol, name)| Some(Candidate { service, operation: service.operation(name)?, protocol })))
+    }
+}
+
+fn text_body<'a>(request: &Request<'a>) -> Result<&'a str, DecodeError> {
+    let body = plain_body(request)?;
+    std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))
+}
+
+/// The body, which must be there and not be compressed.
+fn plain_body<'a>(request: &Request<'a>) -> Result<&'a [u8], DecodeError> {
+    if let Some(encoding) = request.parts.headers.get(CONTENT_ENCODING)
+        && encoding != "identity"
+    {
+        return Err(DecodeError::Body("compressed; set disable_request_compression in the client"));
+    }
+    request.body.ok_or(DecodeError::BodyNeeded)
+}
+
+/// The operation's input.
+fn members(
+    candidate: &Candidate,
+    request: &Request<'_>,
+    budget: &mut Budget,
+) -> Result<Map<String, Value>, DecodeError> {
+    let Candidate { service, operation, protocol } = candidate;
+    let shape = operation.input.unwrap_or(ShapeId::UNTYPED);
+    Ok(match protocol {
+        Protocol::Json => {
+            if request.parts.method != Method::POST {
+                return Err(DecodeError::Contradiction("X-Amz-Target without POST"));
+            }
+            let body = plain_body(request)?;
+            if body.is_empty() {
+                return Ok(Map::new());
+            }
+            json::members(body, service, shape, budget).map_err(|_| DecodeError::Body("not the JSON it should be"))?
+        }
+        Protocol::RpcV2Cbor => {
+            if request.parts.method != Method::POST {
+                return Err(DecodeError::Contradiction("an RPC path without POST"));
+            }
+            let body = plain_body(request)?;
+            if body.is_empty() { Map::new() } else { cbor::members(body, service, shape, budget)? }
+        }
+        Protocol::Query | Protocol::Ec2 => {
+            let query = request.parts.uri.query().unwrap_or_default();
+            let body = if request.parts.method == Method::POST { text_body(request)? } else { "" };
+            form::Form::parse([query, body])?.members(service, operation.input, budget)
+        }
+        Protocol::RestJson | Protocol::RestXml => {
+            let reads = operation.raw_body == 0
+                && operation.event_stream == 0
+                && has_body(service, operation)
+                && !matches!(operation.method, "GET" | "HEAD");
+            let body = match request.body {
+                Some(body) if reads && !body.is_empty() => Some(plain_body(request).map(|_| body)?),
+                _ => None,
+            };
+            let from =
+                rest::Request { path: &request.path, query: &request.query, headers: &request.parts.headers, body };
+            rest::members(&from, service, operation, *protocol, budget)?
+        }
+        Protocol::Http => Map::new(),
+    })
+}
+
+/// A header's value as text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

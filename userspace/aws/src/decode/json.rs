@@ -1,0 +1,166 @@
+//! JSON bodies, read while parsing into the bounded document: nothing that isn't kept is ever built.
+
+use std::fmt;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Value};
+
+use super::value::Budget;
+use crate::catalog::{Location, Service, Shape, ShapeId};
+
+/// Reads a JSON object's members, named as the shape names them.
+pub(crate) fn members(
+    body: &[u8],
+    service: &Service,
+    shape: ShapeId,
+    budget: &mut Budget,
+) -> Result<Map<String, Value>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Node { service, shape, budget, depth: 0 }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    match value {
+        Some(Value::Object(members)) => Ok(members),
+        None => Ok(Map::new()),
+        Some(_) => Err(serde::de::Error::custom("the body is not an object")),
+    }
+}
+
+/// Reads any JSON value.
+pub(crate) fn value(
+    body: &[u8],
+    service: &Service,
+    shape: ShapeId,
+    budget: &mut Budget,
+) -> Result<Option<Value>, serde_json::Error> {
+    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let value = Node { service, shape, budget, depth: 0 }.deserialize(&mut deserializer)?;
+    deserializer.end()?;
+    Ok(value)
+}
+
+struct Node<'a> {
+    service: &'a Service,
+    shape: ShapeId,
+    budget: &'a mut Budget,
+    depth: u32,
+}
+
+impl<'de> DeserializeSeed<'de> for Node<'_> {
+    /// `None`: null, a blob, or left out.
+    type Value = Option<Value>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Node<'_> {
+    type Value = Option<Value>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        self.budget.count();
+        Ok(Some(Value::Bool(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        self.budget.count();
+        Ok(Some(value.into()))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        self.budget.count();
+        Ok(Some(value.into()))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        self.budget.count();
+        Ok(serde_json::Number::from_f64(value).map(Value::Number))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+        if matches!(self.service.shape(self.shape), Shape::Blob) {
+            return Ok(None);
+        }
+        Ok(Some(self.budget.string(value)))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let element = match self.service.shape(self.shape) {
+            Shape::List { element, .. } => *element,
+            _ => ShapeId::UNTYPED,
+        };
+        let (service, depth) = (self.service, self.depth + 1);
+        self.budget.count();
+        let mut kept = Vec::new();
+        while self.budget.element(depth) {
+            match seq.next_element_seed(Node { service, shape: element, budget: self.budget, depth })? {
+                Some(Some(value)) => kept.push(value),
+                Some(None) => {}
+                None => return Ok(Some(Value::Array(kept))),
+            }
+        }
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Some(Value::Array(kept)))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let Self { service, shape, budget, depth } = self;
+        budget.count();
+        let shape = service.shape(shape);
+        let mut kept = Map::new();
+        let put = |kept: &mut Map<String, Value>, name: String, value| {
+            // Which of two members counts differs by parser, so a document with both means nothing for sure.
+            match kept.insert(name, value) {
+                None => Ok(()),
+                Some(_) => Err(serde::de::Error::custom("a member twice")),
+            }
+        };
+        while let Some(Key(key)) = map.next_key()? {
+            match shape {
+                Shape::Structure(structure) => match structure.by_wire(&key) {
+                    Some(member) if member.location() == Location::Body && depth < super::value::MAX_DEPTH => {
+                        let node = Node { service, shape: member.1, budget, depth: depth + 1 };
+                        let value = map.next_value_seed(node)?.unwrap_or(Value::Null);
+                        put(&mut kept, member.0.to_owned(), value)?;
+                    }
+                    known => {
+                        budget.truncated |= known.is_some_and(|member| member.location() == Location::Body);
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                },
+                other => {
+                    if !budget.element(depth + 1) {
+                        map.next_value::<IgnoredAny>()?;
+                        continue;
+                    }
+                    let element = match other {
+                        Shape::Map { value, .. } => *value,
+                        _ => ShapeId::UNTYPED,
+                    };
+                    let value = map.next_value_seed(Node { service, shape: element, budget, depth: depth + 1 })?;
+                    budget.truncated |= key.len() > super::value::MAX_STRING;
+                    put(&mut kept, key.chars().take(super::value::MAX_STRING).collect(), value.unwrap_or(Value::Null))?;
+                }
+            }
+        }
+        // Nulls were kept to find members that come twice; as parameters they say nothing.
+        kept.retain(|_, value| !value.is_null());
+        Ok(Some(Value::Object(kept)))
+    }
+}
+
+struct Key(String);
+
+impl<'de> serde::Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer).map(Self)
+    }
+}

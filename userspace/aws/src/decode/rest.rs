@@ -1,0 +1,156 @@
+//! Where REST operations carry their input: labels of the path, query, header fields, body.
+
+use chaperone_model::Protocol;
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::{DecodeError, json, value::Budget, xml};
+use crate::{
+    catalog::{Location, Operation, Service, Shape, ShapeId, Structure},
+    route::Query,
+};
+
+/// Everything that a REST request's input is read from.
+pub(crate) struct Request<'a> {
+    pub path: &'a str,
+    pub query: &'a Query,
+    pub headers: &'a HeaderMap,
+    pub body: Option<&'a [u8]>,
+}
+
+pub(crate) fn members(
+    request: &Request<'_>,
+    service: &Service,
+    operation: &Operation,
+    protocol: Protocol,
+    budget: &mut Budget,
+) -> Result<Map<String, Value>, DecodeError> {
+    let mut out = Map::new();
+    let Some(structure) = service.structure(operation.input) else { return Ok(out) };
+    labels(request.path, operation.uri, structure, service, budget, &mut out)?;
+    outside(request, structure, service, budget, &mut out);
+    let body = match request.body {
+        Some(body) if !body.is_empty() && operation.raw_body == 0 && operation.event_stream == 0 => body,
+        _ => return Ok(out),
+    };
+    let shape = operation.input.unwrap_or(ShapeId::UNTYPED);
+    if let Some(payload) = structure.payload {
+        let Some(member) = structure.by_name(payload) else { return Ok(out) };
+        let value = if protocol == Protocol::RestXml {
+            let root = xml::Element::parse(body)?;
+            Some(Value::Object(xml::members(&root, service, member.1, budget, 1)))
+        } else {
+            json::value(body, service, member.1, budget).map_err(|_| DecodeError::Body("not the JSON it should be"))?
+        };
+        if let Some(value) = value {
+            out.insert(member.0.to_owned(), value);
+        }
+        return Ok(out);
+    }
+    if structure.members.iter().any(|member| member.location() == Location::Body) {
+        let body = if protocol == Protocol::RestXml {
+            xml::members(&xml::Element::parse(body)?, service, shape, budget, 0)
+        } else {
+            json::members(body, service, shape, budget).map_err(|_| DecodeError::Body("not the JSON it should be"))?
+        };
+        out.extend(body);
+    }
+    Ok(out)
+}
+
+fn labels(
+    path: &str,
+    template: &str,
+    structure: &Structure,
+    service: &Service,
+    budget: &mut Budget,
+    out: &mut Map<String, Value>,
+) -> Result<(), DecodeError> {
+    let mut rest = path.strip_prefix('/').unwrap_or(path);
+    for segment in template.split('/').skip(1) {
+        let label = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
+        let (value, after) = match label {
+            Some(label) if label.ends_with('+') => (rest, ""),
+            _ => rest.split_once('/').unwrap_or((rest, "")),
+        };
+        rest = after;
+        let Some(label) = label else { continue };
+        let wire = label.trim_end_matches('+');
+        let member = structure.members.iter().find(|m| m.location() == Location::Uri && m.wire() == wire);
+        if let Some(member) = member {
+            let text = percent_encoding::percent_decode_str(value)
+                .decode_utf8()
+                .map_err(|_| DecodeError::Path("a path that is not UTF-8"))?;
+            if let Some(value) = budget.scalar(&text, service, member.1) {
+                out.insert(member.0.to_owned(), value);
+            }
+        }
+    }
+    Ok(())
+}
+
+fn outside(
+    request: &Request<'_>,
+    structure: &Structure,
+    service: &Service,
+    budget: &mut Budget,
+    out: &mut Map<String, Value>,
+) {
+    for member in &structure.members {
+        let value = match member.location() {
+            Location::Query => match service.shape(member.1) {
+                Shape::List { element, .. } => {
+                    let kept: Vec<_> = request
+                        .query
+                        .all(member.wire())
+                        .take_while(|_| budget_allows(budget))
+                        .filter_map(|text| scalar_copy(text, service, *element))
+                        .collect();
+                    (!kept.is_empty()).then_some(Value::Array(kept))
+                }
+                Shape::Map { .. } => None,
+                _ => request.query.get(member.wire()).and_then(|text| budget.scalar(text, service, member.1)),
+            },
+            Location::Header => request
+                .headers
+                .get(member.wire())
+                .and_then(|value| value.to_str().ok())
+                .and_then(|text| budget.scalar(text, service, member.1)),
+            Location::HeaderPrefix => prefixed(request.headers, member.wire(), budget),
+            Location::Body | Location::Uri => None,
+        };
+        if let Some(value) = value {
+            out.insert(member.0.to_owned(), value);
+        }
+    }
+}
+
+fn budget_allows(budget: &mut Budget) -> bool {
+    budget.count();
+    budget.element(1)
+}
+
+fn scalar_copy(text: &str, service: &Service, shape: ShapeId) -> Option<Value> {
+    Budget::new().scalar(text, service, shape)
+}
+
+fn prefixed(headers: &HeaderMap, prefix: &str, budget: &mut Budget) -> Option<Value> {
+    if prefix.is_empty() {
+        return None;
+    }
+    let mut kept = Map::new();
+    for (name, value) in headers {
+        let Some(rest) = strip_prefix_ignoring_case(name.as_str(), prefix) else { continue };
+        if !budget.element(1) {
+            break;
+        }
+        if let Ok(text) = value.to_str() {
+            kept.insert(rest.to_owned(), budget.string(text));
+        }
+    }
+    (!kept.is_empty()).then_some(Value::Object(kept))
+}
+
+fn strip_prefix_ignoring_case<'a>(text: &'a str, prefix: &str) -> Option<&'a str> {
+    text.get(..prefix.len()).filter(|start| start.eq_ignore_ascii_case(prefix)).map(|_| &text[prefix.len()..])
+}

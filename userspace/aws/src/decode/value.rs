@@ -1,0 +1,82 @@
+//! The bounded document that parameters are kept in.
+//!
+//! Structures whose shape is known are never cut: the shape bounds them, and a policy may ask for any of their members.
+//! Lists and maps are, once the budget is used up; then the document says so in `$truncated`, and whoever needs all of
+//! it (to name resources, say) must refuse.
+
+use serde_json::{Map, Value};
+
+use crate::catalog::{Service, Shape, ShapeId};
+
+/// How deep parameters are kept.
+pub(crate) const MAX_DEPTH: u32 = 32;
+/// How many values are kept.
+pub(crate) const MAX_NODES: u32 = 4096;
+/// How long a string is kept.
+pub(crate) const MAX_STRING: usize = 4096;
+/// What stands at the end of a string that was cut.
+pub(crate) const CUT: &str = "…[cut]";
+/// The member that says that something was left out.
+pub(crate) const TRUNCATED: &str = "$truncated";
+
+/// What may still be kept.
+pub(crate) struct Budget {
+    left: u32,
+    pub truncated: bool,
+}
+
+impl Budget {
+    pub const fn new() -> Self {
+        Self { left: MAX_NODES, truncated: false }
+    }
+
+    /// Whether one more element of a list or map may be kept at this depth.
+    pub fn element(&mut self, depth: u32) -> bool {
+        let keeps = self.left > 0 && depth < MAX_DEPTH;
+        self.truncated |= !keeps;
+        keeps
+    }
+
+    /// Counts one value.
+    pub fn count(&mut self) {
+        self.left = self.left.saturating_sub(1);
+    }
+
+    pub fn string(&mut self, text: &str) -> Value {
+        self.count();
+        if text.len() <= MAX_STRING {
+            return Value::String(text.to_owned());
+        }
+        self.truncated = true;
+        let mut end = MAX_STRING;
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        Value::String(format!("{}{CUT}", &text[..end]))
+    }
+
+    /// A value that came as text, by what it should be; `None` for blobs.
+    pub fn scalar(&mut self, text: &str, service: &Service, shape: ShapeId) -> Option<Value> {
+        let trimmed = text.trim();
+        let typed = match service.shape(shape) {
+            Shape::Blob => return None,
+            Shape::Boolean if trimmed.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),
+            Shape::Boolean if trimmed.eq_ignore_ascii_case("false") => Some(Value::Bool(false)),
+            Shape::Integer => trimmed.parse::<i64>().ok().map(Value::from),
+            Shape::Float => trimmed.parse::<f64>().ok().and_then(serde_json::Number::from_f64).map(Value::Number),
+            _ => None,
+        };
+        if typed.is_some() {
+            self.count();
+        }
+        Some(typed.unwrap_or_else(|| self.string(text)))
+    }
+
+    /// Marks the document if something was left out.
+    pub fn finish(&self, mut members: Map<String, Value>) -> Value {
+        if self.truncated {
+            members.insert(TRUNCATED.to_owned(), Value::Bool(true));
+        }
+        Value::Object(members)
+    }
+}

@@ -1,0 +1,221 @@
+//! REST routing: from method, path, query and headers to operations.
+
+use std::collections::HashMap;
+
+use http::HeaderMap;
+
+use crate::catalog::Operation;
+
+/// The routes of one service, a tree of path segments by method.
+#[derive(Default)]
+pub(crate) struct Routes {
+    methods: HashMap<&'static str, Node>,
+}
+
+#[derive(Default)]
+struct Node {
+    literals: HashMap<&'static str, Node>,
+    label: Option<Box<Node>>,
+    greedy: Vec<u16>,
+    here: Vec<u16>,
+}
+
+/// How specific a path was matched: smaller is better, segment by segment.
+type Rank = Vec<u8>;
+
+impl Routes {
+    pub fn new(operations: &[Operation]) -> Self {
+        let mut routes = Self::default();
+        for (position, operation) in operations.iter().enumerate() {
+            let position = u16::try_from(position).expect("BUG: a service of 65,536 operations");
+            let mut node = routes.methods.entry(operation.method).or_default();
+            for segment in segments(operation.uri) {
+                if segment.starts_with('{') {
+                    if segment.ends_with("+}") {
+                        node.greedy.push(position);
+                    }
+                    node = node.label.get_or_insert_default();
+                } else {
+                    node = node.literals.entry(segment).or_default();
+                }
+            }
+            if !operation.uri.ends_with("+}") {
+                node.here.push(position);
+            }
+        }
+        routes
+    }
+
+    /// The operations that `method` on this path can be, most specific path only; the caller tells them further apart.
+    pub fn matches(&self, method: &str, path: &str) -> Vec<u16> {
+        let mut found = Vec::new();
+        if let Some(node) = self.methods.get(method) {
+            let parts: Vec<_> = segments(path).collect();
+            if parts.len() <= MAX_SEGMENTS {
+                node.walk(&parts, &mut Vec::new(), &mut found);
+            } else {
+                // Only a greedy label can take so many segments; those that come first decide.
+                node.walk(&parts[..MAX_SEGMENTS], &mut Vec::new(), &mut found);
+            }
+        }
+        let Some(best) = found.iter().map(|(rank, _)| rank).min().cloned() else { return Vec::new() };
+        found.into_iter().filter(|(rank, _)| *rank == best).flat_map(|(_, here)| here).copied().collect()
+    }
+}
+
+/// No template of AWS's has more segments than this.
+const MAX_SEGMENTS: usize = 64;
+
+impl Node {
+    fn walk<'a>(&'a self, parts: &[&str], rank: &mut Rank, found: &mut Vec<(Rank, &'a [u16])>) {
+        let Some((first, rest)) = parts.split_first() else {
+            if !self.here.is_empty() {
+                found.push((rank.clone(), &self.here));
+            }
+            return;
+        };
+        if let Some(next) = self.literals.get(&*percent_encoding::percent_decode_str(first).decode_utf8_lossy()) {
+            rank.push(0);
+            next.walk(rest, rank, found);
+            rank.pop();
+        }
+        if let Some(next) = &self.label {
+            rank.push(1);
+            next.walk(rest, rank, found);
+            rank.pop();
+        }
+        if !self.greedy.is_empty() {
+            rank.push(2);
+            found.push((rank.clone(), &self.greedy));
+            rank.pop();
+        }
+    }
+}
+
+/// The segments of a path; a slash at the end makes no difference.
+fn segments(path: &str) -> impl Iterator<Item = &str> {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let path = path.strip_suffix('/').unwrap_or(path);
+    path.split('/').filter(move |segment| !path.is_empty() || !segment.is_empty())
+}
+
+/// A query, decoded once.
+pub(crate) struct Query(pub Vec<(String, String)>);
+
+impl Query {
+    pub fn parse(query: Option<&str>) -> Self {
+        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
+        Self(
+            pairs
+                .map(|pair| {
+                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+                    (decoded(name), decoded(value))
+                })
+                .collect(),
+        )
+    }
+
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+
+    pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+    }
+}
+
+/// Form decoding: `+` is a space, as every AWS service reads it in a query.
+pub(crate) fn decoded(text: &str) -> String {
+    if text.bytes().all(|b| b != b'+' && b != b'%') {
+        return text.to_owned();
+    }
+    let spaced = text.replace('+', " ");
+    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+}
+
+/// Of operations that share a path, those that query and headers leave: the ones whose conditions hold, without those
+/// whose conditions are a part of another's. What is left and more than one is ambiguous.
+pub(crate) fn narrow(candidates: Vec<u16>, operations: &[Operation], query: &Query, headers: &HeaderMap) -> Vec<u16> {
+    if let [only] = candidates[..] {
+        // An only route with conditions that don't hold may be anything: still this operation or an error of AWS's.
+        return vec![only];
+    }
+    let holding: Vec<(u16, Vec<String>, bool)> = candidates
+        .into_iter()
+        .filter_map(|position| {
+            let (conditions, firm) = conditions(&operations[usize::from(position)], query, headers)?;
+            Some((position, conditions, firm))
+        })
+        .collect();
+    let dominated = |conditions: &Vec<String>| {
+        holding.iter().any(|(_, other, firm)| {
+            *firm && other.len() > conditions.len() && conditions.iter().all(|condition| other.contains(condition))
+        })
+    };
+    holding.iter().filter(|(_, conditions, _)| !dominated(conditions)).map(|(position, ..)| *position).collect()
+}
+
+/// The operation's conditions if all hold; and whether all hold firmly: a required value that is there and empty is
+/// something that AWS may take either way.
+fn conditions(operation: &Operation, query: &Query, headers: &HeaderMap) -> Option<(Vec<String>, bool)> {
+    let mut all = Vec::new();
+    let mut firm = true;
+    for literal in &operation.query_literals {
+        match literal.split_once('=') {
+            Some((name, value)) => query.all(name).any(|v| v == value).then_some(())?,
+            None => {
+                query.get(literal)?;
+            }
+        }
+        all.push(literal.split('=').next().unwrap_or(literal).to_owned());
+    }
+    for name in &operation.required_query {
+        firm &= !query.get(name)?.is_empty();
+        if !all.iter().any(|n| n == name) {
+            all.push((*name).to_owned());
+        }
+    }
+    for name in &operation.required_headers {
+        firm &= !headers.get(*name)?.is_empty();
+        all.push(format!("{name}:"));
+    }
+    Some((all, firm))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Catalog;
+
+    fn s3(method: &str, target: &str, headers: &[(&'static str, &str)]) -> Vec<&'static str> {
+        let catalog = Catalog::global();
+        let service = catalog.service(usize::from(catalog.position("s3").unwrap()));
+        let (path, query) = target.split_once('?').unwrap_or((target, ""));
+        let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
+        let found = narrow(service.routes.matches(method, path), &service.operations, &Query::parse(Some(query)), &headers);
+        found.into_iter().map(|i| service.operations[usize::from(i)].name).collect()
+    }
+
+    #[test]
+    fn s3_operations_are_told_apart_by_query_and_headers() {
+        assert_eq!(s3("GET", "/bucket/a/b", &[]), ["GetObject"]);
+        assert_eq!(s3("GET", "/bucket/a/b?acl", &[]), ["GetObjectAcl"]);
+        assert_eq!(s3("GET", "/bucket/a/b?%61cl=", &[]), ["GetObjectAcl"]);
+        assert_eq!(s3("GET", "/bucket/a?uploadId=x", &[]), ["ListParts"]);
+        assert_eq!(s3("PUT", "/bucket/a", &[("x-amz-copy-source", "/b/c")]), ["CopyObject"]);
+        assert_eq!(s3("PUT", "/bucket/a?partNumber=1&uploadId=x", &[]), ["UploadPart"]);
+        assert_eq!(s3("GET", "/bucket?list-type=2", &[]), ["ListObjectsV2"]);
+        assert_eq!(s3("GET", "/bucket/?list-type=2", &[]), ["ListObjectsV2"]);
+        assert_eq!(s3("DELETE", "/bucket", &[]), ["DeleteBucket"]);
+        assert_eq!(s3("POST", "/bucket?delete", &[]), ["DeleteObjects"]);
+        assert_eq!(s3("GET", "/bucket//key", &[]), ["GetObject"]);
+    }
+
+    #[test]
+    fn what_aws_could_take_either_way_is_both() {
+        let both = s3("GET", "/bucket/key?acl&tagging", &[]);
+        assert!(both.contains(&"GetObjectAcl") && both.contains(&"GetObjectTagging"), "{both:?}");
+        let both = s3("DELETE", "/bucket/key?uploadId=", &[]);
+        assert!(both.contains(&"DeleteObject") && both.contains(&"AbortMultipartUpload"), "{both:?}");
+    }
+}

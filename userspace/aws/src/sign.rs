@@ -1,0 +1,428 @@
+//! SigV4: the agent's signature checked, and ours made.
+
+use std::{fmt, hash::{BuildHasher, RandomState}, sync::Mutex};
+
+use aws_lc_rs::{digest, hmac};
+use chaperone_model::{Call, Payload};
+use http::{
+    HeaderName, HeaderValue,
+    header::{AUTHORIZATION, DATE},
+    request::Parts,
+};
+use time::{Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
+use zeroize::Zeroizing;
+
+use crate::{
+    AwsCredentials, Placeholder,
+    authority::{Authority, HeaderAuthority, host_field, payload_shape, single},
+    canonical::{PathRules, write_head},
+};
+
+/// How far the agent's clock may be from ours, as AWS allows.
+pub const MAX_CLOCK_SKEW: Duration = Duration::minutes(15);
+
+const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
+const X_AMZ_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
+const DATE_FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
+    format_description!("[year][month][day]T[hour][minute][second]Z");
+
+/// Why the agent's signature is not believed. All of these are the agent's doing.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum VerifyError {
+    /// The body is not what the request says it is.
+    #[error("the body's SHA-256 is not the one in x-amz-content-sha256")]
+    BodyMismatch,
+    /// It must be hashed first, and wasn't.
+    #[error("BUG: the body's SHA-256 is needed to check this signature")]
+    BodyNeeded,
+    /// The date is missing, malformed, contradicts the scope, or is too far from now.
+    #[error("the signature's date is not valid: {0}")]
+    Date(&'static str),
+    /// The signature is by another key.
+    #[error("the request is signed by {access_key_id}, not by this session's key")]
+    ForeignKey {
+        /// That key's id.
+        access_key_id: String,
+    },
+    /// The signature is not the one that the key makes.
+    #[error("the request's signature is not the one that this session's key makes")]
+    Mismatch,
+    /// A kind of signature that can't be checked and made again.
+    #[error("{0} can't be signed again by this version; use a header-signed request")]
+    NotSupported(&'static str),
+    /// The session token is missing or another one.
+    #[error("the request's x-amz-security-token is not this session's")]
+    Token,
+    /// A header field is not signed that must be.
+    #[error("the header field `{0}` must be signed, once, and is not")]
+    Unsigned(String),
+}
+
+/// Why a request can't be signed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SignError {
+    /// It must be hashed first, and wasn't.
+    #[error("BUG: the body's SHA-256 is needed to sign this request")]
+    BodyNeeded,
+    /// A signed header field can't be put into a canonical request.
+    #[error("the request has a header field that can't be signed: not UTF-8, or missing")]
+    Header,
+    /// The credentials can't be put into a header field.
+    #[error("the credentials contain bytes that no header field can carry; check their source")]
+    Credentials,
+    /// A kind of request that can't be signed again.
+    #[error("{0} can't be signed again by this version")]
+    NotSupported(&'static str),
+}
+
+/// What a signature is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The region that it is made for.
+    pub region: String,
+    /// The signing name.
+    pub service: String,
+}
+
+impl Scope {
+    /// The scope that the agent signed for. [`decode`](crate::Catalog::decode) has cross-checked it with the host.
+    pub fn of(authority: &HeaderAuthority<'_>) -> Self {
+        Self { region: authority.region.to_owned(), service: authority.service.to_owned() }
+    }
+
+    /// The scope of a decoded call.
+    pub fn of_call(call: &Call) -> Option<Self> {
+        Some(Self { region: call.region.as_deref()?.to_owned(), service: call.signing_name.clone().into_owned() })
+    }
+}
+
+/// Checks and makes signatures; keeps the keys that it derived, each good for a day, a region and a service.
+pub struct Signer {
+    slots: [Mutex<Option<Derived>>; 64],
+    hasher: RandomState,
+}
+
+struct Derived {
+    access_key_id: String,
+    secret: Zeroizing<String>,
+    date: String,
+    region: String,
+    service: String,
+    key: hmac::Key,
+}
+
+impl fmt::Debug for Signer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Signer").finish_non_exhaustive()
+    }
+}
+
+impl Default for Signer {
+    fn default() -> Self {
+        Self { slots: std::array::from_fn(|_| Mutex::new(None)), hasher: RandomState::new() }
+    }
+}
+
+impl Signer {
+    /// A signer with nothing derived yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Checks that the request is signed by this placeholder, here and now. `body_sha256` is needed when
+    /// [`payload_shape`] is `ImpliedHash`; when given for a declared hash, the two must agree.
+    pub fn verify(
+        &self,
+        parts: &Parts,
+        authority: &Authority<'_>,
+        body_sha256: Option<&[u8; 32]>,
+        placeholder: &Placeholder,
+        now: OffsetDateTime,
+    ) -> Result<(), VerifyError> {
+        let header = match authority {
+            Authority::Header(header) if header.access_key_id == placeholder.access_key_id() => header,
+            other => {
+                return Err(match other.access_key_id() {
+                    Some(id) if id != placeholder.access_key_id() => {
+                        VerifyError::ForeignKey { access_key_id: id.chars().take(128).collect() }
+                    }
+                    _ => VerifyError::NotSupported(other.describe()),
+                });
+            }
+        };
+        if single(&parts.headers, X_AMZ_SECURITY_TOKEN.as_str()) != Some(placeholder.session_token()) {
+            return Err(VerifyError::Token);
+        }
+        let date = single(&parts.headers, X_AMZ_DATE.as_str()).ok_or(VerifyError::Date("no x-amz-date field"))?;
+        check_date(date, header.date, now)?;
+        check_signed(parts, header.signed_headers)?;
+
+        let mut canonical = String::with_capacity(1024);
+        if !write_head(&mut canonical, parts, PathRules::of(header.service), header.signed_headers.split(';')) {
+            return Err(VerifyError::Unsigned("one of SignedHeaders".into()));
+        }
+        match payload_shape(parts) {
+            Payload::DeclaredHash => {
+                let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
+                    .ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
+                if let Some(body) = body_sha256
+                    && !hex_is(declared, body)
+                {
+                    return Err(VerifyError::BodyMismatch);
+                }
+                canonical.push_str(declared);
+            }
+            Payload::ImpliedHash => push_hex(&mut canonical, body_sha256.ok_or(VerifyError::BodyNeeded)?),
+            Payload::Unsigned => canonical.push_str("UNSIGNED-PAYLOAD"),
+            Payload::StreamingUnsignedTrailer => canonical.push_str("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
+                return Err(VerifyError::NotSupported("a body whose chunks are signed"));
+            }
+            Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
+        }
+        let to_sign = string_to_sign(&canonical, date, header.date, header.region, header.service);
+        let secret = placeholder.secret_access_key();
+        let scope = (header.date, header.region, header.service);
+        self.with_key(header.access_key_id, secret, scope, |key| {
+            hmac::verify(key, to_sign.as_bytes(), &header.signature).map_err(|_| VerifyError::Mismatch)
+        })
+    }
+
+    /// Takes the agent's authority out of the request and puts ours in. The body goes on as it is: `body_sha256` is
+    /// needed when [`payload_shape`] is `ImpliedHash`, and ignored when the request declares its own.
+    ///
+    /// Signed are: the host, every `x-amz-*` field, and what the agent signed, except fields that may change on the way.
+    pub fn sign(
+        &self,
+        parts: &mut Parts,
+        body_sha256: Option<&[u8; 32]>,
+        credentials: &AwsCredentials,
+        scope: &Scope,
+        now: OffsetDateTime,
+    ) -> Result<(), SignError> {
+        let shape = payload_shape(parts);
+        let mut signed: Vec<HeaderName> = match Authority::of(parts) {
+            Authority::Header(header) => header
+                .signed_headers
+                .split(';')
+                .filter(|name| stays(name))
+                .filter_map(|name| parts.headers.contains_key(name).then(|| name.parse().ok()).flatten())
+                .collect(),
+            other => return Err(SignError::NotSupported(other.describe())),
+        };
+        match shape {
+            Payload::ImpliedHash if body_sha256.is_none() => return Err(SignError::BodyNeeded),
+            Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
+                return Err(SignError::NotSupported("a body whose chunks are signed"));
+            }
+            _ => {}
+        }
+
+        let stamp = format_date(now);
+        for name in [AUTHORIZATION, DATE] {
+            parts.headers.remove(name);
+        }
+        parts.headers.remove(X_AMZ_SECURITY_TOKEN);
+        if let Some(token) = credentials.session_token() {
+            let mut value = HeaderValue::from_str(token).map_err(|_| SignError::Credentials)?;
+            value.set_sensitive(true);
+            parts.headers.insert(X_AMZ_SECURITY_TOKEN, value);
+        }
+        let date = HeaderValue::from_str(&stamp).map_err(|_| SignError::Header)?;
+        parts.headers.insert(X_AMZ_DATE, date);
+        let rules = PathRules::of(&scope.service);
+        if rules == PathRules::S3
+            && let (Payload::ImpliedHash, Some(body)) = (shape, body_sha256)
+        {
+            // S3 takes no request without it.
+            let value = HeaderValue::from_str(&hex::encode(body)).map_err(|_| SignError::Header)?;
+            parts.headers.insert(X_AMZ_CONTENT_SHA256, value);
+        }
+        if host_field(parts).is_none() {
+            return Err(SignError::Header);
+        }
+
+        signed.extend(parts.headers.keys().filter(|name| name.as_str().starts_with("x-amz-")).cloned());
+        let mut names: Vec<&str> = signed.iter().map(HeaderName::as_str).collect();
+        names.push("host");
+        names.sort_unstable();
+        names.dedup();
+        let mut canonical = String::with_capacity(1024);
+        if !write_head(&mut canonical, parts, rules, names.iter().copied()) {
+            return Err(SignError::Header);
+        }
+        match body_sha256 {
+            Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
+            _ => canonical
+                .push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?),
+        }
+        let day = &stamp[..8];
+        let to_sign = string_to_sign(&canonical, &stamp, day, &scope.region, &scope.service);
+        let id = credentials.access_key_id();
+        let signature =
+            self.with_key(id, credentials.secret_access_key(), (day, &scope.region, &scope.service), |key| {
+                hmac::sign(key, to_sign.as_bytes())
+            });
+
+        let mut field = String::with_capacity(256);
+        field.push_str("AWS4-HMAC-SHA256 Credential=");
+        push_scope(&mut field, &[id, day, &scope.region, &scope.service]);
+        field.push_str(", SignedHeaders=");
+        for (i, name) in names.iter().enumerate() {
+            if i > 0 {
+                field.push(';');
+            }
+            field.push_str(name);
+        }
+        field.push_str(", Signature=");
+        push_hex(&mut field, signature.as_ref());
+        let mut field = HeaderValue::from_str(&field).map_err(|_| SignError::Credentials)?;
+        field.set_sensitive(true);
+        parts.headers.insert(AUTHORIZATION, field);
+        Ok(())
+    }
+
+    /// Runs `use_key` with the derived key, which is made when it isn't at hand.
+    fn with_key<T>(
+        &self,
+        id: &str,
+        secret: &str,
+        (date, region, service): (&str, &str, &str),
+        use_key: impl FnOnce(&hmac::Key) -> T,
+    ) -> T {
+        let place = self.hasher.hash_one((id, region, service));
+        let slot = &self.slots[usize::try_from(place % 64).unwrap_or(0)];
+        let mut slot = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(derived) = &*slot
+            && derived.access_key_id == id
+            && derived.date == date
+            && derived.region == region
+            && derived.service == service
+            && *derived.secret == secret
+        {
+            let key = derived.key.clone();
+            drop(slot);
+            return use_key(&key);
+        }
+        let key = derive(secret, date, region, service);
+        *slot = Some(Derived {
+            access_key_id: id.to_owned(),
+            secret: Zeroizing::new(secret.to_owned()),
+            date: date.to_owned(),
+            region: region.to_owned(),
+            service: service.to_owned(),
+            key: key.clone(),
+        });
+        drop(slot);
+        use_key(&key)
+    }
+}
+
+fn derive(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {
+    let seed = Zeroizing::new(format!("AWS4{secret}"));
+    let mut key = hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes());
+    for part in [date, region, service, "aws4_request"] {
+        key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref());
+    }
+    key
+}
+
+fn string_to_sign(canonical: &str, stamp: &str, day: &str, region: &str, service: &str) -> String {
+    let mut out = String::with_capacity(192);
+    out.push_str("AWS4-HMAC-SHA256\n");
+    out.push_str(stamp);
+    out.push('\n');
+    push_scope(&mut out, &[day, region, service]);
+    out.push('\n');
+    push_hex(&mut out, digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
+    out
+}
+
+fn push_scope(out: &mut String, parts: &[&str]) {
+    for part in parts {
+        out.push_str(part);
+        out.push('/');
+    }
+    out.push_str("aws4_request");
+}
+
+fn push_hex(out: &mut String, bytes: &[u8]) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for &byte in bytes {
+        out.push(DIGITS[usize::from(byte >> 4)] as char);
+        out.push(DIGITS[usize::from(byte & 15)] as char);
+    }
+}
+
+fn hex_is(text: &str, bytes: &[u8; 32]) -> bool {
+    let mut decoded = [0; 32];
+    hex::decode_to_slice(text, &mut decoded).is_ok() && decoded == *bytes
+}
+
+pub(crate) fn format_date(now: OffsetDateTime) -> String {
+    let now = now.to_offset(time::UtcOffset::UTC);
+    format!(
+        "{:04}{:02}{:02}T{:02}{:02}{:02}Z",
+        now.year(),
+        u8::from(now.month()),
+        now.day(),
+        now.hour(),
+        now.minute(),
+        now.second()
+    )
+}
+
+fn check_date(date: &str, scope: &str, now: OffsetDateTime) -> Result<(), VerifyError> {
+    let signed = PrimitiveDateTime::parse(date, DATE_FORMAT)
+        .map_err(|_| VerifyError::Date("x-amz-date is not like 20150830T123600Z"))?
+        .assume_utc();
+    if date.get(..8) != Some(scope) {
+        return Err(VerifyError::Date("x-amz-date and the credential scope differ in their day"));
+    }
+    if (now - signed).abs() > MAX_CLOCK_SKEW {
+        return Err(VerifyError::Date("more than 15 minutes from this host's clock"));
+    }
+    Ok(())
+}
+
+/// The host and every `x-amz-*` field must be signed, or something could be added to a signed request.
+fn check_signed(parts: &Parts, signed: &str) -> Result<(), VerifyError> {
+    let has = |name: &str| signed.split(';').any(|s| s == name);
+    if !has("host") {
+        return Err(VerifyError::Unsigned("host".into()));
+    }
+    for name in parts.headers.keys() {
+        let name = name.as_str();
+        if name.starts_with("x-amz-") && !has(name) {
+            return Err(VerifyError::Unsigned(name.to_owned()));
+        }
+    }
+    Ok(())
+}
+
+/// Whether a field that the agent signed reaches AWS as it is now: not what belongs to a single hop, nor what the
+/// daemon sets, nor what a proxy may rewrite.
+fn stays(name: &str) -> bool {
+    !matches!(
+        name,
+        "accept-encoding"
+            | "authorization"
+            | "connection"
+            | "content-length"
+            | "date"
+            | "expect"
+            | "host"
+            | "keep-alive"
+            | "proxy-authorization"
+            | "proxy-connection"
+            | "te"
+            | "trailer"
+            | "transfer-encoding"
+            | "upgrade"
+            | "user-agent"
+            | "x-amz-date"
+            | "x-amz-security-token"
+            | "x-amzn-trace-id"
+    )
+}

