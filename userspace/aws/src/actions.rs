@@ -225,7 +225,13 @@ pub(crate) fn outside_the_models(
             let path = parts.uri.path().trim_start_matches('/');
             let (stage, rest) = path.split_once('/').unwrap_or((path, ""));
             let tail = format!("{api}/{stage}/{method}/{rest}");
-            ("execute-api", "execute-api", "execute-api:Invoke".into(), AccessLevel::Write, place.arn("execute-api", &tail))
+            (
+                "execute-api",
+                "execute-api",
+                "execute-api:Invoke".into(),
+                AccessLevel::Write,
+                place.arn("execute-api", &tail),
+            )
         }
         HostKind::LambdaUrl => {
             ("lambda-url", "lambda", "lambda:InvokeFunctionUrl".into(), AccessLevel::Write, "*".to_owned())

@@ -122,6 +122,15 @@ impl CredentialSource {
         }
     }
 
+    /// The account that signs, as far as it is known without asking anybody.
+    pub fn account(&self) -> Option<Arc<str>> {
+        if self.account.is_some() {
+            return self.account.clone();
+        }
+        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        cached.credentials.as_ref()?.account().map(Arc::from)
+    }
+
     /// Credentials that are valid now.
     pub async fn get(&self) -> Result<Arc<AwsCredentials>, CredentialsError> {
         if let Some(credentials) = self.fresh(SystemTime::now()) {

@@ -187,11 +187,7 @@ impl Catalog {
         authority: &'a Authority<'_>,
         account: Option<&'a str>,
     ) -> Result<(Vec<u16>, Place<'a>, Option<&'a str>), DecodeError> {
-        let mut place = Place {
-            partition: host.partition,
-            region: host.region.as_deref().map(str::to_owned),
-            account,
-        };
+        let mut place = Place { partition: host.partition, region: host.region.as_deref().map(str::to_owned), account };
         let Authority::Header(header) = authority else {
             return Ok((host.services.clone(), place, None));
         };

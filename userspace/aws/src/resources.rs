@@ -236,9 +236,7 @@ fn part_iql_table(statement: &str) -> Option<(String, Option<String>)> {
             let end = quoted.find('"')?;
             return Some((quoted[..end].to_owned(), end + 2));
         }
-        let end = text
-            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
-            .unwrap_or(text.len());
+        let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(text.len());
         (end > 0).then(|| (text[..end].to_owned(), end))
     };
     let (table, end) = name(rest)?;

@@ -1,6 +1,10 @@
 //! SigV4: the agent's signature checked, and ours made.
 
-use std::{fmt, hash::{BuildHasher, RandomState}, sync::Mutex};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::Mutex,
+};
 
 use aws_lc_rs::{digest, hmac};
 use chaperone_model::{Call, Payload};
@@ -254,8 +258,9 @@ impl Signer {
         }
         match body_sha256 {
             Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
-            _ => canonical
-                .push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?),
+            _ => {
+                canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?)
+            }
         }
         let day = &stamp[..8];
         let to_sign = string_to_sign(&canonical, &stamp, day, &scope.region, &scope.service);

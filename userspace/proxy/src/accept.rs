@@ -46,10 +46,8 @@ use crate::{
 const MAX_HELLO: usize = 16 << 10;
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
-const METADATA_V6: [Ipv6Addr; 2] = [
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254),
-    Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23),
-];
+const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
 
 /// A connection of a known process in a known session.
 struct Accepted {
@@ -420,10 +418,7 @@ fn tell(ended: hyper::Result<()>) -> Result<(u64, u64), String> {
     match ended {
         Ok(()) => Ok((0, 0)),
         Err(error) if error.is_incomplete_message() || error.is_closed() => Ok((0, 0)),
-        Err(error) => match crate::body::BodyError::http(&error) {
-            crate::body::BodyError::Http(text) => Err(text),
-            other => Err(other.to_string()),
-        },
+        Err(error) => Err(crate::upstream::with_causes(&error)),
     }
 }
 

@@ -228,7 +228,8 @@ impl Inspected {
                 return Err((foreign(why), None, Some(body)));
             }
             None if !matches!(authority, Authority::None) => {
-                let why = format!("the request carries {}, which is not this session's authority", authority.describe());
+                let why =
+                    format!("the request carries {}, which is not this session's authority", authority.describe());
                 return Err((foreign(why), None, Some(body)));
             }
             _ => {}
@@ -321,12 +322,7 @@ impl Inspected {
         self.decide(received, parts, checked).await
     }
 
-    async fn decide(
-        self: Arc<Self>,
-        received: Received,
-        parts: Parts,
-        checked: Checked,
-    ) -> Response<AnswerBody> {
+    async fn decide(self: Arc<Self>, received: Received, parts: Parts, checked: Checked) -> Response<AnswerBody> {
         let facts = CallFacts {
             method: received.method.as_str(),
             host: &received.host,
@@ -386,7 +382,8 @@ impl Inspected {
         let host = HeaderValue::from_str(&received.host).expect("BUG: a DNS name fits a header");
         parts.headers.insert(HOST, host);
         if let Some(scope) = scope {
-            let credentials = self.shared.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?;
+            let credentials =
+                self.shared.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?;
             let hash = match &body {
                 CheckedBody::Whole(_, hash, _) => Some(hash),
                 CheckedBody::Streaming(_) => None,
@@ -401,7 +398,8 @@ impl Inspected {
         let outgoing = match body {
             CheckedBody::Whole(bytes, _, held) => {
                 permit = Some(held);
-                let digest = record_whole(recorder, &bytes).await.map_err(|error| failed(Failure::Body(error.into())))?;
+                let digest =
+                    record_whole(recorder, &bytes).await.map_err(|error| failed(Failure::Body(error.into())))?;
                 sent.lock().digest = Some(digest);
                 Outgoing::Whole(Some(bytes))
             }
@@ -412,7 +410,8 @@ impl Inspected {
             CheckedBody::Streaming(inner) => Outgoing::Streaming(Box::new(RequestStream {
                 inner,
                 recorder: Some(recorder),
-                chunked: (shape == Payload::StreamingUnsignedTrailer).then(|| AwsChunkedHasher::new(decoded_length(&parts.headers))),
+                chunked: (shape == Payload::StreamingUnsignedTrailer)
+                    .then(|| AwsChunkedHasher::new(decoded_length(&parts.headers))),
                 declared: (shape == Payload::DeclaredHash).then(|| declared_hash(&parts.headers)).flatten(),
                 held: None,
                 sent: sent.clone(),
@@ -468,7 +467,9 @@ impl Inspected {
             head,
             aws_request_id: text("x-amzn-requestid").or_else(|| text("x-amz-request-id")),
             error_code: text("x-amzn-errortype")
-                .map(|code| code.split(':').next().unwrap_or_default().rsplit('#').next().unwrap_or_default().to_owned())
+                .map(|code| {
+                    code.split(':').next().unwrap_or_default().rsplit('#').next().unwrap_or_default().to_owned()
+                })
                 .or_else(|| text("x-amz-error-code")),
             lease,
             sent,
@@ -491,7 +492,8 @@ impl Inspected {
     async fn spool(&self, parts: &Parts, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
         let limit = self.shared.limits.spool_bytes;
         let too_large = || {
-            let why = format!("the body is larger than {limit} bytes, which must be held to be signed (limits.spool_bytes)");
+            let why =
+                format!("the body is larger than {limit} bytes, which must be held to be signed (limits.spool_bytes)");
             Refusal::denied(Kind::TooLarge, Reason::NotSupported, why)
         };
         let announced = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
@@ -508,7 +510,8 @@ impl Inspected {
             .ok_or_else(|| Refusal {
                 kind: Kind::Unavailable,
                 reason: Reason::NotSupported,
-                message: "too many large requests are waiting to be signed (limits.spool_total_bytes): try again".into(),
+                message: "too many large requests are waiting to be signed (limits.spool_total_bytes): try again"
+                    .into(),
                 outcome: OutcomeStatus::Failed,
             })?;
         if body.is_end_stream() {
@@ -660,13 +663,7 @@ impl Inspected {
         response.map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
 
-    fn error(
-        &self,
-        received: &Received,
-        protocol: Protocol,
-        kind: Kind,
-        message: &str,
-    ) -> Response<Bytes> {
+    fn error(&self, received: &Received, protocol: Protocol, kind: Kind, message: &str) -> Response<Bytes> {
         let request_id = received.id.to_string();
         let (kind, status) = kind.spoken();
         let error = AwsError { protocol, service: received.service, kind, message, request_id: &request_id };
@@ -678,12 +675,7 @@ impl Inspected {
     }
 
     /// The journal can't take it, so it doesn't happen.
-    fn unrecorded(
-        &self,
-        received: &Received,
-        protocol: Protocol,
-        error: &JournalError,
-    ) -> Response<AnswerBody> {
+    fn unrecorded(&self, received: &Received, protocol: Protocol, error: &JournalError) -> Response<AnswerBody> {
         self.shared.metrics.unrecorded.inc();
         tracing::error!(call = %received.id, %error, "a call was refused because it can't be recorded");
         // An intent that failed may be on disk nevertheless; its outcome then says that nothing was sent.
@@ -705,8 +697,7 @@ impl Inspected {
         }));
         let _ = self.shared.journal.append_now(&event);
         let message = "Chaperone can't record this call now, so it was not made. Please try again.";
-        self.error(received, protocol, Kind::Unavailable, message)
-            .map(|bytes| AnswerBody::Whole(Some(bytes)))
+        self.error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
 }
 

@@ -81,7 +81,9 @@ mod tests {
 
     #[test]
     fn metadata_services_are_out_of_reach() {
-        for bad in ["169.254.169.254", "::ffff:169.254.169.254", "169.254.170.2", "fd00:ec2::254", "fe80::1", "0.0.0.0", "::"] {
+        for bad in
+            ["169.254.169.254", "::ffff:169.254.169.254", "169.254.170.2", "fd00:ec2::254", "fe80::1", "0.0.0.0", "::"]
+        {
             assert!(is_link_local(bad.parse().unwrap()), "{bad}");
         }
         for good in ["127.0.0.1", "192.0.2.1", "fd00:ec3::1", "2001:db8::1", "::1"] {

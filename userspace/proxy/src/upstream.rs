@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,
@@ -74,14 +73,14 @@ pub enum UpstreamError {
         after: Duration,
     },
     /// The exchange broke off.
-    #[error("{name} at {address}: {source}")]
+    #[error("{name} at {address}: {why}")]
     Http {
         /// The name.
         name: String,
         /// The address.
         address: SocketAddr,
         /// What hyper said, with its causes.
-        source: String,
+        why: String,
     },
 }
 
@@ -241,10 +240,11 @@ impl Upstream {
             let server = ServerName::try_from(name.clone())
                 .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
             let connector = if target.http2 { &self.http2 } else { &self.http1 };
-            connector
-                .connect(server, tcp)
-                .await
-                .map_err(|source| UpstreamError::Tls { name: name.clone(), address, source })
+            connector.connect(server, tcp).await.map_err(|source| UpstreamError::Tls {
+                name: name.clone(),
+                address,
+                source,
+            })
         };
         let timed_out = |_| UpstreamError::Timeout { what: "connecting to", name: name.clone(), address, after };
         let tls = timeout(after, dial).await.map_err(timed_out)??;
@@ -328,16 +328,16 @@ impl Upstream {
 }
 
 fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
-    let mut source = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        source = format!("{source}: {error}");
-        cause = error.source();
-    }
-    UpstreamError::Http { name: target.name.to_string(), address: target.address, source }
+    UpstreamError::Http { name: target.name.to_string(), address: target.address, why: with_causes(error) }
 }
 
-/// An empty body.
-pub fn empty() -> Outgoing {
-    Outgoing::Whole(Some(Bytes::new()))
+/// An error's text with all of its causes: hyper's own says little.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }

@@ -202,9 +202,7 @@ impl<'a> CborReader<'a> {
                     }
                     None => (key, ShapeId::UNTYPED, false),
                 },
-                Shape::Map { value, .. } => {
-                    (key, *value, keep && budget.element(depth + 1))
-                }
+                Shape::Map { value, .. } => (key, *value, keep && budget.element(depth + 1)),
                 _ => (key, ShapeId::UNTYPED, keep && budget.element(depth + 1)),
             };
             let value = self.node(element, budget, depth + 1, keeps)?;
