@@ -1,1 +1,14 @@
-//! (empty)
+//! The control API on a root-only unix socket, and Prometheus metrics on a loopback address.
+//!
+//! It never sits on the data path and never sees a body. It fails closed: the socket is made so that nobody but root
+//! can open it, or it isn't made.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod metrics;
+mod server;
+
+pub use client::{ControlError, request};
+pub use metrics::{Kind, Metric};
+pub use server::{Backend, ConsoleError, Grant, serve_control, serve_metrics};

@@ -1,0 +1,324 @@
+//! The configuration file: what it may say, and what is wrong with it, with the place.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use chaperone_identity::{Agent, Agents};
+use chaperone_journal::{Durability, JournalConfig};
+use chaperone_proxy::Limits;
+use serde::Deserialize;
+
+/// Where the configuration is when nobody says otherwise.
+pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
+
+/// Domains that the CA may vouch for besides the inspected names: AWS's API names in every partition.
+pub const AWS_DOMAINS: [&str; 10] = [
+    "amazonaws.com",
+    "amazonaws.com.cn",
+    "amazonaws.eu",
+    "api.aws",
+    "on.aws",
+    "api.amazonwebservices.com.cn",
+    "c2s.ic.gov",
+    "sc2s.sgov.gov",
+    "cloud.adc-e.uk",
+    "csp.hci.ic.gov",
+];
+
+/// A configuration that can't be used: for people, with file, line and remedy. Exit code 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Which cgroups are whose.
+    pub agents: Vec<Agent>,
+    /// Folders and sockets.
+    #[serde(default)]
+    pub paths: Paths,
+    /// The record.
+    #[serde(default)]
+    pub journal: Journal,
+    /// The policies.
+    #[serde(default)]
+    pub policy: Policy,
+    /// The way to AWS.
+    #[serde(default)]
+    pub upstream: Upstream,
+    /// What agents are told of AWS, and what we are.
+    #[serde(default)]
+    pub aws: Aws,
+    /// The data path.
+    #[serde(default)]
+    pub proxy: Proxy,
+    /// Bounds.
+    #[serde(default)]
+    pub limits: Limits,
+    /// Prometheus.
+    #[serde(default)]
+    pub metrics: Metrics,
+    /// ClickHouse, if there is one.
+    pub warehouse: Option<Warehouse>,
+}
+
+/// Folders and sockets.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Paths {
+    /// The daemon's own folder; the CA is in `ca/` below it.
+    pub state: PathBuf,
+    /// The control socket.
+    pub control: PathBuf,
+    /// The daemon's folder in the BPF filesystem.
+    pub bpffs: PathBuf,
+}
+
+impl Default for Paths {
+    fn default() -> Self {
+        Self {
+            state: "/var/lib/chaperone".into(),
+            control: "/run/chaperone/control.sock".into(),
+            bpffs: "/sys/fs/bpf/chaperone".into(),
+        }
+    }
+}
+
+/// The record.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Journal {
+    /// Its folder.
+    pub dir: PathBuf,
+    /// Size of a segment, in bytes.
+    pub segment_bytes: u64,
+    /// What a call waits for.
+    pub durability: Durability,
+    /// Body bytes that may be on their way to disk.
+    pub queue_bytes: usize,
+    /// Seconds between checkpoints.
+    pub checkpoint_seconds: u64,
+}
+
+impl Default for Journal {
+    fn default() -> Self {
+        let config = JournalConfig::new("/var/lib/chaperone/journal");
+        Self {
+            dir: config.dir,
+            segment_bytes: config.segment_bytes,
+            durability: config.durability,
+            queue_bytes: config.queue_bytes,
+            checkpoint_seconds: config.checkpoint_interval.as_secs(),
+        }
+    }
+}
+
+/// The policies.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Policy {
+    /// A `.cedar` file or a folder of them.
+    pub path: PathBuf,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self { path: "/etc/chaperone/policies".into() }
+    }
+}
+
+/// The way to AWS.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Upstream {
+    /// CA certificates (PEM) that are trusted besides the system's, for private endpoints.
+    pub ca_file: Option<PathBuf>,
+}
+
+/// What agents are told of AWS, and what we are.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Aws {
+    /// The region that the metadata services tell agents.
+    pub region: String,
+    /// The account of the daemon's credentials, where their source doesn't tell.
+    pub account: Option<String>,
+    /// The role name that the metadata services tell agents.
+    pub role: String,
+}
+
+impl Default for Aws {
+    fn default() -> Self {
+        Self { region: "us-east-1".into(), account: None, role: "chaperone".into() }
+    }
+}
+
+/// The data path.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Proxy {
+    /// Names that are opened like AWS's; `*.example.com` stands for everything below.
+    pub inspect: Vec<String>,
+    /// Ports of the listeners on 127.0.0.1 and ::1; 0 lets the kernel choose.
+    pub ports: [u16; 2],
+    /// Threads of the data path; 0 for one a core.
+    pub threads: usize,
+}
+
+/// Prometheus.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Metrics {
+    /// Where metrics are served; nowhere if not given. It must be a loopback address.
+    pub listen: Option<SocketAddr>,
+}
+
+/// ClickHouse.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Warehouse {
+    /// Its HTTP interface, such as `https://clickhouse.example.com:8443`.
+    pub url: String,
+    /// The database; made if the user may.
+    #[serde(default = "default_database")]
+    pub database: String,
+    /// The user.
+    #[serde(default = "default_user")]
+    pub user: String,
+    /// A file with the password in it, readable by root alone.
+    pub password_file: Option<PathBuf>,
+    /// CA certificates (PEM) to verify it by.
+    pub ca_file: Option<PathBuf>,
+}
+
+fn default_database() -> String {
+    "chaperone".into()
+}
+
+fn default_user() -> String {
+    "default".into()
+}
+
+impl Config {
+    /// Reads and checks the file.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        let text = fs::read_to_string(path).map_err(|error| {
+            ConfigError(format!(
+                "reading the configuration {}: {error}; name another by --config, or copy the example from the README",
+                path.display()
+            ))
+        })?;
+        let config: Self = toml::from_str(&text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            ConfigError(format!("{}:{line}: {}", path.display(), error.to_string().trim_end()))
+        })?;
+        config.check().map_err(|(key, why)| ConfigError(format!("{}:{}: {why}", path.display(), line_of(&text, key))))?;
+        Ok(config)
+    }
+
+    /// What TOML's types can't say.
+    fn check(&self) -> Result<(), (&'static str, String)> {
+        self.agents().map_err(|error| ("agents", error.to_string()))?;
+        if self.agents.is_empty() {
+            return Err(("agents", "no [[agents]]: nobody would be captured; add at least one".into()));
+        }
+        if let Some(listen) = self.metrics.listen
+            && !listen.ip().is_loopback()
+        {
+            let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
+            return Err(("listen", why));
+        }
+        for name in &self.proxy.inspect {
+            let bare = name.strip_prefix("*.").unwrap_or(name);
+            if chaperone_proxy::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {
+                let why = format!("proxy.inspect: `{name}` is not a DNS name in lower case, nor one after `*.`");
+                return Err(("inspect", why));
+            }
+        }
+        if let Some(account) = &self.aws.account
+            && (account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()))
+        {
+            return Err(("account", format!("aws.account = \"{account}\": an account id has 12 digits")));
+        }
+        let fits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+=,.@".contains(&b));
+        if !fits(&self.aws.role) || !fits(&self.aws.region) {
+            let why = "aws.region and aws.role: letters, digits and -_+=,.@ only, as IAM has them".into();
+            return Err(("aws", why));
+        }
+        Ok(())
+    }
+
+    /// The agents, checked.
+    pub fn agents(&self) -> Result<Agents, chaperone_identity::AgentError> {
+        Agents::new(self.agents.clone())
+    }
+
+    /// The domains that the CA must be able to vouch for.
+    pub fn domains(&self) -> Vec<String> {
+        let inspected = self.proxy.inspect.iter().map(|name| name.trim_start_matches("*.").to_owned());
+        AWS_DOMAINS.iter().map(|&domain| domain.to_owned()).chain(inspected).collect()
+    }
+
+    /// The CA's folder.
+    pub fn ca(&self) -> PathBuf {
+        self.paths.state.join("ca")
+    }
+
+    /// The journal's own configuration.
+    pub fn journal(&self) -> JournalConfig {
+        let mut config = JournalConfig::new(&self.journal.dir);
+        config.segment_bytes = self.journal.segment_bytes;
+        config.durability = self.journal.durability;
+        config.queue_bytes = self.journal.queue_bytes;
+        config.checkpoint_interval = Duration::from_secs(self.journal.checkpoint_seconds.max(1));
+        config
+    }
+}
+
+/// The first line that sets `key`.
+fn line_of(text: &str, key: &str) -> usize {
+    let sets = |line: &str| {
+        let line = line.trim_start().trim_start_matches('[');
+        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', ']']))
+    };
+    text.lines().position(sets).map_or(1, |index| index + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<Config, String> {
+        let path = std::env::temp_dir().join(format!("chaperone-config-{}-{:?}", std::process::id(), std::thread::current().id()));
+        fs::write(&path, text).unwrap();
+        Config::read(&path).map_err(|error| error.to_string())
+    }
+
+    const AGENT: &str = "[[agents]]\nname = \"coder\"\ncgroups = [\"/agents/*\"]\n";
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        assert!(read(AGENT).is_ok());
+        for (text, line, word) in [
+            (format!("{AGENT}[journal]\ndirr = \"/x\"\n"), 5, "dirr"),
+            (format!("{AGENT}[journal]\nsegment_bytes = \"big\"\n"), 5, "u64"),
+            (format!("{AGENT}[metrics]\nlisten = \"0.0.0.0:9\"\n"), 5, "loopback"),
+            (format!("{AGENT}[aws]\naccount = \"1\"\n"), 5, "12 digits"),
+            (format!("{AGENT}[proxy]\ninspect = [\"Example.com\"]\n"), 5, "lower case"),
+            (format!("{AGENT}[limits]\nhead_timeout = 0\n"), 5, "at least 1"),
+            ("[[agents]]\nname = \"a\"\ncgroups = [\"/\"]\n".into(), 1, "whole host"),
+            ("agents = []\n".into(), 1, "nobody"),
+            (format!("{AGENT}x = = 1\n"), 4, "key"),
+        ] {
+            let error = read(&text).expect_err(&text);
+            assert!(error.contains(&format!(":{line}: ")), "{text}: {error}");
+            assert!(error.contains(word), "{text}: {error}");
+        }
+    }
+}

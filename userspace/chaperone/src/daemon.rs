@@ -1,0 +1,354 @@
+//! The daemon: puts the rooms together in the right order, and takes them apart again.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use anyhow::Context;
+use chaperone_authority::{Authority, Trust};
+use chaperone_aws::{Catalog, CredentialSource};
+use chaperone_capture::{Capture, CaptureConfig, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root};
+use chaperone_console::{Backend, Grant, Kind, Metric, serve_control, serve_metrics};
+use chaperone_identity::Sessions;
+use chaperone_journal::Journal;
+use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event};
+use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
+use chaperone_proxy::{Parts, Settings, Shared, Upstream, roots};
+use chaperone_warehouse::Shipper;
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::{
+    net::TcpListener,
+    runtime::Builder,
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+
+use crate::{
+    config::{Config, ConfigError},
+    sandbox,
+};
+
+/// IAM's actions, as the policies ask for them.
+pub struct KnownActions;
+
+impl ActionCatalog for KnownActions {
+    fn level(&self, action: &str) -> Option<AccessLevel> {
+        Catalog::global().action_level(action)
+    }
+
+    fn has_prefix(&self, prefix: &str) -> bool {
+        Catalog::global().has_action_prefix(prefix)
+    }
+
+    fn actions(&self) -> Vec<(String, AccessLevel)> {
+        Catalog::global().actions().map(|(name, level)| (name.to_owned(), level)).collect()
+    }
+}
+
+/// Runs until told to stop. Everything that can be wrong with the configuration is found before anything is changed.
+pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::read(path)?;
+    sandbox::require_root()?;
+    sandbox::keep_secrets_out_of_dumps()?;
+    let cgroups = cgroup_root().map_err(|error| ConfigError(error.to_string()))?;
+    let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
+    for warning in &policies.warnings {
+        tracing::warn!(%warning, "policy");
+    }
+    let agents = config.agents()?;
+    check_enrolment(&config, &cgroups)?;
+    let authority = Arc::new(
+        Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
+    );
+    authority.check(&config.domains()).map_err(|error| ConfigError(error.to_string()))?;
+    let roots = roots(config.upstream.ca_file.as_deref(), authority.certificate())
+        .map_err(|error| ConfigError(error.to_string()))?;
+    let warehouse = config.warehouse.as_ref().map(crate::warehouse::config).transpose()?;
+
+    let (journal, recovered) = Journal::open(config.journal()).map_err(|error| ConfigError(error.to_string()))?;
+    tracing::info!(?recovered, "the journal is open");
+    let capture = CaptureConfig { bpffs: config.paths.bpffs.clone(), cgroup_root: Some(cgroups.clone()) };
+    let mut capture = Capture::attach(&capture).map_err(|error| ConfigError(error.to_string()))?;
+    let listeners = enroll(&capture, &config, &cgroups)?;
+
+    let calls = Builder::new_multi_thread()
+        .worker_threads(match config.proxy.threads {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            threads => threads,
+        })
+        .thread_name("calls")
+        .enable_all()
+        .build()
+        .context("starting the runtime for calls")?;
+    // Shipping, console and metrics have a thread of their own, so that none of them ever delays a call.
+    let control = Builder::new_multi_thread()
+        .worker_threads(1)
+        .thread_name("control")
+        .enable_all()
+        .build()
+        .context("starting the runtime for the console")?;
+
+    let credentials = calls.block_on(CredentialSource::default_chain(config.aws.account.as_deref()));
+    let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let policy_version = policies.digest.clone();
+    let shared = Shared::new(Parts {
+        authority: authority.clone(),
+        credentials,
+        journal: journal.clone(),
+        engine: Engine::new(policies),
+        sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
+        upstream: Upstream::new(roots, config.limits.clone()),
+        origins: capture.origins(),
+        limits: config.limits.clone(),
+        settings: settings(&config),
+        cgroup_root: cgroups,
+        host: host.clone(),
+    });
+    let started = Event::DaemonStarted(DaemonStarted {
+        at: OffsetDateTime::now_utc(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        host,
+        policy_version,
+    });
+    calls.block_on(journal.append(&started, true)).context("recording the start")?;
+
+    let console = Arc::new(Console {
+        shared: shared.clone(),
+        config: Mutex::new(config.clone()),
+        path: path.to_owned(),
+        authority,
+        counters: capture.counters(),
+        started: OffsetDateTime::now_utc(),
+        grants: AtomicUsize::new(0),
+    });
+    let (stop_shipping, shipping_stops) = watch::channel(false);
+    let shipper = control.block_on(async {
+        capture.forward_log()?;
+        tokio::spawn(serve_control(&config.paths.control, console.clone())?);
+        if let Some(address) = config.metrics.listen {
+            tokio::spawn(serve_metrics(address, console.clone()).await?);
+        }
+        let shipper = warehouse
+            .map(|warehouse| Shipper::new(journal.dir(), journal.subscribe(), warehouse, shipping_stops))
+            .map(|shipper| tokio::spawn(shipper.run()));
+        anyhow::Ok(shipper)
+    })?;
+
+    calls.block_on(async {
+        prefetch_credentials(&shared).await;
+        let Listeners { v4, v6, .. } = listeners;
+        for listener in std::iter::once(v4).chain(v6) {
+            let listener = TcpListener::from_std(listener).context("taking over a listener")?;
+            tokio::spawn(shared.clone().accept(listener));
+        }
+        tokio::spawn(shared.clone().watch_sessions());
+        let ticking = shared.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(5));
+            loop {
+                tick.tick().await;
+                ticking.tick();
+            }
+        });
+        // Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+        wait_for_the_end(&console).await?;
+        tracing::info!("stopping: no new connections, waiting for calls under way");
+        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+        shared.drain().await;
+        let stopped = Event::DaemonStopped(DaemonStopped { at: OffsetDateTime::now_utc() });
+        journal.append(&stopped, true).await.context("recording the end")?;
+        journal.close().await.context("closing the journal")
+    })?;
+    if let Some(shipper) = shipper {
+        // What isn't shipped now is shipped after the next start.
+        let _ = stop_shipping.send(true);
+        let _ = control.block_on(async { tokio::time::timeout(Duration::from_secs(10), shipper).await });
+    }
+    control.shutdown_timeout(Duration::from_secs(1));
+    calls.shutdown_timeout(Duration::from_secs(1));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What would cut the daemon off from AWS, or the host from itself.
+fn check_enrolment(config: &Config, cgroups: &Path) -> anyhow::Result<()> {
+    let own = sandbox::own_cgroup()?;
+    for root in config.agents()?.roots() {
+        if own == root || own.starts_with(&format!("{root}/")) {
+            return Err(ConfigError(format!(
+                "the daemon itself runs in {own}, which is below the enrolled cgroup {root}: \
+                 start it elsewhere, or give the agents another cgroup"
+            ))
+            .into());
+        }
+        let folder = cgroups.join(root.trim_start_matches('/'));
+        fs::create_dir_all(&folder)
+            .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
+    }
+    Ok(())
+}
+
+/// Enrols what is configured now and withdraws what was before, then opens the listeners: from here on agents are
+/// redirected.
+fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<Listeners> {
+    let mut wanted = BTreeSet::new();
+    for root in config.agents()?.roots() {
+        let id = cgroup_id(cgroups.join(root.trim_start_matches('/')))?;
+        capture.enroll(id)?;
+        wanted.insert(id);
+    }
+    for id in capture.enrolled()? {
+        if !wanted.contains(&id) {
+            tracing::info!(cgroup = id.0, "withdrawn: the configuration doesn't name it any more");
+            capture.withdraw(id)?;
+        }
+    }
+    let own = cgroups.join(sandbox::own_cgroup()?.trim_start_matches('/'));
+    capture.exempt(cgroup_id(own)?)?;
+    let [v4, v6] = config.proxy.ports;
+    Ok(capture.listen(ListenPorts { v4, v6 })?)
+}
+
+fn settings(config: &Config) -> Settings {
+    Settings {
+        inspect: config.proxy.inspect.clone(),
+        region: config.aws.region.clone(),
+        role: config.aws.role.clone(),
+    }
+}
+
+/// The first call shouldn't wait for them, and the account should be known. Being without is no reason not to start:
+/// calls are refused until there are some.
+async fn prefetch_credentials(shared: &Shared) {
+    match tokio::time::timeout(Duration::from_secs(5), shared.credentials.get()).await {
+        Ok(Ok(_)) => tracing::info!(account = shared.credentials.account().as_deref(), "credentials are there"),
+        Ok(Err(error)) => tracing::warn!(%error, "no credentials yet: calls are refused until there are"),
+        Err(_) => tracing::warn!("no credentials after 5 s: calls are refused until there are"),
+    }
+}
+
+async fn wait_for_the_end(console: &Arc<Console>) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut reload = signal(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = reload.recv() => {
+                let console = console.clone();
+                let reloaded = tokio::task::spawn_blocking(move || console.reload()).await;
+                match reloaded {
+                    Ok(Ok(said)) => tracing::info!("{said}"),
+                    Ok(Err(error)) => tracing::error!("not reloaded, what was in force stays: {error}"),
+                    Err(error) => tracing::error!(%error, "BUG: reloading panicked"),
+                }
+            }
+        }
+    }
+}
+
+/// What the control API and the metrics tell.
+struct Console {
+    shared: Arc<Shared>,
+    config: Mutex<Config>,
+    path: PathBuf,
+    authority: Arc<Authority>,
+    counters: Counters,
+    started: OffsetDateTime,
+    grants: AtomicUsize,
+}
+
+impl Backend for Console {
+    fn status(&self) -> serde_json::Value {
+        let metrics = &self.shared.metrics;
+        let journal = self.shared.journal.state().map_or_else(
+            |error| serde_json::json!({ "error": error.to_string() }),
+            |state| {
+                serde_json::json!({
+                    "trouble": state.trouble,
+                    "committed": state.committed.seq.0,
+                    "segments": state.segments,
+                    "used_bytes": state.used_bytes,
+                    "room_bytes": state.room_bytes,
+                    "direct_io": state.direct_io,
+                })
+            },
+        );
+        let sessions: Vec<_> = self.shared.sessions.open().iter().map(|open| open.session.clone()).collect();
+        serde_json::json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "pid": std::process::id(),
+            "started": self.started.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+            "policy_version": self.shared.engine.version().digest,
+            "policies": self.shared.engine.version().len(),
+            "ca": self.authority.path(),
+            "journal": journal,
+            "connections": metrics.connections.get(),
+            "requests": metrics.requests.get(),
+            "denied": metrics.denied.get(),
+            "unrecorded": metrics.unrecorded.get(),
+            "sessions": sessions,
+        })
+    }
+
+    async fn grant(&self, agent: &str) -> Result<Grant, String> {
+        let pattern = {
+            let config = self.config.lock();
+            let agents = config.agents().map_err(|error| error.to_string())?;
+            let names = || agents.iter().map(|agent| agent.name.clone()).collect::<Vec<_>>().join(", ");
+            let Some(found) = agents.named(agent) else {
+                return Err(format!("there is no agent `{agent}` in the configuration; there are: {}", names()));
+            };
+            found.cgroups[0].clone()
+        };
+        let number = self.grants.fetch_add(1, Ordering::Relaxed);
+        let name = format!("run-{}-{number}", std::process::id());
+        let path = pattern.as_str().replace('*', &name);
+        let folder = self.shared.cgroup_root.join(path.trim_start_matches('/'));
+        fs::create_dir_all(&folder).map_err(|error| format!("making the cgroup {}: {error}", folder.display()))?;
+        let session = self.shared.session_at(&path).await?;
+        if session.session.agent != agent {
+            let other = &session.session.agent;
+            return Err(format!("the cgroup {path} belongs to the agent `{other}`, whose pattern fits it more closely"));
+        }
+        let environment = Trust::of_host().map_err(|error| error.to_string())?.environment();
+        Ok(Grant {
+            session: session.session.id.to_string(),
+            agent: agent.to_owned(),
+            cgroup: folder,
+            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        })
+    }
+
+    fn reload(&self) -> Result<String, String> {
+        let config = Config::read(&self.path).map_err(|error| error.to_string())?;
+        let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| error.to_string())?;
+        self.authority.check(&config.domains()).map_err(|error| error.to_string())?;
+        let agents = config.agents().map_err(|error| error.to_string())?;
+        let mut current = self.config.lock();
+        if current.agents().map_err(|error| error.to_string())?.roots() != agents.roots() {
+            return Err("the enrolled cgroups changed, which takes a restart".to_owned());
+        }
+        let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
+        self.shared.engine.replace(policies);
+        self.shared.sessions.replace_agents(agents);
+        self.shared.settings.store(Arc::new(settings(&config)));
+        *current = config;
+        Ok(said)
+    }
+
+    fn metrics(&self) -> Vec<Metric> {
+        crate::metrics::read(&self.shared, &self.counters)
+    }
+}

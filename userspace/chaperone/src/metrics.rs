@@ -1,0 +1,80 @@
+//! The daemon's metrics, read from where they are counted.
+
+use chaperone_capture::Counters;
+use chaperone_console::{Kind, Metric};
+use chaperone_proxy::{BUCKETS_US, Shared};
+
+/// All metrics, now.
+pub fn read(shared: &Shared, counters: &Counters) -> Vec<Metric> {
+    let metrics = &shared.metrics;
+    let mut all = vec![
+        gauge("connections", "Connections of agents that are open", metrics.connections.get()),
+        counter("connections_accepted", "Connections of agents that were accepted", metrics.accepted.get()),
+        counter("connections_refused", "Connections refused: no origin, session, name or handshake", metrics.refused.get()),
+        counter("connections_passed", "Connections passed on unopened, because they aren't AWS's", metrics.passed.get()),
+        counter("metadata_connections", "Connections to the metadata services' stand-in", metrics.metadata.get()),
+        counter("requests", "Requests on opened connections", metrics.requests.get()),
+        counter("requests_denied", "Requests refused by policy or because they can't be trusted", metrics.denied.get()),
+        counter("requests_unrecorded", "Requests refused because they could not be recorded", metrics.unrecorded.get()),
+    ];
+    let (buckets, count, sum_us) = metrics.seconds.read();
+    let mut sum = 0;
+    let mut cumulative: Vec<_> = BUCKETS_US
+        .iter()
+        .zip(buckets)
+        .map(|(bound, bucket)| {
+            sum += bucket;
+            (vec![("le", seconds(*bound).to_string())], float(sum))
+        })
+        .collect();
+    cumulative.push((vec![("le", "+Inf".to_owned())], float(count)));
+    all.push(Metric {
+        name: "call_duration_seconds_bucket",
+        help: "Forwarded calls up to this duration, from the head read to the answer's end",
+        kind: Kind::Gauge,
+        values: cumulative,
+    });
+    all.push(Metric {
+        name: "call_duration_seconds_sum",
+        help: "Sum of the forwarded calls' durations",
+        kind: Kind::Gauge,
+        values: vec![(vec![], seconds(sum_us))],
+    });
+    if let Ok(state) = shared.journal.state() {
+        all.push(gauge("journal_writable", "1 while calls can be recorded, else 0", u64::from(state.trouble.is_none())));
+        all.push(gauge("journal_room_bytes", "Bytes that can be recorded before the disk is full", state.room_bytes));
+        all.push(gauge("journal_used_bytes", "Bytes of the journal's segments", state.used_bytes));
+        all.push(gauge("journal_committed_seq", "Number of the last durable record", state.committed.seq.0));
+    }
+    if let Ok(counted) = counters.read() {
+        all.push(Metric {
+            name: "hook_events",
+            help: "What the kernel hooks did, by outcome",
+            kind: Kind::Counter,
+            values: counted
+                .into_iter()
+                .map(|(counter, value)| (vec![("outcome", format!("{counter:?}").to_lowercase())], float(value)))
+                .collect(),
+        });
+    }
+    all.push(gauge("sessions", "Sessions that are open", shared.sessions.open().len() as u64));
+    all
+}
+
+fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, kind: Kind::Counter, values: vec![(vec![], float(value))] }
+}
+
+fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
+    Metric { name, help, kind: Kind::Gauge, values: vec![(vec![], float(value))] }
+}
+
+/// Prometheus has floats alone; beyond 2^53 it counts roughly.
+#[allow(clippy::cast_precision_loss)]
+fn float(value: u64) -> f64 {
+    value as f64
+}
+
+fn seconds(micros: u64) -> f64 {
+    float(micros) / 1e6
+}
