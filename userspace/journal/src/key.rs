@@ -120,14 +120,14 @@ impl Identity {
             write_whole(&key_path, document.as_ref(), 0o600)?;
         }
         let pair = read_key(&key_path)?;
-        write_whole(&dir.join(PUBLIC_FILE), public_of(&pair)?.to_pem().as_bytes(), 0o644)?;
+        write_whole(&dir.join(PUBLIC_FILE), public_of(&pair).to_pem().as_bytes(), 0o644)?;
         write_whole(&id_path, format!("{}\n", Uuid::now_v7()).as_bytes(), 0o644)?;
         Self::load(dir)
     }
 
     fn load(dir: &Path) -> Result<Self, JournalError> {
         let pair = read_key(&dir.join(KEY_FILE))?;
-        let public = public_of(&pair)?;
+        let public = public_of(&pair);
         if PublicKey::of_journal(dir)? != public {
             return Err(JournalError::Key {
                 path: dir.join(PUBLIC_FILE),
@@ -176,9 +176,9 @@ fn read_key(path: &Path) -> Result<Ed25519KeyPair, JournalError> {
         .map_err(|_| JournalError::Key { path: path.to_owned(), why: "it is not an Ed25519 key in PKCS#8".into() })
 }
 
-fn public_of(pair: &Ed25519KeyPair) -> Result<PublicKey, JournalError> {
+fn public_of(pair: &Ed25519KeyPair) -> PublicKey {
     let key = pair.public_key().as_ref().try_into();
-    Ok(PublicKey(key.expect("BUG: an Ed25519 public key has 32 bytes")))
+    PublicKey(key.expect("BUG: an Ed25519 public key has 32 bytes"))
 }
 
 /// Writes a small file so that it is there whole or not at all.

@@ -7,9 +7,12 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod changes;
 mod config;
 mod disk;
 mod error;
+#[cfg(test)]
+mod faults;
 mod journal;
 mod key;
 mod open_work;
@@ -17,11 +20,16 @@ mod queue;
 mod reader;
 mod record;
 mod recover;
+mod retention;
+mod rows;
 #[cfg(test)]
 mod samples;
+mod scan;
+mod verify;
 mod writer;
 
 pub use body::BodyRecorder;
+pub use changes::Changes;
 pub use config::{Durability, JournalConfig};
 pub use error::JournalError;
 pub use journal::{Journal, JournalState};
@@ -29,3 +37,7 @@ pub use key::{Checkpoint, PublicKey};
 pub use reader::{Reader, Record, SegmentHeader};
 pub use record::{ChainHash, Fault, Kind, Position, RecordHead, Seq, Wrong};
 pub use recover::{Recovered, TornTail};
+pub use retention::{Retention, Retirement};
+pub use rows::{CallRow, ConnectionRow, SessionRow};
+pub use scan::{BodyReader, CallFilter, Calls, Connections, Exchange, sessions};
+pub use verify::{Verification, VerifyOptions, verify};

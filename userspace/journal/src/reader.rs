@@ -22,7 +22,7 @@ use crate::{
 /// What is read from a file at once.
 const CHUNK: usize = 256 << 10;
 /// How long bytes at the end of a journal that is being written may look wrong: far longer than one write takes.
-const IN_FLIGHT: Duration = Duration::from_secs(2);
+pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(2);
 
 /// A segment's first record.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -222,6 +222,17 @@ impl Reader {
             file: disk::segment_path(&self.dir, self.segment),
             offset: self.offset,
             seq: Seq(seq),
+            fault,
+        }
+    }
+
+    /// `fault`, in `record`.
+    pub(crate) fn wrong_at(&self, record: &Record, fault: Fault) -> Wrong {
+        Wrong {
+            segment: record.segment,
+            file: disk::segment_path(&self.dir, record.segment),
+            offset: record.offset,
+            seq: record.head.seq,
             fault,
         }
     }

@@ -236,17 +236,17 @@ impl Writer {
         let most = usize::try_from(self.current.size / 8).unwrap_or(usize::MAX);
         let parts = self.open.carries().into_iter().map(|carry| Item::json(Kind::Carry, [0; 16], &carry));
         let carries = parts.collect::<Result<Vec<_>, _>>()?;
-        let carried = carries.iter().map(Item::record_len).sum::<usize>() <= most
+        let is_carried = carries.iter().map(Item::record_len).sum::<usize>() <= most
             && carries.iter().all(|carry| carry.payload.len() <= MAX_PAYLOAD);
         let header = SegmentHeader {
             journal: self.identity.journal,
             segment: self.current.index,
             previous: self.hash,
             key: self.identity.public.id(),
-            carries: carried.then(|| u32::try_from(carries.len()).unwrap_or(u32::MAX)),
+            carries: is_carried.then(|| u32::try_from(carries.len()).unwrap_or(u32::MAX)),
         };
         self.encode(Item::json(Kind::Header, [0; 16], &header)?, 0);
-        for carry in carries.into_iter().take(if carried { usize::MAX } else { 0 }) {
+        for carry in carries.into_iter().take(if is_carried { usize::MAX } else { 0 }) {
             if self.buffer.room() < carry.record_len() + BLOCK {
                 self.flush()?;
             }
@@ -374,6 +374,7 @@ impl Writer {
         let next = self.next.map_or(0, |size| size.saturating_sub(carried + SEAL_ROOM));
         let mut queue = self.shared.queue.lock();
         queue.room = (here + next).saturating_sub(floor);
+        queue.cramped = self.next.is_none() && self.cramped;
         if !self.dirty && queue.trouble.is_some() {
             tracing::info!("the journal can be written again");
             queue.trouble = None;
