@@ -65,7 +65,8 @@ pub fn sendmsg6(ctx: SockAddrContext) -> i32 {
     connect::datagram(&ctx, &connect::v6(&ctx))
 }
 
-/// `getpeername(2)` on an AF_INET socket: shows the original destination.
+/// `getpeername(2)` on an AF_INET socket: shows the original destination. Not on MPTCP sockets: `connect` is seen on their
+/// first subflow, which can't be found from here.
 ///
 /// Minimum kernel: 5.8.
 #[cgroup_sock_addr(getpeername4)]

@@ -113,6 +113,7 @@ impl Capture {
             log: Some(log),
             folder,
         };
+        capture.forget_removed()?;
         made.keep();
         Ok(capture)
     }
@@ -127,7 +128,8 @@ impl Capture {
         self.log.take().map(kernel_log::forward).transpose()
     }
 
-    /// Opens the listeners in the calling thread's network namespace and has the hooks point at them.
+    /// Opens the listeners in the calling thread's network namespace and has the hooks point at them, and no more at
+    /// those of an earlier call there.
     pub fn listen(&self, ports: ListenPorts) -> Result<Listeners, CaptureError> {
         listen::listen(&mut lock(&self.listeners), ports)
     }
@@ -191,6 +193,24 @@ impl Capture {
     /// Detaches the hooks and forgets all enrolments: processes of agents are free again.
     pub fn detach(self) -> Result<(), CaptureError> {
         self.folder.remove()
+    }
+
+    /// Withdraws the cgroups that were removed while no daemon ran: ids are never used again, and places are limited.
+    fn forget_removed(&self) -> Result<(), CaptureError> {
+        let ids: Vec<_> = lock(&self.enrolled)
+            .keys()
+            .collect::<Result<_, _>>()
+            .map_err(CaptureError::map("listing the enrolled cgroups"))?;
+        for id in ids.into_iter().map(CgroupId) {
+            match cgroup::cgroup_path(&self.cgroup_root, id) {
+                // Nothing else means that it is gone; fs/fhandle.c, `handle_to_path`.
+                Err(CaptureError::CgroupGone { source, .. }) if source.raw_os_error() == Some(libc::ESTALE) => {
+                    self.withdraw(id)?;
+                }
+                _ => {}
+            }
+        }
+        Ok(())
     }
 
     fn set(&self, cgroup: CgroupId, flags: u32) -> Result<(), CaptureError> {

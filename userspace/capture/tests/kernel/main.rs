@@ -339,7 +339,10 @@ fn the_hooks_outlive_the_daemon_and_the_next_one_takes_them_over() {
     let lab = Lab::new();
     let https = TcpListener::bind("127.77.0.1:443").unwrap();
     let (capture, listeners, agents) = lab.start();
+    let removed = lab.cgroup("removed");
+    capture.enroll(cgroup_id(&removed).unwrap()).unwrap();
     drop((capture, listeners));
+    fs::remove_dir(removed).unwrap();
     assert_eq!(agent(&agents, || dial("127.77.0.1:443")).said(), "EPERM");
 
     let capture = Capture::attach(&lab.config).unwrap();
