@@ -288,11 +288,15 @@ class Service:
                 target = self.description["shapes"][structure["members"][payload]["shape"]]
                 if target.get("eventstream"):
                     entry["es"] = 1
-                elif target["type"] in ("blob", "string"):
+                elif target["type"] == "blob":
                     entry["raw"] = 1
+                elif target["type"] == "string":
+                    entry["raw"] = 2
         auth = description.get("auth") or []
         if description.get("authtype") == "none" or auth == ["smithy.api#noAuth"]:
             entry["na"] = 1
+        if description.get("deprecated"):
+            entry["d"] = 1
         actions = self.actions(name)
         entry["a"] = list(self.compiled_actions(actions))
         templates, arns = self.resources(actions, shape)

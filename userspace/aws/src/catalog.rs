@@ -105,9 +105,11 @@ pub(crate) struct Operation {
     /// The body is an event stream.
     #[serde(rename = "es", default)]
     pub event_stream: u8,
-    /// The body is a blob or a string, as it is.
     #[serde(rename = "raw", default)]
-    pub raw_body: u8,
+    raw_body: u8,
+    /// Superseded by another operation, which may look the same on the wire.
+    #[serde(rename = "d", default)]
+    pub deprecated: u8,
     /// Not signed.
     #[serde(rename = "na", default)]
     pub no_auth: u8,
@@ -120,6 +122,18 @@ pub(crate) struct Operation {
     /// Roles in the input are passed on: `iam:PassRole`.
     #[serde(rename = "pr", default)]
     pub passes_role: u8,
+}
+
+impl Operation {
+    /// The body is a blob, as it is, or an event stream: nothing to read in it.
+    pub fn streams(&self) -> bool {
+        self.raw_body == 1 || self.event_stream != 0
+    }
+
+    /// The body is a text, as it is.
+    pub fn text_body(&self) -> bool {
+        self.raw_body == 2
+    }
 }
 
 fn post() -> &'static str {

@@ -56,6 +56,8 @@ pub enum HostKind {
         /// Where the bucket or the access point is.
         at: S3At,
     },
+    /// S3 Express's regional endpoint, which makes and lists directory buckets.
+    S3ExpressControl,
     /// S3 with the bucket in the path.
     S3Path,
     /// A service of the catalog by its name.
@@ -90,7 +92,7 @@ impl HostMatch {
 
     /// Whether the name is one of S3's data plane.
     pub fn is_s3(&self) -> bool {
-        matches!(self.kind, HostKind::S3Path | HostKind::S3Bucket { .. })
+        matches!(self.kind, HostKind::S3ExpressControl | HostKind::S3Path | HostKind::S3Bucket { .. })
     }
 }
 
@@ -231,7 +233,9 @@ impl Catalog {
             "s3-control" | "s3-control-fips" if before.len() <= 1 => {
                 Some((HostKind::Service, vec![self.position("s3control")?]))
             }
-            "s3express-control" | "s3express-control-fips" if before.is_empty() => Some((HostKind::S3Path, s3)),
+            "s3express-control" | "s3express-control-fips" if before.is_empty() => {
+                Some((HostKind::S3ExpressControl, s3))
+            }
             _ if marker.starts_with("s3express-") && !before.is_empty() => Some(bucket(S3At::Express)),
             // `s3-us-west-2` and `s3-fips-us-gov-west-1`, from before the regions had a label of their own.
             _ => {
@@ -357,7 +361,7 @@ mod tests {
             ("a-1.op-2.s3-outposts.us-east-1.amazonaws.com", "aws us-east-1 Outposts a-1.op-2"),
             ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com",
              "aws us-east-1 Express b--use1-az4--x-s3"),
-            ("s3express-control.us-east-1.amazonaws.com", "aws us-east-1 S3Path"),
+            ("s3express-control.us-east-1.amazonaws.com", "aws us-east-1 S3ExpressControl"),
             ("bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 S3Path"),
             ("mine.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 Bucket mine"),
         ] {

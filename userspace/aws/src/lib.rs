@@ -20,6 +20,8 @@ mod placeholder;
 mod resources;
 mod route;
 mod sign;
+#[cfg(test)]
+mod wire_tests;
 
 pub use authority::{Authority, HeaderAuthority, payload_shape};
 pub use canonical::PathRules;
