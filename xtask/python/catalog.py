@@ -78,7 +78,8 @@ class Hosts:
 
     def __init__(self, partitions):
         self.patterns = {}
-        self.suffixes = sorted({s for p in partitions for s in p["suffixes"]}, key=len, reverse=True)
+        # The daemon strips `on.aws` too.
+        self.suffixes = sorted({"on.aws"} | {s for p in partitions for s in p["suffixes"]}, key=len, reverse=True)
         self.regions = [re.compile(p["regex"]) for p in partitions]
 
     def label(self, label):

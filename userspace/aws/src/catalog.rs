@@ -69,6 +69,8 @@ struct RawService {
     p: Vec<&'static str>,
     #[serde(default)]
     t: Option<&'static str>,
+    #[serde(default)]
+    v: Option<&'static str>,
     o: Vec<Operation>,
     h: Vec<RawShape>,
 }
@@ -79,6 +81,7 @@ pub(crate) struct Service {
     pub signing_name: &'static str,
     pub protocols: Vec<Protocol>,
     pub target_prefix: Option<&'static str>,
+    pub api_version: Option<&'static str>,
     pub operations: Vec<Operation>,
     by_name: HashMap<&'static str, u16>,
     pub routes: Routes,
@@ -331,6 +334,7 @@ impl Service {
             signing_name: raw.s,
             protocols,
             target_prefix: raw.t,
+            api_version: raw.v,
             by_name,
             routes: if rest { Routes::new(&raw.o) } else { Routes::default() },
             operations: raw.o,

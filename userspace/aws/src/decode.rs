@@ -268,7 +268,10 @@ impl Catalog {
                                 HostKind::S3ExpressControl => "ListBuckets",
                                 _ => "ListDirectoryBuckets",
                             };
-                            routed.retain(|candidate| candidate.operation.name != other);
+                            // No directory bucket is called so: their names end in `--x-s3`.
+                            let control =
+                                *kind == HostKind::S3ExpressControl && request.path.starts_with("/v20180820/");
+                            routed.retain(|candidate| candidate.operation.name != other && !control);
                         }
                         if service.name != "s3" && !routed.is_empty() {
                             check_path(&request.path)?;
@@ -277,6 +280,12 @@ impl Catalog {
                     }
                 }
             }
+        }
+        // Versions 1 and 2 of Elastic Load Balancing share everything but the API's version.
+        if let Some(version) = markers.form.as_ref().and_then(|form| form.get("Version"))
+            && found.iter().any(|candidate| candidate.service.api_version == Some(version))
+        {
+            found.retain(|candidate| candidate.service.api_version == Some(version));
         }
         Ok(found)
     }

@@ -9,12 +9,18 @@ use std::borrow::Cow;
 use crate::catalog::{Catalog, Partition};
 
 /// Suffixes that the partitions' data don't list, with their partitions.
-const MORE_SUFFIXES: [(&str, &str); 9] = [
+const MORE_SUFFIXES: [(&str, &str); 15] = [
     ("on.aws", "aws"),
     ("on.amazonwebservices.com.cn", "aws-cn"),
     ("signin.aws.amazon.com", "aws"),
     ("signin.amazonaws-us-gov.com", "aws-us-gov"),
     ("signin.amazonaws.cn", "aws-cn"),
+    ("signin.aws", "aws"),
+    ("signin.amazonaws-eusc.eu", "aws-eusc"),
+    ("signin.c2shome.ic.gov", "aws-iso"),
+    ("signin.csphome.adc-e.uk", "aws-iso-e"),
+    ("signin.csphome.hci.ic.gov", "aws-iso-f"),
+    ("signin.sc2shome.sgov.gov", "aws-iso-b"),
     ("amazonaws-us-gov.com", "aws-us-gov"),
     ("amazonaws.cn", "aws-cn"),
     ("cloudfront-kvs.global.api.aws", "aws"),
@@ -234,7 +240,8 @@ impl Catalog {
                 Some((HostKind::Service, vec![self.position("s3control")?]))
             }
             "s3express-control" | "s3express-control-fips" if before.is_empty() => {
-                Some((HostKind::S3ExpressControl, s3))
+                // Access points for directory buckets are managed through S3 Control's API at the same host.
+                Some((HostKind::S3ExpressControl, vec![s3[0], self.position("s3control")?]))
             }
             _ if marker.starts_with("s3express-") && !before.is_empty() => Some(bucket(S3At::Express)),
             // `s3-us-west-2` and `s3-fips-us-gov-west-1`, from before the regions had a label of their own.

@@ -16,8 +16,14 @@ pub(crate) struct Routes {
 struct Node {
     literals: HashMap<&'static str, Node>,
     label: Option<Box<Node>>,
-    greedy: Vec<u16>,
+    greedy: Vec<Greedy>,
     here: Vec<u16>,
+}
+
+/// A label that takes one segment or more, up to a tail of other segments.
+struct Greedy {
+    tail: Vec<&'static str>,
+    operation: [u16; 1],
 }
 
 /// How specific a path was matched: smaller is better, segment by segment.
@@ -29,18 +35,20 @@ impl Routes {
         for (position, operation) in operations.iter().enumerate() {
             let position = u16::try_from(position).expect("BUG: a service of 65,536 operations");
             let mut node = routes.methods.entry(operation.method).or_default();
-            for segment in segments(operation.uri) {
-                if segment.starts_with('{') {
-                    if segment.ends_with("+}") {
-                        node.greedy.push(position);
+            let mut uri = segments(operation.uri);
+            loop {
+                match uri.next() {
+                    None => {
+                        node.here.push(position);
+                        break;
                     }
-                    node = node.label.get_or_insert_default();
-                } else {
-                    node = node.literals.entry(segment).or_default();
+                    Some(segment) if segment.ends_with("+}") => {
+                        node.greedy.push(Greedy { tail: uri.collect(), operation: [position] });
+                        break;
+                    }
+                    Some(segment) if segment.starts_with('{') => node = node.label.get_or_insert_default(),
+                    Some(segment) => node = node.literals.entry(segment).or_default(),
                 }
-            }
-            if !operation.uri.ends_with("+}") {
-                node.here.push(position);
             }
         }
         routes
@@ -51,20 +59,12 @@ impl Routes {
         let mut found = Vec::new();
         if let Some(node) = self.methods.get(method) {
             let parts: Vec<_> = segments(path).collect();
-            if parts.len() <= MAX_SEGMENTS {
-                node.walk(&parts, &mut Vec::new(), &mut found);
-            } else {
-                // Only a greedy label can take so many segments; those that come first decide.
-                node.walk(&parts[..MAX_SEGMENTS], &mut Vec::new(), &mut found);
-            }
+            node.walk(&parts, &mut Vec::new(), &mut found);
         }
         let Some(best) = found.iter().map(|(rank, _)| rank).min().cloned() else { return Vec::new() };
         found.into_iter().filter(|(rank, _)| *rank == best).flat_map(|(_, here)| here).copied().collect()
     }
 }
-
-/// No template of AWS's has more segments than this.
-const MAX_SEGMENTS: usize = 64;
 
 impl Node {
     fn walk<'a>(&'a self, parts: &[&str], rank: &mut Rank, found: &mut Vec<(Rank, &'a [u16])>) {
@@ -84,10 +84,13 @@ impl Node {
             next.walk(rest, rank, found);
             rank.pop();
         }
-        if !self.greedy.is_empty() {
-            rank.push(2);
-            found.push((rank.clone(), &self.greedy));
-            rank.pop();
+        for Greedy { tail, operation } in &self.greedy {
+            let Some(at) = parts.len().checked_sub(tail.len()).filter(|at| *at > 0) else { continue };
+            if tail.iter().zip(&parts[at..]).all(|(segment, part)| segment.starts_with('{') || segment == part) {
+                rank.push(u8::MAX - u8::try_from(tail.len()).unwrap_or(u8::MAX - 2).min(u8::MAX - 2));
+                found.push((rank.clone(), operation));
+                rank.pop();
+            }
         }
     }
 }

@@ -70,10 +70,19 @@ fn labels(
     out: &mut Map<String, Value>,
 ) -> Result<(), DecodeError> {
     let mut rest = path.strip_prefix('/').unwrap_or(path);
-    for segment in template.split('/').skip(1) {
+    let template = template.strip_suffix('/').unwrap_or(template);
+    for (at, segment) in template.split('/').enumerate().skip(1) {
         let label = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
         let (value, after) = match label {
-            Some(label) if label.ends_with('+') => (rest, ""),
+            // All but as many segments as the template has after it.
+            Some(label) if label.ends_with('+') => match template.split('/').count() - at - 1 {
+                0 => (rest, ""),
+                tail => {
+                    let whole = rest.strip_suffix('/').unwrap_or(rest);
+                    let end = whole.rmatch_indices('/').nth(tail - 1).map_or(whole.len(), |(end, _)| end);
+                    (&whole[..end], whole.get(end + 1..).unwrap_or_default())
+                }
+            },
             _ => rest.split_once('/').unwrap_or((rest, "")),
         };
         rest = after;
