@@ -78,7 +78,8 @@ class Hosts:
 
     def __init__(self, partitions):
         self.patterns = {}
-        self.suffixes = sorted({s for p in partitions for s in p["suffixes"]}, key=len, reverse=True)
+        # The daemon strips `on.aws` too.
+        self.suffixes = sorted({"on.aws"} | {s for p in partitions for s in p["suffixes"]}, key=len, reverse=True)
         self.regions = [re.compile(p["regex"]) for p in partitions]
 
     def label(self, label):
@@ -288,11 +289,15 @@ class Service:
                 target = self.description["shapes"][structure["members"][payload]["shape"]]
                 if target.get("eventstream"):
                     entry["es"] = 1
-                elif target["type"] in ("blob", "string"):
+                elif target["type"] == "blob":
                     entry["raw"] = 1
+                elif target["type"] == "string":
+                    entry["raw"] = 2
         auth = description.get("auth") or []
         if description.get("authtype") == "none" or auth == ["smithy.api#noAuth"]:
             entry["na"] = 1
+        if description.get("deprecated"):
+            entry["d"] = 1
         actions = self.actions(name)
         entry["a"] = list(self.compiled_actions(actions))
         templates, arns = self.resources(actions, shape)

@@ -108,5 +108,7 @@ HOSTS = {
     "queue": "sqs", "{r}.queue": "sqs",
     "autoscaling": "autoscaling", "monitoring": "cloudwatch",
     "elasticmapreduce": "emr", "{r}.elasticmapreduce": "emr",
+    # Buckets on outposts are made through S3 Control's API at this host.
+    "s3-outposts.{r}": "s3control", "s3-outposts-fips.{r}": "s3control",
     "sts": "sts", "ec2": "ec2", "email": "ses",
 }

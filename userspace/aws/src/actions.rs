@@ -59,9 +59,17 @@ impl Needs {
         let before = self.resources.len();
         match (service.name, operation.name) {
             ("s3", name) => {
+                let first = self.actions.len();
                 s3(self, name, headers, query);
                 if !query.get("versionId").is_some_and(|id| !id.is_empty()) || !versioned(self, name) {
                     self.usual_actions(candidate);
+                }
+                if host.kind == HostKind::S3ExpressControl {
+                    for action in &mut self.actions[first..] {
+                        if let Some(name) = action.name.strip_prefix("s3:") {
+                            action.name = format!("s3express:{name}").into();
+                        }
+                    }
                 }
                 resources::s3(self, name, members, headers, host, place)?;
             }

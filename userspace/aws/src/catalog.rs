@@ -69,6 +69,8 @@ struct RawService {
     p: Vec<&'static str>,
     #[serde(default)]
     t: Option<&'static str>,
+    #[serde(default)]
+    v: Option<&'static str>,
     o: Vec<Operation>,
     h: Vec<RawShape>,
 }
@@ -79,6 +81,7 @@ pub(crate) struct Service {
     pub signing_name: &'static str,
     pub protocols: Vec<Protocol>,
     pub target_prefix: Option<&'static str>,
+    pub api_version: Option<&'static str>,
     pub operations: Vec<Operation>,
     by_name: HashMap<&'static str, u16>,
     pub routes: Routes,
@@ -105,9 +108,11 @@ pub(crate) struct Operation {
     /// The body is an event stream.
     #[serde(rename = "es", default)]
     pub event_stream: u8,
-    /// The body is a blob or a string, as it is.
     #[serde(rename = "raw", default)]
-    pub raw_body: u8,
+    raw_body: u8,
+    /// Superseded by another operation, which may look the same on the wire.
+    #[serde(rename = "d", default)]
+    pub deprecated: u8,
     /// Not signed.
     #[serde(rename = "na", default)]
     pub no_auth: u8,
@@ -120,6 +125,18 @@ pub(crate) struct Operation {
     /// Roles in the input are passed on: `iam:PassRole`.
     #[serde(rename = "pr", default)]
     pub passes_role: u8,
+}
+
+impl Operation {
+    /// The body is a blob, as it is, or an event stream: nothing to read in it.
+    pub fn streams(&self) -> bool {
+        self.raw_body == 1 || self.event_stream != 0
+    }
+
+    /// The body is a text, as it is.
+    pub fn text_body(&self) -> bool {
+        self.raw_body == 2
+    }
 }
 
 fn post() -> &'static str {
@@ -317,6 +334,7 @@ impl Service {
             signing_name: raw.s,
             protocols,
             target_prefix: raw.t,
+            api_version: raw.v,
             by_name,
             routes: if rest { Routes::new(&raw.o) } else { Routes::default() },
             operations: raw.o,

@@ -106,8 +106,7 @@ impl Catalog {
             }
             let found = route(service, protocol, &request);
             let reads = |c: &Candidate| {
-                c.operation.raw_body == 0
-                    && c.operation.event_stream == 0
+                !c.operation.streams()
                     && has_body(c.service, c.operation)
                     // A long list of parts of the object whose name is in the path: nothing to decide by.
                     && !(c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload")
@@ -136,7 +135,7 @@ impl Catalog {
         if services.is_empty() {
             return Err(DecodeError::UnknownService);
         }
-        let candidates = self.candidates(&services, &request)?;
+        let candidates = self.candidates(&host.kind, &services, &request)?;
         let Some(primary) = primary(&candidates) else {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
@@ -211,7 +210,7 @@ impl Catalog {
                 };
                 fits.then(Vec::new).ok_or_else(wrong)?
             }
-            HostKind::S3Path | HostKind::Service => {
+            HostKind::S3ExpressControl | HostKind::S3Path | HostKind::Service => {
                 let signs = |i: &&u16| self.names[usize::from(**i)].signing.contains(&header.service);
                 let services: Vec<u16> = host.services.iter().filter(signs).copied().collect();
                 if services.is_empty() {
@@ -242,8 +241,14 @@ impl Catalog {
         Ok((services, place, Some(header.service)))
     }
 
-    fn candidates(&'static self, services: &[u16], request: &Request<'_>) -> Result<Vec<Candidate>, DecodeError> {
-        let markers = Markers::of(request)?;
+    fn candidates(
+        &'static self,
+        kind: &HostKind,
+        services: &[u16],
+        request: &Request<'_>,
+    ) -> Result<Vec<Candidate>, DecodeError> {
+        let forms = services.iter().any(|&i| self.service(usize::from(i)).form().is_some());
+        let markers = Markers::of(request, forms)?;
         let mut found: Vec<Candidate> = Vec::new();
         for &position in services {
             let service = self.service(usize::from(position));
@@ -252,7 +257,18 @@ impl Catalog {
                 None if markers.any() => {}
                 None => {
                     if let Some(protocol) = service.rest() {
-                        let routed = route(service, protocol, request);
+                        let mut routed = route(service, protocol, request);
+                        if service.name == "s3" {
+                            // The two differ by host alone.
+                            let other = match kind {
+                                HostKind::S3ExpressControl => "ListBuckets",
+                                _ => "ListDirectoryBuckets",
+                            };
+                            // No directory bucket is called so: their names end in `--x-s3`.
+                            let control =
+                                *kind == HostKind::S3ExpressControl && request.path.starts_with("/v20180820/");
+                            routed.retain(|candidate| candidate.operation.name != other && !control);
+                        }
                         if service.name != "s3" && !routed.is_empty() {
                             check_path(&request.path)?;
                         }
@@ -261,17 +277,30 @@ impl Catalog {
                 }
             }
         }
+        // Versions 1 and 2 of Elastic Load Balancing share everything but the API's version.
+        if let Some(version) = markers.form.as_ref().and_then(|form| form.get("Version"))
+            && found.iter().any(|candidate| candidate.service.api_version == Some(version))
+        {
+            found.retain(|candidate| candidate.service.api_version == Some(version));
+        }
         Ok(found)
     }
 }
 
-/// The candidate whose name the call bears: of services that share everything, the one that the others sign as.
+/// The candidate whose name the call bears: of services that share everything, the one that the others sign as; of
+/// operations that do, the one that isn't superseded.
 fn primary(candidates: &[Candidate]) -> Option<&Candidate> {
-    candidates.iter().find(|c| c.service.name == c.service.signing_name).or_else(|| candidates.first())
+    candidates.iter().min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
 }
 
 fn path<'a>(host: &HostMatch, parts: &'a Parts) -> Cow<'a, str> {
     match &host.kind {
+        // The only operation of Object Lambda's host whose name's first label isn't an access point.
+        HostKind::S3Bucket { at: S3At::ObjectLambda, .. }
+            if parts.method == Method::POST && parts.uri.path() == "/WriteGetObjectResponse" =>
+        {
+            Cow::Borrowed(parts.uri.path())
+        }
         HostKind::S3Bucket { bucket, .. } => Cow::Owned(format!("/{bucket}{}", parts.uri.path())),
         _ => Cow::Borrowed(parts.uri.path()),
     }
@@ -291,8 +320,13 @@ fn check_path(path: &str) -> Result<(), DecodeError> {
 }
 
 fn route(service: &'static Service, protocol: Protocol, request: &Request<'_>) -> Vec<Candidate> {
-    let matches = service.routes.matches(request.parts.method.as_str(), &request.path);
-    narrow(matches, &service.operations, &request.query, &request.parts.headers)
+    let method = match request.parts.method.as_str() {
+        // SDKs send long searches by POST, with the query as the body.
+        "POST" if service.name == "cloudsearchdomain" && request.path.ends_with("/search") => "GET",
+        method => method,
+    };
+    let matches = service.routes.matches(method, &request.path);
+    narrow(matches, service, &request.query, &request.parts.headers)
         .into_iter()
         .map(|i| Candidate { service, operation: &service.operations[usize::from(i)], protocol })
         .collect()
@@ -314,7 +348,8 @@ struct Markers<'a> {
 }
 
 impl<'a> Markers<'a> {
-    fn of(request: &'a Request<'a>) -> Result<Self, DecodeError> {
+    /// `forms`: a service that speaks a form-encoded protocol is among the candidates.
+    fn of(request: &'a Request<'a>, forms: bool) -> Result<Self, DecodeError> {
         let Parts { method, headers, uri, .. } = request.parts;
         let target = match headers.get_all("x-amz-target").iter().count() {
             0 => None,
@@ -327,8 +362,8 @@ impl<'a> Markers<'a> {
             .and_then(|rest| rest.split_once("/operation/"))
             .filter(|_| headers.get("smithy-protocol").is_some_and(|v| v.as_bytes() == b"rpc-v2-cbor"));
         let query = uri.query().unwrap_or_default();
-        let in_query = query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
-        let is_form = single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
+        let in_query = forms && query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
+        let is_form = forms && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
             t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
         });
         let body = if is_form && method == Method::POST { text_body(request)? } else { "" };
@@ -412,8 +447,7 @@ fn members(
             form::Form::parse([query, body])?.members(service, operation.input, budget)
         }
         Protocol::RestJson | Protocol::RestXml => {
-            let reads = operation.raw_body == 0
-                && operation.event_stream == 0
+            let reads = !operation.streams()
                 && has_body(service, operation)
                 && !matches!(operation.method, "GET" | "HEAD");
             let body = match request.body {

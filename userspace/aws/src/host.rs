@@ -9,12 +9,18 @@ use std::borrow::Cow;
 use crate::catalog::{Catalog, Partition};
 
 /// Suffixes that the partitions' data don't list, with their partitions.
-const MORE_SUFFIXES: [(&str, &str); 9] = [
+const MORE_SUFFIXES: [(&str, &str); 15] = [
     ("on.aws", "aws"),
     ("on.amazonwebservices.com.cn", "aws-cn"),
     ("signin.aws.amazon.com", "aws"),
     ("signin.amazonaws-us-gov.com", "aws-us-gov"),
     ("signin.amazonaws.cn", "aws-cn"),
+    ("signin.aws", "aws"),
+    ("signin.amazonaws-eusc.eu", "aws-eusc"),
+    ("signin.c2shome.ic.gov", "aws-iso"),
+    ("signin.csphome.adc-e.uk", "aws-iso-e"),
+    ("signin.csphome.hci.ic.gov", "aws-iso-f"),
+    ("signin.sc2shome.sgov.gov", "aws-iso-b"),
     ("amazonaws-us-gov.com", "aws-us-gov"),
     ("amazonaws.cn", "aws-cn"),
     ("cloudfront-kvs.global.api.aws", "aws"),
@@ -56,6 +62,8 @@ pub enum HostKind {
         /// Where the bucket or the access point is.
         at: S3At,
     },
+    /// S3 Express's regional endpoint, which makes and lists directory buckets.
+    S3ExpressControl,
     /// S3 with the bucket in the path.
     S3Path,
     /// A service of the catalog by its name.
@@ -90,7 +98,7 @@ impl HostMatch {
 
     /// Whether the name is one of S3's data plane.
     pub fn is_s3(&self) -> bool {
-        matches!(self.kind, HostKind::S3Path | HostKind::S3Bucket { .. })
+        matches!(self.kind, HostKind::S3ExpressControl | HostKind::S3Path | HostKind::S3Bucket { .. })
     }
 }
 
@@ -196,15 +204,20 @@ impl Catalog {
         let before = &labels[..end - 1];
         let s3 = vec![self.position("s3")?];
         let bucket = |at| {
-            let kind =
-                if before.is_empty() { HostKind::S3Path } else { HostKind::S3Bucket { bucket: before.join("."), at } };
+            let kind = if before.is_empty() {
+                HostKind::S3Path
+            } else {
+                HostKind::S3Bucket { bucket: before.join("."), at }
+            };
             (kind, s3.clone())
         };
         if endpoint.is_some() && marker == "s3" {
             return match before {
                 ["bucket" | "accesspoint"] | [] => Some((HostKind::S3Path, s3)),
                 ["control"] => Some((HostKind::Service, vec![self.position("s3control")?])),
-                [names @ .., "bucket"] => Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::Bucket }, s3)),
+                [names @ .., "bucket"] => {
+                    Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::Bucket }, s3))
+                }
                 [names @ .., "accesspoint"] => {
                     Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::AccessPoint }, s3))
                 }
@@ -219,13 +232,17 @@ impl Catalog {
             "s3-accesspoint" | "s3-accesspoint-fips" if !before.is_empty() => Some(bucket(S3At::AccessPoint)),
             "s3-object-lambda" | "s3-object-lambda-fips" if !before.is_empty() => Some(bucket(S3At::ObjectLambda)),
             "s3-outposts" | "s3-outposts-fips" if before.len() >= 2 => Some(bucket(S3At::Outposts)),
-            "s3-global" if before.last() == Some(&"accesspoint") => {
-                Some((HostKind::S3Bucket { bucket: before.join("."), at: S3At::MultiRegion }, s3))
-            }
+            "s3-global" if before.last() == Some(&"accesspoint") => Some((
+                HostKind::S3Bucket { bucket: before.join("."), at: S3At::MultiRegion },
+                s3,
+            )),
             "s3-control" | "s3-control-fips" if before.len() <= 1 => {
                 Some((HostKind::Service, vec![self.position("s3control")?]))
             }
-            "s3express-control" | "s3express-control-fips" if before.is_empty() => Some((HostKind::S3Path, s3)),
+            "s3express-control" | "s3express-control-fips" if before.is_empty() => {
+                // Access points for directory buckets are managed through S3 Control's API at the same host.
+                Some((HostKind::S3ExpressControl, vec![s3[0], self.position("s3control")?]))
+            }
             _ if marker.starts_with("s3express-") && !before.is_empty() => Some(bucket(S3At::Express)),
             // `s3-us-west-2` and `s3-fips-us-gov-west-1`, from before the regions had a label of their own.
             _ => {
@@ -349,8 +366,9 @@ mod tests {
             ("m.accesspoint.s3-global.amazonaws.com", "aws - MultiRegion m.accesspoint"),
             ("l-123456789012.s3-object-lambda.us-east-1.amazonaws.com", "aws us-east-1 ObjectLambda l-123456789012"),
             ("a-1.op-2.s3-outposts.us-east-1.amazonaws.com", "aws us-east-1 Outposts a-1.op-2"),
-            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", "aws us-east-1 Express b--use1-az4--x-s3"),
-            ("s3express-control.us-east-1.amazonaws.com", "aws us-east-1 S3Path"),
+            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com",
+             "aws us-east-1 Express b--use1-az4--x-s3"),
+            ("s3express-control.us-east-1.amazonaws.com", "aws us-east-1 S3ExpressControl"),
             ("bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 S3Path"),
             ("mine.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 Bucket mine"),
         ] {
@@ -363,10 +381,8 @@ mod tests {
         for (name, expected) in [
             ("abc123.execute-api.eu-west-1.amazonaws.com", "aws eu-west-1 ExecuteApi { api: \"abc123\" }"),
             ("abc.lambda-url.us-east-1.on.aws", "aws us-east-1 LambdaUrl"),
-            (
-                "search-logs-prod-abc123.us-east-1.es.amazonaws.com",
-                "aws us-east-1 OpenSearch { domain: Some(\"logs-prod\") }",
-            ),
+            ("search-logs-prod-abc123.us-east-1.es.amazonaws.com",
+             "aws us-east-1 OpenSearch { domain: Some(\"logs-prod\") }"),
             ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "aws us-east-1 Unknown"),
         ] {
             assert_eq!(host(name), expected, "{name}");

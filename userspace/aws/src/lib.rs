@@ -20,6 +20,10 @@ mod placeholder;
 mod resources;
 mod route;
 mod sign;
+#[cfg(test)]
+mod sign_tests;
+#[cfg(test)]
+mod wire_tests;
 
 pub use authority::{Authority, HeaderAuthority, payload_shape};
 pub use canonical::PathRules;

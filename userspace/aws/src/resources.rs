@@ -389,7 +389,7 @@ fn bucket_arn(bucket: &str, kind: &HostKind, place: &Place<'_>) -> String {
             let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
             format!("arn:{partition}:s3-object-lambda:{region}:{account}:accesspoint/{name}")
         }
-        HostKind::S3Bucket { at: S3At::Express, .. } => place.arn("s3express", &format!("bucket/{bucket}")),
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => place.arn("s3express", &format!("bucket/{bucket}")),
         HostKind::S3Bucket { at: S3At::MultiRegion, .. } => {
             format!("arn:{partition}:s3::{}:accesspoint/{bucket}", place.account.unwrap_or("*"))
         }

@@ -1,10 +1,10 @@
 //! REST routing: from method, path, query and headers to operations.
 
-use std::collections::HashMap;
+use std::{cmp::Ordering, collections::HashMap};
 
 use http::HeaderMap;
 
-use crate::catalog::Operation;
+use crate::catalog::{Operation, Service};
 
 /// The routes of one service, a tree of path segments by method.
 #[derive(Default)]
@@ -16,8 +16,14 @@ pub(crate) struct Routes {
 struct Node {
     literals: HashMap<&'static str, Node>,
     label: Option<Box<Node>>,
-    greedy: Vec<u16>,
+    greedy: Vec<Greedy>,
     here: Vec<u16>,
+}
+
+/// A label that takes one segment or more, up to a tail of other segments.
+struct Greedy {
+    tail: Vec<&'static str>,
+    operation: [u16; 1],
 }
 
 /// How specific a path was matched: smaller is better, segment by segment.
@@ -29,18 +35,20 @@ impl Routes {
         for (position, operation) in operations.iter().enumerate() {
             let position = u16::try_from(position).expect("BUG: a service of 65,536 operations");
             let mut node = routes.methods.entry(operation.method).or_default();
-            for segment in segments(operation.uri) {
-                if segment.starts_with('{') {
-                    if segment.ends_with("+}") {
-                        node.greedy.push(position);
+            let mut uri = segments(operation.uri);
+            loop {
+                match uri.next() {
+                    None => {
+                        node.here.push(position);
+                        break;
                     }
-                    node = node.label.get_or_insert_default();
-                } else {
-                    node = node.literals.entry(segment).or_default();
+                    Some(segment) if segment.ends_with("+}") => {
+                        node.greedy.push(Greedy { tail: uri.collect(), operation: [position] });
+                        break;
+                    }
+                    Some(segment) if segment.starts_with('{') => node = node.label.get_or_insert_default(),
+                    Some(segment) => node = node.literals.entry(segment).or_default(),
                 }
-            }
-            if !operation.uri.ends_with("+}") {
-                node.here.push(position);
             }
         }
         routes
@@ -51,20 +59,12 @@ impl Routes {
         let mut found = Vec::new();
         if let Some(node) = self.methods.get(method) {
             let parts: Vec<_> = segments(path).collect();
-            if parts.len() <= MAX_SEGMENTS {
-                node.walk(&parts, &mut Vec::new(), &mut found);
-            } else {
-                // Only a greedy label can take so many segments; those that come first decide.
-                node.walk(&parts[..MAX_SEGMENTS], &mut Vec::new(), &mut found);
-            }
+            node.walk(&parts, &mut Vec::new(), &mut found);
         }
         let Some(best) = found.iter().map(|(rank, _)| rank).min().cloned() else { return Vec::new() };
         found.into_iter().filter(|(rank, _)| *rank == best).flat_map(|(_, here)| here).copied().collect()
     }
 }
-
-/// No template of AWS's has more segments than this.
-const MAX_SEGMENTS: usize = 64;
 
 impl Node {
     fn walk<'a>(&'a self, parts: &[&str], rank: &mut Rank, found: &mut Vec<(Rank, &'a [u16])>) {
@@ -84,10 +84,13 @@ impl Node {
             next.walk(rest, rank, found);
             rank.pop();
         }
-        if !self.greedy.is_empty() {
-            rank.push(2);
-            found.push((rank.clone(), &self.greedy));
-            rank.pop();
+        for Greedy { tail, operation } in &self.greedy {
+            let Some(at) = parts.len().checked_sub(tail.len()).filter(|at| *at > 0) else { continue };
+            if tail.iter().zip(&parts[at..]).all(|(segment, part)| segment.starts_with('{') || segment == part) {
+                rank.push(u8::MAX - u8::try_from(tail.len()).unwrap_or(u8::MAX - 2).min(u8::MAX - 2));
+                found.push((rank.clone(), operation));
+                rank.pop();
+            }
         }
     }
 }
@@ -135,31 +138,47 @@ pub(crate) fn decoded(text: &str) -> String {
 
 /// Of operations that share a path, those that query and headers leave: the ones whose conditions hold, without those
 /// whose conditions are a part of another's. What is left and more than one is ambiguous.
-pub(crate) fn narrow(candidates: Vec<u16>, operations: &[Operation], query: &Query, headers: &HeaderMap) -> Vec<u16> {
+///
+/// S3 takes some of its operations from header fields, and others from the query, so that one doesn't outweigh the other;
+/// elsewhere the query routes.
+pub(crate) fn narrow(candidates: Vec<u16>, service: &Service, query: &Query, headers: &HeaderMap) -> Vec<u16> {
+    let operations = &service.operations;
+    let by_query = service.name != "s3";
     if let [only] = candidates[..] {
         // An only route with conditions that don't hold may be anything: still this operation or an error of AWS's.
         return vec![only];
     }
-    let holding: Vec<(u16, Vec<String>, bool)> = candidates
+    let holding: Vec<(u16, Conditions)> = candidates
         .into_iter()
-        .filter_map(|position| {
-            let (conditions, firm) = conditions(&operations[usize::from(position)], query, headers)?;
-            Some((position, conditions, firm))
-        })
+        .filter_map(|position| Some((position, conditions(&operations[usize::from(position)], query, headers)?)))
         .collect();
-    let dominated = |conditions: &Vec<String>| {
-        holding.iter().any(|(_, other, firm)| {
-            *firm && other.len() > conditions.len() && conditions.iter().all(|condition| other.contains(condition))
+    let within = |a: &[&str], b: &[&str]| a.iter().all(|name| b.contains(name));
+    let dominated = |one: &Conditions| {
+        holding.iter().any(|(_, other)| {
+            let query = other.query.len().cmp(&one.query.len());
+            other.firm
+                && within(&one.query, &other.query)
+                && match query {
+                    Ordering::Greater => by_query || within(&one.headers, &other.headers),
+                    Ordering::Equal => other.headers.len() > one.headers.len() && within(&one.headers, &other.headers),
+                    Ordering::Less => false,
+                }
         })
     };
-    holding.iter().filter(|(_, conditions, _)| !dominated(conditions)).map(|(position, ..)| *position).collect()
+    holding.iter().filter(|(_, conditions)| !dominated(conditions)).map(|(position, ..)| *position).collect()
 }
 
-/// The operation's conditions if all hold; and whether all hold firmly: a required value that is there and empty is
-/// something that AWS may take either way.
-fn conditions(operation: &Operation, query: &Query, headers: &HeaderMap) -> Option<(Vec<String>, bool)> {
-    let mut all = Vec::new();
-    let mut firm = true;
+/// What an operation asks of query and header fields beside its path.
+struct Conditions {
+    query: Vec<&'static str>,
+    headers: Vec<&'static str>,
+    /// False: a required value is there and empty, which AWS may take either way.
+    firm: bool,
+}
+
+/// The operation's conditions if all hold.
+fn conditions(operation: &Operation, query: &Query, headers: &HeaderMap) -> Option<Conditions> {
+    let mut all = Conditions { query: Vec::new(), headers: Vec::new(), firm: true };
     for literal in &operation.query_literals {
         match literal.split_once('=') {
             Some((name, value)) => query.all(name).any(|v| v == value).then_some(())?,
@@ -167,19 +186,19 @@ fn conditions(operation: &Operation, query: &Query, headers: &HeaderMap) -> Opti
                 query.get(literal)?;
             }
         }
-        all.push(literal.split('=').next().unwrap_or(literal).to_owned());
+        all.query.push(literal.split('=').next().unwrap_or(literal));
     }
     for name in &operation.required_query {
-        firm &= !query.get(name)?.is_empty();
-        if !all.iter().any(|n| n == name) {
-            all.push((*name).to_owned());
+        all.firm &= !query.get(name)?.is_empty();
+        if !all.query.contains(name) {
+            all.query.push(name);
         }
     }
     for name in &operation.required_headers {
-        firm &= !headers.get(*name)?.is_empty();
-        all.push(format!("{name}:"));
+        all.firm &= !headers.get(*name)?.is_empty();
+        all.headers.push(name);
     }
-    Some((all, firm))
+    Some(all)
 }
 
 #[cfg(test)]
@@ -192,8 +211,7 @@ mod tests {
         let service = catalog.service(usize::from(catalog.position("s3").unwrap()));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-        let found =
-            narrow(service.routes.matches(method, path), &service.operations, &Query::parse(Some(query)), &headers);
+        let found = narrow(service.routes.matches(method, path), service, &Query::parse(Some(query)), &headers);
         found.into_iter().map(|i| service.operations[usize::from(i)].name).collect()
     }
 

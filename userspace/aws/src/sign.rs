@@ -1,4 +1,8 @@
 //! SigV4: the agent's signature checked, and ours made.
+//!
+//! Keys are derived by `aws-sigv4`. The canonical request is our own, because the agent's must be canonicalised as *it*
+//! signed it, and because what was checked and what is signed must be read alike; tests hold it equal to `aws-sigv4`'s
+//! on everything that botocore builds.
 
 use std::{
     fmt,
@@ -7,13 +11,14 @@ use std::{
 };
 
 use aws_lc_rs::{digest, hmac};
+use aws_sigv4::sign::v4::generate_signing_key;
 use chaperone_model::{Call, Payload};
 use http::{
     HeaderName, HeaderValue,
     header::{AUTHORIZATION, DATE},
     request::Parts,
 };
-use time::{Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
+use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -325,12 +330,9 @@ impl Signer {
 }
 
 fn derive(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {
-    let seed = Zeroizing::new(format!("AWS4{secret}"));
-    let mut key = hmac::Key::new(hmac::HMAC_SHA256, seed.as_bytes());
-    for part in [date, region, service, "aws4_request"] {
-        key = hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref());
-    }
-    key
+    let day = Date::parse(date, format_description!("[year][month][day]")).unwrap_or(Date::MIN);
+    let key = generate_signing_key(secret, day.midnight().assume_utc().into(), region, service);
+    hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())
 }
 
 fn string_to_sign(canonical: &str, stamp: &str, day: &str, region: &str, service: &str) -> String {
@@ -430,4 +432,12 @@ fn stays(name: &str) -> bool {
             | "x-amz-security-token"
             | "x-amzn-trace-id"
     )
+}
+
+/// The signature of a canonical request, for the vectors.
+#[cfg(test)]
+pub(crate) fn signature_of(secret: &str, canonical: &str, stamp: &str, scope: (&str, &str, &str)) -> String {
+    let (day, region, service) = scope;
+    let to_sign = string_to_sign(canonical, stamp, day, region, service);
+    hex::encode(hmac::sign(&derive(secret, day, region, service), to_sign.as_bytes()))
 }

@@ -30,13 +30,16 @@ pub(crate) fn members(
     labels(request.path, operation.uri, structure, service, budget, &mut out)?;
     outside(request, structure, service, budget, &mut out);
     let body = match request.body {
-        Some(body) if !body.is_empty() && operation.raw_body == 0 && operation.event_stream == 0 => body,
+        Some(body) if !body.is_empty() && !operation.streams() => body,
         _ => return Ok(out),
     };
     let shape = operation.input.unwrap_or(ShapeId::UNTYPED);
     if let Some(payload) = structure.payload {
         let Some(member) = structure.by_name(payload) else { return Ok(out) };
-        let value = if protocol == Protocol::RestXml {
+        let value = if operation.text_body() {
+            let text = std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))?;
+            Some(budget.string(text))
+        } else if protocol == Protocol::RestXml {
             let root = xml::Element::parse(body)?;
             Some(Value::Object(xml::members(&root, service, member.1, budget, 1)))
         } else {
@@ -67,10 +70,19 @@ fn labels(
     out: &mut Map<String, Value>,
 ) -> Result<(), DecodeError> {
     let mut rest = path.strip_prefix('/').unwrap_or(path);
-    for segment in template.split('/').skip(1) {
+    let template = template.strip_suffix('/').unwrap_or(template);
+    for (at, segment) in template.split('/').enumerate().skip(1) {
         let label = segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'));
         let (value, after) = match label {
-            Some(label) if label.ends_with('+') => (rest, ""),
+            // All but as many segments as the template has after it.
+            Some(label) if label.ends_with('+') => match template.split('/').count() - at - 1 {
+                0 => (rest, ""),
+                tail => {
+                    let whole = rest.strip_suffix('/').unwrap_or(rest);
+                    let end = whole.rmatch_indices('/').nth(tail - 1).map_or(whole.len(), |(end, _)| end);
+                    (&whole[..end], whole.get(end + 1..).unwrap_or_default())
+                }
+            },
             _ => rest.split_once('/').unwrap_or((rest, "")),
         };
         rest = after;
@@ -100,12 +112,13 @@ fn outside(
         let value = match member.location() {
             Location::Query => match service.shape(member.1) {
                 Shape::List { element, .. } => {
-                    let kept: Vec<_> = request
-                        .query
-                        .all(member.wire())
-                        .take_while(|_| budget_allows(budget))
-                        .filter_map(|text| scalar_copy(text, service, *element))
-                        .collect();
+                    let mut kept = Vec::new();
+                    for text in request.query.all(member.wire()) {
+                        if !budget.element(1) {
+                            break;
+                        }
+                        kept.extend(budget.scalar(text, service, *element));
+                    }
                     (!kept.is_empty()).then_some(Value::Array(kept))
                 }
                 Shape::Map { .. } => None,
@@ -123,15 +136,6 @@ fn outside(
             out.insert(member.0.to_owned(), value);
         }
     }
-}
-
-fn budget_allows(budget: &mut Budget) -> bool {
-    budget.count();
-    budget.element(1)
-}
-
-fn scalar_copy(text: &str, service: &Service, shape: ShapeId) -> Option<Value> {
-    Budget::new().scalar(text, service, shape)
 }
 
 fn prefixed(headers: &HeaderMap, prefix: &str, budget: &mut Budget) -> Option<Value> {
