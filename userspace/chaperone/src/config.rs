@@ -218,7 +218,9 @@ impl Config {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
             ConfigError(format!("{}:{line}: {}", path.display(), error.to_string().trim_end()))
         })?;
-        config.check().map_err(|(key, why)| ConfigError(format!("{}:{}: {why}", path.display(), line_of(&text, key))))?;
+        config
+            .check()
+            .map_err(|(key, why)| ConfigError(format!("{}:{}: {why}", path.display(), line_of(&text, key))))?;
         Ok(config)
     }
 
@@ -246,7 +248,8 @@ impl Config {
         {
             return Err(("account", format!("aws.account = \"{account}\": an account id has 12 digits")));
         }
-        let fits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+=,.@".contains(&b));
+        let fits =
+            |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+=,.@".contains(&b));
         if !fits(&self.aws.role) || !fits(&self.aws.region) {
             let why = "aws.region and aws.role: letters, digits and -_+=,.@ only, as IAM has them".into();
             return Err(("aws", why));
@@ -295,7 +298,11 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Config, String> {
-        let path = std::env::temp_dir().join(format!("chaperone-config-{}-{:?}", std::process::id(), std::thread::current().id()));
+        let path = std::env::temp_dir().join(format!(
+            "chaperone-config-{}-{:?}",
+            std::process::id(),
+            std::thread::current().id()
+        ));
         fs::write(&path, text).unwrap();
         Config::read(&path).map_err(|error| error.to_string())
     }

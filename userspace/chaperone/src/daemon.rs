@@ -1,12 +1,12 @@
 //! The daemon: puts the rooms together in the right order, and takes them apart again.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
     sync::{
-        Arc,
+        Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     time::Duration,
@@ -16,20 +16,18 @@ use anyhow::Context;
 use chaperone_authority::{Authority, Trust};
 use chaperone_aws::{Catalog, CredentialSource};
 use chaperone_capture::{Capture, CaptureConfig, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root};
-use chaperone_console::{Backend, Grant, Kind, Metric, serve_control, serve_metrics};
+use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
 use chaperone_proxy::{Parts, Settings, Shared, Upstream, roots};
-use chaperone_warehouse::Shipper;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::watch,
 };
 
 use crate::{
@@ -40,17 +38,25 @@ use crate::{
 /// IAM's actions, as the policies ask for them.
 pub struct KnownActions;
 
+impl KnownActions {
+    fn all() -> &'static BTreeMap<&'static str, AccessLevel> {
+        static ALL: OnceLock<BTreeMap<&'static str, AccessLevel>> = OnceLock::new();
+        ALL.get_or_init(|| Catalog::global().actions().collect())
+    }
+}
+
 impl ActionCatalog for KnownActions {
     fn level(&self, action: &str) -> Option<AccessLevel> {
-        Catalog::global().action_level(action)
+        Self::all().get(action).copied()
     }
 
     fn has_prefix(&self, prefix: &str) -> bool {
-        Catalog::global().has_action_prefix(prefix)
+        let from = format!("{prefix}:");
+        Self::all().range(from.as_str()..).next().is_some_and(|(name, _)| name.starts_with(&from))
     }
 
     fn actions(&self) -> Vec<(String, AccessLevel)> {
-        Catalog::global().actions().map(|(name, level)| (name.to_owned(), level)).collect()
+        Self::all().iter().map(|(name, level)| ((*name).to_owned(), *level)).collect()
     }
 }
 
@@ -60,7 +66,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     sandbox::require_root()?;
     sandbox::keep_secrets_out_of_dumps()?;
     let cgroups = cgroup_root().map_err(|error| ConfigError(error.to_string()))?;
-    let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
+    let policies =
+        PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
     for warning in &policies.warnings {
         tracing::warn!(%warning, "policy");
     }
@@ -72,7 +79,6 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     authority.check(&config.domains()).map_err(|error| ConfigError(error.to_string()))?;
     let roots = roots(config.upstream.ca_file.as_deref(), authority.certificate())
         .map_err(|error| ConfigError(error.to_string()))?;
-    let warehouse = config.warehouse.as_ref().map(crate::warehouse::config).transpose()?;
 
     let (journal, recovered) = Journal::open(config.journal()).map_err(|error| ConfigError(error.to_string()))?;
     tracing::info!(?recovered, "the journal is open");
@@ -130,17 +136,13 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         started: OffsetDateTime::now_utc(),
         grants: AtomicUsize::new(0),
     });
-    let (stop_shipping, shipping_stops) = watch::channel(false);
-    let shipper = control.block_on(async {
+    control.block_on(async {
         capture.forward_log()?;
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
         }
-        let shipper = warehouse
-            .map(|warehouse| Shipper::new(journal.dir(), journal.subscribe(), warehouse, shipping_stops))
-            .map(|shipper| tokio::spawn(shipper.run()));
-        anyhow::Ok(shipper)
+        anyhow::Ok(())
     })?;
 
     calls.block_on(async {
@@ -170,11 +172,6 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         journal.append(&stopped, true).await.context("recording the end")?;
         journal.close().await.context("closing the journal")
     })?;
-    if let Some(shipper) = shipper {
-        // What isn't shipped now is shipped after the next start.
-        let _ = stop_shipping.send(true);
-        let _ = control.block_on(async { tokio::time::timeout(Duration::from_secs(10), shipper).await });
-    }
     control.shutdown_timeout(Duration::from_secs(1));
     calls.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
@@ -220,11 +217,7 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
 }
 
 fn settings(config: &Config) -> Settings {
-    Settings {
-        inspect: config.proxy.inspect.clone(),
-        region: config.aws.region.clone(),
-        role: config.aws.role.clone(),
-    }
+    Settings { inspect: config.proxy.inspect.clone(), region: config.aws.region.clone(), role: config.aws.role.clone() }
 }
 
 /// The first call shouldn't wait for them, and the account should be known. Being without is no reason not to start:
@@ -320,7 +313,9 @@ impl Backend for Console {
         let session = self.shared.session_at(&path).await?;
         if session.session.agent != agent {
             let other = &session.session.agent;
-            return Err(format!("the cgroup {path} belongs to the agent `{other}`, whose pattern fits it more closely"));
+            return Err(format!(
+                "the cgroup {path} belongs to the agent `{other}`, whose pattern fits it more closely"
+            ));
         }
         let environment = Trust::of_host().map_err(|error| error.to_string())?.environment();
         Ok(Grant {

@@ -1,1 +1,81 @@
-fn main() {}
+//! The one binary: configuration, start-up order and the command line. It holds no logic of its own: what it does is
+//! in the rooms, and what it can't do it says, with an exit code that means something.
+
+#![forbid(unsafe_code)]
+
+mod cli;
+mod commands;
+mod config;
+mod daemon;
+mod doctor;
+mod metrics;
+mod output;
+mod run;
+mod sandbox;
+mod show;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+use crate::{
+    cli::{Cli, Command},
+    config::ConfigError,
+};
+
+/// Something is wrong with what was asked, or with the configuration.
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("chaperone: {error:#}");
+            let bad_input = error.downcast_ref::<ConfigError>().is_some()
+                || error.downcast_ref::<chaperone_capture::CaptureError>().is_some();
+            ExitCode::from(if bad_input { BAD_INPUT } else { 1 })
+        }
+    }
+}
+
+/// `chaperone calls | head` ends when head has enough.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == std::io::ErrorKind::BrokenPipe)
+}
+
+fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
+    let Cli { config, json, command } = cli;
+    match command {
+        Command::Calls(filter) => commands::calls(&config, &filter, json),
+        Command::Completions { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "chaperone", &mut std::io::stdout());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Connections { session } => commands::connections(&config, session, json),
+        Command::Daemon => {
+            start_log();
+            daemon::run(&config)
+        }
+        Command::Disable => commands::disable(&config),
+        Command::Doctor => doctor::run(&config, json),
+        Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
+        Command::Policy(what) => commands::policy(&config, &what, json),
+        Command::Reload => commands::reload(&config, json),
+        Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
+        Command::Sessions => commands::sessions(&config, json),
+        Command::Show { call, body } => show::run(&config, call, body, json),
+        Command::Status => commands::status(&config, json),
+        Command::Tail(filter) => commands::tail(&config, &filter, json),
+        Command::Trust(what) => commands::trust(&config, &what, json),
+        Command::Verify { dir, key } => commands::verify(&config, dir, key.as_deref(), json),
+    }
+}
+
+/// To standard error, where journald and the lab collect it; `CHAPERONE_LOG=debug` tells more.
+fn start_log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("CHAPERONE_LOG")
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
+}

@@ -10,8 +10,16 @@ pub fn read(shared: &Shared, counters: &Counters) -> Vec<Metric> {
     let mut all = vec![
         gauge("connections", "Connections of agents that are open", metrics.connections.get()),
         counter("connections_accepted", "Connections of agents that were accepted", metrics.accepted.get()),
-        counter("connections_refused", "Connections refused: no origin, session, name or handshake", metrics.refused.get()),
-        counter("connections_passed", "Connections passed on unopened, because they aren't AWS's", metrics.passed.get()),
+        counter(
+            "connections_refused",
+            "Connections refused: no origin, session, name or handshake",
+            metrics.refused.get(),
+        ),
+        counter(
+            "connections_passed",
+            "Connections passed on unopened, because they aren't AWS's",
+            metrics.passed.get(),
+        ),
         counter("metadata_connections", "Connections to the metadata services' stand-in", metrics.metadata.get()),
         counter("requests", "Requests on opened connections", metrics.requests.get()),
         counter("requests_denied", "Requests refused by policy or because they can't be trusted", metrics.denied.get()),
@@ -41,7 +49,11 @@ pub fn read(shared: &Shared, counters: &Counters) -> Vec<Metric> {
         values: vec![(vec![], seconds(sum_us))],
     });
     if let Ok(state) = shared.journal.state() {
-        all.push(gauge("journal_writable", "1 while calls can be recorded, else 0", u64::from(state.trouble.is_none())));
+        all.push(gauge(
+            "journal_writable",
+            "1 while calls can be recorded, else 0",
+            u64::from(state.trouble.is_none()),
+        ));
         all.push(gauge("journal_room_bytes", "Bytes that can be recorded before the disk is full", state.room_bytes));
         all.push(gauge("journal_used_bytes", "Bytes of the journal's segments", state.used_bytes));
         all.push(gauge("journal_committed_seq", "Number of the last durable record", state.committed.seq.0));

@@ -1,0 +1,264 @@
+//! What can be asked on the command line.
+
+use std::path::PathBuf;
+
+use chaperone_journal::CallFilter;
+use chaperone_model::{CallId, SessionId, Verdict};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
+
+use crate::config::DEFAULT_PATH;
+
+/// Chaperone goes along wherever an AI agent goes on AWS: it decides, signs and records every call.
+#[derive(Debug, Parser)]
+#[command(
+    name = "chaperone",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:
+  chaperone run --agent coder -- aws s3 ls
+  chaperone calls --decision deny --since 1h
+  chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081
+  chaperone verify
+
+Exit codes: 0 done; 1 it failed, or what was checked is wrong; 2 bad input or configuration."
+)]
+pub struct Cli {
+    /// The configuration file.
+    #[arg(long, global = true, env = "CHAPERONE_CONFIG", default_value = DEFAULT_PATH, value_name = "FILE")]
+    pub config: PathBuf,
+    /// Print JSON: one object, or for lists one a line.
+    #[arg(long, global = true)]
+    pub json: bool,
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List calls, each when it ended.
+    #[command(after_help = "Examples:
+  chaperone calls --service s3 --action 's3:Delete*'
+  chaperone calls --since 15m --json | jq .resources")]
+    Calls(Filter),
+    /// Print a completion script for a shell.
+    #[command(after_help = "Example: chaperone completions bash > /etc/bash_completion.d/chaperone")]
+    Completions { shell: clap_complete::Shell },
+    /// List connections, those too that were passed on or refused.
+    #[command(after_help = "Example: chaperone connections --json")]
+    Connections {
+        /// Of this session.
+        #[arg(long)]
+        session: Option<SessionId>,
+    },
+    /// Run the daemon in the foreground.
+    #[command(after_help = "Example: chaperone daemon --config /etc/chaperone/config.toml")]
+    Daemon,
+    /// Take the kernel hooks off: agents reach AWS by themselves again, unseen.
+    #[command(after_help = "Example: systemctl stop chaperone && chaperone disable")]
+    Disable,
+    /// Check what the daemon needs, with a remedy for each thing that is missing.
+    #[command(after_help = "Example: chaperone doctor")]
+    Doctor,
+    /// Move into a cgroup and become a command (used by `run`).
+    #[command(hide = true)]
+    Enter {
+        #[arg(long)]
+        cgroup: PathBuf,
+        #[arg(long)]
+        user: Option<String>,
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// Check and print policies.
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Have the daemon read its configuration and policies again.
+    #[command(after_help = "Example: chaperone policy check && chaperone reload")]
+    Reload,
+    /// Start a command as an agent, for trying.
+    #[command(after_help = "Examples:
+  chaperone run -- aws sts get-caller-identity
+  chaperone run --agent coder --user alice -- bash")]
+    Run {
+        /// The agent's configured name; the first one's if not given.
+        #[arg(long)]
+        agent: Option<String>,
+        /// The user to run as.
+        #[arg(long)]
+        user: Option<String>,
+        /// The command.
+        #[arg(last = true, required = true)]
+        command: Vec<String>,
+    },
+    /// List sessions.
+    #[command(after_help = "Example: chaperone sessions")]
+    Sessions,
+    /// Show a call: heads and both bodies.
+    #[command(after_help = "Examples:
+  chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081
+  chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081 --body response > object")]
+    Show {
+        /// Its id, as `calls` lists it.
+        call: CallId,
+        /// Write this body alone, whole and as it is.
+        #[arg(long)]
+        body: Option<Body>,
+    },
+    /// Tell how the daemon is.
+    #[command(after_help = "Example: chaperone status --json")]
+    Status,
+    /// Show calls as they end, until interrupted.
+    #[command(after_help = "Example: chaperone tail --decision deny")]
+    Tail(Filter),
+    /// The local CA in the host's trust stores.
+    #[command(subcommand)]
+    Trust(Trust),
+    /// Verify the whole journal: chain, digests, checkpoints and their signatures.
+    #[command(after_help = "Examples:
+  chaperone verify
+  chaperone verify --dir /mnt/copy --key journal.pub")]
+    Verify {
+        /// The journal's folder, if not the configured one.
+        #[arg(long)]
+        dir: Option<PathBuf>,
+        /// The public key that must have signed it (PEM); without it, the one beside the journal.
+        #[arg(long)]
+        key: Option<PathBuf>,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum Body {
+    /// What went to AWS.
+    Request,
+    /// What came back.
+    Response,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// Check policies without putting them in force.
+    #[command(after_help = "Example: chaperone policy check /etc/chaperone/policies")]
+    Check {
+        /// A file or folder, if not the configured one.
+        path: Option<PathBuf>,
+    },
+    /// Print the shipped default policy.
+    #[command(after_help = "Example: chaperone policy default > /etc/chaperone/policies/default.cedar")]
+    Default,
+    /// Print the Cedar schema with every action.
+    #[command(after_help = "Example: chaperone policy schema > chaperone.cedarschema")]
+    Schema,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Trust {
+    /// Print the variables that clients with a trust store of their own need.
+    #[command(after_help = "Example: env $(chaperone trust env) python3 script.py")]
+    Env,
+    /// Make the CA if there is none, and have every store trust it.
+    #[command(after_help = "Example: chaperone trust install")]
+    Install {
+        /// Make a new CA in the place of the present one.
+        #[arg(long)]
+        renew: bool,
+    },
+    /// Take the CA out of every store.
+    #[command(after_help = "Example: chaperone trust remove")]
+    Remove,
+    /// Tell which stores know the CA.
+    #[command(after_help = "Example: chaperone trust status --json")]
+    Status,
+}
+
+/// Which calls are wanted.
+#[derive(Args, Debug)]
+pub struct Filter {
+    /// Of this session.
+    #[arg(long)]
+    session: Option<SessionId>,
+    /// Of this agent.
+    #[arg(long)]
+    agent: Option<String>,
+    /// Of this service, such as s3.
+    #[arg(long)]
+    service: Option<String>,
+    /// Needing this IAM action, such as s3:GetObject; `*` stands for anything.
+    #[arg(long)]
+    action: Option<String>,
+    /// Decided so.
+    #[arg(long)]
+    decision: Option<DecisionArgument>,
+    /// Begun at this time (RFC 3339) or later, or this long ago (90s, 15m, 2h, 7d).
+    #[arg(long, value_parser = moment)]
+    since: Option<OffsetDateTime>,
+    /// Begun before this time, likewise.
+    #[arg(long, value_parser = moment)]
+    until: Option<OffsetDateTime>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum DecisionArgument {
+    Allow,
+    Deny,
+}
+
+impl Filter {
+    /// As the journal takes it.
+    pub fn journal(&self) -> CallFilter {
+        CallFilter {
+            session: self.session,
+            agent: self.agent.clone(),
+            service: self.service.clone(),
+            action: self.action.clone(),
+            decision: self.decision.map(|decision| match decision {
+                DecisionArgument::Allow => Verdict::Allow,
+                DecisionArgument::Deny => Verdict::Deny,
+            }),
+            outcome: None,
+            since: self.since,
+            until: self.until,
+        }
+    }
+}
+
+fn moment(text: &str) -> Result<OffsetDateTime, String> {
+    let ago = || {
+        let unit = match text.chars().last()? {
+            's' => Duration::SECOND,
+            'm' => Duration::MINUTE,
+            'h' => Duration::HOUR,
+            'd' => Duration::DAY,
+            _ => return None,
+        };
+        let count: i32 = text[..text.len() - 1].parse().ok()?;
+        OffsetDateTime::now_utc().checked_sub(unit.checked_mul(count)?)
+    };
+    OffsetDateTime::parse(text, &Rfc3339)
+        .ok()
+        .or_else(ago)
+        .ok_or_else(|| "neither a time such as 2026-01-31T12:00:00Z nor a while ago such as 15m".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn moments_are_times_or_whiles() {
+        assert_eq!(moment("2026-01-31T12:00:00Z").unwrap().unix_timestamp(), 1_769_860_800);
+        let ago = OffsetDateTime::now_utc() - moment("2h").unwrap();
+        assert!((Duration::HOUR * 2 - ago).abs() < Duration::MINUTE);
+        for bad in ["", "h", "-", "1y", "yesterday", "é"] {
+            assert!(moment(bad).is_err(), "{bad}");
+        }
+    }
+}

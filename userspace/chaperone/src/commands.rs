@@ -1,0 +1,386 @@
+//! The commands that read the journal, ask the daemon, or look after trust and policies.
+
+use std::{
+    io::{self, BufWriter, IsTerminal, Write},
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context;
+use chaperone_authority::{Authority, Trust};
+use chaperone_capture::remove_pins;
+use chaperone_journal::{CallRow, Calls, Connections, PublicKey, VerifyOptions};
+use chaperone_model::{SessionId, Verdict};
+use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
+use http::Method;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
+};
+use serde_json::Value;
+use std::os::fd::AsFd;
+use time::{OffsetDateTime, macros::format_description};
+
+use crate::{
+    cli,
+    config::{Config, ConfigError},
+    daemon::KnownActions,
+    output::{clean, cut, json_line, size, table},
+};
+
+/// Rows that are printed together: columns are as wide as the widest of these.
+const PAGE: usize = 200;
+const CALL_HEADS: [&str; 10] =
+    ["STARTED", "AGENT", "ACTION", "RESOURCE", "REGION", "DECISION", "STATUS", "TIME", "SENT/GOT", "ID"];
+
+pub fn sessions(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let rows = chaperone_journal::sessions(&config.journal.dir)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    if json {
+        for row in &rows {
+            json_line(&mut out, row)?;
+        }
+    } else {
+        let heads = ["STARTED", "AGENT", "GROUPS", "CGROUP", "CALLS", "DENIED", "SENT", "GOT", "ENDED", "ID"];
+        let cells: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| {
+                vec![
+                    moment(row.started),
+                    cut(&row.agent, 24),
+                    cut(&row.groups.join(","), 24),
+                    cut(&row.cgroup, 48),
+                    row.calls.to_string(),
+                    row.denied.to_string(),
+                    size(row.request_bytes),
+                    size(row.response_bytes),
+                    row.ended.map_or_else(|| "open".to_owned(), moment),
+                    row.id.to_string(),
+                ]
+            })
+            .collect();
+        table(&mut out, &heads, &cells)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn calls(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let mut calls = Calls::scan(&config.journal.dir, filter.journal())?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut page = Vec::new();
+    while let Some(row) = calls.next_row()? {
+        if json {
+            json_line(&mut out, &row)?;
+        } else {
+            page.push(call_cells(&row));
+            if page.len() == PAGE {
+                table(&mut out, &CALL_HEADS, &std::mem::take(&mut page))?;
+            }
+        }
+    }
+    for row in calls.open_rows() {
+        if json {
+            json_line(&mut out, &row)?;
+        } else {
+            page.push(call_cells(&row));
+        }
+    }
+    if !json {
+        table(&mut out, &CALL_HEADS, &page)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn call_cells(row: &CallRow) -> Vec<String> {
+    let action = match row.actions.as_slice() {
+        [] => format!("{} {}", row.method, row.target),
+        [one] => one.clone(),
+        [one, rest @ ..] => format!("{one} +{}", rest.len()),
+    };
+    let resource = match row.resources.as_slice() {
+        [] => row.host.clone(),
+        [one] => one.clone(),
+        [one, rest @ ..] => format!("{one} +{}", rest.len()),
+    };
+    vec![
+        moment(row.started),
+        cut(&row.agent, 20),
+        cut(&action, 40),
+        cut(&resource, 56),
+        cut(row.region.as_deref().unwrap_or("-"), 16),
+        if row.decision == Verdict::Allow { "allow" } else { "DENY" }.to_owned(),
+        row.status.map_or_else(|| "-".to_owned(), |status| status.to_string()),
+        row.duration_us.map_or_else(|| "open".to_owned(), |us| format!("{}.{} ms", us / 1000, us % 1000 / 100)),
+        format!("{}/{}", size(row.request_bytes), size(row.response_bytes)),
+        row.id.to_string(),
+    ]
+}
+
+pub fn connections(config: &Path, session: Option<SessionId>, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let mut connections = Connections::scan(&config.journal.dir, session)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut rows = Vec::new();
+    while let Some(row) = connections.next_row()? {
+        rows.push(row);
+        if json {
+            json_line(&mut out, &rows.pop())?;
+        }
+    }
+    rows.extend(connections.open_rows());
+    if json {
+        for row in &rows {
+            json_line(&mut out, row)?;
+        }
+    } else {
+        let heads = ["OPENED", "KIND", "NAME", "DESTINATION", "UPSTREAM", "SENT/GOT", "EXE", "ERROR"];
+        let cells: Vec<Vec<String>> = rows
+            .iter()
+            .map(|row| {
+                vec![
+                    moment(row.opened),
+                    serde_json::to_value(row.kind)
+                        .ok()
+                        .and_then(|it| it.as_str().map(str::to_owned))
+                        .unwrap_or_default(),
+                    cut(row.name.as_deref().unwrap_or("-"), 48),
+                    row.destination.clone(),
+                    row.upstream.clone().unwrap_or_else(|| "-".to_owned()),
+                    format!("{}/{}", size(row.sent_bytes), size(row.received_bytes)),
+                    cut(&row.exe, 32),
+                    cut(row.error.as_deref().unwrap_or_default(), 80),
+                ]
+            })
+            .collect();
+        table(&mut out, &heads, &cells)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Follows the journal's files: the writer tells nobody, but the kernel does.
+pub fn tail(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let dir = &config.journal.dir;
+    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
+    inotify
+        .add_watch(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
+        .with_context(|| format!("watching {}", dir.display()))?;
+    let mut calls = Calls::scan(dir, filter.journal())?;
+    // What is there already was listed by `calls`.
+    while calls.next_row()?.is_some() {}
+    let mut first = true;
+    loop {
+        let mut out = BufWriter::new(io::stdout().lock());
+        while let Some(row) = calls.next_row()? {
+            if json {
+                json_line(&mut out, &row)?;
+            } else {
+                if std::mem::take(&mut first) {
+                    writeln!(out, "{}", CALL_HEADS.join("  "))?;
+                }
+                writeln!(out, "{}", call_cells(&row).join("  "))?;
+            }
+        }
+        out.flush()?;
+        drop(out);
+        poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+        while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+    }
+}
+
+pub fn verify(config: &Path, dir: Option<PathBuf>, key: Option<&Path>, json: bool) -> anyhow::Result<ExitCode> {
+    let dir = match dir {
+        Some(dir) => dir,
+        None => Config::read(config)?.journal.dir,
+    };
+    let key = match key {
+        None => None,
+        Some(path) => {
+            let pem = std::fs::read_to_string(path)
+                .map_err(|error| ConfigError(format!("reading the key {}: {error}", path.display())))?;
+            Some(PublicKey::from_pem(&pem).ok_or_else(|| {
+                ConfigError(format!("{} is not an Ed25519 public key in PEM, such as journal.pub", path.display()))
+            })?)
+        }
+    };
+    let show = io::stderr().is_terminal();
+    let mut told = 0;
+    let found = chaperone_journal::verify(&dir, &VerifyOptions { key, witness: None }, |done, all| {
+        let percent = done.saturating_mul(100) / all.max(1);
+        if show && percent != told {
+            told = percent;
+            eprint!("\rverifying {percent} %");
+        }
+    })?;
+    if show {
+        eprint!("\r\x1b[K");
+    }
+    let mut out = io::stdout().lock();
+    if json {
+        let mut value = serde_json::to_value(&found)?;
+        value["clean"] = found.is_clean().into();
+        json_line(&mut out, &value)?;
+    } else {
+        writeln!(
+            out,
+            "journal {}: {} records ({} events, {} calls, {} open), {} of bodies in {} frames, {} segments, {} checkpoints",
+            found.journal,
+            found.records,
+            found.events,
+            found.calls,
+            found.open_calls,
+            size(found.body_bytes),
+            found.frames,
+            found.segments,
+            found.checkpoints,
+        )?;
+        writeln!(out, "signed by key {} up to record {}", found.key, found.signed.0)?;
+        match &found.wrong {
+            None => writeln!(
+                out,
+                "clean: every record is what was written, from {} to {}",
+                found.first.0, found.last.seq.0
+            )?,
+            Some(wrong) => writeln!(out, "WRONG: {}", clean(&wrong.to_string()))?,
+        }
+    }
+    Ok(if found.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn policy(config: &Path, what: &cli::Policy, json: bool) -> anyhow::Result<ExitCode> {
+    match what {
+        cli::Policy::Default => print!("{DEFAULT_POLICY}"),
+        cli::Policy::Schema => io::stdout().write_all(schema_text(&KnownActions).as_bytes())?,
+        cli::Policy::Check { path } => {
+            let path = match path {
+                Some(path) => path.clone(),
+                None => Config::read(config)?.policy.path,
+            };
+            let version = match PolicyVersion::read(&path, &KnownActions) {
+                Ok(version) => version,
+                Err(chaperone_policy::PolicyError::Invalid(problems)) if json => {
+                    json_line(&mut io::stdout(), &serde_json::json!({ "valid": false, "problems": problems }))?;
+                    return Ok(ExitCode::from(2));
+                }
+                Err(error) => return Err(ConfigError(error.to_string()).into()),
+            };
+            if json {
+                let (policies, version, warnings) = (version.len(), &version.digest, &version.warnings);
+                let value = serde_json::json!({
+                    "valid": true, "policies": policies, "version": version, "warnings": warnings
+                });
+                json_line(&mut io::stdout(), &value)?;
+            } else {
+                for warning in &version.warnings {
+                    eprintln!("warning: {warning}");
+                }
+                println!("{} policies, version {}", version.len(), version.digest);
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let trust = Trust::of_host().map_err(|error| ConfigError(error.to_string()))?;
+    let report = match what {
+        cli::Trust::Env => {
+            for (name, value) in trust.environment() {
+                println!("{name}={value}");
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        cli::Trust::Remove => {
+            trust.remove()?;
+            println!("removed; the CA itself stays in {}", config.ca().display());
+            return Ok(ExitCode::SUCCESS);
+        }
+        cli::Trust::Install { renew } => {
+            let authority = if *renew {
+                Authority::create(&config.ca(), &config.domains())?
+            } else {
+                Authority::open_or_create(&config.ca(), &config.domains())?
+            };
+            authority.check(&config.domains())?;
+            trust.install(authority.path())?
+        }
+        cli::Trust::Status => trust.status(Authority::open(&config.ca())?.path())?,
+    };
+    let mut out = io::stdout().lock();
+    if json {
+        let mut value = serde_json::to_value(&report)?;
+        value["environment"] =
+            trust.environment().into_iter().map(|(name, value)| (name.to_owned(), Value::from(value))).collect();
+        json_line(&mut out, &value)?;
+    } else {
+        let cells: Vec<Vec<String>> = report
+            .stores
+            .iter()
+            .map(|store| {
+                let state = if store.trusted { "trusted" } else { "NOT trusted" };
+                let remedy = store.remedy.clone().unwrap_or_default();
+                vec![store.store.to_owned(), state.to_owned(), store.path.display().to_string(), remedy]
+            })
+            .collect();
+        table(&mut out, &["STORE", "STATE", "PATH", "REMEDY"], &cells)?;
+    }
+    Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let status = ask(&config, Method::GET, "/v1/status", &Value::Null)?;
+    let mut out = io::stdout().lock();
+    if json {
+        json_line(&mut out, &status)?;
+    } else if let Value::Object(members) = &status {
+        for (name, value) in members {
+            let text = match value {
+                Value::String(text) => clean(text),
+                Value::Array(items) => items.len().to_string(),
+                other => other.to_string(),
+            };
+            writeln!(out, "{name:<16} {text}")?;
+        }
+    }
+    let trouble = &status["journal"]["trouble"];
+    Ok(if trouble.is_null() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let answer = ask(&config, Method::POST, "/v1/reload", &Value::Null)?;
+    if json {
+        json_line(&mut io::stdout(), &answer)?;
+    } else {
+        println!("{}", answer["reloaded"].as_str().unwrap_or_default());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub fn disable(config: &Path) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    if remove_pins(&config.paths.bpffs)? {
+        println!("the hooks are off: agents reach AWS by themselves again, and nothing of it is recorded");
+    } else {
+        println!("there were no hooks in {}", config.paths.bpffs.display());
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Asks the daemon.
+pub fn ask(config: &Config, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(chaperone_console::request(&config.paths.control, method, path, body))?)
+}
+
+fn moment(at: OffsetDateTime) -> String {
+    let format = format_description!("[year]-[month]-[day] [hour]:[minute]:[second].[subsecond digits:3]Z");
+    at.format(format).unwrap_or_default()
+}

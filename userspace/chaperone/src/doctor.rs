@@ -1,0 +1,95 @@
+//! `chaperone doctor`: what the daemon needs, in words, with a remedy for each thing that is missing.
+
+use std::{io::Write, path::Path, process::ExitCode};
+
+use chaperone_authority::{Authority, Trust};
+use chaperone_capture::cgroup_root;
+use chaperone_policy::PolicyVersion;
+use http::Method;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::{
+    commands::ask,
+    config::Config,
+    daemon::KnownActions,
+    output::{clean, json_line},
+    sandbox,
+};
+
+#[derive(Serialize)]
+struct Finding {
+    check: &'static str,
+    ok: bool,
+    found: String,
+}
+
+/// Looks at everything; exit code 1 if anything is wrong.
+pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let mut findings = vec![
+        finding("root", sandbox::require_root().map(|()| "yes".to_owned())),
+        finding("kernel types (BTF)", {
+            let there = Path::new("/sys/kernel/btf/vmlinux").exists();
+            there
+                .then(|| "/sys/kernel/btf/vmlinux".to_owned())
+                .ok_or("/sys/kernel/btf/vmlinux is missing: use a kernel with CONFIG_DEBUG_INFO_BTF (Debian's have it)")
+        }),
+        finding("cgroup v2", cgroup_root().map(|root| root.display().to_string())),
+    ];
+    match Config::read(path) {
+        Err(error) => findings.push(finding("configuration", Err::<String, _>(error))),
+        Ok(config) => {
+            findings.push(finding("configuration", Ok::<_, String>(path.display().to_string())));
+            findings.push(finding(
+                "policies",
+                PolicyVersion::read(&config.policy.path, &KnownActions)
+                    .map(|version| format!("{} policies, {} warnings", version.len(), version.warnings.len())),
+            ));
+            let authority = Authority::open(&config.ca());
+            let domains = config.domains();
+            let authority = authority.and_then(|authority| authority.check(&domains).map(|()| authority));
+            findings.push(finding("CA", authority.as_ref().map(|authority| authority.path().display().to_string())));
+            if let Ok(authority) = &authority {
+                findings.push(finding("trust stores", trusted(authority)));
+            }
+            findings.push(finding("daemon", daemon(&config)));
+        }
+    }
+    let mut out = std::io::stdout().lock();
+    for finding in &findings {
+        if json {
+            json_line(&mut out, finding)?;
+        } else {
+            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            writeln!(out, "{mark}  {:<20} {}", finding.check, clean(&finding.found))?;
+        }
+    }
+    Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn finding<E: std::fmt::Display>(check: &'static str, result: Result<String, E>) -> Finding {
+    match result {
+        Ok(found) => Finding { check, ok: true, found },
+        Err(error) => Finding { check, ok: false, found: error.to_string() },
+    }
+}
+
+fn trusted(authority: &Authority) -> Result<String, String> {
+    let trust = Trust::of_host().map_err(|error| error.to_string())?;
+    let report = trust.status(authority.path()).map_err(|error| error.to_string())?;
+    let missing: Vec<String> =
+        report.stores.iter().filter(|store| !store.trusted).map(|store| store.path.display().to_string()).collect();
+    if missing.is_empty() {
+        Ok(format!("{} know the CA", report.stores.len()))
+    } else {
+        Err(format!("{} don't know the CA: run `chaperone trust install`", missing.join(", ")))
+    }
+}
+
+fn daemon(config: &Config) -> Result<String, String> {
+    let status = ask(config, Method::GET, "/v1/status", &Value::Null).map_err(|error| error.to_string())?;
+    match status["journal"]["trouble"].as_str() {
+        Some(trouble) => Err(format!("it refuses calls, because it can't record them: {trouble}")),
+        None => Ok(format!("version {}, {} requests", status["version"].as_str().unwrap_or("?"), status["requests"])),
+    }
+}

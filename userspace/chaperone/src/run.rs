@@ -1,0 +1,80 @@
+//! `chaperone run`: a command as an agent.
+
+use std::{
+    fs,
+    os::unix::process::{CommandExt, ExitStatusExt},
+    path::Path,
+    process::{Command, ExitCode},
+};
+
+use anyhow::{Context, anyhow, bail};
+use chaperone_console::Grant;
+use http::Method;
+use nix::unistd::User;
+
+use crate::{
+    commands::ask,
+    config::{Config, ConfigError},
+    sandbox,
+};
+
+/// A person's own keys would make every call a foreign authority's.
+const OWN_KEYS: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"];
+
+/// Asks the daemon for a cgroup, runs the command in it, and passes its exit code on.
+pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[String]) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    sandbox::require_root()?;
+    let agent = agent.unwrap_or(&config.agents[0].name);
+    let answer = ask(&config, Method::POST, "/v1/grants", &serde_json::json!({ "agent": agent }))?;
+    let grant: Grant = serde_json::from_value(answer).context("reading the daemon's answer")?;
+    let own = std::env::current_exe().context("finding this program")?;
+    let mut child = Command::new(own);
+    child.arg("enter").arg("--cgroup").arg(&grant.cgroup);
+    if let Some(user) = user {
+        child.arg("--user").arg(user);
+    }
+    child.arg("--").args(command).envs(grant.environment);
+    for key in OWN_KEYS {
+        if std::env::var_os(key).is_some() {
+            eprintln!("chaperone: {key} is left out: the agent's calls are signed with the daemon's credentials");
+            child.env_remove(key);
+        }
+    }
+    // The command gets the terminal's signals itself, and this process tells how it ended.
+    for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGQUIT] {
+        ignore(signal)?;
+    }
+    let status = child.status().context("starting the command")?;
+    // Processes that the command left behind keep the cgroup, and the session, open.
+    let _ = fs::remove_dir(&grant.cgroup);
+    let code = status.code().unwrap_or_else(|| 128 + status.signal().unwrap_or(0));
+    Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+}
+
+/// Blocks the signal here; `enter` unblocks it again for the command.
+fn ignore(signal: nix::sys::signal::Signal) -> anyhow::Result<()> {
+    let mut set = nix::sys::signal::SigSet::empty();
+    set.add(signal);
+    set.thread_block().context("blocking a signal")
+}
+
+/// In the child: moves into the cgroup, becomes the user and the command.
+pub fn enter(cgroup: &Path, user: Option<&str>, command: &[String]) -> anyhow::Result<ExitCode> {
+    let procs = cgroup.join("cgroup.procs");
+    fs::write(&procs, "0").with_context(|| format!("moving into the cgroup {}", cgroup.display()))?;
+    nix::sys::signal::SigSet::all().thread_unblock().context("unblocking signals")?;
+    let [program, arguments @ ..] = command else { bail!("no command") };
+    let mut next = Command::new(program);
+    next.args(arguments);
+    if let Some(name) = user {
+        let user = User::from_name(name)?.ok_or_else(|| ConfigError(format!("there is no user `{name}`")))?;
+        let c_name = std::ffi::CString::new(name)?;
+        nix::unistd::initgroups(&c_name, user.gid).context("taking on the user's groups")?;
+        nix::unistd::setgid(user.gid).context("taking on the user's group")?;
+        nix::unistd::setuid(user.uid).context("becoming the user")?;
+        next.env("HOME", &user.dir).env("USER", name).env("LOGNAME", name);
+    }
+    let error = next.exec();
+    Err(anyhow!("starting `{program}`: {error}"))
+}
