@@ -129,7 +129,7 @@ impl Catalog {
     ) -> Result<Call, DecodeError> {
         let (services, place, signing_name) = self.scope(host, authority, account)?;
         let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
-        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name.as_deref()) {
+        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name) {
             return Ok(call);
         }
         if services.is_empty() {
@@ -147,14 +147,14 @@ impl Catalog {
             let mut budget = Budget::new();
             let members = members(candidate, &request, &mut budget)?;
             let truncated = budget.truncated;
-            merged.add(candidate, &members, &parts.headers, &request.query, host, &place, truncated)?;
+            merged.add(candidate, &members, &parts.headers, &request.query, &request.path, host, &place, truncated)?;
             if std::ptr::eq(candidate, primary) {
                 parameters = budget.finish(members);
             }
         }
         let signing_name =
             signing_name.map_or(Cow::Borrowed(primary.service.signing_name), |name| Cow::Owned(name.to_owned()));
-        let (actions, resources) = merged.finish();
+        let actions::Needed { actions, resources, pairs } = merged.finish();
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
             region: place.region.map(Cow::Owned),
@@ -170,6 +170,7 @@ impl Catalog {
             protocol: primary.protocol,
             actions,
             resources,
+            pairs,
             parameters,
             payload: if primary.operation.no_auth != 0 && matches!(authority, Authority::None) {
                 Payload::None

@@ -177,7 +177,7 @@ impl Catalog {
             return None;
         }
         let partition = match (first, second, rest.len()) {
-            ("cn", _, 2) | ("cn", _, 1) => "aws-cn",
+            ("cn", _, 1 | 2) => "aws-cn",
             ("us", "gov", 2) => "aws-us-gov",
             ("us", "iso", 2) => "aws-iso",
             ("us", "isob", 2) => "aws-iso-b",

@@ -21,6 +21,8 @@ mod resources;
 mod route;
 mod sign;
 #[cfg(test)]
+mod decode_tests;
+#[cfg(test)]
 mod sign_tests;
 #[cfg(test)]
 mod wire_tests;
