@@ -360,9 +360,8 @@ def main():
                 if isinstance(scheme.get("signingName"), str) and "{" not in scheme["signingName"]:
                     signing_names.add(scheme["signingName"])
                 region = scheme.get("signingRegion")
-                # Only endpoints without a region of their own may sign for another.
-                if isinstance(region, str) and "{" not in region and url.startswith("https://") \
-                        and "{Region}" not in url:
+                # (DynamoDB's rule for http://localhost would let every region sign for another.)
+                if isinstance(region, str) and "{" not in region and url.startswith("https://"):
                     signing_regions.add(region)
             host = template_host(url)
             if host and name not in ("s3", "s3control"):  # their hosts are told apart by hand

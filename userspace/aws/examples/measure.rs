@@ -105,7 +105,12 @@ fn main() {
         let started = Instant::now();
         let found = catalog.host(host).expect("AWS's");
         let first = decode(&parts, host, &body);
-        println!("{name}: {} {:?} (first: {:.0} µs)", first.operation, found.region, started.elapsed().as_secs_f64() * 1e6);
+        println!(
+            "{name}: {} {:?} (first: {:.0} µs)",
+            first.operation,
+            found.region,
+            started.elapsed().as_secs_f64() * 1e6
+        );
         time("  host", || {
             black_box(catalog.host(host));
         });

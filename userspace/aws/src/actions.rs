@@ -87,10 +87,9 @@ impl Needs {
         path: &str,
         host: &HostMatch,
         place: &Place<'_>,
-        truncated: bool,
+        dropped: bool,
     ) -> Result<(), DecodeError> {
         let Candidate { service, operation, .. } = candidate;
-        let before = self.resources.len();
         match (service.name, operation.name) {
             ("s3", name) => {
                 let first = self.actions.len();
@@ -129,13 +128,13 @@ impl Needs {
                         }
                     }
                 }
-                if self.group.0.is_empty() || truncated {
+                if self.group.0.is_empty() || dropped {
                     self.usual_actions(candidate);
                 }
                 resources::usual(self, candidate, members, path, place)?;
             }
             ("dynamodb", "ExecuteStatement" | "BatchExecuteStatement" | "ExecuteTransaction") => {
-                part_iql(self, members, truncated || operation.name != "ExecuteStatement", candidate);
+                part_iql(self, members, dropped || operation.name != "ExecuteStatement", candidate);
                 resources::usual(self, candidate, members, path, place)?;
             }
             _ => {
@@ -157,8 +156,8 @@ impl Needs {
             }
         }
         self.close();
-        // Resources were named by a document that isn't whole: one of those left out could be the forbidden one.
-        if truncated && self.resources.len() > before && resources::come_from_lists(operation, service.name) {
+        // Resources are named by a list that isn't whole: one of those left out could be the forbidden one.
+        if dropped && resources::come_from_lists(operation, service.name, members) {
             return Err(DecodeError::TooLarge("list of resources"));
         }
         Ok(())
@@ -276,7 +275,13 @@ pub(crate) fn outside_the_models(
             let path = parts.uri.path().trim_start_matches('/');
             let (stage, rest) = path.split_once('/').unwrap_or((path, ""));
             let tail = format!("{api}/{stage}/{method}/{rest}");
-            ("execute-api", "execute-api", "execute-api:Invoke".into(), AccessLevel::Write, place.arn("execute-api", &tail))
+            (
+                "execute-api",
+                "execute-api",
+                "execute-api:Invoke".into(),
+                AccessLevel::Write,
+                place.arn("execute-api", &tail),
+            )
         }
         HostKind::LambdaUrl => {
             ("lambda-url", "lambda", "lambda:InvokeFunctionUrl".into(), AccessLevel::Write, "*".to_owned())

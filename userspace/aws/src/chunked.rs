@@ -105,7 +105,11 @@ impl AwsChunkedHasher {
                     if self.line.ends_with(b"\n") {
                         let line = std::mem::take(&mut self.line);
                         let line = line.strip_suffix(b"\r\n").ok_or(ChunkedError::Malformed("a line without CR"))?;
-                        if self.state == State::Size { self.size(line)? } else { self.trailer(line)? }
+                        if self.state == State::Size {
+                            self.size(line)?;
+                        } else {
+                            self.trailer(line)?;
+                        }
                         self.line.clear();
                     }
                 }

@@ -146,8 +146,8 @@ impl Catalog {
         for candidate in &candidates {
             let mut budget = Budget::new();
             let members = members(candidate, &request, &mut budget)?;
-            let truncated = budget.truncated;
-            merged.add(candidate, &members, &parts.headers, &request.query, &request.path, host, &place, truncated)?;
+            let dropped = budget.dropped;
+            merged.add(candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
             if std::ptr::eq(candidate, primary) {
                 parameters = budget.finish(members);
             }
@@ -187,11 +187,7 @@ impl Catalog {
         authority: &'a Authority<'_>,
         account: Option<&'a str>,
     ) -> Result<(Vec<u16>, Place<'a>, Option<&'a str>), DecodeError> {
-        let mut place = Place {
-            partition: host.partition,
-            region: host.region.as_deref().map(str::to_owned),
-            account,
-        };
+        let mut place = Place { partition: host.partition, region: host.region.as_deref().map(str::to_owned), account };
         let Authority::Header(header) = authority else {
             return Ok((host.services.clone(), place, None));
         };
@@ -367,10 +363,12 @@ impl<'a> Markers<'a> {
             .and_then(|rest| rest.split_once("/operation/"))
             .filter(|_| headers.get("smithy-protocol").is_some_and(|v| v.as_bytes() == b"rpc-v2-cbor"));
         let query = uri.query().unwrap_or_default();
-        let in_query = forms && query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
-        let is_form = forms && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
-            t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
+        let in_query =
+            forms && query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
+        let is_form = forms
+            && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
+                t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            });
         let body = if is_form && method == Method::POST { text_body(request)? } else { "" };
         let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
         Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
@@ -452,9 +450,8 @@ fn members(
             form::Form::parse([query, body])?.members(service, operation.input, budget)
         }
         Protocol::RestJson | Protocol::RestXml => {
-            let reads = !operation.streams()
-                && has_body(service, operation)
-                && !matches!(operation.method, "GET" | "HEAD");
+            let reads =
+                !operation.streams() && has_body(service, operation) && !matches!(operation.method, "GET" | "HEAD");
             let body = match request.body {
                 Some(body) if reads && !body.is_empty() => Some(plain_body(request).map(|_| body)?),
                 _ => None,

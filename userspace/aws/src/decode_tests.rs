@@ -96,14 +96,8 @@ fn s3_needs_what_the_request_really_does() {
             "s3:DeleteObjectVersion arn:aws:s3:::b/c"
         ]
     );
-    let path = Ask {
-        method: "GET",
-        host: "s3.amazonaws.com",
-        target: "/",
-        fields: &[],
-        body: b"",
-        scope: "us-east-1/s3",
-    };
+    let path =
+        Ask { method: "GET", host: "s3.amazonaws.com", target: "/", fields: &[], body: b"", scope: "us-east-1/s3" };
     assert_eq!(needs(&path), ["s3:ListAllMyBuckets *"]);
     let point = Ask { host: "ap-123456789012.s3-accesspoint.eu-west-1.amazonaws.com", target: "/k", ..path };
     assert_eq!(
@@ -236,7 +230,14 @@ fn requests_that_contradict_themselves_are_refused() {
     contradiction(decode(&Ask { fields: &twice, body: b"{}", ..sqs }));
     let target = [("x-amz-target", "AmazonSQS.ListQueues")];
     contradiction(decode(&Ask { fields: &target, method: "PUT", body: b"{}", ..sqs }));
-    for body in ["{\"TableName\":\"a\",\"TableName\":\"b\"}", "{\"TableName\":null,\"TableName\":\"b\"}", "[]", "{}x", "{", "\u{feff}{}"] {
+    for body in [
+        "{\"TableName\":\"a\",\"TableName\":\"b\"}",
+        "{\"TableName\":null,\"TableName\":\"b\"}",
+        "[]",
+        "{}x",
+        "{",
+        "\u{feff}{}",
+    ] {
         let result = json("dynamodb", "DynamoDB_20120810.DescribeTable", body);
         assert!(matches!(result, Err(DecodeError::Body(_))), "{body}: {result:?}");
     }
@@ -308,9 +309,20 @@ fn a_copy_source_or_a_deletion_that_names_nothing_is_refused() {
 #[test]
 fn large_inputs_are_cut_and_say_so() {
     let text = format!("{{\"TableName\":\"T\",\"Item\":{{\"a\":{{\"S\":\"{}\"}}}}}}", "é".repeat(5000));
-    let call = json("dynamodb", "DynamoDB_20120810.PutItem", &text);
-    assert_eq!(call, Err(DecodeError::TooLarge("list of resources")), "a name could have been cut");
-    let call = json("secretsmanager", "secretsmanager.ListSecrets", &format!("{{\"NextToken\":\"{}\"}}", "é".repeat(5000)));
+    let call = json("dynamodb", "DynamoDB_20120810.PutItem", &text).unwrap();
+    assert_eq!(call.resources, ["arn:aws:dynamodb:eu-west-1:123456789012:table/T"]);
+    let mut batch = String::from("{\"RequestItems\":{");
+    for i in 0..5000 {
+        let _ = write!(batch, "\"T{i}\":{{}},");
+    }
+    batch.push_str("\"Secret\":{}}}");
+    let call = json("dynamodb", "DynamoDB_20120810.BatchGetItem", &batch);
+    assert_eq!(call, Err(DecodeError::TooLarge("list of resources")));
+    let long = format!("{{\"TableName\":\"{}\"}}", "x".repeat(5000));
+    let call = json("dynamodb", "DynamoDB_20120810.DescribeTable", &long);
+    assert_eq!(call, Err(DecodeError::TooLarge("resource's name")));
+    let call =
+        json("secretsmanager", "secretsmanager.ListSecrets", &format!("{{\"NextToken\":\"{}\"}}", "é".repeat(5000)));
     let call = call.unwrap();
     assert_eq!(call.parameters["$truncated"], true);
     assert!(call.parameters["NextToken"].as_str().unwrap().len() < 4200);
@@ -354,7 +366,7 @@ fn hostile_cbor_is_refused() {
     };
     assert_eq!(cbor(b"\xa1\x69Namespace\x63AWS").unwrap().parameters["Namespace"], "AWS");
     assert_eq!(cbor(b"\xbf\x69Namespace\x7f\x61A\x62WS\xff\xff").unwrap().parameters["Namespace"], "AWS");
-    let nested = [0x81_u8; 100_000];
+    let nested = vec![0x81_u8; 100_000];
     let mut within = b"\xa1\x69Namespace".to_vec();
     within.extend_from_slice(&nested);
     for body in [

@@ -43,7 +43,11 @@ impl AwsError<'_> {
         } else if parts.headers.contains_key("smithy-protocol") {
             Protocol::RpcV2Cbor
         } else if content_type.starts_with("application/x-www-form-urlencoded") {
-            if host.is_some_and(|host| host.services().any(|name| name == "ec2")) { Protocol::Ec2 } else { Protocol::Query }
+            if host.is_some_and(|host| host.services().any(|name| name == "ec2")) {
+                Protocol::Ec2
+            } else {
+                Protocol::Query
+            }
         } else if content_type.contains("xml") {
             Protocol::RestXml
         } else {

@@ -13,6 +13,8 @@ mod catalog;
 mod chunked;
 mod credentials;
 mod decode;
+#[cfg(test)]
+mod decode_tests;
 mod error;
 mod host;
 mod metadata;
@@ -20,8 +22,6 @@ mod placeholder;
 mod resources;
 mod route;
 mod sign;
-#[cfg(test)]
-mod decode_tests;
 #[cfg(test)]
 mod sign_tests;
 #[cfg(test)]

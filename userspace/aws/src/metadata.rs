@@ -167,7 +167,8 @@ impl Metadata {
 
     fn is_valid(&self, token: &str, request: &MetadataRequest<'_>) -> bool {
         let Some((ends, tag)) = token.split_at_checked(16) else { return false };
-        let (Ok(ends), Ok(tag)) = (i64::from_str_radix(ends, 16), hex::decode(tag.get(..64).unwrap_or_default())) else {
+        let (Ok(ends), Ok(tag)) = (i64::from_str_radix(ends, 16), hex::decode(tag.get(..64).unwrap_or_default()))
+        else {
             return false;
         };
         token.len() == 80

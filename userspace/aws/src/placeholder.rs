@@ -29,12 +29,7 @@ impl Placeholder {
         let secret = base64(&random[10..40]);
         // Real tokens are some hundred characters; clients treat them as opaque.
         let token = format!("chaperone/{session}/{}", base64(&random[40..]));
-        Self {
-            session,
-            access_key_id,
-            secret_access_key: Zeroizing::new(secret),
-            session_token: Zeroizing::new(token),
-        }
+        Self { session, access_key_id, secret_access_key: Zeroizing::new(secret), session_token: Zeroizing::new(token) }
     }
 
     /// The session that it stands for.

@@ -64,11 +64,19 @@ pub(crate) fn usual(
 }
 
 /// Whether resources are named by lists or maps in the input, which may have been cut.
-pub(crate) fn come_from_lists(operation: &Operation, service: &str) -> bool {
-    matches!((service, operation.name), ("dynamodb", _) | ("s3", "DeleteObjects"))
-        || !operation.templates.is_empty()
-        || !operation.arn_members.is_empty()
-        || operation.passes_role != 0
+pub(crate) fn come_from_lists(operation: &Operation, service: &str, members: &Map<String, Value>) -> bool {
+    let listed = |name: &str| matches!(members.get(name), Some(Value::Array(_) | Value::Object(_)));
+    let in_template =
+        |template: &&str| template.split("{=").skip(1).filter_map(|rest| rest.split('}').next()).any(listed);
+    match service {
+        "dynamodb" => ["RequestItems", "TransactItems", "Statements", "TransactStatements"].into_iter().any(listed),
+        "s3" => operation.name == "DeleteObjects",
+        _ => {
+            operation.passes_role != 0
+                || operation.templates.iter().any(|template| in_template(template))
+                || operation.arn_members.iter().any(|name| listed(name))
+        }
+    }
 }
 
 fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
@@ -238,9 +246,7 @@ fn part_iql_table(statement: &str) -> Option<(String, Option<String>)> {
             let end = quoted.find('"')?;
             return Some((quoted[..end].to_owned(), end + 2));
         }
-        let end = text
-            .find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-')))
-            .unwrap_or(text.len());
+        let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | '-'))).unwrap_or(text.len());
         (end > 0).then(|| (text[..end].to_owned(), end))
     };
     let (table, end) = name(rest)?;
@@ -401,7 +407,9 @@ fn bucket_arn(bucket: &str, kind: &HostKind, place: &Place<'_>) -> String {
             let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
             format!("arn:{partition}:s3-object-lambda:{region}:{account}:accesspoint/{name}")
         }
-        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => place.arn("s3express", &format!("bucket/{bucket}")),
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => {
+            place.arn("s3express", &format!("bucket/{bucket}"))
+        }
         HostKind::S3Bucket { at: S3At::MultiRegion, .. } => {
             format!("arn:{partition}:s3::{}:accesspoint/{bucket}", place.account.unwrap_or("*"))
         }

@@ -4,7 +4,11 @@
 //! signed it, and because what was checked and what is signed must be read alike; tests hold it equal to `aws-sigv4`'s
 //! on everything that botocore builds.
 
-use std::{fmt, hash::{BuildHasher, RandomState}, sync::Mutex};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::Mutex,
+};
 
 use aws_lc_rs::{digest, hmac};
 use aws_sigv4::sign::v4::generate_signing_key;
@@ -259,8 +263,9 @@ impl Signer {
         }
         match body_sha256 {
             Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
-            _ => canonical
-                .push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?),
+            _ => {
+                canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?);
+            }
         }
         let day = &stamp[..8];
         let to_sign = string_to_sign(&canonical, &stamp, day, &scope.region, &scope.service);
