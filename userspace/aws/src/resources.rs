@@ -73,7 +73,7 @@ pub(crate) fn come_from_lists(operation: &Operation, service: &str, members: &Ma
         "s3" => operation.name == "DeleteObjects",
         _ => {
             operation.passes_role != 0
-                || operation.templates.iter().any(|template| in_template(template))
+                || operation.templates.iter().any(in_template)
                 || operation.arn_members.iter().any(|name| listed(name))
         }
     }
