@@ -41,7 +41,7 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "CASE,…")]
     cases: Vec<CaseName>,
     /// The cargo profile that Chaperone is built with.
-    #[arg(long, default_value = "release", value_name = "NAME")]
+    #[arg(long, default_value = "lab", value_name = "NAME")]
     profile: String,
     /// Record where the daemon spends its time, for `perf report -i DIR/CASE.perf` (Debian's linux-perf).
     #[arg(long, value_name = "DIR")]
