@@ -38,8 +38,9 @@ pub struct Catalog {
 }
 
 #[derive(Deserialize)]
-struct RawIam {
-    iam_actions: BTreeMap<&'static str, BTreeMap<&'static str, &'static str>>,
+struct RawIam<'a> {
+    #[serde(borrow)]
+    iam_actions: BTreeMap<&'a str, BTreeMap<&'a str, &'a str>>,
 }
 
 #[derive(Deserialize)]
@@ -319,7 +320,7 @@ impl Catalog {
     /// All IAM actions, for checking policies: those of the IAM data, and those that operations in the catalog need.
     /// Reads every service.
     pub fn actions(&'static self) -> BTreeMap<String, AccessLevel> {
-        let raw: RawIam = serde_json::from_str(self.iam).expect("BUG: the catalog's IAM actions");
+        let raw: RawIam<'_> = serde_json::from_str(self.iam).expect("BUG: the catalog's IAM actions");
         let mut all = BTreeMap::new();
         for position in 0..self.lines.len() {
             for action in self.service(position).operations.iter().flat_map(|operation| &operation.actions) {
