@@ -63,7 +63,8 @@ fn large_objects_come_back_identical() {
         ("v2", "/usr/bin/aws s3 cp object s3://large/v2", "/usr/bin/aws s3 cp s3://large/v2 back"),
         ("boto3", python.as_str(), "true"),
     ] {
-        let script = format!("{REGION} cd $HOME && rm -f back && {up} >/dev/null && {down} >/dev/null && cmp object back");
+        let script =
+            format!("{REGION} cd $HOME && rm -f back && {up} >/dev/null && {down} >/dev/null && cmp object back");
         lab.agent_ok(&script);
         let resident = fs::read_to_string(format!("/proc/{}/status", lab.daemon())).unwrap();
         let peak = resident.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -73,15 +74,22 @@ fn large_objects_come_back_identical() {
     }
     // What was recorded is what the client sent and what the fake got.
     let calls = lab.calls();
-    let sent: u64 = calls.iter().filter(|call| ["PutObject", "UploadPart"].contains(&text(call, "operation")))
-        .map(|call| call["request_bytes"].as_u64().unwrap()).sum();
-    let got: u64 = calls.iter().filter(|call| text(call, "operation") == "GetObject")
-        .map(|call| call["response_bytes"].as_u64().unwrap()).sum();
+    let sent: u64 = calls
+        .iter()
+        .filter(|call| ["PutObject", "UploadPart"].contains(&text(call, "operation")))
+        .map(|call| call["request_bytes"].as_u64().unwrap())
+        .sum();
+    let got: u64 = calls
+        .iter()
+        .filter(|call| text(call, "operation") == "GetObject")
+        .map(|call| call["response_bytes"].as_u64().unwrap())
+        .sum();
     assert_eq!((sent, got), (600_000_000, 600_000_000));
     for call in calls.iter().filter(|call| text(call, "operation") == "UploadPart").take(5) {
         let sha = lab.operator_ok(&format!("chaperone show {} --body request | sha256sum", text(call, "id")));
         assert_eq!(sha.split(' ').next(), Some(text(call, "wire_request_sha256")));
-        let seen = lab.upstream().into_iter().any(|seen| text(&seen, "body_sha256") == text(call, "wire_request_sha256"));
+        let seen =
+            lab.upstream().into_iter().any(|seen| text(&seen, "body_sha256") == text(call, "wire_request_sha256"));
         assert!(seen, "the fake got another body than was recorded: {call}");
     }
     // One object in one piece: its own digest is the recorded one.
@@ -166,8 +174,13 @@ fn verify_names_the_record_of_one_flipped_bit() {
     let lab = Lab::start(&["--aws", "moto"]);
     lab.agent_ok(&format!("{REGION} aws s3 ls"));
     lab.operator_ok("chaperone verify && cp -r $CHAPERONE_LAB/journal $CHAPERONE_LAB/copy");
-    let segment = fs::read_dir(lab.dir.join("copy")).unwrap().filter_map(Result::ok).map(|it| it.path())
-        .filter(|path| path.extension().is_some_and(|it| it == "seg" || it == "segment")).min().expect("a segment");
+    let segment = fs::read_dir(lab.dir.join("copy"))
+        .unwrap()
+        .filter_map(Result::ok)
+        .map(|it| it.path())
+        .filter(|path| path.extension().is_some_and(|it| it == "seg" || it == "segment"))
+        .min()
+        .expect("a segment");
     let mut bytes = fs::read(&segment).unwrap();
     for place in [bytes.len() / 2, 5000, 700] {
         bytes[place] ^= 4;
@@ -186,7 +199,10 @@ fn metrics_and_status_tell_what_happened() {
     lab.agent_ok(&format!("{REGION} aws s3 ls"));
     let listen = lab.operator_ok("grep -A1 '^\\[metrics\\]' $CHAPERONE_CONFIG | tail -1 | cut -d'\"' -f2");
     let metrics = lab.operator_ok(&format!("curl -sS http://{}/metrics", listen.trim()));
-    assert!(metrics.contains("chaperone_requests_total 1.0") || metrics.contains("chaperone_requests_total 1\n"), "{metrics}");
+    assert!(
+        metrics.contains("chaperone_requests_total 1.0") || metrics.contains("chaperone_requests_total 1\n"),
+        "{metrics}"
+    );
     let status: serde_json::Value = serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap();
     assert_eq!(status["requests"], 1);
     lab.operator_ok("chaperone doctor");

@@ -23,11 +23,13 @@ fn until(what: &str, mut done: impl FnMut() -> bool) {
 fn killed_under_load_nothing_passes_unrecorded() {
     let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
     let load = script("load.py");
-    let mut agents: Vec<_> = (0..3).map(|_| lab.spawn_agent(&format!("python3 {} 100000 60", load.display()))).collect();
+    let mut agents: Vec<_> =
+        (0..3).map(|_| lab.spawn_agent(&format!("python3 {} 100000 60", load.display()))).collect();
     until("some load", || lab.upstream().len() > 60);
     kill(lab.daemon(), "KILL");
     // From here on every call fails.
-    let output = lab.agent("AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1 aws --cli-connect-timeout 5 sts get-caller-identity");
+    let output = lab
+        .agent("AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1 aws --cli-connect-timeout 5 sts get-caller-identity");
     assert!(!output.status.success(), "{}", both(&output));
     let plain = lab.agent("curl -sS -m 5 https://example.com/");
     assert!(!plain.status.success(), "{}", both(&plain));
@@ -55,7 +57,10 @@ fn a_stopped_daemon_finishes_what_is_under_way() {
     lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
     let pid = lab.daemon();
     kill(pid, "TERM");
-    until("the end", || !fs::exists(format!("/proc/{pid}")).unwrap() || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z ")));
+    until("the end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap()
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
     let output = lab.agent("curl -sS -m 5 https://sts.eu-west-1.amazonaws.com/");
     assert!(!output.status.success(), "{}", both(&output));
     let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
@@ -82,7 +87,8 @@ fn a_full_disk_refuses_calls_until_there_is_room() {
     let config = folder.path().join("full.toml");
     fs::write(&config, format!("[journal]\ndir = \"{}/journal\"\nsegment_bytes = 8388608\n", small.display())).unwrap();
     // A mount namespace around the lab: its journal is on 48 MB.
-    let mount = format!("mount --make-rprivate / && mount -t tmpfs -o size=48m journal {} && exec \"$@\"", small.display());
+    let mount =
+        format!("mount --make-rprivate / && mount -t tmpfs -o size=48m journal {} && exec \"$@\"", small.display());
     let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"];
     let lab = Lab::start_in(folder, &["--aws", "s3", "--config", &config.display().to_string()], PERMIT_ALL, &wrapper);
     let aws = "export AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1; cd $HOME;";
@@ -97,13 +103,18 @@ fn a_full_disk_refuses_calls_until_there_is_room() {
             break;
         }
     }
-    assert!(refused.contains("SlowDown") || refused.contains("ServiceUnavailable") || refused.contains("503"), "{refused}");
+    assert!(
+        refused.contains("SlowDown") || refused.contains("ServiceUnavailable") || refused.contains("503"),
+        "{refused}"
+    );
     let before = lab.upstream().len();
     let again = lab.agent(&format!("{aws} aws s3api put-object --bucket full --key k2 --body part"));
     assert!(!again.status.success(), "{}", both(&again));
     assert_eq!(lab.upstream().len(), before, "what can't be recorded doesn't happen");
     lab.operator_ok(&format!("rm {}/ballast", small.display()));
-    until("room again", || lab.agent(&format!("{aws} aws s3api put-object --bucket full --key k3 --body part")).status.success());
+    until("room again", || {
+        lab.agent(&format!("{aws} aws s3api put-object --bucket full --key k3 --body part")).status.success()
+    });
     lab.operator_ok("chaperone verify");
 }
 
@@ -125,7 +136,9 @@ fn clickhouse_away_loses_nothing_and_doubles_nothing() {
     let sum: u64 = calls.iter().map(|call| call["response_bytes"].as_u64().unwrap()).sum();
     let url = text(&warehouse, "url");
     let database = text(&warehouse, "database");
-    let query = format!("curl -sS '{url}' --data-binary 'SELECT count(), uniqExact(id), sum(response_bytes) FROM {database}.calls FINAL FORMAT TSV'");
+    let query = format!(
+        "curl -sS '{url}' --data-binary 'SELECT count(), uniqExact(id), sum(response_bytes) FROM {database}.calls FINAL FORMAT TSV'"
+    );
     let wanted = format!("{}\t{}\t{sum}", calls.len(), calls.len());
     until("everything shipped", || String::from_utf8_lossy(&lab.operator(&query).stdout).trim() == wanted);
 }
