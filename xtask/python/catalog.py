@@ -65,12 +65,29 @@ class Iam:
         prefix = name.partition(":")[0]
         found = self.action(name)
         for kind in (found or {}).get("resourceTypes", []):
-            template = self.types.get(prefix, {}).get(kind["name"])
+            template = self.types.get(prefix, {}).get(kind["name"].lower())
             if template and template.get("arn"):
                 yield kind["name"], template["arn"]
 
 
+    def compiled(self):
+        """Every action that there is, by prefix and level: `{"s3": {"R": "GetObject …"}}`."""
+        table = {}
+        for prefix in sorted(self.actions):
+            levels = {}
+            for action in self.actions[prefix].values():
+                levels.setdefault(strictest(action.get("accessLevel")), []).append(action["name"])
+            table[prefix] = {level: " ".join(sorted(levels[level])) for level in sorted(levels)}
+        return {"iam_actions": table}
+
+
 LEVELS = {"List": "L", "Read": "R", "Tagging": "T", "Write": "W", "Permissions management": "P"}
+
+
+def strictest(text):
+    """The strictest of levels such as `Permissions management, Write`; what isn't known counts as Write."""
+    levels = [LEVELS[part] for part in (text or "Write").split(", ")]
+    return next((one for one in "PTWRL" if one in levels), "W")
 
 
 class Hosts:
@@ -133,7 +150,9 @@ class Service:
         self.description = description
         self.metadata = description["metadata"]
         self.signing_name = self.metadata.get("signingName") or self.metadata["endpointPrefix"]
-        self.protocols = self.metadata.get("protocols") or [self.metadata["protocol"]]
+        self.protocols = list(self.metadata.get("protocols") or [self.metadata["protocol"]])
+        if "awsQueryCompatible" in self.metadata and "query" not in self.protocols:
+            self.protocols.append("query")  # SDKs from before the service changed its protocol still speak it
         self.shapes, self.index = [], {}
 
     def wire_name(self, member, reference):
@@ -216,7 +235,7 @@ class Service:
     def compiled_actions(self, names):
         for name in names:
             found = self.iam.action(name)
-            level = exceptions.LEVELS.get(name) or LEVELS.get((found or {}).get("accessLevel"), "W")
+            level = exceptions.LEVELS.get(name) or strictest((found or {}).get("accessLevel"))
             yield [name, level]
 
     def members(self, input_name):
@@ -352,7 +371,8 @@ def main():
                 if isinstance(scheme.get("signingName"), str) and "{" not in scheme["signingName"]:
                     signing_names.add(scheme["signingName"])
                 region = scheme.get("signingRegion")
-                if isinstance(region, str) and "{" not in region:
+                # (DynamoDB's rule for http://localhost would let every region sign for another.)
+                if isinstance(region, str) and "{" not in region and url.startswith("https://"):
                     signing_regions.add(region)
             host = template_host(url)
             if host and name not in ("s3", "s3control"):  # their hosts are told apart by hand
@@ -400,7 +420,7 @@ def main():
                     if not iam.action(action):
                         print(line["n"], operation["n"], action)
         return
-    for line in [head, *lines]:
+    for line in [head, *lines, iam.compiled()]:
         json.dump(line, sys.stdout, separators=(",", ":"), ensure_ascii=True)
         sys.stdout.write("\n")
 

@@ -17,30 +17,63 @@ use crate::{
 /// More resources than this in one call are refused.
 pub(crate) const MAX_RESOURCES: usize = 1000;
 
-/// The actions and resources of all candidates together.
+/// The actions and resources of all candidates together, in groups: every action of a group on every resource of it.
 #[derive(Default)]
 pub(crate) struct Needs {
     actions: Vec<Action>,
     resources: Vec<String>,
+    pairs: Vec<(u16, u16)>,
+    groups: usize,
+    group: (Vec<u16>, Vec<u16>),
+}
+
+/// All that a call needs.
+pub(crate) struct Needed {
+    pub actions: Vec<Action>,
+    pub resources: Vec<String>,
+    pub pairs: Vec<(u16, u16)>,
 }
 
 impl Needs {
     pub fn action(&mut self, name: impl Into<Cow<'static, str>>, level: AccessLevel) {
         let name = name.into();
-        if !self.actions.iter().any(|action| action.name == name) {
+        let place = self.actions.iter().position(|action| action.name == name).unwrap_or_else(|| {
             self.actions.push(Action { name, level });
-        }
+            self.actions.len() - 1
+        });
+        add(&mut self.group.0, place);
     }
 
     pub fn resource(&mut self, arn: String) -> Result<(), DecodeError> {
-        if self.resources.contains(&arn) {
-            return Ok(());
-        }
-        if self.resources.len() >= MAX_RESOURCES {
-            return Err(DecodeError::TooLarge("list of resources"));
-        }
-        self.resources.push(arn);
+        let place = match self.resources.iter().position(|resource| *resource == arn) {
+            Some(place) => place,
+            None if self.resources.len() >= MAX_RESOURCES => return Err(DecodeError::TooLarge("list of resources")),
+            None => {
+                self.resources.push(arn);
+                self.resources.len() - 1
+            }
+        };
+        add(&mut self.group.1, place);
         Ok(())
+    }
+
+    /// Ends a group. Actions without a resource are on `*`.
+    pub fn close(&mut self) {
+        let (actions, mut resources) = std::mem::take(&mut self.group);
+        if actions.is_empty() {
+            return;
+        }
+        if resources.is_empty() {
+            let place = self.resources.iter().position(|resource| resource == "*").unwrap_or_else(|| {
+                self.resources.push("*".to_owned());
+                self.resources.len() - 1
+            });
+            add(&mut resources, place);
+        }
+        self.groups += 1;
+        for action in actions {
+            self.pairs.extend(resources.iter().map(|resource| (action, *resource)));
+        }
     }
 
     /// Adds what one candidate needs.
@@ -51,17 +84,18 @@ impl Needs {
         members: &Map<String, Value>,
         headers: &HeaderMap,
         query: &Query,
+        path: &str,
         host: &HostMatch,
         place: &Place<'_>,
-        truncated: bool,
+        dropped: bool,
     ) -> Result<(), DecodeError> {
         let Candidate { service, operation, .. } = candidate;
-        let before = self.resources.len();
         match (service.name, operation.name) {
             ("s3", name) => {
                 let first = self.actions.len();
                 s3(self, name, headers, query);
-                if !query.get("versionId").is_some_and(|id| !id.is_empty()) || !versioned(self, name) {
+                let is_version = query.get("versionId").is_some_and(|id| !id.is_empty());
+                if !is_version || !versioned(self, name) {
                     self.usual_actions(candidate);
                 }
                 if host.kind == HostKind::S3ExpressControl {
@@ -94,34 +128,36 @@ impl Needs {
                         }
                     }
                 }
-                if self.actions.is_empty() || truncated {
+                if self.group.0.is_empty() || dropped {
                     self.usual_actions(candidate);
                 }
-                resources::usual(self, candidate, members, place)?;
+                resources::usual(self, candidate, members, path, place)?;
             }
             ("dynamodb", "ExecuteStatement" | "BatchExecuteStatement" | "ExecuteTransaction") => {
-                part_iql(self, members, truncated || operation.name != "ExecuteStatement", candidate);
-                resources::usual(self, candidate, members, place)?;
+                part_iql(self, members, dropped || operation.name != "ExecuteStatement", candidate);
+                resources::usual(self, candidate, members, path, place)?;
             }
             _ => {
                 self.usual_actions(candidate);
-                resources::usual(self, candidate, members, place)?;
+                resources::usual(self, candidate, members, path, place)?;
             }
         }
         if operation.passes_role != 0 {
             let mut roles = Vec::new();
             for value in members.values() {
-                resources::roles(value, 0, &mut roles);
+                resources::roles(value, &mut roles);
             }
             if !roles.is_empty() {
+                self.close();
                 self.action("iam:PassRole", AccessLevel::Write);
                 for role in roles {
                     self.resource(role)?;
                 }
             }
         }
-        // Resources were named by a document that isn't whole: one of those left out could be the forbidden one.
-        if truncated && self.resources.len() > before && resources::come_from_lists(operation, service.name) {
+        self.close();
+        // Resources are named by a list that isn't whole: one of those left out could be the forbidden one.
+        if dropped && resources::come_from_lists(operation, service.name, members) {
             return Err(DecodeError::TooLarge("list of resources"));
         }
         Ok(())
@@ -133,12 +169,23 @@ impl Needs {
         }
     }
 
-    /// What there is, never empty.
-    pub fn finish(mut self) -> (Vec<Action>, Vec<String>) {
-        if self.resources.is_empty() {
-            self.resources.push("*".to_owned());
+    /// What there is; actions and resources are never empty.
+    pub fn finish(mut self) -> Needed {
+        self.close();
+        self.pairs.sort_unstable();
+        self.pairs.dedup();
+        if self.groups == 1 || self.pairs.len() == self.actions.len() * self.resources.len() {
+            self.pairs.clear();
         }
-        (self.actions, self.resources)
+        Needed { actions: self.actions, resources: self.resources, pairs: self.pairs }
+    }
+}
+
+fn add(places: &mut Vec<u16>, place: usize) {
+    // Resources are bounded, and actions are those of the few candidates.
+    let place = u16::try_from(place).expect("BUG: 65,536 actions or resources in one call");
+    if !places.contains(&place) {
+        places.push(place);
     }
 }
 
@@ -175,11 +222,6 @@ fn s3(needs: &mut Needs, operation: &str, headers: &HeaderMap, query: &Query) {
             }
         }
         _ => {}
-    }
-    if matches!(operation, "CopyObject" | "UploadPartCopy") {
-        let source = header(headers, "x-amz-copy-source").unwrap_or_default();
-        let action = if source.contains("versionId=") { "s3:GetObjectVersion" } else { "s3:GetObject" };
-        needs.action(action, AccessLevel::Read);
     }
     if header(headers, "x-amz-bypass-governance-retention").is_some_and(|v| v.eq_ignore_ascii_case("true"))
         || query.get("x-amz-bypass-governance-retention").is_some()
@@ -270,6 +312,7 @@ pub(crate) fn outside_the_models(
         signing_name: Cow::Owned(signing_name.unwrap_or(default_name).to_owned()),
         operation: Cow::Owned(method.to_owned()),
         candidates: Vec::new(),
+        pairs: Vec::new(),
         protocol: Protocol::RestJson,
         actions: vec![Action { name: action, level }],
         resources: vec![resource],

@@ -106,9 +106,9 @@ impl AwsChunkedHasher {
                         let line = std::mem::take(&mut self.line);
                         let line = line.strip_suffix(b"\r\n").ok_or(ChunkedError::Malformed("a line without CR"))?;
                         if self.state == State::Size {
-                            self.size(line)?
+                            self.size(line)?;
                         } else {
-                            self.trailer(line)?
+                            self.trailer(line)?;
                         }
                         self.line.clear();
                     }
@@ -137,7 +137,7 @@ impl AwsChunkedHasher {
         if text.is_empty() || text.len() > 16 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(ChunkedError::Malformed("a chunk's size that is not hexadecimal"));
         }
-        if line.iter().any(|b| b.is_ascii_control()) {
+        if line.iter().any(u8::is_ascii_control) {
             return Err(ChunkedError::Malformed("a control character in a chunk's head"));
         }
         let size = u64::from_str_radix(text, 16).map_err(|_| ChunkedError::Malformed("a chunk's size"))?;
@@ -171,7 +171,7 @@ impl AwsChunkedHasher {
         }
         self.trailers += 1;
         let colon = line.iter().position(|b| *b == b':');
-        if self.trailers > MAX_TRAILERS || colon.is_none_or(|at| at == 0) || line.iter().any(|b| b.is_ascii_control()) {
+        if self.trailers > MAX_TRAILERS || colon.is_none_or(|at| at == 0) || line.iter().any(u8::is_ascii_control) {
             return Err(ChunkedError::Malformed("a trailer that can't be read"));
         }
         Ok(())

@@ -202,3 +202,85 @@ fn sentence(error: &dyn std::error::Error) -> String {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use aws_credential_types::provider::{error::CredentialsError as Error, future::ProvideCredentials as Future};
+
+    use super::*;
+
+    /// Gives credentials that last as long as it was told, or fails; counts how often it was asked.
+    #[derive(Debug, Default)]
+    struct Provider {
+        asked: AtomicUsize,
+        life: Mutex<Option<Duration>>,
+        fails: Mutex<bool>,
+    }
+
+    #[derive(Clone, Debug)]
+    struct Shared(Arc<Provider>);
+
+    impl ProvideCredentials for Shared {
+        fn provide_credentials<'a>(&'a self) -> Future<'a>
+        where
+            Self: 'a,
+        {
+            let count = self.0.asked.fetch_add(1, Ordering::SeqCst);
+            if *self.0.fails.lock().unwrap() {
+                return Future::ready(Err(Error::provider_error("the endpoint is away")));
+            }
+            let expiry = self.0.life.lock().unwrap().map(|life| SystemTime::now() + life);
+            Future::ready(Ok(Credentials::new(format!("AKIA{count}"), "very secret", None, expiry, "test")))
+        }
+    }
+
+    fn source(life: Option<Duration>) -> (Arc<Provider>, CredentialSource) {
+        let provider = Arc::new(Provider { life: Mutex::new(life), ..Provider::default() });
+        let shared = SharedCredentialsProvider::new(Shared(provider.clone()));
+        (provider, CredentialSource::new(shared, Some("123456789012")))
+    }
+
+    #[tokio::test]
+    async fn credentials_are_asked_for_once_while_they_last() {
+        for life in [None, Some(Duration::from_hours(1))] {
+            let (provider, source) = source(life);
+            for _ in 0..3 {
+                let credentials = source.get().await.unwrap();
+                assert_eq!((credentials.access_key_id(), credentials.account()), ("AKIA0", Some("123456789012")));
+            }
+            assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn credentials_are_renewed_before_they_end_and_used_while_they_are_valid() {
+        let (provider, source) = source(Some(Duration::from_mins(30)));
+        assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA0");
+        source.lock().refresh_at = Some(SystemTime::now());
+        assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1");
+        *provider.fails.lock().unwrap() = true;
+        source.lock().refresh_at = Some(SystemTime::now());
+        assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1", "stale and still valid");
+        let asked = provider.asked.load(Ordering::SeqCst);
+        source.get().await.unwrap();
+        assert_eq!(provider.asked.load(Ordering::SeqCst), asked, "not asked again at once");
+    }
+
+    #[tokio::test]
+    async fn what_has_ended_is_not_used() {
+        let (provider, source) = source(Some(Duration::ZERO));
+        source.get().await.unwrap();
+        *provider.fails.lock().unwrap() = true;
+        let error = source.get().await.unwrap_err().to_string();
+        assert!(error.contains("the endpoint is away") && error.contains("give its service"), "{error}");
+    }
+
+    #[test]
+    fn debug_shows_no_secret() {
+        let credentials = AwsCredentials::new(Credentials::new("AKIA", "very secret", Some("token".into()), None, "t"));
+        let shown = format!("{credentials:?}");
+        assert!(shown.contains("AKIA") && !shown.contains("secret") && !shown.contains("token"), "{shown}");
+    }
+}

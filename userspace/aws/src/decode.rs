@@ -129,7 +129,7 @@ impl Catalog {
     ) -> Result<Call, DecodeError> {
         let (services, place, signing_name) = self.scope(host, authority, account)?;
         let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
-        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name.as_deref()) {
+        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name) {
             return Ok(call);
         }
         if services.is_empty() {
@@ -146,15 +146,15 @@ impl Catalog {
         for candidate in &candidates {
             let mut budget = Budget::new();
             let members = members(candidate, &request, &mut budget)?;
-            let truncated = budget.truncated;
-            merged.add(candidate, &members, &parts.headers, &request.query, host, &place, truncated)?;
+            let dropped = budget.dropped;
+            merged.add(candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
             if std::ptr::eq(candidate, primary) {
                 parameters = budget.finish(members);
             }
         }
         let signing_name =
             signing_name.map_or(Cow::Borrowed(primary.service.signing_name), |name| Cow::Owned(name.to_owned()));
-        let (actions, resources) = merged.finish();
+        let actions::Needed { actions, resources, pairs } = merged.finish();
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
             region: place.region.map(Cow::Owned),
@@ -170,6 +170,7 @@ impl Catalog {
             protocol: primary.protocol,
             actions,
             resources,
+            pairs,
             parameters,
             payload: if primary.operation.no_auth != 0 && matches!(authority, Authority::None) {
                 Payload::None
@@ -362,10 +363,12 @@ impl<'a> Markers<'a> {
             .and_then(|rest| rest.split_once("/operation/"))
             .filter(|_| headers.get("smithy-protocol").is_some_and(|v| v.as_bytes() == b"rpc-v2-cbor"));
         let query = uri.query().unwrap_or_default();
-        let in_query = forms && query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
-        let is_form = forms && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
-            t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
-        });
+        let in_query =
+            forms && query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
+        let is_form = forms
+            && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
+                t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
+            });
         let body = if is_form && method == Method::POST { text_body(request)? } else { "" };
         let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
         Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
@@ -447,9 +450,8 @@ fn members(
             form::Form::parse([query, body])?.members(service, operation.input, budget)
         }
         Protocol::RestJson | Protocol::RestXml => {
-            let reads = !operation.streams()
-                && has_body(service, operation)
-                && !matches!(operation.method, "GET" | "HEAD");
+            let reads =
+                !operation.streams() && has_body(service, operation) && !matches!(operation.method, "GET" | "HEAD");
             let body = match request.body {
                 Some(body) if reads && !body.is_empty() => Some(plain_body(request).map(|_| body)?),
                 _ => None,

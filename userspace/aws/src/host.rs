@@ -177,7 +177,7 @@ impl Catalog {
             return None;
         }
         let partition = match (first, second, rest.len()) {
-            ("cn", _, 2) | ("cn", _, 1) => "aws-cn",
+            ("cn", _, 1 | 2) => "aws-cn",
             ("us", "gov", 2) => "aws-us-gov",
             ("us", "iso", 2) => "aws-iso",
             ("us", "isob", 2) => "aws-iso-b",
@@ -204,20 +204,15 @@ impl Catalog {
         let before = &labels[..end - 1];
         let s3 = vec![self.position("s3")?];
         let bucket = |at| {
-            let kind = if before.is_empty() {
-                HostKind::S3Path
-            } else {
-                HostKind::S3Bucket { bucket: before.join("."), at }
-            };
+            let kind =
+                if before.is_empty() { HostKind::S3Path } else { HostKind::S3Bucket { bucket: before.join("."), at } };
             (kind, s3.clone())
         };
         if endpoint.is_some() && marker == "s3" {
             return match before {
                 ["bucket" | "accesspoint"] | [] => Some((HostKind::S3Path, s3)),
                 ["control"] => Some((HostKind::Service, vec![self.position("s3control")?])),
-                [names @ .., "bucket"] => {
-                    Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::Bucket }, s3))
-                }
+                [names @ .., "bucket"] => Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::Bucket }, s3)),
                 [names @ .., "accesspoint"] => {
                     Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::AccessPoint }, s3))
                 }
@@ -232,10 +227,9 @@ impl Catalog {
             "s3-accesspoint" | "s3-accesspoint-fips" if !before.is_empty() => Some(bucket(S3At::AccessPoint)),
             "s3-object-lambda" | "s3-object-lambda-fips" if !before.is_empty() => Some(bucket(S3At::ObjectLambda)),
             "s3-outposts" | "s3-outposts-fips" if before.len() >= 2 => Some(bucket(S3At::Outposts)),
-            "s3-global" if before.last() == Some(&"accesspoint") => Some((
-                HostKind::S3Bucket { bucket: before.join("."), at: S3At::MultiRegion },
-                s3,
-            )),
+            "s3-global" if before.last() == Some(&"accesspoint") => {
+                Some((HostKind::S3Bucket { bucket: before.join("."), at: S3At::MultiRegion }, s3))
+            }
             "s3-control" | "s3-control-fips" if before.len() <= 1 => {
                 Some((HostKind::Service, vec![self.position("s3control")?]))
             }
@@ -366,8 +360,7 @@ mod tests {
             ("m.accesspoint.s3-global.amazonaws.com", "aws - MultiRegion m.accesspoint"),
             ("l-123456789012.s3-object-lambda.us-east-1.amazonaws.com", "aws us-east-1 ObjectLambda l-123456789012"),
             ("a-1.op-2.s3-outposts.us-east-1.amazonaws.com", "aws us-east-1 Outposts a-1.op-2"),
-            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com",
-             "aws us-east-1 Express b--use1-az4--x-s3"),
+            ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", "aws us-east-1 Express b--use1-az4--x-s3"),
             ("s3express-control.us-east-1.amazonaws.com", "aws us-east-1 S3ExpressControl"),
             ("bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 S3Path"),
             ("mine.bucket.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 Bucket mine"),
@@ -381,8 +374,10 @@ mod tests {
         for (name, expected) in [
             ("abc123.execute-api.eu-west-1.amazonaws.com", "aws eu-west-1 ExecuteApi { api: \"abc123\" }"),
             ("abc.lambda-url.us-east-1.on.aws", "aws us-east-1 LambdaUrl"),
-            ("search-logs-prod-abc123.us-east-1.es.amazonaws.com",
-             "aws us-east-1 OpenSearch { domain: Some(\"logs-prod\") }"),
+            (
+                "search-logs-prod-abc123.us-east-1.es.amazonaws.com",
+                "aws us-east-1 OpenSearch { domain: Some(\"logs-prod\") }",
+            ),
             ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "aws us-east-1 Unknown"),
         ] {
             assert_eq!(host(name), expected, "{name}");

@@ -13,6 +13,8 @@ mod catalog;
 mod chunked;
 mod credentials;
 mod decode;
+#[cfg(test)]
+mod decode_tests;
 mod error;
 mod host;
 mod metadata;

@@ -1,5 +1,6 @@
 //! Resources: the ARNs that a call touches, from its parameters.
 
+use chaperone_model::AccessLevel;
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
@@ -31,12 +32,13 @@ pub(crate) fn usual(
     needs: &mut Needs,
     candidate: &Candidate,
     members: &Map<String, Value>,
+    path: &str,
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
     let Candidate { service, operation, .. } = candidate;
     match service.name {
         "dynamodb" => return dynamodb(needs, members, place),
-        "sqs" => return sqs(needs, members, place),
+        "sqs" => return sqs(needs, members, path, place),
         _ => {}
     }
     for template in &operation.templates {
@@ -62,11 +64,19 @@ pub(crate) fn usual(
 }
 
 /// Whether resources are named by lists or maps in the input, which may have been cut.
-pub(crate) fn come_from_lists(operation: &Operation, service: &str) -> bool {
-    matches!((service, operation.name), ("dynamodb", _) | ("s3", "DeleteObjects"))
-        || !operation.templates.is_empty()
-        || !operation.arn_members.is_empty()
-        || operation.passes_role != 0
+pub(crate) fn come_from_lists(operation: &Operation, service: &str, members: &Map<String, Value>) -> bool {
+    let listed = |name: &str| matches!(members.get(name), Some(Value::Array(_) | Value::Object(_)));
+    let in_template =
+        |template: &&str| template.split("{=").skip(1).filter_map(|rest| rest.split('}').next()).any(listed);
+    match service {
+        "dynamodb" => ["RequestItems", "TransactItems", "Statements", "TransactStatements"].into_iter().any(listed),
+        "s3" => operation.name == "DeleteObjects",
+        _ => {
+            operation.passes_role != 0
+                || operation.templates.iter().any(in_template)
+                || operation.arn_members.iter().any(|name| listed(name))
+        }
+    }
 }
 
 fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
@@ -247,7 +257,12 @@ fn part_iql_table(statement: &str) -> Option<(String, Option<String>)> {
     Some((table, index))
 }
 
-fn sqs(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) -> Result<(), DecodeError> {
+fn sqs(needs: &mut Needs, members: &Map<String, Value>, path: &str, place: &Place<'_>) -> Result<(), DecodeError> {
+    // By the query protocol, the queue is in the path too, and there it is the one that counts.
+    if let Some((account, name)) = path.trim_matches('/').split_once('/') {
+        let region = place.region.as_deref().unwrap_or_default();
+        needs.resource(checked(&format!("arn:{}:sqs:{region}:{account}:{name}", place.partition))?)?;
+    }
     for name in ["SourceArn", "DestinationArn"] {
         if let Some(arn) = members.get(name).and_then(Value::as_str) {
             needs.resource(checked(arn)?)?;
@@ -297,7 +312,7 @@ pub(crate) fn api_gateway(operation: &Operation, members: &Map<String, Value>, p
 }
 
 /// Role ARNs anywhere in the input.
-pub(crate) fn roles(value: &Value, depth: u32, found: &mut Vec<String>) {
+pub(crate) fn roles(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::String(text) => {
             let mut parts = text.split(':');
@@ -308,8 +323,8 @@ pub(crate) fn roles(value: &Value, depth: u32, found: &mut Vec<String>) {
                 found.push(text.clone());
             }
         }
-        Value::Array(all) => all.iter().for_each(|value| roles(value, depth + 1, found)),
-        Value::Object(all) => all.values().for_each(|value| roles(value, depth + 1, found)),
+        Value::Array(all) => all.iter().for_each(|value| roles(value, found)),
+        Value::Object(all) => all.values().for_each(|value| roles(value, found)),
         _ => {}
     }
 }
@@ -348,7 +363,7 @@ pub(crate) fn s3(
                 needs.resource(object(key)?)?;
                 any = true;
                 if entry.get("VersionId").is_some() {
-                    needs.action("s3:DeleteObjectVersion", chaperone_model::AccessLevel::Write);
+                    needs.action("s3:DeleteObjectVersion", AccessLevel::Write);
                 }
             }
             if !any {
@@ -359,6 +374,9 @@ pub(crate) fn s3(
     }
     if matches!(operation, "CopyObject" | "UploadPartCopy") {
         let source = header(headers, "x-amz-copy-source").unwrap_or_default();
+        needs.close();
+        let action = if source.contains("versionId=") { "s3:GetObjectVersion" } else { "s3:GetObject" };
+        needs.action(action, AccessLevel::Read);
         let source = source.split('?').next().unwrap_or_default();
         let source = percent_encoding::percent_decode_str(source)
             .decode_utf8()
@@ -389,7 +407,9 @@ fn bucket_arn(bucket: &str, kind: &HostKind, place: &Place<'_>) -> String {
             let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
             format!("arn:{partition}:s3-object-lambda:{region}:{account}:accesspoint/{name}")
         }
-        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => place.arn("s3express", &format!("bucket/{bucket}")),
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => {
+            place.arn("s3express", &format!("bucket/{bucket}"))
+        }
         HostKind::S3Bucket { at: S3At::MultiRegion, .. } => {
             format!("arn:{partition}:s3::{}:accesspoint/{bucket}", place.account.unwrap_or("*"))
         }

@@ -264,7 +264,7 @@ impl Signer {
         match body_sha256 {
             Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
             _ => {
-                canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?)
+                canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?);
             }
         }
         let day = &stamp[..8];

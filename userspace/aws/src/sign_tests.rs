@@ -58,7 +58,8 @@ fn awss_own_vectors() {
         let mut first = lines.next().unwrap().split(' ');
         let (method, target) = (first.next().unwrap(), first.next().unwrap());
         // Raw UTF-8, raw spaces and folded header fields don't get this far: the HTTP parser refuses them.
-        if vector.name.contains("utf8") || vector.name == "get-space-unnormalized" || vector.name.contains("multiline") {
+        if vector.name.contains("utf8") || vector.name == "get-space-unnormalized" || vector.name.contains("multiline")
+        {
             continue;
         }
         let mut request = Request::builder().method(method).uri(target);
@@ -92,7 +93,13 @@ fn awss_own_vectors() {
 }
 
 fn real() -> AwsCredentials {
-    AwsCredentials::new(Credentials::new("AKIAREALREALREALREAL", "the real secret", Some("real+token/=".into()), None, "test"))
+    AwsCredentials::new(Credentials::new(
+        "AKIAREALREALREALREAL",
+        "the real secret",
+        Some("real+token/=".into()),
+        None,
+        "test",
+    ))
 }
 
 fn sha256(body: &[u8]) -> [u8; 32] {

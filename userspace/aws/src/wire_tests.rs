@@ -57,11 +57,16 @@ impl Wire {
 }
 
 pub(crate) fn placeholder() -> Placeholder {
-    Placeholder::fixed("ASIAQWERTYUIOPASDFGH", "uC0nZ8wYp3vR5tX7aB9dF1gH2jK4mN6qS8vW0yZ2", "chaperone/placeholder-token")
+    Placeholder::fixed(
+        "ASIAQWERTYUIOPASDFGH",
+        "uC0nZ8wYp3vR5tX7aB9dF1gH2jK4mN6qS8vW0yZ2",
+        "chaperone/placeholder-token",
+    )
 }
 
 fn base64(text: &str) -> Vec<u8> {
-    let value = |b: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == b);
+    let value =
+        |b: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == b);
     let mut out = Vec::new();
     let (mut word, mut bits) = (0_u32, 0);
     for digit in text.bytes().filter_map(value) {
@@ -126,7 +131,9 @@ fn what_botocore_builds_is_taken_for_what_it_is() {
             other => wrong.push(format!("{} {} {}: {other:?}", wire.name(), wire.parts.method, wire.host())),
         }
     }
-    let show = |list: &[String]| list.iter().take(400).map(|x| x.chars().take(1200).collect::<String>()).collect::<Vec<_>>().join("\n");
+    let show = |list: &[String]| {
+        list.iter().take(400).map(|x| x.chars().take(1200).collect::<String>()).collect::<Vec<_>>().join("\n")
+    };
     println!("{} requests; ambiguous: {}", all.len(), ambiguous.len());
     println!("ambiguous:\n{}", show(&ambiguous));
     println!("inputs that differ: {}\n{}", inputs.len(), show(&inputs));

@@ -39,9 +39,9 @@ use crate::{
 pub struct KnownActions;
 
 impl KnownActions {
-    fn all() -> &'static BTreeMap<&'static str, AccessLevel> {
-        static ALL: OnceLock<BTreeMap<&'static str, AccessLevel>> = OnceLock::new();
-        ALL.get_or_init(|| Catalog::global().actions().collect())
+    fn all() -> &'static BTreeMap<String, AccessLevel> {
+        static ALL: OnceLock<BTreeMap<String, AccessLevel>> = OnceLock::new();
+        ALL.get_or_init(|| Catalog::global().actions())
     }
 }
 
@@ -52,11 +52,11 @@ impl ActionCatalog for KnownActions {
 
     fn has_prefix(&self, prefix: &str) -> bool {
         let from = format!("{prefix}:");
-        Self::all().range(from.as_str()..).next().is_some_and(|(name, _)| name.starts_with(&from))
+        Self::all().range(from.clone()..).next().is_some_and(|(name, _)| name.starts_with(&from))
     }
 
     fn actions(&self) -> Vec<(String, AccessLevel)> {
-        Self::all().iter().map(|(name, level)| ((*name).to_owned(), *level)).collect()
+        Self::all().iter().map(|(name, level)| (name.clone(), *level)).collect()
     }
 }
 

@@ -106,6 +106,10 @@ pub struct Call {
     pub actions: Vec<Action>,
     /// The ARNs (or `*`) that it touches: every one must be permitted. Never empty.
     pub resources: Vec<String>,
+    /// Which action is needed on which resource, by their places in `actions` and `resources`, when it is not every
+    /// action on every resource: a copy reads one object and writes another. Empty: every action on every resource.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub pairs: Vec<(u16, u16)>,
     /// The operation's input as far as it was decoded, bounded; binary values are left out.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub parameters: serde_json::Value,
@@ -117,6 +121,15 @@ impl Call {
     /// The highest access level among the call's actions.
     pub fn level(&self) -> AccessLevel {
         self.actions.iter().map(|action| action.level).max().unwrap_or(AccessLevel::Write)
+    }
+
+    /// What must be permitted, every one: an action on a resource.
+    pub fn needs(&self) -> impl Iterator<Item = (&Action, &str)> {
+        let listed = self.pairs.iter().filter_map(|&(action, resource)| {
+            Some((self.actions.get(usize::from(action))?, self.resources.get(usize::from(resource))?.as_str()))
+        });
+        let all = self.actions.iter().flat_map(|action| self.resources.iter().map(move |r| (action, r.as_str())));
+        listed.chain(all.filter(|_| self.pairs.is_empty()))
     }
 
     /// Whether the call can change something: anything above `Read`.

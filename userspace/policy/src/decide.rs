@@ -110,27 +110,28 @@ impl Engine {
     pub fn decide(&self, principal: &Principal, call: &Call, facts: CallFacts<'_>) -> Decision {
         let version = self.version.load();
         let mut permitted_by: Vec<String> = Vec::new();
-        for action in &call.actions {
+        let mut decided = 0;
+        for (action, resource) in call.needs() {
+            decided += 1;
             let slice = self.slice(&version, principal, action);
-            for resource in &call.resources {
-                match self.one(&slice, principal, action, resource, call, facts) {
-                    Ok(policies) => {
-                        for policy in policies {
-                            if !permitted_by.contains(&policy) {
-                                permitted_by.push(policy);
-                            }
+            match self.one(&slice, principal, action, resource, call, facts) {
+                Ok(policies) => {
+                    for policy in policies {
+                        if !permitted_by.contains(&policy) {
+                            permitted_by.push(policy);
                         }
                     }
-                    Err((reason, policies)) => {
-                        let message = refusal(principal, action, resource, reason, &policies);
-                        let policy_version = version.digest.clone();
-                        return Decision { verdict: Verdict::Deny, reason, policies, policy_version, message };
-                    }
+                }
+                Err((reason, policies)) => {
+                    let message = refusal(principal, action, resource, reason, &policies);
+                    let policy_version = version.digest.clone();
+                    return Decision { verdict: Verdict::Deny, reason, policies, policy_version, message };
                 }
             }
         }
-        if permitted_by.is_empty() {
-            // A call without actions or resources is a bug elsewhere, and must not pass for permitted here.
+        // A call without actions or resources, or with needs that name none, is a bug elsewhere, and must not pass for
+        // permitted here.
+        if decided == 0 || decided < call.pairs.len() {
             return Decision::refused(Reason::NotPermitted, "BUG: the call names no action or no resource");
         }
         permitted_by.sort();
@@ -361,6 +362,7 @@ mod tests {
             protocol: Protocol::RestXml,
             actions: actions.iter().map(action).collect(),
             resources: resources.iter().map(|&arn| arn.to_owned()).collect(),
+            pairs: vec![],
             parameters: serde_json::json!({"InstanceType": "t3.micro", "Tags": [{"Key": "a"}, {"Key": "b"}]}),
             payload: Payload::None,
         }
@@ -412,6 +414,16 @@ mod tests {
         assert!(!decide(text, &call(&["s3:GetObject", "s3:DeleteObject"], &[OBJECT])).is_allowed());
         assert!(!decide(text, &call(&["s3:GetObject"], &[OBJECT, "*"])).is_allowed());
         assert!(!decide(text, &call(&[], &[OBJECT])).is_allowed());
+        // A copy reads one object and writes another; needs that name nothing are not permission.
+        let both = [OBJECT, "arn:aws:s3:::data/other"];
+        let text = r#"permit (principal, action == Action::"s3:GetObject", resource == Resource::"arn:aws:s3:::data/a/b");
+            permit (principal, action == Action::"s3:DeleteObject", resource == Resource::"arn:aws:s3:::data/other");"#;
+        let mut copy = call(&["s3:GetObject", "s3:DeleteObject"], &both);
+        assert!(!decide(text, &copy).is_allowed());
+        copy.pairs = vec![(0, 0), (1, 1)];
+        assert!(decide(text, &copy).is_allowed());
+        copy.pairs = vec![(0, 0), (1, 7)];
+        assert!(!decide(text, &copy).is_allowed());
     }
 
     #[test]

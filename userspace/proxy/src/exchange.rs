@@ -315,6 +315,7 @@ impl Inspected {
             protocol: Protocol::Http,
             actions: vec![Action { name: Cow::Owned(format!("http:{}", parts.method)), level }],
             resources: vec![format!("https://{}{}", received.host, parts.uri.path())],
+            pairs: Vec::new(),
             parameters: serde_json::Value::Null,
             payload: Payload::None,
         };

@@ -197,7 +197,7 @@ impl<'a> CborReader<'a> {
             let (name, element, keeps) = match service.shape(shape) {
                 Shape::Structure(structure) => match structure.by_wire(&key) {
                     Some(member) => {
-                        budget.truncated |= depth >= MAX_DEPTH;
+                        budget.dropped |= depth >= MAX_DEPTH;
                         (member.0.to_owned(), member.1, keep && depth < MAX_DEPTH)
                     }
                     None => (key, ShapeId::UNTYPED, false),
@@ -206,7 +206,7 @@ impl<'a> CborReader<'a> {
                 _ => (key, ShapeId::UNTYPED, keep && budget.element(depth + 1)),
             };
             let value = self.node(element, budget, depth + 1, keeps)?;
-            budget.truncated |= keeps && name.len() > MAX_STRING;
+            budget.dropped |= keeps && name.len() > MAX_STRING;
             if keeps && kept.insert(name, value.unwrap_or(Value::Null)).is_some() {
                 return Err(DecodeError::Contradiction("a member of the body comes twice"));
             }

@@ -119,7 +119,7 @@ fn structure(
         });
         let Some(member) = member else { continue };
         if depth >= MAX_DEPTH {
-            budget.truncated = true;
+            budget.dropped = true;
             return;
         }
         if let Some(value) = node(below, service, member.1, member.flattened(), budget, depth + 1) {

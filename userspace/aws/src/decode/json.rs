@@ -132,7 +132,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                         put(&mut kept, member.0.to_owned(), value)?;
                     }
                     known => {
-                        budget.truncated |= known.is_some_and(|member| member.location() == Location::Body);
+                        budget.dropped |= known.is_some_and(|member| member.location() == Location::Body);
                         map.next_value::<IgnoredAny>()?;
                     }
                 },
@@ -146,7 +146,7 @@ impl<'de> Visitor<'de> for Node<'_> {
                         _ => ShapeId::UNTYPED,
                     };
                     let value = map.next_value_seed(Node { service, shape: element, budget, depth: depth + 1 })?;
-                    budget.truncated |= key.len() > super::value::MAX_STRING;
+                    budget.dropped |= key.len() > super::value::MAX_STRING;
                     put(&mut kept, key.chars().take(super::value::MAX_STRING).collect(), value.unwrap_or(Value::Null))?;
                 }
             }

@@ -22,18 +22,21 @@ pub(crate) const TRUNCATED: &str = "$truncated";
 /// What may still be kept.
 pub(crate) struct Budget {
     left: u32,
-    pub truncated: bool,
+    /// Strings were cut.
+    cut: bool,
+    /// Elements were left out: what isn't in the document may yet be in the request.
+    pub dropped: bool,
 }
 
 impl Budget {
     pub const fn new() -> Self {
-        Self { left: MAX_NODES, truncated: false }
+        Self { left: MAX_NODES, cut: false, dropped: false }
     }
 
     /// Whether one more element of a list or map may be kept at this depth.
     pub fn element(&mut self, depth: u32) -> bool {
         let keeps = self.left > 0 && depth < MAX_DEPTH;
-        self.truncated |= !keeps;
+        self.dropped |= !keeps;
         keeps
     }
 
@@ -47,7 +50,7 @@ impl Budget {
         if text.len() <= MAX_STRING {
             return Value::String(text.to_owned());
         }
-        self.truncated = true;
+        self.cut = true;
         let mut end = MAX_STRING;
         while !text.is_char_boundary(end) {
             end -= 1;
@@ -74,7 +77,7 @@ impl Budget {
 
     /// Marks the document if something was left out.
     pub fn finish(&self, mut members: Map<String, Value>) -> Value {
-        if self.truncated {
+        if self.cut || self.dropped {
             members.insert(TRUNCATED.to_owned(), Value::Bool(true));
         }
         Value::Object(members)

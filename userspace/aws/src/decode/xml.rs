@@ -105,7 +105,7 @@ pub(crate) fn members(
             continue;
         }
         if depth >= MAX_DEPTH {
-            budget.truncated = true;
+            budget.dropped = true;
             break;
         }
         let value = if let (true, Some(shape)) = (flat, element_shape) {
