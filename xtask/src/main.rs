@@ -6,6 +6,7 @@
 
 mod bpf;
 mod catalog;
+mod demo;
 mod lab;
 mod place;
 mod setup;
@@ -50,6 +51,8 @@ enum Task {
         #[arg(long, default_value = catalog::IAM_DATA)]
         iam_data: String,
     },
+    /// Show the main job with real clients, and check every claim.
+    Demo(demo::Options),
     /// Run a command as an agent, in namespaces of its own with a fake AWS and the daemon.
     #[command(args_conflicts_with_subcommands = true)]
     Lab(lab::Options),
@@ -65,6 +68,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
         Task::Catalog { botocore, iam_data } => catalog::build(&place::root(), &botocore, &iam_data).map(|()| 0),
+        Task::Demo(options) => demo::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
