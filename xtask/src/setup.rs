@@ -17,9 +17,10 @@ struct Package {
     shows: &'static str,
 }
 
-const LAB: [Package; 5] = [
+const LAB: [Package; 6] = [
     Package { name: "awscli", why: "AWS CLI v2, as an unmodified client", shows: "/usr/bin/aws" },
     Package { name: "ca-certificates", why: "the system's trust store", shows: "/usr/sbin/update-ca-certificates" },
+    Package { name: "curl", why: "the simplest client", shows: "/usr/bin/curl" },
     Package { name: "iproute2", why: "brings loopback up in the lab", shows: "/usr/bin/ip" },
     Package { name: "python3", why: "runs the Python clients, moto and ClickHouse", shows: "/usr/bin/python3" },
     Package { name: "python3-venv", why: "the lab's own Python environment", shows: "/usr/lib/python3.11/ensurepip" },

@@ -131,30 +131,22 @@ impl Lab {
         format!("/chaperone-lab-{}", self.id)
     }
 
-    /// A new cgroup for an agent.
-    pub fn agent_cgroup(&self, name: &str) -> Result<(PathBuf, u32)> {
-        for number in 1.. {
-            let cgroup = self.cgroup.join("agents").join(format!("{name}-{number}"));
-            // A number is used once: the home of the first that had it may still be there.
-            if self.dir.join("home").join(format!("{name}-{number}")).exists() {
-                continue;
-            }
-            match fs::create_dir(&cgroup) {
-                Ok(()) => return Ok((cgroup, number)),
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {}
-                Err(error) => return Err(error).with_context(|| format!("making the cgroup {}", cgroup.display())),
-            }
-        }
-        bail!("BUG: more agents than numbers")
+    /// A new cgroup for an agent. This process's number makes its name unique.
+    pub fn agent_cgroup(&self, name: &str) -> Result<PathBuf> {
+        let cgroup = self.cgroup.join("agents").join(format!("{name}-{}", std::process::id()));
+        fs::create_dir(&cgroup).with_context(|| format!("making the cgroup {}", cgroup.display()))?;
+        Ok(cgroup)
     }
 
-    /// A fresh home for an agent.
-    pub fn home(&self, name: &str, user: &str) -> Result<PathBuf> {
-        let home = self.dir.join("home").join(name);
-        fs::create_dir(&home).with_context(|| format!("making {}", home.display()))?;
-        let user = nix::unistd::User::from_name(user)?.ok_or_else(|| Refusal(format!("there is no user `{user}`")))?;
-        nix::unistd::chown(&home, Some(user.uid), Some(user.gid)).context("giving the agent its home")?;
-        fs::set_permissions(&home, fs::Permissions::from_mode(0o700)).context("closing the agent's home")?;
+    /// The home of a user's agents: empty at first, and theirs.
+    pub fn home(&self, user: &str) -> Result<PathBuf> {
+        let home = self.dir.join("home").join(user);
+        if !home.exists() {
+            let user =
+                nix::unistd::User::from_name(user)?.ok_or_else(|| Refusal(format!("there is no user `{user}`")))?;
+            fs::DirBuilder::new().mode(0o700).create(&home).with_context(|| format!("making {}", home.display()))?;
+            nix::unistd::chown(&home, Some(user.uid), Some(user.gid)).context("giving the agent its home")?;
+        }
         Ok(home)
     }
 

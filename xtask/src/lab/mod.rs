@@ -219,11 +219,11 @@ fn start_keeper(lab: &Lab) -> Result<Child> {
 
 /// Runs a command as an agent in a cgroup of its own.
 fn agent(lab: &Lab, name: &str, user: Option<String>, env: Vec<String>, command: Vec<String>) -> Result<u8> {
-    let (cgroup, number) = lab.agent_cgroup(name)?;
-    let home = lab.home(&format!("{name}-{number}"), user.as_deref().unwrap_or(&lab.user))?;
+    let cgroup = lab.agent_cgroup(name)?;
+    let user = user.unwrap_or_else(|| lab.user.clone());
     let mut env = env;
-    env.insert(0, format!("HOME={}", home.display()));
-    let user = Some(user.unwrap_or_else(|| lab.user.clone()));
+    env.insert(0, format!("HOME={}", lab.home(&user)?.display()));
+    let user = Some(user);
     let role = enter::Role::Agent;
     let code = enter(&enter::Options { dir: lab.dir.clone(), role, cgroup: Some(cgroup.clone()), user, env, command });
     // Processes that the command left behind keep it, and the session, open.

@@ -65,13 +65,19 @@ fn fakes(lab: &Lab) -> Result<()> {
 
 fn clickhouse(lab: &Lab) -> Result<()> {
     let script = place::root().join("xtask/python/clickhouse_server.py");
-    let mut command = service(lab, &lab.venv.join("bin/python"), "clickhouse.log")?;
-    command.arg(script).arg("--dir").arg(lab.dir.join("clickhouse"));
+    let python = lab.venv.join("bin/python");
+    let data = lab.dir.join("clickhouse");
+    let mut command = service(lab, &python, "clickhouse.log")?;
+    command.arg(&script).arg("--dir").arg(&data);
     let child = command.stdout(Stdio::piped()).spawn().context("starting ClickHouse")?;
-    fs::write(lab.dir.join("clickhouse.pid"), child.id().to_string()).context("writing clickhouse.pid")?;
+    let pid = child.id();
     wait_for("ready", child.stdout, "ClickHouse", &lab.dir.join("clickhouse.log"))?;
-    let address = serde_json::json!({ "url": "http://127.0.0.1:8123", "user": "default", "database": "chaperone" });
-    super::folder::write(&lab.dir.join("clickhouse.json"), &address.to_string(), 0o644)
+    // `start` starts it again, after somebody has killed it to see what happens.
+    let start = format!("'{}' '{}' --dir '{}'", python.display(), script.display(), data.display());
+    let about = serde_json::json!({
+        "url": "http://127.0.0.1:8123", "user": "default", "database": "chaperone", "pid": pid, "start": start,
+    });
+    super::folder::write(&lab.dir.join("clickhouse.json"), &about.to_string(), 0o644)
 }
 
 /// Without Chaperone agents trust the fakes themselves, by the same variables.
