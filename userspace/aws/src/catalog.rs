@@ -5,7 +5,7 @@
 //! is handed out as `&'static str`.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{LazyLock, OnceLock},
 };
 
@@ -32,7 +32,15 @@ pub struct Catalog {
     pub(crate) names: Vec<ServiceName>,
     pub(crate) hosts: HashMap<&'static str, Vec<u16>>,
     lines: Vec<&'static str>,
+    /// All IAM actions; read when somebody asks for them.
+    iam: &'static str,
     services: Vec<OnceLock<Service>>,
+}
+
+#[derive(Deserialize)]
+struct RawIam<'a> {
+    #[serde(borrow)]
+    iam_actions: BTreeMap<&'a str, BTreeMap<&'a str, &'a str>>,
 }
 
 #[derive(Deserialize)]
@@ -152,13 +160,17 @@ pub(crate) struct ActionEntry(pub &'static str, &'static str);
 
 impl ActionEntry {
     pub fn level(&self) -> AccessLevel {
-        match self.1 {
-            "L" => AccessLevel::List,
-            "R" => AccessLevel::Read,
-            "T" => AccessLevel::Tagging,
-            "P" => AccessLevel::PermissionsManagement,
-            _ => AccessLevel::Write,
-        }
+        level_of(self.1)
+    }
+}
+
+fn level_of(letter: &str) -> AccessLevel {
+    match letter {
+        "L" => AccessLevel::List,
+        "R" => AccessLevel::Read,
+        "T" => AccessLevel::Tagging,
+        "P" => AccessLevel::PermissionsManagement,
+        _ => AccessLevel::Write,
     }
 }
 
@@ -276,7 +288,8 @@ impl Catalog {
         let text: &'static str = String::from_utf8(text).expect("BUG: the catalog is UTF-8").leak();
         let mut lines = text.lines();
         let head: RawHead = serde_json::from_str(lines.next().unwrap_or_default()).expect("BUG: the catalog's head");
-        let lines: Vec<_> = lines.collect();
+        let mut lines: Vec<_> = lines.collect();
+        let iam = lines.pop().unwrap_or_default();
         assert_eq!(lines.len(), head.services.len(), "BUG: the catalog has a line for each service");
         Self {
             version: CatalogVersion { botocore: head.botocore, iam: head.iam },
@@ -285,6 +298,7 @@ impl Catalog {
             services: lines.iter().map(|_| OnceLock::new()).collect(),
             names: head.services,
             lines,
+            iam,
         }
     }
 
@@ -303,12 +317,24 @@ impl Catalog {
         (0..self.lines.len()).map(|i| self.service(i).operations.len()).sum()
     }
 
-    /// All IAM action names that operations in the catalog need, for checking policies. Reads every service.
-    pub fn actions(&'static self) -> impl Iterator<Item = (&'static str, AccessLevel)> {
-        (0..self.lines.len()).flat_map(|i| {
-            let operations = self.service(i).operations.iter();
-            operations.flat_map(|operation| operation.actions.iter().map(|action| (action.0, action.level())))
-        })
+    /// All IAM actions, for checking policies: those of the IAM data, and those that operations in the catalog need.
+    /// Reads every service.
+    pub fn actions(&'static self) -> BTreeMap<String, AccessLevel> {
+        let raw: RawIam<'_> = serde_json::from_str(self.iam).expect("BUG: the catalog's IAM actions");
+        let mut all = BTreeMap::new();
+        for position in 0..self.lines.len() {
+            for action in self.service(position).operations.iter().flat_map(|operation| &operation.actions) {
+                all.insert(action.0.to_owned(), action.level());
+            }
+        }
+        for (prefix, levels) in raw.iam_actions {
+            for (level, names) in levels {
+                for name in names.split(' ') {
+                    all.insert(format!("{prefix}:{name}"), level_of(level));
+                }
+            }
+        }
+        all
     }
 
     pub(crate) fn position(&self, name: &str) -> Option<u16> {

@@ -33,9 +33,25 @@ const PAGE: usize = 200;
 const CALL_HEADS: [&str; 10] =
     ["STARTED", "AGENT", "ACTION", "RESOURCE", "REGION", "DECISION", "STATUS", "TIME", "SENT/GOT", "ID"];
 
-pub fn sessions(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+/// Asks ClickHouse something.
+fn from_warehouse<T>(
+    config: &Config,
+    ask: impl AsyncFnOnce(chaperone_warehouse::Warehouse) -> Result<T, chaperone_warehouse::WarehouseError>,
+) -> anyhow::Result<T> {
+    let warehouse = config.warehouse()?.ok_or_else(|| {
+        ConfigError("--warehouse: the configuration has no [warehouse]; without it this host's journal is asked".into())
+    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    Ok(runtime.block_on(ask(warehouse))?)
+}
+
+pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let rows = chaperone_journal::sessions(&config.journal.dir)?;
+    let rows = if warehouse {
+        from_warehouse(&config, async |warehouse| warehouse.sessions().await)?
+    } else {
+        chaperone_journal::sessions(&config.journal.dir)?
+    };
     let mut out = BufWriter::new(io::stdout().lock());
     if json {
         for row in &rows {
@@ -68,8 +84,20 @@ pub fn sessions(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
 
 pub fn calls(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let mut calls = Calls::scan(&config.journal.dir, filter.journal())?;
     let mut out = BufWriter::new(io::stdout().lock());
+    if filter.warehouse {
+        let ask =
+            async |warehouse: chaperone_warehouse::Warehouse| warehouse.calls(&filter.journal(), filter.limit).await;
+        let rows = from_warehouse(&config, ask)?;
+        if json {
+            rows.iter().try_for_each(|row| json_line(&mut out, row))?;
+        } else {
+            table(&mut out, &CALL_HEADS, &rows.iter().map(call_cells).collect::<Vec<_>>())?;
+        }
+        out.flush()?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let mut calls = Calls::scan(&config.journal.dir, filter.journal())?;
     let mut page = Vec::new();
     while let Some(row) = calls.next_row()? {
         if json {

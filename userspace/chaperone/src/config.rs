@@ -10,6 +10,7 @@ use std::{
 use chaperone_identity::{Agent, Agents};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::Limits;
+use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::Deserialize;
 
 /// Where the configuration is when nobody says otherwise.
@@ -65,7 +66,7 @@ pub struct Config {
     #[serde(default)]
     pub metrics: Metrics,
     /// ClickHouse, if there is one.
-    pub warehouse: Option<Warehouse>,
+    pub warehouse: Option<WarehouseSection>,
 }
 
 /// Folders and sockets.
@@ -182,27 +183,25 @@ pub struct Metrics {
 /// ClickHouse.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Warehouse {
+pub struct WarehouseSection {
     /// Its HTTP interface, such as `https://clickhouse.example.com:8443`.
     pub url: String,
     /// The database; made if the user may.
     #[serde(default = "default_database")]
     pub database: String,
-    /// The user.
-    #[serde(default = "default_user")]
-    pub user: String,
+    /// The user; ClickHouse's default one if not given.
+    pub user: Option<String>,
     /// A file with the password in it, readable by root alone.
     pub password_file: Option<PathBuf>,
-    /// CA certificates (PEM) to verify it by.
+    /// CA certificates (PEM) to verify it by, instead of the system's.
     pub ca_file: Option<PathBuf>,
+    /// Whose rows these are, where several share a database.
+    #[serde(default)]
+    pub tenant: String,
 }
 
 fn default_database() -> String {
     "chaperone".into()
-}
-
-fn default_user() -> String {
-    "default".into()
 }
 
 impl Config {
@@ -271,6 +270,19 @@ impl Config {
     /// The CA's folder.
     pub fn ca(&self) -> PathBuf {
         self.paths.state.join("ca")
+    }
+
+    /// The warehouse, checked as far as that goes without asking it.
+    pub fn warehouse(&self) -> Result<Option<Warehouse>, ConfigError> {
+        let Some(config) = &self.warehouse else { return Ok(None) };
+        let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut warehouse = WarehouseConfig::new(&config.url, node);
+        warehouse.database.clone_from(&config.database);
+        warehouse.user.clone_from(&config.user);
+        warehouse.password_file.clone_from(&config.password_file);
+        warehouse.ca_file.clone_from(&config.ca_file);
+        warehouse.tenant.clone_from(&config.tenant);
+        Warehouse::new(warehouse).map(Some).map_err(|error| ConfigError(format!("[warehouse]: {error}")))
     }
 
     /// The journal's own configuration.

@@ -22,12 +22,14 @@ use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
 use chaperone_proxy::{Parts, Settings, Shared, Upstream, roots};
+use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{SignalKind, signal},
+    sync::{oneshot, watch},
 };
 
 use crate::{
@@ -39,9 +41,9 @@ use crate::{
 pub struct KnownActions;
 
 impl KnownActions {
-    fn all() -> &'static BTreeMap<&'static str, AccessLevel> {
-        static ALL: OnceLock<BTreeMap<&'static str, AccessLevel>> = OnceLock::new();
-        ALL.get_or_init(|| Catalog::global().actions().collect())
+    fn all() -> &'static BTreeMap<String, AccessLevel> {
+        static ALL: OnceLock<BTreeMap<String, AccessLevel>> = OnceLock::new();
+        ALL.get_or_init(|| Catalog::global().actions())
     }
 }
 
@@ -52,11 +54,11 @@ impl ActionCatalog for KnownActions {
 
     fn has_prefix(&self, prefix: &str) -> bool {
         let from = format!("{prefix}:");
-        Self::all().range(from.as_str()..).next().is_some_and(|(name, _)| name.starts_with(&from))
+        Self::all().range(from.clone()..).next().is_some_and(|(name, _)| name.starts_with(&from))
     }
 
     fn actions(&self) -> Vec<(String, AccessLevel)> {
-        Self::all().iter().map(|(name, level)| ((*name).to_owned(), *level)).collect()
+        Self::all().iter().map(|(name, level)| (name.clone(), *level)).collect()
     }
 }
 
@@ -79,6 +81,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     authority.check(&config.domains()).map_err(|error| ConfigError(error.to_string()))?;
     let roots = roots(config.upstream.ca_file.as_deref(), authority.certificate())
         .map_err(|error| ConfigError(error.to_string()))?;
+
+    let warehouse = config.warehouse()?;
 
     let (journal, recovered) = Journal::open(config.journal()).map_err(|error| ConfigError(error.to_string()))?;
     tracing::info!(?recovered, "the journal is open");
@@ -127,6 +131,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     });
     calls.block_on(journal.append(&started, true)).context("recording the start")?;
 
+    let shipper = warehouse.map(|warehouse| {
+        Shipper::new(warehouse, ShipperOptions::default(), journal.dir(), journal.id(), journal.subscribe())
+    });
     let console = Arc::new(Console {
         shared: shared.clone(),
         config: Mutex::new(config.clone()),
@@ -135,14 +142,20 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         counters: capture.counters(),
         started: OffsetDateTime::now_utc(),
         grants: AtomicUsize::new(0),
+        shipping: shipper.as_ref().map(Shipper::status),
     });
-    control.block_on(async {
+    let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
+    let shipping = control.block_on(async {
         capture.forward_log()?;
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
         }
-        anyhow::Ok(())
+        let stops = async {
+            // An error is the sender's end, which is as good as its word.
+            let _ = shipping_stops.await;
+        };
+        anyhow::Ok(shipper.map(|shipper| tokio::spawn(shipper.run(stops))))
     })?;
 
     calls.block_on(async {
@@ -172,6 +185,13 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         journal.append(&stopped, true).await.context("recording the end")?;
         journal.close().await.context("closing the journal")
     })?;
+    // What isn't shipped now is shipped after the next start.
+    drop(stop_shipping);
+    if let Some(shipping) = shipping
+        && let Err(error) = control.block_on(shipping)
+    {
+        tracing::error!(%error, "BUG: the shipper panicked");
+    }
     control.shutdown_timeout(Duration::from_secs(1));
     calls.shutdown_timeout(Duration::from_secs(1));
     Ok(ExitCode::SUCCESS)
@@ -260,6 +280,7 @@ struct Console {
     counters: Counters,
     started: OffsetDateTime,
     grants: AtomicUsize,
+    shipping: Option<watch::Receiver<ShipperStatus>>,
 }
 
 impl Backend for Console {
@@ -287,6 +308,7 @@ impl Backend for Console {
             "policies": self.shared.engine.version().len(),
             "ca": self.authority.path(),
             "journal": journal,
+            "warehouse": self.shipping.as_ref().map(|shipping| shipping.borrow().clone()),
             "connections": metrics.connections.get(),
             "requests": metrics.requests.get(),
             "denied": metrics.denied.get(),
@@ -344,6 +366,10 @@ impl Backend for Console {
     }
 
     fn metrics(&self) -> Vec<Metric> {
-        crate::metrics::read(&self.shared, &self.counters)
+        crate::metrics::read(
+            &self.shared,
+            &self.counters,
+            self.shipping.as_ref().map(|it| it.borrow().clone()).as_ref(),
+        )
     }
 }

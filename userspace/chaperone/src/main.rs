@@ -64,7 +64,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Policy(what) => commands::policy(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
         Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
-        Command::Sessions => commands::sessions(&config, json),
+        Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
         Command::Show { call, body } => show::run(&config, call, body, json),
         Command::Status => commands::status(&config, json),
         Command::Tail(filter) => commands::tail(&config, &filter, json),

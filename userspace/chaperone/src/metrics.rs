@@ -3,9 +3,10 @@
 use chaperone_capture::Counters;
 use chaperone_console::{Kind, Metric};
 use chaperone_proxy::{BUCKETS_US, Shared};
+use chaperone_warehouse::ShipperStatus;
 
 /// All metrics, now.
-pub fn read(shared: &Shared, counters: &Counters) -> Vec<Metric> {
+pub fn read(shared: &Shared, counters: &Counters, shipping: Option<&ShipperStatus>) -> Vec<Metric> {
     let metrics = &shared.metrics;
     let mut all = vec![
         gauge("connections", "Connections of agents that are open", metrics.connections.get()),
@@ -68,6 +69,16 @@ pub fn read(shared: &Shared, counters: &Counters) -> Vec<Metric> {
                 .map(|(counter, value)| (vec![("outcome", format!("{counter:?}").to_lowercase())], float(value)))
                 .collect(),
         });
+    }
+    if let Some(status) = shipping {
+        all.push(gauge("warehouse_lag_records", "Durable records that ClickHouse hasn't got", status.lag_records));
+        all.push(gauge("warehouse_lag_bytes", "About how many bytes they are", status.lag_bytes));
+        all.push(counter("warehouse_records", "Records shipped to ClickHouse", status.records));
+        all.push(counter(
+            "warehouse_failures",
+            "Inserts into ClickHouse that failed and were tried again",
+            status.failures,
+        ));
     }
     all.push(gauge("sessions", "Sessions that are open", shared.sessions.open().len() as u64));
     all

@@ -164,6 +164,12 @@ impl Reader {
         }
     }
 
+    /// How many bytes the segments from `first` up to, and without, `end` take; those that are gone take none.
+    pub fn segment_bytes(dir: &Path, first: u64, end: u64) -> u64 {
+        let size = |index| std::fs::metadata(disk::segment_path(dir, index)).map_or(0, |metadata| metadata.len());
+        (first..end).map(size).sum()
+    }
+
     /// Reads no further than the record `seq`: what the writer in this process said is committed.
     pub fn set_limit(&mut self, seq: Seq) {
         self.limit = Some(seq);

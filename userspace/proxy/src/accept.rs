@@ -37,6 +37,7 @@ use tokio_rustls::TlsAcceptor;
 use crate::{
     Own, Shared,
     exchange::Inspected,
+    frames::Frames,
     hello::{self, HelloError},
     strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     tunnel,
@@ -355,7 +356,7 @@ impl Accepted {
             .max_local_error_reset_streams(Some(64))
             .keep_alive_interval(Some(limits.head_timeout))
             .keep_alive_timeout(limits.handshake_timeout)
-            .serve_connection(TokioIo::new(stream), service);
+            .serve_connection(TokioIo::new(Frames::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,

@@ -9,6 +9,7 @@
 mod accept;
 mod body;
 mod exchange;
+mod frames;
 pub mod hello;
 mod limits;
 mod metrics;

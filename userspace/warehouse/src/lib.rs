@@ -1,1 +1,26 @@
-//! (empty)
+//! The warehouse: ClickHouse as the fleet's store. Its schema and migrations, the shipper that follows the journal
+//! into it, and the questions that people ask of it.
+//!
+//! It never touches a call: it reads files that are written already, on a runtime of its own. When ClickHouse is away
+//! nothing is lost and nobody waits; the shipper goes on where it stopped, and every record arrives exactly once.
+
+#![forbid(unsafe_code)]
+
+mod batch;
+mod config;
+mod error;
+mod migrations;
+mod progress;
+mod queries;
+mod rows;
+#[cfg(test)]
+mod server_tests;
+mod shipper;
+mod warehouse;
+
+pub use config::WarehouseConfig;
+pub use error::WarehouseError;
+pub use progress::shipped;
+pub use queries::{ChainBreak, WarehouseBody, WarehouseExchange};
+pub use shipper::{Shipper, ShipperOptions, ShipperStatus};
+pub use warehouse::Warehouse;

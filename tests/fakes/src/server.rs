@@ -1,0 +1,126 @@
+//! HTTP/1.1 and HTTP/2, with and without TLS.
+
+use std::{convert::Infallible, net::SocketAddr, sync::Arc};
+
+use http::{Request, Response, StatusCode, header};
+use hyper::{body::Incoming, service::service_fn};
+use hyper_util::{
+    rt::{TokioExecutor, TokioIo},
+    server::conn::auto::Builder,
+};
+use rustls::ServerConfig;
+use s3s::service::S3Service;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpListener,
+};
+use tokio_rustls::TlsAcceptor;
+
+use crate::{
+    backend::{self, Answer, AnswerBody},
+    hosts,
+    record::{Recorded, Upstream},
+};
+
+/// Any error.
+pub type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The back ends and the record.
+pub struct Server {
+    /// What was sent here.
+    pub upstream: Arc<Upstream>,
+    /// S3, if s3s-fs is it.
+    pub s3: Option<S3Service>,
+    /// moto, if it runs.
+    pub moto: Option<SocketAddr>,
+}
+
+/// Serves HTTPS.
+pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, server: Arc<Server>) {
+    let acceptor = TlsAcceptor::from(config);
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let (acceptor, server) = (acceptor.clone(), server.clone());
+        tokio::spawn(async move {
+            let _ = stream.set_nodelay(true);
+            match acceptor.accept(stream).await {
+                Ok(stream) => serve_connection(stream, server).await,
+                Err(error) => tracing::info!("no TLS: {error}"),
+            }
+        });
+    }
+}
+
+/// Serves HTTP.
+pub async fn serve_plain(listener: TcpListener, server: Arc<Server>) {
+    loop {
+        let Ok((stream, _)) = listener.accept().await else { continue };
+        let _ = stream.set_nodelay(true);
+        tokio::spawn(serve_connection(stream, server.clone()));
+    }
+}
+
+async fn serve_connection<S>(stream: S, server: Arc<Server>)
+where
+    S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+{
+    let service = service_fn(move |request| {
+        let server = server.clone();
+        async move { Ok::<_, Infallible>(server.answer(request).await) }
+    });
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().half_close(true);
+    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+        tracing::info!("connection ended: {error}");
+    }
+}
+
+impl Server {
+    async fn answer(&self, request: Request<Incoming>) -> Response<Recorded<AnswerBody>> {
+        let host = host(&request);
+        let (mut head, body) = request.into_parts();
+        let exchange = self.upstream.begin(&head.method, &host, &head.uri, &head.headers);
+        let body = exchange.request(body);
+        // HTTP/2 has it in the target alone; s3s reads the field.
+        if let Ok(value) = host.parse() {
+            head.headers.insert(header::HOST, value);
+        }
+        let request = Request::from_parts(head, body);
+        let answer = match self.route(&host, request).await {
+            Ok(answer) => answer,
+            Err(error) => {
+                tracing::error!("{host}: {error}");
+                backend::text_answer(StatusCode::BAD_GATEWAY, "text/plain", format!("the lab's fake failed: {error}\n"))
+            }
+        };
+        let status = answer.status();
+        answer.map(|body| exchange.response(status, body))
+    }
+
+    async fn route(&self, host: &str, request: Request<Recorded<Incoming>>) -> Result<Answer, BoxError> {
+        if !hosts::is_aws(host) {
+            return Ok(backend::page(host));
+        }
+        if let Some(service) = &self.s3
+            && hosts::s3(host).is_some()
+        {
+            return backend::ask_s3(service, request).await;
+        }
+        match self.moto {
+            Some(moto) => backend::ask_moto(moto, host, request).await,
+            None => Ok(backend::text_answer(
+                StatusCode::NOT_IMPLEMENTED,
+                "text/plain",
+                format!("nothing plays {host} in this lab: it was started without moto\n"),
+            )),
+        }
+    }
+}
+
+/// The name that a request is for, without its port.
+fn host(request: &Request<Incoming>) -> String {
+    let field = || request.headers().get(header::HOST).and_then(|value| value.to_str().ok());
+    let host = request.uri().authority().map(http::uri::Authority::as_str).or_else(field).unwrap_or_default();
+    let name = host.rsplit_once(':').map_or(host, |(name, _)| name);
+    name.to_ascii_lowercase()
+}

@@ -1,0 +1,112 @@
+//! What is wrong is said: file, line, remedy, exit code 2, and nothing is left half set up.
+
+use std::{fs, process::Command};
+
+use chaperone_system_tests::{Lab, both};
+
+const BIN: &str = "CHAPERONE_BIN";
+
+fn chaperone() -> String {
+    std::env::var(BIN).expect("run these tests by `cargo xtask test`")
+}
+
+struct Host {
+    folder: tempfile::TempDir,
+}
+
+impl Host {
+    /// A configuration that is right but for what is added to it.
+    fn new(extra: &str, policy: &str) -> Self {
+        let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
+        let dir = folder.path().display();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        fs::write(folder.path().join("policies/p.cedar"), policy).unwrap();
+        let name = folder.path().file_name().unwrap().display();
+        fs::write(
+            folder.path().join("config.toml"),
+            format!(
+                "[[agents]]\nname = \"coder\"\ncgroups = [\"/{name}/agents/*\"]\n[paths]\nstate = \"{dir}/state\"\n\
+                 control = \"{dir}/control.sock\"\nbpffs = \"/sys/fs/bpf/{name}\"\n[policy]\npath = \"{dir}/policies\"\n{extra}"
+            ),
+        )
+        .unwrap();
+        Self { folder }
+    }
+
+    /// Starts the daemon, which must not come up: gives what it said.
+    fn refused(&self, wrapper: &[&str]) -> String {
+        let config = self.folder.path().join("config.toml");
+        let mut words: Vec<String> = wrapper.iter().map(|&word| word.to_owned()).collect();
+        words.extend([chaperone(), "daemon".into(), "--config".into(), config.display().to_string()]);
+        let output = Command::new("timeout").args(["20"]).args(&words).output().unwrap();
+        let said = both(&output);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(!self.folder.path().join("control.sock").exists(), "no control socket is left");
+        let name = self.folder.path().file_name().unwrap();
+        assert!(
+            !fs::exists(std::path::Path::new("/sys/fs/bpf").join(name).join("links")).unwrap(),
+            "no hooks are left"
+        );
+        said
+    }
+}
+
+const GOOD: &str = "permit (principal, action, resource);\n";
+
+#[test]
+fn configuration_and_policy_errors_have_a_place() {
+    for (extra, policy, place, word) in [
+        ("[journal]\ndirr = \"/x\"\n", GOOD, "config.toml:11", "dirr"),
+        ("[journal]\nsegment_bytes = \"big\"\n", GOOD, "config.toml:11", "u64"),
+        ("", "permit (principal, action);\n", "p.cedar:1", "resource"),
+        ("", "\npermit (principal, action == Action::\"s3:GetObjekt\", resource);\n", "p.cedar:2", "s3:GetObjekt"),
+        ("[upstream]\nca_file = \"/nonexistent/ca.pem\"\n", GOOD, "/nonexistent/ca.pem", "CA"),
+        ("[journal]\ndir = \"/proc/nonexistent\"\n", GOOD, "/proc/nonexistent", "journal"),
+    ] {
+        let said = Host::new(extra, policy).refused(&[]);
+        assert!(said.contains(place) && said.contains(word), "{extra}{policy}: {said}");
+    }
+}
+
+#[test]
+fn without_privileges_it_says_what_is_missing() {
+    let host = Host::new("", GOOD);
+    let open = Command::new("chmod").args(["-R", "a+rX"]).arg(host.folder.path()).status().unwrap();
+    assert!(open.success());
+    let said = host.refused(&["setpriv", "--reuid", "65534", "--regid", "65534", "--clear-groups"]);
+    assert!(said.contains("root"), "{said}");
+}
+
+#[test]
+fn without_cgroup_v2_it_says_so() {
+    let host = Host::new("", GOOD);
+    let hide = "mount --make-rprivate / && for m in $(awk '$0 ~ / - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $m; done; exec \"$@\"";
+    let said = host.refused(&["unshare", "-m", "sh", "-c", hide, "sh"]);
+    assert!(said.contains("cgroup"), "{said}");
+}
+
+#[test]
+fn a_second_daemon_is_refused_and_the_first_goes_on() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let output = lab.operator("chaperone daemon");
+    assert_eq!(output.status.code(), Some(2), "{}", both(&output));
+    assert!(both(&output).contains("another daemon") || both(&output).contains("in use"), "{}", both(&output));
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
+}
+
+#[test]
+fn commands_say_what_is_wrong_with_their_arguments() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    for (command, word) in [
+        ("chaperone show 12", "UUID"),
+        ("chaperone calls --since yesterday", "RFC 3339"),
+        ("chaperone calls --warehouse", "warehouse"),
+        ("chaperone run --agent nobody -- true", "nobody"),
+        ("chaperone verify --key /etc/hostname", "Ed25519"),
+        ("chaperone calls --config /nonexistent.toml", "/nonexistent.toml"),
+    ] {
+        let output = lab.operator(command);
+        assert!(!output.status.success(), "{command}");
+        assert!(both(&output).to_lowercase().contains(&word.to_lowercase()), "{command}: {}", both(&output));
+    }
+}

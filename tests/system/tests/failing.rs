@@ -1,0 +1,144 @@
+//! What agents get when a part fails, and that nothing is lost.
+
+use std::{collections::HashSet, fs, process::Command};
+
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
+use serde_json::Value;
+
+fn kill(pid: u32, signal: &str) {
+    let done = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+/// Waits until `done` holds; what it waits for is work that goes on, and the bound is for a hang.
+fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = std::time::Instant::now();
+    while !done() {
+        assert!(began.elapsed().as_secs() < 120, "{what} did not happen in two minutes");
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn killed_under_load_nothing_passes_unrecorded() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let load = script("load.py");
+    let mut agents: Vec<_> =
+        (0..3).map(|_| lab.spawn_agent(&format!("python3 {} 100000 60", load.display()))).collect();
+    until("some load", || lab.upstream().len() > 60);
+    kill(lab.daemon(), "KILL");
+    // From here on every call fails.
+    let output = lab
+        .agent("AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1 aws --cli-connect-timeout 5 sts get-caller-identity");
+    assert!(!output.status.success(), "{}", both(&output));
+    let plain = lab.agent("curl -sS -m 5 https://example.com/");
+    assert!(!plain.status.success(), "{}", both(&plain));
+    for agent in &mut agents {
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+    }
+    let log = lab.log().len();
+    lab.operator_ok("chaperone daemon >> $CHAPERONE_LAB/daemon.log 2>&1 & echo $! > $CHAPERONE_LAB/daemon.pid");
+    until("a restart", || lab.log()[log..].contains("ready"));
+    lab.operator_ok("chaperone verify");
+    let calls = lab.calls();
+    let recorded: HashSet<&str> = calls.iter().map(|call| text(call, "target")).collect();
+    let upstream = lab.upstream();
+    let missing: Vec<&Value> = upstream.iter().filter(|seen| !recorded.contains(text(seen, "path"))).collect();
+    assert!(missing.is_empty(), "AWS saw what has no intent: {missing:?}");
+    assert!(calls.iter().all(|call| !call["outcome"].is_null()), "open calls were closed as interrupted");
+    // And it works again.
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+}
+
+#[test]
+fn a_stopped_daemon_finishes_what_is_under_way() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap()
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    let output = lab.agent("curl -sS -m 5 https://sts.eu-west-1.amazonaws.com/");
+    assert!(!output.status.success(), "{}", both(&output));
+    let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
+    assert_eq!((&verified["clean"], &verified["open_calls"]), (&Value::Bool(true), &Value::from(0)));
+    assert!(verified["checkpoints"].as_u64() > Some(0), "the last checkpoint covers all: {verified}");
+}
+
+#[test]
+fn a_policy_that_is_wrong_leaves_the_old_one_in_force() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let broken = lab.operator("echo 'permit (principal, action == Action::\"s3:Nope\", resource);' > $CHAPERONE_LAB/policies/z.cedar; chaperone reload");
+    assert!(!broken.status.success() && both(&broken).contains("z.cedar:1:"), "{}", both(&broken));
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
+    lab.operator_ok("echo '@id(\"none\") forbid (principal, action, resource);' > $CHAPERONE_LAB/policies/z.cedar; chaperone reload");
+    let output = lab.agent("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
+    assert!(both(&output).contains("none"), "{}", both(&output));
+}
+
+#[test]
+fn a_full_disk_refuses_calls_until_there_is_room() {
+    let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
+    let small = folder.path().join("small");
+    fs::create_dir(&small).unwrap();
+    let config = folder.path().join("full.toml");
+    fs::write(&config, format!("[journal]\ndir = \"{}/journal\"\nsegment_bytes = 8388608\n", small.display())).unwrap();
+    // A mount namespace around the lab: its journal is on 48 MB.
+    let mount =
+        format!("mount --make-rprivate / && mount -t tmpfs -o size=48m journal {} && exec \"$@\"", small.display());
+    let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"];
+    let lab = Lab::start_in(folder, &["--aws", "s3", "--config", &config.display().to_string()], PERMIT_ALL, &wrapper);
+    let aws = "export AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1; cd $HOME;";
+    lab.agent_ok(&format!("{aws} aws s3 mb s3://full && head -c 1000000 /dev/urandom > part"));
+    let ballast = format!("head -c 100000000 /dev/zero > {}/ballast 2>/dev/null; true", small.display());
+    lab.operator_ok(&ballast);
+    let mut refused = String::new();
+    for _ in 0..60 {
+        let output = lab.agent(&format!("{aws} aws s3api put-object --bucket full --key k --body part"));
+        if !output.status.success() {
+            refused = both(&output);
+            break;
+        }
+    }
+    assert!(
+        refused.contains("SlowDown") || refused.contains("ServiceUnavailable") || refused.contains("503"),
+        "{refused}"
+    );
+    let before = lab.upstream().len();
+    let again = lab.agent(&format!("{aws} aws s3api put-object --bucket full --key k2 --body part"));
+    assert!(!again.status.success(), "{}", both(&again));
+    assert_eq!(lab.upstream().len(), before, "what can't be recorded doesn't happen");
+    lab.operator_ok(&format!("rm {}/ballast", small.display()));
+    until("room again", || {
+        lab.agent(&format!("{aws} aws s3api put-object --bucket full --key k3 --body part")).status.success()
+    });
+    lab.operator_ok("chaperone verify");
+}
+
+#[test]
+fn clickhouse_away_loses_nothing_and_doubles_nothing() {
+    let lab = Lab::start_with(&["--aws", "moto", "--warehouse"], PERMIT_ALL);
+    let load = script("load.py");
+    let mut agent = lab.spawn_agent(&format!("python3 {} 1500 600", load.display()));
+    until("some load", || lab.upstream().len() > 100);
+    let warehouse: Value = serde_json::from_str(&fs::read_to_string(lab.dir.join("clickhouse.json")).unwrap()).unwrap();
+    let pid = u32::try_from(warehouse["pid"].as_u64().expect("ClickHouse's pid")).unwrap();
+    kill(pid, "KILL");
+    let then = lab.upstream().len();
+    until("calls without ClickHouse", || lab.upstream().len() > then + 200);
+    let start = warehouse["start"].as_str().expect("how ClickHouse is started");
+    lab.operator_ok(&format!("{start} > $CHAPERONE_LAB/clickhouse-again.log 2>&1 & echo started"));
+    assert!(agent.wait().unwrap().success());
+    let calls = lab.calls();
+    let sum: u64 = calls.iter().map(|call| call["response_bytes"].as_u64().unwrap()).sum();
+    let url = text(&warehouse, "url");
+    let database = text(&warehouse, "database");
+    let query = format!(
+        "curl -sS '{url}' --data-binary 'SELECT count(), uniqExact(id), sum(response_bytes) FROM {database}.calls FINAL FORMAT TSV'"
+    );
+    let wanted = format!("{}\t{}\t{sum}", calls.len(), calls.len());
+    until("everything shipped", || String::from_utf8_lossy(&lab.operator(&query).stdout).trim() == wanted);
+}

@@ -1,0 +1,166 @@
+//! What an agent would try.
+
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
+
+const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
+
+#[test]
+fn somebody_elses_key_is_refused_and_recorded() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let keys =
+        "export AWS_ACCESS_KEY_ID=AKIAIOSFODNN7EXAMPLE AWS_SECRET_ACCESS_KEY=wJalrXUtnFEMIK7MDENGbPxRfiCYEXAMPLEKEY;";
+    let output = lab.agent(&format!("{REGION} {keys} aws sts get-caller-identity"));
+    assert!(!output.status.success() && both(&output).contains("placeholder"), "{}", both(&output));
+    let call = &lab.calls()[0];
+    assert_eq!((text(call, "decision"), text(call, "reason")), ("deny", "foreign-authority"));
+    assert_eq!(lab.upstream().len(), 0);
+}
+
+#[test]
+fn a_placeholder_with_another_secret_is_refused() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let output = lab.agent(&format!(
+        "{REGION} T=$(curl -sS -X PUT -H 'X-aws-ec2-metadata-token-ttl-seconds: 60' http://169.254.169.254/latest/api/token)
+         B=http://169.254.169.254/latest/meta-data/iam/security-credentials/
+         C=$(curl -sS -H \"X-aws-ec2-metadata-token: $T\" $B$(curl -sS -H \"X-aws-ec2-metadata-token: $T\" $B))
+         get() {{ echo \"$C\" | python3 -c 'import json,sys; print(json.load(sys.stdin)[sys.argv[1]])' $1; }}
+         export AWS_ACCESS_KEY_ID=$(get AccessKeyId) AWS_SESSION_TOKEN=$(get Token) AWS_SECRET_ACCESS_KEY=guessed
+         aws sts get-caller-identity"
+    ));
+    assert!(!output.status.success(), "{}", both(&output));
+    assert_eq!(text(&lab.calls()[0], "reason"), "invalid-signature");
+    assert_eq!(lab.upstream().len(), 0);
+}
+
+/// A placeholder belongs to one session: another agent can't use it.
+#[test]
+fn another_sessions_placeholder_is_refused() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    lab.agent_ok("python3 - <<'E' > /dev/null
+import botocore.utils, json, os
+credentials = botocore.utils.InstanceMetadataFetcher().retrieve_iam_role_credentials()
+with open(os.environ['CHAPERONE_LAB'] + '/stolen', 'w') as file:
+    file.write('export AWS_ACCESS_KEY_ID=%s AWS_SECRET_ACCESS_KEY=%s AWS_SESSION_TOKEN=%s\\n' % (credentials['access_key'], credentials['secret_key'], credentials['token']))
+E");
+    let output = lab.agent(&format!("{REGION} . $CHAPERONE_LAB/stolen; aws sts get-caller-identity"));
+    assert!(!output.status.success(), "{}", both(&output));
+    assert_eq!(text(&lab.calls()[0], "reason"), "foreign-authority");
+}
+
+#[test]
+fn names_that_disagree_are_misdirected() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let raw = script("raw.py");
+    let answer = lab.agent_ok(&format!(
+        "python3 {} s3.eu-west-1.amazonaws.com 'GET / HTTP/1.1\\r\\nHost: sts.eu-west-1.amazonaws.com\\r\\n\\r\\n'",
+        raw.display()
+    ));
+    assert!(answer.starts_with("HTTP/1.1 421"), "{answer}");
+    assert_eq!(text(&lab.calls()[0], "decision"), "deny");
+    assert_eq!(lab.upstream().len(), 0);
+}
+
+/// Requests that two parties could read in two ways: none reaches AWS, each is recorded.
+#[test]
+fn smuggling_is_refused() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let raw = script("raw.py");
+    let host = "Host: s3.eu-west-1.amazonaws.com";
+    let shapes = [
+        format!(
+            "POST / HTTP/1.1\\r\\n{host}\\r\\nContent-Length: 6\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\nG"
+        ),
+        format!("POST / HTTP/1.1\\r\\n{host}\\r\\nContent-Length: 3\\r\\nContent-Length: 3\\r\\n\\r\\nabc"),
+        format!("GET / HTTP/1.1\\r\\n{host}\\r\\n{host}\\r\\n\\r\\n"),
+        format!("GET http://example.com/ HTTP/1.1\\r\\n{host}\\r\\n\\r\\n"),
+        format!("GET /a#b HTTP/1.1\\r\\n{host}\\r\\n\\r\\n"),
+        format!("GET / HTTP/1.1\\r\\n{host}\\r\\nX: a\\r\\n b\\r\\n\\r\\n"),
+        format!("POST / HTTP/1.0\\r\\n{host}\\r\\nTransfer-Encoding: chunked\\r\\n\\r\\n0\\r\\n\\r\\n"),
+        "GET / HTTP/1.1\\r\\nHost: user@s3.eu-west-1.amazonaws.com\\r\\n\\r\\n".to_owned(),
+        "GET / HTTP/1.1\\r\\nHost: s3.eu-west-1.amazonaws.com:8443\\r\\n\\r\\n".to_owned(),
+    ];
+    for shape in &shapes {
+        let answer = lab.agent_ok(&format!("python3 {} s3.eu-west-1.amazonaws.com '{shape}'", raw.display()));
+        assert!(answer.starts_with("HTTP/1.1 400"), "{shape}: {answer}");
+    }
+    let calls = lab.calls();
+    assert_eq!(calls.len(), shapes.len());
+    assert!(calls.iter().all(|call| text(call, "decision") == "deny"));
+    assert_eq!(lab.upstream().len(), 0);
+}
+
+#[test]
+fn a_handshake_without_a_name_is_refused() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let output = lab.agent("curl -sS -k -m 5 https://127.77.0.1/");
+    assert!(!output.status.success(), "{}", both(&output));
+    let connection = &lab.list("connections")[0];
+    assert_eq!(text(connection, "kind"), "refused");
+    assert!(text(connection, "error").contains("no server name"), "{connection}");
+}
+
+/// A name that isn't AWS's in the handshake, a bucket's address in the connect: it goes where the name is, not where
+/// the agent chose.
+#[test]
+fn a_name_that_lies_is_met_at_its_own_address() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    lab.agent_ok("curl -sS --cacert $CHAPERONE_LAB/ca.crt --connect-to example.com:443:127.88.0.1:443 https://example.com/ > /dev/null");
+    let connection = &lab.list("connections")[0];
+    assert_eq!(text(connection, "destination"), "127.88.0.1:443");
+    assert_eq!(text(connection, "upstream"), "127.77.0.1:443");
+}
+
+#[test]
+fn quic_is_refused_and_the_listener_answers_nobody() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let answer = lab.agent_ok(
+        "python3 - <<'E'
+import socket
+udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+try:
+    udp.sendto(b'x', ('127.77.0.1', 443))
+    print('sent')
+except PermissionError:
+    print('refused')
+E",
+    );
+    assert_eq!(answer.trim(), "refused");
+    // Whatever port the daemon listens on, dialling it directly gets nothing.
+    let pid = lab.daemon();
+    let ports = lab.operator_ok(&format!("ss -Hltnp | grep 'pid={pid},' | awk '{{print $4}}' | grep -o '[0-9]*$'"));
+    for port in ports.split_whitespace().filter(|port| *port != "9464") {
+        let output = lab.agent(&format!("curl -sS -m 5 http://127.0.0.1:{port}/"));
+        assert!(!output.status.success(), "{port}: {}", both(&output));
+        let output = lab.operator(&format!("curl -sS -m 5 http://127.0.0.1:{port}/"));
+        assert!(!output.status.success(), "{port}: {}", both(&output));
+    }
+}
+
+/// A body that isn't what was signed is not passed off as signed.
+#[test]
+fn a_wrong_hash_does_not_become_an_object() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    lab.agent_ok(&format!("{REGION} aws s3 mb s3://hash"));
+    let output = lab.agent(&format!("python3 {}", script("wrong_hash.py").display()));
+    assert!(both(&output).contains("status 4"), "{}", both(&output));
+    let output = lab.agent(&format!("{REGION} aws s3api head-object --bucket hash --key lied"));
+    assert!(!output.status.success(), "{}", both(&output));
+}
+
+/// `inspect` opens a company's own API: recorded whole, decided by method, not signed.
+#[test]
+fn inspected_names_are_decided_by_method() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("inspect.toml");
+    std::fs::write(&config, "[proxy]\ninspect = [\"api.example.com\", \"*.corp.example\"]\n").unwrap();
+    let policy = "permit (principal, action == Action::\"http:GET\", resource);\n@id(\"no-posts\") forbid (principal, action == Action::\"http:POST\", resource);\n";
+    let lab = Lab::start_with(&["--aws", "moto", "--config", &config.display().to_string()], policy);
+    let answer = lab.agent_ok("curl -sS https://api.example.com/v1/things?x=1; curl -sS https://a.corp.example/");
+    assert!(answer.contains("api.example.com"), "{answer}");
+    let denied = lab.agent_ok("curl -sS -w ' %{http_code}' -d secret=1 https://api.example.com/v1/things");
+    assert!(denied.contains("no-posts") && denied.contains("403"), "{denied}");
+    let calls = lab.calls();
+    assert_eq!(calls.len(), 3);
+    assert_eq!(calls[0]["actions"][0], "http:GET");
+    assert_eq!(calls[0]["resources"][0], "https://api.example.com/v1/things");
+}

@@ -1,0 +1,81 @@
+//! The schema, by version: each step is applied once, in order, and noted in `schema_migrations`.
+
+use clickhouse::{Client, Row};
+use serde::{Deserialize, Serialize};
+
+use crate::{Warehouse, WarehouseError};
+
+/// Name and statements of each version, the first being version 1. A published step is never changed.
+const STEPS: &[(&str, &str)] = &[
+    ("tables", include_str!("../migrations/0001_tables.sql")),
+    ("views", include_str!("../migrations/0002_views.sql")),
+];
+
+#[derive(Row, Serialize, Deserialize)]
+struct Applied {
+    version: u32,
+    name: String,
+}
+
+impl Warehouse {
+    /// Makes the database and brings its schema up to date. Safe to do at every start, and by several at a time:
+    /// every statement does nothing where its work is done.
+    pub async fn migrate(&self) -> Result<(), WarehouseError> {
+        let bare = self.bare_client();
+        let database = &self.config().database;
+        self.statement(bare, &format!("CREATE DATABASE IF NOT EXISTS `{database}`")).await?;
+        let made = "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, \
+                    at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = ReplacingMergeTree ORDER BY version";
+        self.statement(self.client(), made).await?;
+        let found = self.client().query("SELECT max(version) FROM schema_migrations").fetch_one::<u32>().await;
+        let found = found.map_err(|source| self.failed("read the schema's version", source))?;
+        let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
+        if found > known {
+            return Err(WarehouseError::NewerSchema { database: database.clone(), found, known });
+        }
+        for (version, (name, sql)) in (1..).zip(STEPS).skip(found as usize) {
+            for statement in statements(sql) {
+                self.statement(self.client(), &statement).await?;
+            }
+            let row = Applied { version, name: (*name).to_owned() };
+            let noted = async {
+                let mut insert = self.client().insert::<Applied>("schema_migrations").await?;
+                insert.write(&row).await?;
+                insert.end().await
+            };
+            noted.await.map_err(|source| self.failed("note the schema's version", source))?;
+            tracing::info!(version, name, database, "the warehouse's schema was brought up to date");
+        }
+        self.client().clear_cached_metadata().await;
+        Ok(())
+    }
+
+    async fn statement(&self, client: &Client, sql: &str) -> Result<(), WarehouseError> {
+        let first = sql.lines().next().unwrap_or_default();
+        client.query_raw(sql).execute().await.map_err(|source| self.failed(&format!("run `{first}`"), source))
+    }
+}
+
+/// The statements of a script: they end with `;` at a line's end. Comments on lines of their own are left out.
+fn statements(sql: &str) -> Vec<String> {
+    let code: Vec<_> = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
+    let code = code.join("\n");
+    code.split(";\n").map(|statement| statement.trim().to_owned()).filter(|statement| !statement.is_empty()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_is_made_of_whole_statements_that_can_be_repeated() {
+        for (name, sql) in STEPS {
+            let statements = statements(sql);
+            assert!(!statements.is_empty(), "{name}");
+            for statement in statements {
+                assert!(statement.starts_with("CREATE ") && statement.contains("IF NOT EXISTS"), "{name}: {statement}");
+                assert!(!statement.contains("MergeTree") || statement.contains("deduplication_window"), "{statement}");
+            }
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The shipper: follows the journal into ClickHouse, exactly once.
+//!
+//! Each batch is a run of records. Its bounds are on disk before its rows are sent, its rows are made of nothing but
+//! the journal, and each table's insert carries a token made of journal and bounds: so whatever is sent twice is the
+//! same and taken once. The row in `shipped` comes last and says that all before it arrived.
+
+use std::{future::Future, path::PathBuf, pin::pin, time::Duration};
+
+use chaperone_journal::{Position, Reader, Seq};
+use clickhouse::{Row, RowOwned, RowWrite};
+use serde::Serialize;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use crate::{
+    Warehouse, WarehouseError,
+    batch::{Batch, FULL_RECORDS, Gatherer},
+    progress::{Confirmed, Plan, read_plan, shipped_row, write_plan, write_position},
+    rows::Source,
+};
+
+/// How the shipper works.
+#[derive(Clone, Copy, Debug)]
+pub struct ShipperOptions {
+    /// How long records wait for more of them: few large inserts cost ClickHouse much less than many small ones.
+    pub linger: Duration,
+    /// The first pause after a failure; each further one is twice as long …
+    pub first_pause: Duration,
+    /// … up to this.
+    pub longest_pause: Duration,
+    /// How long an insert may take.
+    pub timeout: Duration,
+    /// How long the rest may take when the daemon stops.
+    pub farewell: Duration,
+}
+
+impl Default for ShipperOptions {
+    fn default() -> Self {
+        Self {
+            linger: Duration::from_millis(500),
+            first_pause: Duration::from_millis(100),
+            longest_pause: Duration::from_secs(15),
+            timeout: Duration::from_mins(1),
+            farewell: Duration::from_secs(5),
+        }
+    }
+}
+
+/// How shipping is going: for metrics and `status`.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct ShipperStatus {
+    /// Everything up to here is in ClickHouse.
+    pub shipped: Position,
+    /// The journal must be kept from here on.
+    pub keep_from: Position,
+    /// Records that are on disk and not in ClickHouse yet.
+    pub lag_records: u64,
+    /// About how many bytes they are.
+    pub lag_bytes: u64,
+    /// Batches since the start.
+    pub batches: u64,
+    /// Records since the start.
+    pub records: u64,
+    /// Failures since the start.
+    pub failures: u64,
+    /// Why shipping stands still, if it does.
+    pub error: Option<String>,
+    /// When the last batch arrived.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub last_success: Option<OffsetDateTime>,
+}
+
+/// Ships one journal.
+#[derive(Debug)]
+pub struct Shipper {
+    warehouse: Warehouse,
+    options: ShipperOptions,
+    dir: PathBuf,
+    journal: Uuid,
+    committed: watch::Receiver<Position>,
+    status: watch::Sender<ShipperStatus>,
+    is_migrated: bool,
+}
+
+/// Why `run` gives up on a piece of work.
+enum Stop {
+    Failed(WarehouseError),
+    Farewell,
+}
+
+impl From<WarehouseError> for Stop {
+    fn from(error: WarehouseError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl Shipper {
+    /// A shipper for the journal `journal` in `dir`, whose writer says in `committed` how far it is.
+    pub fn new(
+        warehouse: Warehouse,
+        options: ShipperOptions,
+        dir: impl Into<PathBuf>,
+        journal: Uuid,
+        committed: watch::Receiver<Position>,
+    ) -> Self {
+        let status = watch::Sender::default();
+        Self { warehouse, options, dir: dir.into(), journal, committed, status, is_migrated: false }
+    }
+
+    /// How shipping is going, as it changes.
+    pub fn status(&self) -> watch::Receiver<ShipperStatus> {
+        self.status.subscribe()
+    }
+
+    /// Ships until `shutdown`, then what is left, if that is quick. Failures are in the status, and tried again.
+    pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
+        let mut shutdown = pin!(shutdown);
+        let mut pause = self.options.first_pause;
+        loop {
+            let before = self.status.borrow().batches;
+            let ended = tokio::select! {
+                () = &mut shutdown => break,
+                ended = self.ship_on() => ended,
+            };
+            let error = match ended {
+                Err(Stop::Farewell) => break,
+                Err(Stop::Failed(error)) => error,
+                Ok(never) => match never {},
+            };
+            if self.status.borrow().batches > before {
+                pause = self.options.first_pause;
+            }
+            self.note_failure(&error);
+            self.is_migrated = false; // somebody may have dropped the database
+            tokio::select! {
+                () = &mut shutdown => break,
+                () = tokio::time::sleep(pause) => {}
+            }
+            pause = (pause * 2).min(self.options.longest_pause);
+        }
+        match tokio::time::timeout(self.options.farewell, self.ship_rest()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "not everything was shipped: the next start will go on"),
+            Err(_) => tracing::warn!("not everything could be shipped in time: the next start will go on"),
+        }
+    }
+
+    /// Ships for ever, or until something fails or the writer is gone.
+    async fn ship_on(&mut self) -> Result<std::convert::Infallible, Stop> {
+        let mut gatherer = self.begin().await?;
+        loop {
+            let shipped = self.status.borrow().shipped.seq;
+            let mut committed = self.committed.clone();
+            if committed.wait_for(|position| position.seq > shipped).await.is_err() {
+                return Err(Stop::Farewell);
+            }
+            if self.committed.borrow().seq.0 < shipped.0 + FULL_RECORDS {
+                tokio::time::sleep(self.options.linger).await;
+            }
+            gatherer = self.ship_batch(gatherer).await?;
+        }
+    }
+
+    async fn ship_rest(&mut self) -> Result<(), WarehouseError> {
+        let mut gatherer = self.begin().await?;
+        while self.status.borrow().shipped.seq < self.committed.borrow().seq {
+            gatherer = self.ship_batch(gatherer).await?;
+        }
+        Ok(())
+    }
+
+    /// Learns how far things are, from ClickHouse, and completes the batch that was under way.
+    async fn begin(&mut self) -> Result<Gatherer, WarehouseError> {
+        if !self.is_migrated {
+            self.warehouse.migrate().await?;
+            self.is_migrated = true;
+        }
+        let confirmed = self.warehouse.confirmed(self.journal).await?;
+        let ours = self.committed.borrow().seq;
+        if confirmed.shipped.seq > ours {
+            return Err(WarehouseError::Ahead { journal: self.journal, shipped: confirmed.shipped.seq, ours });
+        }
+        let (dir, source) = (self.dir.clone(), self.source());
+        let gatherer = blocking(move || Gatherer::begin(&dir, source, confirmed.shipped, confirmed.floor)).await?;
+        self.note_progress(confirmed, 0);
+        match read_plan(&self.dir)? {
+            Some(plan) if plan.from == confirmed.shipped.seq && plan.to > plan.from && plan.to <= ours => {
+                self.ship(gatherer, plan.to, true).await
+            }
+            _ => Ok(gatherer),
+        }
+    }
+
+    async fn ship_batch(&mut self, gatherer: Gatherer) -> Result<Gatherer, WarehouseError> {
+        let limit = self.committed.borrow().seq;
+        self.ship(gatherer, limit, false).await
+    }
+
+    async fn ship(&mut self, mut gatherer: Gatherer, limit: Seq, exactly: bool) -> Result<Gatherer, WarehouseError> {
+        let (gatherer, batch) = blocking(move || {
+            let batch = gatherer.gather(limit, exactly)?;
+            Ok((gatherer, batch))
+        })
+        .await?;
+        if batch.records == 0 {
+            return Ok(gatherer);
+        }
+        write_plan(&self.dir, Plan { from: batch.from.seq, to: batch.to.seq })?;
+        self.insert(&batch).await?;
+        self.confirm(&batch).await?;
+        Ok(gatherer)
+    }
+
+    /// Sends a batch's rows.
+    pub(crate) async fn insert(&self, batch: &Batch) -> Result<(), WarehouseError> {
+        // What others refer to goes first.
+        self.insert_rows("body_chunks", batch, &batch.body_chunks).await?;
+        self.insert_rows("body_parts", batch, &batch.body_parts).await?;
+        self.insert_rows("session_starts", batch, &batch.session_starts).await?;
+        self.insert_rows("session_ends", batch, &batch.session_ends).await?;
+        self.insert_rows("connection_opens", batch, &batch.connection_opens).await?;
+        self.insert_rows("connection_closes", batch, &batch.connection_closes).await?;
+        self.insert_rows("decisions", batch, &batch.decisions).await?;
+        self.insert_rows("calls", batch, &batch.calls).await?;
+        self.insert_rows("checkpoints", batch, &batch.checkpoints).await?;
+        self.insert_rows("ledger", batch, &batch.ledger).await
+    }
+
+    /// Says that a batch arrived.
+    async fn confirm(&self, batch: &Batch) -> Result<(), WarehouseError> {
+        let confirmed = Confirmed { shipped: batch.to, floor: batch.floor };
+        self.insert_rows("shipped", batch, &[shipped_row(&self.source(), confirmed)]).await?;
+        write_position(&self.dir, confirmed)?;
+        if batch.orphans > 0 {
+            tracing::warn!(calls = batch.orphans, "calls whose beginning is not in the journal are in the ledger only");
+        }
+        self.note_progress(confirmed, batch.records);
+        Ok(())
+    }
+
+    async fn insert_rows<T>(&self, table: &str, batch: &Batch, rows: &[T]) -> Result<(), WarehouseError>
+    where
+        T: RowOwned + RowWrite + for<'a> Row<Value<'a> = T>,
+    {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let tenant = &self.warehouse.config().tenant;
+        let token = format!("{tenant}:{}:{table}:{}-{}", self.journal, batch.from.seq.0 + 1, batch.to.seq);
+        let sent = async {
+            let insert = self.warehouse.client().insert::<T>(table).await?;
+            let timeout = Some(self.options.timeout);
+            let mut insert = insert.with_setting("insert_deduplication_token", token).with_timeouts(timeout, timeout);
+            for row in rows {
+                insert.write(row).await?;
+            }
+            insert.end().await
+        };
+        sent.await.map_err(|source| self.warehouse.failed(&format!("insert into `{table}`"), source))
+    }
+
+    fn source(&self) -> Source {
+        let config = self.warehouse.config();
+        Source { tenant: config.tenant.clone(), node: config.node.clone(), journal: self.journal }
+    }
+
+    fn note_progress(&self, confirmed: Confirmed, records: u64) {
+        let committed = *self.committed.borrow();
+        let lag_bytes = self.bytes_between(confirmed.shipped, committed);
+        self.status.send_modify(|status| {
+            status.shipped = confirmed.shipped;
+            status.keep_from = confirmed.floor;
+            status.lag_records = committed.seq.0.saturating_sub(confirmed.shipped.seq.0);
+            status.lag_bytes = lag_bytes;
+            status.error = None;
+            status.records += records;
+            if records > 0 {
+                status.batches += 1;
+                status.last_success = Some(OffsetDateTime::now_utc());
+            }
+        });
+    }
+
+    fn note_failure(&self, error: &WarehouseError) {
+        let committed = *self.committed.borrow();
+        let lag_bytes = self.bytes_between(self.status.borrow().shipped, committed);
+        self.status.send_modify(|status| {
+            if status.error.is_none() {
+                tracing::warn!(%error, "shipping stands still; it is tried again");
+            }
+            status.error = Some(error.to_string());
+            status.failures += 1;
+            status.lag_records = committed.seq.0.saturating_sub(status.shipped.seq.0);
+            status.lag_bytes = lag_bytes;
+        });
+    }
+
+    fn bytes_between(&self, from: Position, to: Position) -> u64 {
+        if from.segment == to.segment {
+            return to.offset.saturating_sub(from.offset);
+        }
+        let sizes = Reader::segment_bytes(&self.dir, from.segment.max(1), to.segment);
+        (sizes + to.offset).saturating_sub(from.offset)
+    }
+}
+
+/// Runs `work`, which reads files, where it holds nobody up.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, WarehouseError> + Send + 'static,
+) -> Result<T, WarehouseError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| WarehouseError::Task(error.to_string()))?
+}

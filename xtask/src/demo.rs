@@ -1,0 +1,281 @@
+//! `cargo xtask demo`: the main job, shown with real clients, and each claim checked.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use serde_json::Value;
+
+use crate::{lab, place};
+
+/// Arguments of `cargo xtask demo`.
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Leave the lab running, to look around in.
+    #[arg(long)]
+    keep: bool,
+}
+
+/// How long ClickHouse may be behind the journal.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Runs it. An error says what was expected and is missing.
+pub fn run(options: &Options) -> Result<()> {
+    let root = place::root();
+    let began = Instant::now();
+    section("Setting up");
+    let dir = std::env::temp_dir().join(format!("chaperone-demo-{}", std::process::id()));
+    let mut demo = Demo { dir, began, kept: options.keep, up: false };
+    let policies = demo.dir.with_extension("policies");
+    let shown = demo.start(&root, &policies).and_then(|()| demo.show(&root));
+    let _ = fs::remove_dir_all(&policies);
+    shown
+}
+
+struct Demo {
+    dir: PathBuf,
+    began: Instant,
+    kept: bool,
+    up: bool,
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        if self.up && !self.kept {
+            let _ = lab::folder::Lab::open(&self.dir).and_then(|lab| lab.down(false));
+        }
+    }
+}
+
+impl Demo {
+    /// The lab with ClickHouse, both fakes and the demo's policies.
+    fn start(&mut self, root: &Path, policies: &Path) -> Result<()> {
+        fs::create_dir_all(policies).context("making a folder for the policies")?;
+        fs::write(policies.join("default.cedar"), lab::config::DEFAULT_POLICY).context("writing the default policy")?;
+        fs::copy(root.join("xtask/demo/policy.cedar"), policies.join("demo.cedar")).context("copying the policy")?;
+        let mut command = own(&["lab", "--aws", "both", "--warehouse", "--policy"])?;
+        command.arg(policies).arg("--keep").arg(&self.dir);
+        let status = command.stdin(Stdio::null()).status().context("starting the lab")?;
+        ensure!(status.success(), "the lab did not start: {status}");
+        self.up = true;
+        println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
+        Ok(())
+    }
+
+    fn show(&self, root: &Path) -> Result<()> {
+        section("An agent with AWS CLI v1: STS and S3");
+        self.agent(&["sh", &file(root, "cli-v1.sh")])?;
+        section("An agent with AWS CLI v2: DynamoDB and EC2");
+        self.agent(&["sh", &file(root, "cli-v2.sh")])?;
+        section("An agent with boto3: EC2, S3, and a secret that it must not read");
+        let said = self.agent(&["python3", &file(root, "agent.py")])?;
+        ensure!(
+            said.contains("AccessDenied") && said.contains("default-no-secrets"),
+            "the agent should have been told AccessDenied by the policy default-no-secrets, and was told:\n{said}"
+        );
+        ensure!(!said.contains("battery staple"), "the agent read the secret");
+
+        let calls = self.journal()?;
+        self.shipped(&calls)?;
+        section("Sessions, from ClickHouse");
+        self.print(
+            "SELECT agent, groups, cgroup, calls, denied, request_bytes AS sent, response_bytes AS got, \
+                    dateDiff('millisecond', started, ended) AS ms FROM sessions ORDER BY started",
+        )?;
+        section("Calls, from ClickHouse");
+        self.print("SELECT formatDateTime(started, '%H:%i:%S.%f') AS at, agent, pid, \
+                    arrayStringConcat(arrayMap(a -> replaceRegexpOne(a, '^.*/', ''), arraySlice(argv, 1, 4)), ' ') AS process, \
+                    arrayStringConcat(actions, ' ') AS action, arrayStringConcat(resources, ' ') AS resource, \
+                    decision, status, round(duration_us / 1000, 1) AS ms, \
+                    request_bytes AS sent, response_bytes AS got FROM calls FINAL ORDER BY calls.started")?;
+        section("One exchange, whole");
+        self.exchange(&calls)?;
+        section("Verification");
+        let verified = self.operator(&["chaperone", "verify"])?;
+        print!("{verified}");
+        let verified: Value = serde_json::from_str(&self.operator(&["chaperone", "verify", "--json"])?)
+            .context("reading what `chaperone verify --json` says")?;
+        ensure!(verified["clean"] == true, "the journal doesn't verify: {verified}");
+        let breaks = self.query("SELECT count() FROM chain_breaks")?;
+        ensure!(breaks.trim() == "0", "ClickHouse finds {} breaks in the chain", breaks.trim());
+        println!("ClickHouse checks the same chain by itself: 0 breaks");
+
+        section("Checked");
+        self.check(&calls)?;
+        println!("\nAll of it was there, after {} s.", self.began.elapsed().as_secs());
+        if self.kept {
+            let dir = self.dir.display();
+            println!(
+                "\nThe lab goes on. Look around:\n  cargo xtask lab exec {dir} -- chaperone calls\n  cargo xtask lab agent \
+                 {dir} -- aws s3 ls --region eu-west-1\n  cargo xtask lab exec {dir} -- chaperone tail\n  cargo xtask lab \
+                 down {dir}"
+            );
+        }
+        Ok(())
+    }
+
+    /// Runs a client as an agent and passes on what it says.
+    fn agent(&self, command: &[&str]) -> Result<String> {
+        let mut child = own(&["lab", "agent"])?;
+        // Its files stay in its home.
+        let script = "cd && exec \"$0\" \"$@\" 2>&1";
+        child.arg(&self.dir).args(["--", "sh", "-c", script]).args(command);
+        let output = child.stdin(Stdio::null()).output().context("running an agent")?;
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        print!("{said}{}", String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "the agent failed ({}); what it said is above", output.status);
+        Ok(said)
+    }
+
+    fn operator(&self, command: &[&str]) -> Result<String> {
+        let mut child = own(&["lab", "exec"])?;
+        child.arg(&self.dir).arg("--").args(command);
+        let output = child.stdin(Stdio::null()).output().with_context(|| format!("running {}", command.join(" ")))?;
+        ensure!(
+            output.status.success(),
+            "`{}` ended with {}: {}{}",
+            command.join(" "),
+            output.status,
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn query(&self, sql: &str) -> Result<String> {
+        let script = place::root().join("xtask/python/query.py");
+        let path = self.dir.join("clickhouse.json");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let address: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
+        let part = |name: &str| address[name].as_str().unwrap_or_default().to_owned();
+        self.operator(&["python3", &script.to_string_lossy(), &part("url"), &part("database"), sql])
+    }
+
+    fn print(&self, sql: &str) -> Result<()> {
+        print!("{}", self.query(&format!("{sql} FORMAT PrettyCompactNoEscapes"))?);
+        Ok(())
+    }
+
+    /// Every call, as the journal has it.
+    fn journal(&self) -> Result<Vec<Value>> {
+        self.operator(&["chaperone", "calls", "--json"])?
+            .lines()
+            .map(|line| serde_json::from_str(line).context("reading `chaperone calls --json`"))
+            .collect()
+    }
+
+    /// Waits until ClickHouse has what the journal has, and says if it has something else.
+    fn shipped(&self, calls: &[Value]) -> Result<()> {
+        let sum = |name: &str| calls.iter().filter_map(|call| call[name].as_u64()).sum::<u64>();
+        let wanted = format!("{}\t{}\t{}", calls.len(), sum("request_bytes"), sum("response_bytes"));
+        let sql = "SELECT count(), sum(request_bytes), sum(response_bytes) FROM calls FINAL";
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let found = self.query(sql);
+            match found {
+                Ok(found) if found.trim() == wanted => return Ok(()),
+                found if Instant::now() > deadline => {
+                    let found = found.unwrap_or_else(|error| format!("{error:#}"));
+                    anyhow::bail!("calls, bytes sent, bytes got: the journal has {wanted}, ClickHouse {}", found.trim())
+                }
+                // Asking takes a tenth of a second by itself.
+                _ => {}
+            }
+        }
+    }
+
+    fn exchange(&self, calls: &[Value]) -> Result<()> {
+        let call = calls.iter().find(|call| call["operation"] == "GetItem").context("no GetItem was recorded")?;
+        let id = call["id"].as_str().context("a call without an id")?;
+        print!("{}", self.query(&format!("SELECT * FROM calls FINAL WHERE id = '{id}' FORMAT PrettyJSONEachRow"))?);
+        let bodies = self.query(&format!(
+            "SELECT p.direction AS direction, arrayStringConcat(groupArray(c.data)) AS body \
+             FROM (SELECT * FROM body_parts FINAL WHERE call = '{id}' ORDER BY direction, offset) AS p \
+             JOIN (SELECT sha256, data FROM body_chunks FINAL) AS c ON c.sha256 = p.sha256 \
+             GROUP BY direction ORDER BY direction FORMAT JSONEachRow"
+        ))?;
+        print!("{bodies}");
+        ensure!(
+            bodies.contains("request") && bodies.contains("tea"),
+            "ClickHouse should have both bodies of call {id}, and has: {bodies}"
+        );
+        println!("\nThe same from the journal, with the heads (`chaperone show {id}`):\n");
+        print!("{}", self.operator(&["chaperone", "show", id])?);
+        Ok(())
+    }
+
+    fn check(&self, calls: &[Value]) -> Result<()> {
+        let path = self.dir.join("upstream.jsonl");
+        let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let upstream: Vec<Value> =
+            text.lines().map(serde_json::from_str).collect::<Result<_, _>>().context("reading upstream.jsonl")?;
+        let key = fs::read_to_string(self.dir.join("secrets/key")).context("reading the lab's key")?;
+        let key = key.lines().next().unwrap_or_default();
+        for line in &upstream {
+            ensure!(line["access_key_id"] == key, "the fake AWS got a request that the real key did not sign: {line}");
+        }
+        println!("✓ all {} requests that AWS got were signed by the real key", upstream.len());
+
+        let denied: Vec<_> = calls.iter().filter(|call| call["decision"] == "deny").collect();
+        ensure!(denied.len() == 1, "one call should have been denied, {} were: {denied:?}", denied.len());
+        ensure!(denied[0]["operation"] == "GetSecretValue", "another call was denied: {}", denied[0]);
+        let hosts = |rows: &mut dyn Iterator<Item = &Value>| {
+            let mut count = BTreeMap::<String, usize>::new();
+            rows.for_each(|row| *count.entry(row["host"].as_str().unwrap_or_default().to_owned()).or_default() += 1);
+            count
+        };
+        let allowed = hosts(&mut calls.iter().filter(|call| call["decision"] == "allow"));
+        let arrived = hosts(&mut upstream.iter());
+        ensure!(allowed == arrived, "allowed calls by host are {allowed:?}, but AWS got {arrived:?}");
+        println!("✓ AWS got the {} calls that were allowed, and nothing of the one that was denied", upstream.len());
+
+        let services: BTreeSet<_> = calls.iter().filter_map(|call| call["service"].as_str()).collect();
+        for service in ["dynamodb", "ec2", "s3", "secretsmanager", "sts"] {
+            ensure!(services.contains(service), "no call to {service} was recorded, only to {services:?}");
+        }
+        let sessions: BTreeSet<_> = calls.iter().filter_map(|call| call["session"].as_str()).collect();
+        ensure!(sessions.len() == 3, "three agents should have made three sessions, there are {}", sessions.len());
+        println!(
+            "✓ {} calls to {} services in {} sessions, each in ClickHouse once",
+            calls.len(),
+            services.len(),
+            sessions.len()
+        );
+
+        for name in ["id", "session", "agent", "account", "region", "request_sha256", "response_sha256", "started"] {
+            let without = calls.iter().find(|call| call[name].is_null() && call["decision"] == "allow");
+            ensure!(without.is_none(), "a call has no {name}: {without:?}");
+        }
+        for program in ["bin/aws", "/usr/bin/aws", "agent.py"] {
+            let by = |call: &&Value| {
+                call["argv"].as_array().is_some_and(|argv| {
+                    argv.iter().any(|word| word.as_str().is_some_and(|word| word.ends_with(program)))
+                })
+            };
+            ensure!(calls.iter().any(|call| by(&call)), "no call is recorded of the process {program}");
+        }
+        println!("✓ every call has its agent, process, account, region and both bodies' digests");
+        Ok(())
+    }
+}
+
+/// This program again.
+fn own(arguments: &[&str]) -> Result<Command> {
+    let mut command = Command::new(std::env::current_exe().context("finding this program")?);
+    command.args(arguments);
+    Ok(command)
+}
+
+fn file(root: &Path, name: &str) -> String {
+    root.join("xtask/demo").join(name).display().to_string()
+}
+
+fn section(title: &str) {
+    println!("\n== {title} ==");
+}

@@ -1,0 +1,149 @@
+//! Makes the machine ready: packages, the Python environment, the built programs. Quick when all is there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+
+use crate::{Refusal, place};
+
+/// A package, what it is for, and a file that shows that it is there on machines that aren't Debian.
+struct Package {
+    name: &'static str,
+    why: &'static str,
+    shows: &'static str,
+}
+
+const LAB: [Package; 6] = [
+    Package { name: "awscli", why: "AWS CLI v2, as an unmodified client", shows: "/usr/bin/aws" },
+    Package { name: "ca-certificates", why: "the system's trust store", shows: "/usr/sbin/update-ca-certificates" },
+    Package { name: "curl", why: "the simplest client", shows: "/usr/bin/curl" },
+    Package { name: "iproute2", why: "brings loopback up in the lab", shows: "/usr/bin/ip" },
+    Package { name: "python3", why: "runs the Python clients, moto and ClickHouse", shows: "/usr/bin/python3" },
+    Package { name: "python3-venv", why: "the lab's own Python environment", shows: "/usr/lib/python3.11/ensurepip" },
+];
+
+/// What a lab needs from the machine.
+#[derive(Clone, Debug)]
+pub struct Ready {
+    /// Where `chaperone` and `chaperone-fakes` are.
+    pub bin: PathBuf,
+    /// The Python environment.
+    pub venv: PathBuf,
+}
+
+/// Installs what is missing and builds the programs.
+pub fn lab(daemon: bool) -> Result<Ready> {
+    root_user()?;
+    let target = place::target()?;
+    let folder = target.join("lab");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    // Two labs that start at once must not both install.
+    let lock = fs::File::create(folder.join(".setup-lock")).context("making the set-up's lock")?;
+    lock.lock().context("waiting for another set-up to end")?;
+    packages(&LAB)?;
+    let venv = folder.join("venv");
+    python(&venv)?;
+    build(daemon)?;
+    Ok(Ready { bin: folder, venv })
+}
+
+fn root_user() -> Result<()> {
+    if nix::unistd::geteuid().is_root() {
+        return Ok(());
+    }
+    bail!(Refusal("namespaces, cgroups, eBPF and packages need root: run this as root, or by `sudo -E`".to_owned()))
+}
+
+fn is_debian_12() -> bool {
+    let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
+    let has = |line: &str| os.lines().any(|there| there.replace('"', "") == line);
+    has("ID=debian") && has("VERSION_ID=12")
+}
+
+fn packages(wanted: &[Package]) -> Result<()> {
+    if !is_debian_12() {
+        let missing: Vec<_> = wanted
+            .iter()
+            .filter(|package| !Path::new(package.shows).exists())
+            .map(|package| format!("  {} ({}): {}", package.shows, package.name, package.why))
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        bail!(Refusal(format!(
+            "this is not Debian 12, so nothing is installed by itself; missing are, by file and Debian's package name:\n{}",
+            missing.join("\n")
+        )));
+    }
+    let missing: Vec<_> = wanted.iter().filter(|package| !installed(package.name)).collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    for package in &missing {
+        eprintln!("set-up: installing {}: {}", package.name, package.why);
+    }
+    let apt = |arguments: &[&str]| {
+        let mut command = Command::new("apt-get");
+        command.env("DEBIAN_FRONTEND", "noninteractive").args(["-qq", "-o", "Dpkg::Use-Pty=0"]).args(arguments);
+        run(command.stdout(Stdio::null()))
+    };
+    apt(&["update"])?;
+    let names: Vec<_> = missing.iter().map(|package| package.name).collect();
+    apt(&[&["install", "-y", "--no-install-recommends"], names.as_slice()].concat())
+}
+
+fn installed(package: &str) -> bool {
+    Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Status}", package])
+        .stderr(Stdio::null())
+        .output()
+        .is_ok_and(|output| output.stdout == b"installed")
+}
+
+/// The environment with exactly what `requirements.txt` says.
+fn python(venv: &Path) -> Result<()> {
+    let requirements = place::root().join("xtask/python/requirements.txt");
+    let wanted = fs::read(&requirements).with_context(|| format!("reading {}", requirements.display()))?;
+    let mark = venv.join("requirements.txt");
+    if fs::read(&mark).is_ok_and(|there| there == wanted) {
+        return Ok(());
+    }
+    eprintln!("set-up: a Python environment in {}: clients, moto, ClickHouse; about a minute, once", venv.display());
+    if venv.exists() {
+        fs::remove_dir_all(venv).with_context(|| format!("removing {}", venv.display()))?;
+    }
+    // Debian's own, whatever else is first on the path.
+    run(plain_python(&mut Command::new("/usr/bin/python3")).args(["-m", "venv"]).arg(venv))?;
+    run(plain_python(&mut Command::new(venv.join("bin/python")))
+        .args(["-m", "pip", "install", "--quiet", "--no-input", "--disable-pip-version-check", "--no-deps", "-r"])
+        .arg(&requirements))?;
+    fs::write(&mark, wanted).with_context(|| format!("writing {}", mark.display()))
+}
+
+fn plain_python(command: &mut Command) -> &mut Command {
+    command.env_remove("PYTHONPATH").env_remove("PYTHONHOME").env_remove("PYTHONUSERBASE")
+}
+
+fn build(daemon: bool) -> Result<()> {
+    let mut command = place::cargo();
+    command.args(["build", "--quiet", "--locked", "--profile", "lab", "-p", "chaperone-fakes"]);
+    if daemon {
+        command.args(["-p", "chaperone"]);
+    }
+    if !place::target()?.join("lab/chaperone-fakes").exists() {
+        eprintln!("set-up: building the daemon and the fakes: some minutes, once");
+    }
+    run(&mut command)
+}
+
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) -> Result<()> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let status = command.status().with_context(|| format!("starting `{name}`"))?;
+    ensure!(status.success(), "`{name}` ended with {status}; what it said is above");
+    Ok(())
+}
