@@ -10,17 +10,13 @@ mod sign;
 mod sink;
 mod world;
 
-use std::{fmt, path::Path};
+use std::fmt;
 
 use anyhow::{Result, ensure};
 use clap::{Args, ValueEnum};
 use serde::Serialize;
 
-use self::{
-    load::measure,
-    report::Report,
-    world::World,
-};
+use self::{load::measure, report::Report, world::World};
 
 /// What is measured and how.
 #[derive(Debug, Args)]
@@ -145,16 +141,15 @@ impl Effort {
 }
 
 /// Measures and prints.
-pub fn run(root: &Path, options: &Options) -> Result<()> {
+pub fn run(options: &Options) -> Result<()> {
     let effort = Effort::of(options);
     ensure!(effort.rounds > 0, "--rounds 0 measures nothing");
     let chosen = |proxy: &Proxy| options.only.is_empty() || options.only.contains(proxy);
     let proxies: Vec<Proxy> = Proxy::ALL.into_iter().filter(chosen).collect();
     let chosen = |case: &Case| options.cases.is_empty() || options.cases.contains(&case.name);
     let cases: Vec<Case> = Case::ALL.into_iter().filter(chosen).collect();
-    let daemon =
-        if proxies.contains(&Proxy::Chaperone) { world::build(root, &options.profile)? } else { Default::default() };
-    let world = World::start(root, &daemon, &proxies, effort.large_bytes)?;
+    let daemon = proxies.contains(&Proxy::Chaperone).then(|| world::build(&options.profile)).transpose()?;
+    let world = World::start(daemon.unwrap_or_default(), &proxies, effort.large_bytes)?;
     let mut report = Report::default();
     for round in 0..effort.rounds {
         for case in &cases {

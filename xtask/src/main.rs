@@ -69,7 +69,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let result = match Cli::parse().task {
-        Task::Bench(options) => bench::run(&place::root(), &options).map(|()| 0),
+        Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
         Task::Catalog { botocore, iam_data } => catalog::build(&place::root(), &botocore, &iam_data).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),

@@ -26,6 +26,15 @@ const LAB: [Package; 6] = [
     Package { name: "python3-venv", why: "the lab's own Python environment", shows: "/usr/lib/python3.11/ensurepip" },
 ];
 
+const BENCH: [Package; 6] = [
+    Package { name: "curl", why: "carries the large objects", shows: "/usr/bin/curl" },
+    Package { name: "iproute2", why: "brings loopback up in the bench's namespace", shows: "/usr/bin/ip" },
+    Package { name: "nginx-light", why: "the upstream, and what is compared with", shows: "/usr/sbin/nginx" },
+    Package { name: "openssl", why: "makes the upstream's certificate and signs requests", shows: "/usr/bin/openssl" },
+    Package { name: "python3-venv", why: "mitmproxy's own environment", shows: "/usr/lib/python3.11/ensurepip" },
+    Package { name: "wrk", why: "the load", shows: "/usr/bin/wrk" },
+];
+
 /// What a lab needs from the machine.
 #[derive(Clone, Debug)]
 pub struct Ready {
@@ -46,9 +55,16 @@ pub fn lab(daemon: bool) -> Result<Ready> {
     lock.lock().context("waiting for another set-up to end")?;
     packages(&LAB)?;
     let venv = folder.join("venv");
-    python(&venv)?;
+    python(&venv, "requirements.txt", "clients, moto, ClickHouse")?;
     build(daemon)?;
     Ok(Ready { bin: folder, venv })
+}
+
+/// Installs what the bench needs, and mitmproxy into `mitmproxy` if it is to be measured.
+pub fn bench(mitmproxy: Option<&Path>) -> Result<()> {
+    root_user()?;
+    packages(&BENCH)?;
+    mitmproxy.map_or(Ok(()), |venv| python(venv, "bench-requirements.txt", "mitmproxy"))
 }
 
 fn root_user() -> Result<()> {
@@ -104,15 +120,15 @@ fn installed(package: &str) -> bool {
         .is_ok_and(|output| output.stdout == b"installed")
 }
 
-/// The environment with exactly what `requirements.txt` says.
-fn python(venv: &Path) -> Result<()> {
-    let requirements = place::root().join("xtask/python/requirements.txt");
+/// The environment with exactly what the file of requirements in `xtask/python` says.
+fn python(venv: &Path, requirements: &str, what: &str) -> Result<()> {
+    let requirements = place::root().join("xtask/python").join(requirements);
     let wanted = fs::read(&requirements).with_context(|| format!("reading {}", requirements.display()))?;
     let mark = venv.join("requirements.txt");
     if fs::read(&mark).is_ok_and(|there| there == wanted) {
         return Ok(());
     }
-    eprintln!("set-up: a Python environment in {}: clients, moto, ClickHouse; about a minute, once", venv.display());
+    eprintln!("set-up: a Python environment in {}: {what}; about a minute, once", venv.display());
     if venv.exists() {
         fs::remove_dir_all(venv).with_context(|| format!("removing {}", venv.display()))?;
     }

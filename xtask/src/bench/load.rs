@@ -1,5 +1,7 @@
 //! One sample: load through one proxy, and what the proxy spent on it.
 
+#![allow(clippy::cast_precision_loss)] // counts and microseconds, far below 2^52
+
 use std::{
     fmt::{self, Write as _},
     fs,

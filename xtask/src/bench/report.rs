@@ -93,7 +93,7 @@ fn median(mut values: Vec<f64>) -> Option<f64> {
     values.sort_by(f64::total_cmp);
     let upper = *values.get(values.len() / 2)?;
     let lower = values[(values.len() - 1) / 2];
-    Some(((upper + lower) / 2.0 * 1000.0).round() / 1000.0)
+    Some((f64::midpoint(upper, lower) * 1000.0).round() / 1000.0)
 }
 
 fn print_rows(rows: &[Row]) {

@@ -27,20 +27,14 @@ use super::{
     sign::{self, Credentials, REGION, Signed},
     sink,
 };
+use crate::{
+    place,
+    setup::{self, run},
+};
 
 /// The name that is asked for everything.
 pub(super) const HOST: &str = "bench.s3.eu-west-1.amazonaws.com";
 const UPSTREAM: Ipv4Addr = Ipv4Addr::new(127, 77, 0, 1);
-const PACKAGES: [(&str, &str); 6] = [
-    ("wrk", "wrk"),
-    ("nginx", "nginx-light"),
-    ("curl", "curl"),
-    ("openssl", "openssl"),
-    ("taskset", "util-linux"),
-    ("ip", "iproute2"),
-];
-/// mitmproxy and all that it needs, as they were measured.
-const REQUIREMENTS: &str = include_str!("requirements.txt");
 /// With those of the shipped default there are ten: what a team would have.
 const POLICIES: &str = r#"permit (principal, action == Action::"s3:PutObject", resource);
 forbid (principal, action == Action::"s3:DeleteBucket", resource);
@@ -167,28 +161,19 @@ impl Drop for World {
 }
 
 /// Builds the daemon; its path.
-pub(super) fn build(root: &Path, profile: &str) -> Result<PathBuf> {
+pub(super) fn build(profile: &str) -> Result<PathBuf> {
     eprintln!("bench: building chaperone (profile {profile})");
-    let status = Command::new("cargo")
-        .args(["build", "--quiet", "--package", "chaperone", "--profile", profile])
-        .current_dir(root)
-        .status()
-        .context("starting cargo")?;
-    ensure!(status.success(), "building chaperone failed");
+    run(place::cargo().args(["build", "--quiet", "--package", "chaperone", "--profile", profile]))?;
     let folder = if profile == "dev" { "debug" } else { profile };
-    Ok(target(root).join(folder).join("chaperone"))
-}
-
-fn target(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+    Ok(place::target()?.join(folder).join("chaperone"))
 }
 
 impl World {
     /// Moves this process into namespaces of its own and starts everything there.
-    pub(super) fn start(root: &Path, daemon: &Path, proxies: &[Proxy], large_bytes: u64) -> Result<Self> {
-        ensure!(nix::unistd::geteuid().is_root(), "the bench needs root: namespaces, cgroups and eBPF");
-        let base = target(root).join("bench");
-        install(&base, proxies.contains(&Proxy::Mitmproxy))?;
+    pub(super) fn start(daemon: PathBuf, proxies: &[Proxy], large_bytes: u64) -> Result<Self> {
+        let base = place::target()?.join("bench");
+        let mitmproxy = base.join("mitmproxy");
+        setup::bench(proxies.contains(&Proxy::Mitmproxy).then_some(&mitmproxy))?;
         let (proxy_cpu, load_cpu) = two_cpus()?;
         raise_priority("-15");
         let dir = base.join(format!("run-{}", std::process::id()));
@@ -202,7 +187,7 @@ impl World {
             cgroups: BTreeMap::new(),
             load: Cgroup::new(tree.join("load"))?,
             agent: None,
-            daemon: daemon.to_owned(),
+            daemon,
             tree,
             anybody: serde_json::from_str(r#"{"AccessKeyId":"ASIABENCH","SecretAccessKey":"bench","Token":"bench"}"#)?,
             dir,
@@ -216,7 +201,7 @@ impl World {
             match proxy {
                 Proxy::Direct => continue,
                 Proxy::Nginx => world.start_nginx(&cgroup, proxy_cpu)?,
-                Proxy::Mitmproxy => world.start_mitmproxy(&cgroup, proxy_cpu, &base)?,
+                Proxy::Mitmproxy => world.start_mitmproxy(&cgroup, proxy_cpu, &mitmproxy)?,
                 Proxy::Chaperone => world.start_chaperone(&cgroup, proxy_cpu)?,
             }
             world.cgroups.insert(*proxy, cgroup);
@@ -345,9 +330,9 @@ impl World {
         run(&mut command).with_context(|| self.tail(&format!("{name}.err")))
     }
 
-    fn start_mitmproxy(&self, cgroup: &Cgroup, cpu: usize, base: &Path) -> Result<()> {
+    fn start_mitmproxy(&self, cgroup: &Cgroup, cpu: usize, venv: &Path) -> Result<()> {
         let script = self.write("ready.py", "def running():\n    print('ready', flush=True)\n")?;
-        let mut command = cgroup.command(cpu, base.join("mitmproxy/bin/mitmdump"));
+        let mut command = cgroup.command(cpu, venv.join("bin/mitmdump"));
         command
             .args(["--quiet", "--mode", &format!("reverse:https://{HOST}:443"), "--listen-host"])
             .args([&UPSTREAM.to_string(), "--listen-port", "9443", "--set", "stream_large_bodies=1m"])
@@ -542,52 +527,4 @@ fn cgroup_tree() -> Result<PathBuf> {
         }
     }
     Ok(Path::new(root).join(format!("bench-{}", std::process::id())))
-}
-
-fn install(base: &Path, mitmproxy: bool) -> Result<()> {
-    let found = |program: &str| {
-        ["/usr/sbin", "/usr/bin", "/sbin", "/bin"].iter().any(|folder| Path::new(folder).join(program).exists())
-    };
-    let mut missing: Vec<&str> =
-        PACKAGES.iter().filter(|(program, _)| !found(program)).map(|(_, package)| *package).collect();
-    if mitmproxy && !Path::new("/usr/share/doc/python3-venv").exists() {
-        missing.push("python3-venv");
-    }
-    if !missing.is_empty() {
-        let list = missing.join(" ");
-        ensure!(found("apt-get"), "the bench needs these programs of Debian's packages: {list}");
-        eprintln!("bench: installing {list} (load generator, peers and tools to measure with)");
-        let apt = || {
-            let mut command = Command::new("apt-get");
-            command.env("DEBIAN_FRONTEND", "noninteractive").stdout(Stdio::null());
-            command
-        };
-        run(apt().arg("update"))?;
-        run(apt().args(["install", "--yes", "--no-install-recommends"]).args(&missing))?;
-    }
-    if !mitmproxy {
-        return Ok(());
-    }
-    let venv = base.join("mitmproxy");
-    let stamp = venv.join("installed.txt");
-    if fs::read_to_string(&stamp).is_ok_and(|installed| installed == REQUIREMENTS) {
-        return Ok(());
-    }
-    eprintln!("bench: installing mitmproxy from PyPI into {}", venv.display());
-    fs::create_dir_all(base).with_context(|| format!("making {}", base.display()))?;
-    run(Command::new("/usr/bin/python3").args(["-m", "venv", "--clear"]).arg(&venv))?;
-    let requirements = base.join("requirements.txt");
-    fs::write(&requirements, REQUIREMENTS).context("writing the requirements")?;
-    run(Command::new(venv.join("bin/pip"))
-        .args(["install", "--quiet", "--no-deps", "--disable-pip-version-check", "-r"])
-        .arg(&requirements)
-        .stdout(Stdio::null()))?;
-    fs::write(&stamp, REQUIREMENTS).context("noting what was installed")
-}
-
-fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("starting {name}"))?;
-    ensure!(status.success(), "{name} ended with {status}");
-    Ok(())
 }
