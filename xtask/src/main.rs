@@ -11,6 +11,7 @@ mod demo;
 mod lab;
 mod place;
 mod setup;
+mod test;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -65,6 +66,8 @@ enum Task {
     /// Go into a lab and become a command there (used by `lab`).
     #[command(hide = true)]
     LabEnter(lab::enter::Options),
+    /// Run every test: what CI runs.
+    Test(test::Options),
 }
 
 fn main() -> ExitCode {
@@ -76,6 +79,7 @@ fn main() -> ExitCode {
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
+        Task::Test(options) => test::run(&options).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),
