@@ -2,7 +2,8 @@
 //!
 //!     cargo run --release -p chaperone-journal --example throughput -- [DIR] [MIB]
 //!
-//! Writes MIB (1024) mebibytes of body frames of 16 to 64 KiB, with and without O_DIRECT, alternating, twice.
+//! Writes MIB (1024) mebibytes of body frames of 16 to 64 KiB, with and without O_DIRECT, alternating, twice. Then calls
+//! without bodies, one at a time and 32 at a time, waiting for the operating system or for the disk.
 
 #![allow(clippy::unwrap_used, clippy::cast_precision_loss)] // a measurement
 
@@ -56,6 +57,43 @@ fn measure(dir: &Path, mib: usize, direct_io: bool) {
     });
 }
 
+fn measure_calls(dir: &Path, at_a_time: usize, wait: bool) {
+    const CALLS: usize = 20_000;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let (journal, _) = Journal::open(JournalConfig::new(dir)).unwrap();
+        let session = SessionId::new();
+        let (began, cpu) = (Instant::now(), cpu_seconds());
+        let mut tasks = tokio::task::JoinSet::new();
+        for _ in 0..at_a_time {
+            let journal = journal.clone();
+            tasks.spawn(async move {
+                let mut waits = Vec::new();
+                for _ in 0..CALLS / at_a_time {
+                    let call = CallId::new();
+                    let began = Instant::now();
+                    journal.append(&samples::intent(call, session), wait).await.unwrap();
+                    waits.push(began.elapsed());
+                    journal.append_now(&samples::outcome(call, session, None, None)).unwrap();
+                }
+                waits
+            });
+        }
+        let mut waits = tasks.join_all().await.concat();
+        let (elapsed, cpu) = (began.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+        waits.sort_unstable();
+        println!(
+            "{at_a_time:2} at a time, waiting for {}: {:.0} calls/s, intent p50 {:?} p99 {:?}, {:.1} CPU-us a call",
+            if wait { "the disk" } else { "the system" },
+            CALLS as f64 / elapsed,
+            waits[waits.len() / 2],
+            waits[waits.len() * 99 / 100],
+            cpu * 1e6 / CALLS as f64,
+        );
+        journal.close().await.unwrap();
+    });
+}
+
 fn sha256_seconds(frames: &[Bytes], mib: usize) -> f64 {
     let cpu = cpu_seconds();
     let mut hash = aws_lc_rs::digest::Context::new(&aws_lc_rs::digest::SHA256);
@@ -77,5 +115,9 @@ fn main() {
     for direct_io in [true, false, true, false] {
         let dir = tempfile::tempdir_in(&parent).unwrap();
         measure(dir.path(), mib, direct_io);
+    }
+    for (at_a_time, wait) in [(1, false), (1, true), (32, false), (32, true)] {
+        let dir = tempfile::tempdir_in(&parent).unwrap();
+        measure_calls(dir.path(), at_a_time, wait);
     }
 }

@@ -6,16 +6,17 @@ use serde::{Deserialize, Serialize};
 
 use crate::JournalError;
 
-/// What a call waits for.
+/// What a call waits for. Whatever it is, no call goes on before the operating system has its intent: a daemon that is
+/// killed leaves no call unrecorded. The rest is about machines that lose power.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Durability {
     /// Calls that change something wait until their intent is on disk; the rest get there within a few milliseconds.
     #[default]
     Group,
-    /// No call waits. What the last tenth of a second recorded can be lost when the machine (not the daemon) dies.
+    /// No call waits for the disk. What the last tenth of a second recorded can be lost when the machine (not the daemon) dies.
     Relaxed,
-    /// Every call waits.
+    /// Every call waits for the disk.
     Strict,
 }
 

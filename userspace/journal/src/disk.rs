@@ -215,7 +215,6 @@ impl AlignedBuffer {
         Self { memory, start, len: 0 }
     }
 
-    #[cfg(test)]
     pub(crate) const fn len(&self) -> usize {
         self.len
     }
@@ -231,12 +230,12 @@ impl AlignedBuffer {
         &mut self.memory[at..at + n]
     }
 
-    /// The content, padded with zeros to whole blocks.
-    pub(crate) fn blocks(&mut self) -> &[u8] {
-        let padded = self.len.next_multiple_of(BLOCK);
-        let start = self.start;
-        self.memory[start + self.len..start + padded].fill(0);
-        &self.memory[start..start + padded]
+    /// The content from `start`, a block's beginning, on, padded with zeros to whole blocks.
+    pub(crate) fn blocks(&mut self, start: usize) -> &[u8] {
+        debug_assert_eq!(start % BLOCK, 0);
+        let padded = self.start + self.len.next_multiple_of(BLOCK);
+        self.memory[self.start + self.len..padded].fill(0);
+        &self.memory[self.start + start..padded]
     }
 
     /// Drops all whole blocks and keeps the begun one at the front; tells how many bytes went.
@@ -287,11 +286,11 @@ mod tests {
     fn the_aligned_buffer_keeps_its_begun_block() {
         let mut buffer = AlignedBuffer::new(2 * BLOCK);
         buffer.extend(BLOCK + 3).fill(7);
-        assert_eq!(buffer.blocks().len(), 2 * BLOCK);
-        assert_eq!(buffer.blocks().as_ptr().align_offset(BLOCK), 0);
-        assert_eq!(buffer.blocks()[BLOCK + 3], 0);
+        assert_eq!(buffer.blocks(0).len(), 2 * BLOCK);
+        assert_eq!(buffer.blocks(0).as_ptr().align_offset(BLOCK), 0);
+        assert_eq!(buffer.blocks(0)[BLOCK + 3], 0);
         assert_eq!(buffer.keep_begun_block(), BLOCK);
         assert_eq!((buffer.len(), buffer.room()), (3, 2 * BLOCK - 3));
-        assert_eq!(buffer.blocks()[..4], [7, 7, 7, 0]);
+        assert_eq!(buffer.blocks(0)[..4], [7, 7, 7, 0]);
     }
 }

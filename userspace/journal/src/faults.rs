@@ -152,7 +152,7 @@ async fn closing_with_a_dead_disk_says_so_and_does_not_hang() {
     let disk = Faulty::default();
     let (journal, _) = Journal::open_on(config(dir.path()), Box::new(disk.clone())).unwrap();
     disk.write.store(true, Ordering::SeqCst);
-    journal.append(&samples::intent(CallId::new(), SessionId::new()), false).await.unwrap();
+    journal.append(&samples::session_started(&samples::session()), false).await.unwrap();
     let error = journal.close().await.unwrap_err();
     assert!(matches!(error, JournalError::Io { .. }), "{error}");
 }

@@ -16,7 +16,7 @@ use crate::{
     disk::{self, AlignedBuffer, BLOCK, Disk, Lock, OsDisk},
     error::Context as _,
     key::{Identity, PublicKey},
-    queue::{Class, Item, Shared},
+    queue::{Class, Item, Level, Shared, Waiter},
     record::{Kind, Position, Salt},
     recover::{Recovered, beginning, find_end},
     writer::{BUFFER, Current, Writer},
@@ -102,7 +102,7 @@ impl Journal {
         Ok((Self(Arc::new(inner)), recovered))
     }
 
-    /// Whether a call has to wait for its intent to be on disk.
+    /// Whether a call's intent has to be on disk before the call goes on: the `wait` of [`Self::append`].
     pub fn must_wait(&self, is_mutating: bool) -> bool {
         match self.0.shared.config.durability {
             Durability::Group => is_mutating,
@@ -111,7 +111,9 @@ impl Journal {
         }
     }
 
-    /// Records an event. With `wait`, returns when it is durable; without, when it is queued.
+    /// Records an event. With `wait`, returns when it is on disk, and so survives the machine. Without, a call's
+    /// intent still waits until the operating system has it, so that it survives the daemon (nothing leaves for AWS
+    /// unrecorded, whatever kills us); other events are queued and get to disk within milliseconds.
     ///
     /// After an error the event is not acknowledged, and may be recorded nevertheless (a disk that came back). So an
     /// intent that failed still gets an outcome; that answers [`JournalError::NotOpen`] if the intent never was.
@@ -122,13 +124,15 @@ impl Journal {
             let ticket = Ticket::new(shared);
             poll_fn(|cx| shared.poll_room(ticket.number, Class::Begins, cx)).await?;
         }
-        if !wait {
-            return shared.admit(item);
-        }
-        let (waiter, durable) = oneshot::channel();
+        let level = match event {
+            _ if wait => Level::Durable,
+            Event::CallIntent(_) => Level::Written,
+            _ => return shared.admit(item),
+        };
+        let (waiter, answer) = Waiter::new(level);
         item.waiter = Some(waiter);
         shared.admit(item)?;
-        match tokio::time::timeout(shared.config.commit_timeout, durable).await {
+        match tokio::time::timeout(shared.config.commit_timeout, answer).await {
             Ok(Ok(result)) => result.map(|_| ()),
             Ok(Err(_)) => Err(JournalError::Closed),
             Err(_) => Err(JournalError::Stalled { seconds: shared.config.commit_timeout.as_secs() }),
@@ -292,7 +296,9 @@ fn prepare(
         cramped: false,
         buffer,
         base,
-        dirty: false,
+        written: begun,
+        dirty_since: None,
+        has_failed: false,
         seq: position.seq,
         hash: position.hash,
         open,
@@ -318,7 +324,8 @@ fn close_open_work(writer: &mut Writer, recovered: &mut Recovered) -> Result<(),
         writer.begin_segment()?;
     }
     writer.allocate_next();
-    writer.store(items)
+    writer.store(items)?;
+    writer.flush()
 }
 
 #[cfg(test)]

@@ -23,8 +23,33 @@ use crate::{
     record::{HEAD, Kind, Position, Seq, sha256},
 };
 
-/// The answer to a waiting append.
-pub(crate) type Waiter = oneshot::Sender<Result<Seq, JournalError>>;
+/// What an append waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Level {
+    /// The operating system has the record: it survives the daemon.
+    Written,
+    /// The disk has it: it survives the machine.
+    Durable,
+}
+
+/// An append that waits.
+#[derive(Debug)]
+pub(crate) struct Waiter {
+    pub(crate) level: Level,
+    pub(crate) answer: oneshot::Sender<Result<Seq, JournalError>>,
+}
+
+impl Waiter {
+    pub(crate) fn new(level: Level) -> (Self, oneshot::Receiver<Result<Seq, JournalError>>) {
+        let (answer, receiver) = oneshot::channel();
+        (Self { level, answer }, receiver)
+    }
+
+    /// Answers; whoever waited may have gone away.
+    pub(crate) fn answer(self, result: Result<Seq, JournalError>) {
+        drop(self.answer.send(result));
+    }
+}
 
 /// A record that is not written yet.
 #[derive(Debug)]
@@ -290,11 +315,12 @@ impl Queue {
         taken
     }
 
-    /// Puts items that could not be written back to the front; nobody waits for them any more.
+    /// Puts items that could not be written back to the front.
     pub(crate) fn put_back(&mut self, items: VecDeque<Item>) {
         for item in items.into_iter().rev() {
             self.bytes += item.record_len();
-            self.items.push_front(Item { waiter: None, ..item });
+            self.waiting += usize::from(item.waiter.is_some());
+            self.items.push_front(item);
         }
         self.since.get_or_insert_with(Instant::now);
     }
@@ -302,7 +328,7 @@ impl Queue {
     /// Answers everybody who waits with `error`; their records stay.
     pub(crate) fn fail_waiters(&mut self, error: &JournalError) {
         for waiter in self.items.iter_mut().filter_map(|item| item.waiter.take()) {
-            drop(waiter.send(Err(error.clone())));
+            waiter.answer(Err(error.clone()));
         }
         self.waiting = 0;
         self.wake_sleepers();

@@ -7,12 +7,11 @@ use std::{
 };
 
 use serde::{Deserialize, Serialize};
-use tokio::sync::oneshot;
 
 use crate::{
     Journal, JournalError, disk,
     error::Context as _,
-    queue::Item,
+    queue::{Item, Level, Waiter},
     reader::Reader,
     record::{ChainHash, Kind, Position},
 };
@@ -52,7 +51,7 @@ impl Journal {
         retirement.hash = header.head.previous;
 
         let mut item = Item::json(Kind::Retirement, [0; 16], &retirement)?;
-        let (waiter, durable) = oneshot::channel();
+        let (waiter, durable) = Waiter::new(Level::Durable);
         item.waiter = Some(waiter);
         self.shared().admit(item)?;
         durable.await.map_err(|_| JournalError::Closed)??;

@@ -1,7 +1,8 @@
 //! The writer's thread: encodes what is queued into aligned memory, writes it, waits for the disk, answers.
 //!
-//! One commit is one write and one `fdatasync`; a commit that fails is written again, the same bytes to the same
-//! place, until it works. The block at the journal's end is rewritten as it fills: its old bytes are a prefix of its
+//! A commit is what one `fdatasync` makes durable, and all of it stays in memory until then: a commit that fails is
+//! written again, the same bytes to the same place, until it works. Records that only have to survive the daemon are
+//! written at once, and synced some milliseconds later together. The block at the journal's end is rewritten as it fills: its old bytes are a prefix of its
 //! new ones, so a torn rewrite harms earlier records only on a device that garbles sectors it was given unchanged
 //! (the assumption of PostgreSQL's log too).
 
@@ -19,7 +20,7 @@ use crate::{
     error::Context as _,
     key::Identity,
     open_work::OpenWork,
-    queue::{BATCH, Item, Shared, Waiter, now_us},
+    queue::{BATCH, Item, Level, Shared, Waiter, now_us},
     reader::SegmentHeader,
     record::{ChainHash, FLAG_COMMIT, FLAG_SEAL, Kind, MAX_PAYLOAD, Position, RecordHead, Salt, Seq},
 };
@@ -58,8 +59,12 @@ pub(crate) struct Writer {
     /// The file from `base` on, up to `current.offset`.
     pub(crate) buffer: AlignedBuffer,
     pub(crate) base: u64,
-    /// The buffer has bytes that are not durable.
-    pub(crate) dirty: bool,
+    /// How many of the buffer's bytes the operating system has.
+    pub(crate) written: usize,
+    /// Since when the buffer has bytes that are not durable.
+    pub(crate) dirty_since: Option<Instant>,
+    /// The last write or sync failed.
+    pub(crate) has_failed: bool,
     pub(crate) seq: Seq,
     pub(crate) hash: ChainHash,
     pub(crate) open: OpenWork,
@@ -116,7 +121,8 @@ impl Writer {
                 .filter(|_| well)
                 .map(|since| if queue.waiting > 0 || queue.bytes >= BATCH { now } else { since + config.linger() });
             let sign_at = (well && self.unsigned > 0).then(|| self.signed_at + config.checkpoint_interval);
-            let wake_at = [retry_at, write_at, sign_at].into_iter().flatten().min();
+            let sync_at = self.dirty_since.filter(|_| well).map(|since| since + config.linger());
+            let wake_at = [retry_at, write_at, sync_at, sign_at].into_iter().flatten().min();
             if queue.closing || wake_at.is_some_and(|at| at <= now) {
                 let closing = queue.closing;
                 return (queue.take(BUFFER - BLOCK), closing);
@@ -137,29 +143,23 @@ impl Writer {
         Ok(())
     }
 
+    /// Refuses what comes, then answers who waits: in this order, so that nobody who got an error sees all well.
     fn fail(&mut self, error: &JournalError) {
-        for (waiter, _) in self.acknowledge.drain(..) {
-            drop(waiter.send(Err(error.clone())));
-        }
         let mut queue = self.shared.queue.lock();
         if queue.trouble.is_none() {
             tracing::error!(%error, "the journal can't be written: calls are refused until it can");
         }
         queue.trouble = Some(error.clone());
         queue.fail_waiters(error);
+        for (waiter, _) in self.acknowledge.drain(..) {
+            waiter.answer(Err(error.clone()));
+        }
     }
 
-    /// Writes `items`; what could not be encoded goes back to the queue's front.
+    /// Writes `items`; what could not be encoded goes back to the queue's front, for `fail` to answer.
     pub(crate) fn store(&mut self, mut items: VecDeque<Item>) -> Result<(), JournalError> {
         let result = self.store_all(&mut items);
         if !items.is_empty() {
-            let error = match &result {
-                Err(error) => error.clone(),
-                Ok(()) => JournalError::Closed,
-            };
-            for waiter in items.iter_mut().filter_map(|item| item.waiter.take()) {
-                drop(waiter.send(Err(error.clone())));
-            }
             self.shared.queue.lock().put_back(items);
         }
         self.report();
@@ -168,7 +168,9 @@ impl Writer {
 
     fn store_all(&mut self, items: &mut VecDeque<Item>) -> Result<(), JournalError> {
         // A commit that failed is finished before anything is added to it.
-        self.flush()?;
+        if self.has_failed {
+            self.flush()?;
+        }
         while let Some(item) = items.front() {
             self.make_room(item.record_len())?;
             if let Some(item) = items.pop_front() {
@@ -178,7 +180,11 @@ impl Writer {
                 self.checkpoint()?;
             }
         }
-        self.flush()?;
+        self.write()?;
+        let linger = self.shared.config.linger();
+        if !self.acknowledge.is_empty() || self.dirty_since.is_some_and(|since| since.elapsed() >= linger) {
+            self.flush()?;
+        }
         if self.next.is_none() {
             self.allocate_next();
         }
@@ -226,6 +232,7 @@ impl Writer {
         self.next = None;
         self.buffer.clear();
         self.base = 0;
+        self.written = 0;
         self.begin_segment()?;
         self.allocate_next();
         Ok(())
@@ -281,7 +288,7 @@ impl Writer {
         self.seq.0 += 1;
         let head = RecordHead {
             kind: item.kind,
-            flags: flags | if self.dirty { 0 } else { FLAG_COMMIT },
+            flags: flags | if self.dirty_since.is_some() { 0 } else { FLAG_COMMIT },
             seq: self.seq,
             time_us: item.time_us,
             id: item.id,
@@ -293,7 +300,7 @@ impl Writer {
         let len = item.record_len();
         self.hash = head.write(self.salt, &item.payload, self.buffer.extend(len));
         self.current.offset += len as u64;
-        self.dirty = true;
+        self.dirty_since.get_or_insert_with(Instant::now);
         if item.kind != Kind::Checkpoint {
             self.unsigned += 1;
         }
@@ -344,19 +351,42 @@ impl Writer {
         Ok(())
     }
 
-    /// Makes everything encoded durable and answers who waited for it.
-    pub(crate) fn flush(&mut self) -> Result<(), JournalError> {
-        if !self.dirty {
+    /// Gives what is encoded to the operating system, and answers who waited for no more than that.
+    fn write(&mut self) -> Result<(), JournalError> {
+        if self.written == self.buffer.len() {
             return Ok(());
         }
+        let start = self.written / BLOCK * BLOCK;
         let current = &self.current;
-        self.disk.write(&current.file, self.buffer.blocks(), self.base).context("write", &current.path)?;
-        self.disk.sync(&current.file).context("sync", &current.path)?;
+        let result = self.disk.write(&current.file, self.buffer.blocks(start), self.base + start as u64);
+        self.has_failed = result.is_err();
+        result.context("write", &current.path)?;
+        self.written = self.buffer.len();
+        for (waiter, seq) in self.acknowledge.extract_if(.., |(waiter, _)| waiter.level == Level::Written) {
+            waiter.answer(Ok(seq));
+        }
+        Ok(())
+    }
+
+    /// Makes everything encoded durable and answers who waited for it.
+    pub(crate) fn flush(&mut self) -> Result<(), JournalError> {
+        if self.dirty_since.is_none() {
+            return Ok(());
+        }
+        self.write()?;
+        if let Err(error) = self.disk.sync(&self.current.file) {
+            // The kernel may have dropped what it could not sync: all of the commit is written again.
+            self.written = 0;
+            self.has_failed = true;
+            return Err(JournalError::io("sync", &self.current.path, error));
+        }
         self.base += self.buffer.keep_begun_block() as u64;
-        self.dirty = false;
+        self.written = self.buffer.len();
+        self.dirty_since = None;
+        self.has_failed = false;
         self.shared.committed.send_replace(self.position());
         for (waiter, seq) in self.acknowledge.drain(..) {
-            drop(waiter.send(Ok(seq)));
+            waiter.answer(Ok(seq));
         }
         Ok(())
     }
@@ -375,7 +405,7 @@ impl Writer {
         let mut queue = self.shared.queue.lock();
         queue.room = (here + next).saturating_sub(floor);
         queue.cramped = self.next.is_none() && self.cramped;
-        if !self.dirty && queue.trouble.is_some() {
+        if !self.has_failed && queue.trouble.is_some() {
             tracing::info!("the journal can be written again");
             queue.trouble = None;
         }
