@@ -4,21 +4,16 @@ use std::{
     io::{self, BufWriter, IsTerminal, Write},
     path::{Path, PathBuf},
     process::ExitCode,
+    time::Duration,
 };
 
-use anyhow::Context;
 use chaperone_authority::{Authority, Trust};
 use chaperone_capture::remove_pins;
-use chaperone_journal::{CallRow, Calls, Connections, PublicKey, VerifyOptions};
+use chaperone_journal::{CallRow, Calls, Changes, Connections, PublicKey, VerifyOptions};
 use chaperone_model::{SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
 use http::Method;
-use nix::{
-    poll::{PollFd, PollFlags, PollTimeout, poll},
-    sys::inotify::{AddWatchFlags, InitFlags, Inotify},
-};
 use serde_json::Value;
-use std::os::fd::AsFd;
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
@@ -194,10 +189,7 @@ pub fn connections(config: &Path, session: Option<SessionId>, json: bool) -> any
 pub fn tail(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
     let dir = &config.journal.dir;
-    let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-    inotify
-        .add_watch(dir, AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_CREATE | AddWatchFlags::IN_MOVED_TO)
-        .with_context(|| format!("watching {}", dir.display()))?;
+    let changes = Changes::watch(dir)?;
     let mut calls = Calls::scan(dir, filter.journal())?;
     // What is there already was listed by `calls`.
     while calls.next_row()?.is_some() {}
@@ -216,8 +208,7 @@ pub fn tail(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<E
         }
         out.flush()?;
         drop(out);
-        poll(&mut [PollFd::new(inotify.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
-        while inotify.read_events().is_ok_and(|events| !events.is_empty()) {}
+        changes.wait(Duration::from_secs(60))?;
     }
 }
 

@@ -19,7 +19,7 @@ use chaperone_capture::{Capture, CaptureConfig, Counters, ListenPorts, Listeners
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
-use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event};
+use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, SessionEnded};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
 use chaperone_proxy::{Parts, Settings, Shared, Upstream, roots};
 use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
@@ -85,7 +85,13 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let warehouse = config.warehouse()?;
 
     let (journal, recovered) = Journal::open(config.journal()).map_err(|error| ConfigError(error.to_string()))?;
-    tracing::info!(?recovered, "the journal is open");
+    tracing::info!(
+        journal = %recovered.journal,
+        torn = ?recovered.torn,
+        interrupted = recovered.interrupted.len(),
+        direct_io = recovered.direct_io,
+        "the journal is open"
+    );
     let capture = CaptureConfig { bpffs: config.paths.bpffs.clone(), cgroup_root: Some(cgroups.clone()) };
     let mut capture = Capture::attach(&capture).map_err(|error| ConfigError(error.to_string()))?;
     let listeners = enroll(&capture, &config, &cgroups)?;
@@ -129,7 +135,16 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         host,
         policy_version,
     });
-    calls.block_on(journal.append(&started, true)).context("recording the start")?;
+    calls.block_on(async {
+        journal.append(&started, true).await.context("recording the start")?;
+        // Their processes may live on; what they do from now on is in sessions of its own.
+        for session in &recovered.sessions {
+            let why = "the daemon that watched it stopped without an end".to_owned();
+            let ended = Event::SessionEnded(SessionEnded { id: session.id, at: OffsetDateTime::now_utc(), why });
+            journal.append(&ended, false).await.context("recording the end of a session")?;
+        }
+        anyhow::Ok(())
+    })?;
 
     let shipper = warehouse.map(|warehouse| {
         Shipper::new(warehouse, ShipperOptions::default(), journal.dir(), journal.id(), journal.subscribe())

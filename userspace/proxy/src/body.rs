@@ -95,6 +95,9 @@ impl RequestStream {
 
     /// The body's end: only now is it known whether it was what the head said.
     fn end(&mut self) -> Result<(), BodyError> {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.flush()?;
+        }
         self.close();
         if let Some(chunked) = self.chunked.take() {
             self.sent.lock().payload = Some(chunked.finish()?);
@@ -236,6 +239,9 @@ impl AnswerStream {
                 return self.fail(BodyError::Stalled(after));
             }
             Poll::Ready(None) => {
+                if let Err(error) = recorder.flush() {
+                    return self.fail(error.into());
+                }
                 self.finish(None);
                 return Poll::Ready(None);
             }
@@ -250,6 +256,9 @@ impl AnswerStream {
         }
         // The outcome is recorded before the agent can know that the answer is whole.
         if self.inner.is_end_stream() {
+            if let Err(error) = recorder.flush() {
+                return self.fail(error.into());
+            }
             self.finish(None);
         }
         Poll::Ready(Some(Ok(frame)))

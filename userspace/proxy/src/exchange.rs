@@ -736,6 +736,7 @@ async fn record_whole(mut recorder: BodyRecorder, bytes: &Bytes) -> Result<BodyD
     if !bytes.is_empty() {
         std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
         recorder.push(bytes.clone())?;
+        recorder.flush()?;
     }
     Ok(recorder.finish())
 }
