@@ -208,7 +208,7 @@ pub fn tail(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<E
         }
         out.flush()?;
         drop(out);
-        changes.wait(Duration::from_secs(60))?;
+        changes.wait(Duration::from_mins(1))?;
     }
 }
 

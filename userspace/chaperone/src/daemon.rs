@@ -122,7 +122,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
-        upstream: Upstream::new(roots, config.limits.clone()),
+        upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
         limits: config.limits.clone(),
         settings: settings(&config),

@@ -266,15 +266,13 @@ impl Inspected {
                 return Err((refusal, None, unread));
             }
         };
-        let scope = match &authority {
-            Authority::Header(header) => Scope::of(header),
-            _ => {
-                let what = authority.describe();
-                let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
-                let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
-                return Err((refusal, Some(Box::new(call)), unread));
-            }
+        let Authority::Header(header) = &authority else {
+            let what = authority.describe();
+            let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
+            let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
+            return Err((refusal, Some(Box::new(call)), unread));
         };
+        let scope = Scope::of(header);
         let verified = self.shared.signer.verify(
             parts,
             &authority,
@@ -360,7 +358,7 @@ impl Inspected {
                 let (kind, status) = failure.kind();
                 let message = failure.to_string();
                 tracing::warn!(call = %received.id, host = received.host, error = message, "a call could not be carried out");
-                self.own_answer(&received, protocol, kind, &message, status, sent)
+                self.own_answer(&received, protocol, kind, &message, status, &sent)
             }
         }
     }
@@ -607,7 +605,7 @@ impl Inspected {
         if let Some(body) = unread {
             self.drain(body).await;
         }
-        self.own_answer(received, protocol, refusal.kind, &refusal.message, refusal.outcome, sent)
+        self.own_answer(received, protocol, refusal.kind, &refusal.message, refusal.outcome, &sent)
     }
 
     /// Reads on for a while and throws it away: a client that is still sending would otherwise meet a reset connection
@@ -635,9 +633,9 @@ impl Inspected {
         kind: Kind,
         message: &str,
         outcome: OutcomeStatus,
-        sent: Arc<Mutex<Sent>>,
+        sent: &Mutex<Sent>,
     ) -> Response<AnswerBody> {
-        let response = self.error(received, protocol, kind, message);
+        let response = Self::error(received, protocol, kind, message);
         let mut recorder = self.shared.journal.body(received.id, Direction::Response);
         let _ = recorder.push(response.body().clone());
         let digest = recorder.finish();
@@ -664,7 +662,7 @@ impl Inspected {
         response.map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
 
-    fn error(&self, received: &Received, protocol: Protocol, kind: Kind, message: &str) -> Response<Bytes> {
+    fn error(received: &Received, protocol: Protocol, kind: Kind, message: &str) -> Response<Bytes> {
         let request_id = received.id.to_string();
         let (kind, status) = kind.spoken();
         let error = AwsError { protocol, service: received.service, kind, message, request_id: &request_id };
@@ -698,7 +696,7 @@ impl Inspected {
         }));
         let _ = self.shared.journal.append_now(&event);
         let message = "Chaperone can't record this call now, so it was not made. Please try again.";
-        self.error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
+        Self::error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
 }
 

@@ -52,7 +52,7 @@ impl Default for Limits {
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(75),
             connect_timeout: Duration::from_secs(10),
-            body_timeout: Duration::from_secs(300),
+            body_timeout: Duration::from_mins(5),
             drain_timeout: Duration::from_secs(20),
         }
     }

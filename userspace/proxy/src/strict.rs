@@ -166,8 +166,11 @@ fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
+/// A field's name and value.
+type Field<'a> = (&'a [u8], &'a [u8]);
+
 /// Fields, one a line: a token, a colon without space before it, a value without control characters.
-fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<(&'a [u8], &'a [u8])>, Violation> {
+fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Field<'a>>, Violation> {
     let mut all = Vec::with_capacity(16);
     for line in lines {
         if all.len() == MAX_FIELDS {
@@ -203,7 +206,7 @@ fn lines(section: &[u8]) -> impl Iterator<Item = &[u8]> {
 }
 
 /// How long the body is: the one thing that sender and receiver must agree on.
-fn body_of(fields: &[(&[u8], &[u8])], version: Version) -> Result<Option<State>, Violation> {
+fn body_of(fields: &[Field<'_>], version: Version) -> Result<Option<State>, Violation> {
     let mut length = None;
     let mut chunked = false;
     for (name, value) in fields {

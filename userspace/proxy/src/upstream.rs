@@ -171,7 +171,7 @@ pub struct Lease {
 
 impl Upstream {
     /// A pool that verifies by these roots.
-    pub fn new(roots: RootCertStore, limits: Limits) -> Self {
+    pub fn new(roots: &RootCertStore, limits: Limits) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = |protocols: &[&[u8]]| {
             let mut config = ClientConfig::builder_with_provider(provider.clone())
