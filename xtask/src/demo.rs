@@ -30,11 +30,20 @@ pub fn run(options: &Options) -> Result<()> {
     let root = place::root();
     let began = Instant::now();
     section("Setting up");
-    let dir = std::env::temp_dir().join(format!("chaperone-demo-{}", std::process::id()));
-    let mut demo = Demo { dir, began, kept: options.keep, up: false };
-    let policies = demo.dir.with_extension("policies");
-    let shown = demo.start(&root, &policies).and_then(|()| demo.show(&root));
-    let _ = fs::remove_dir_all(&policies);
+    let temporary = std::env::temp_dir().join(format!("chaperone-demo-{}", std::process::id()));
+    let policies = temporary.with_extension("policies");
+    fs::create_dir_all(&policies).context("making a folder for the policies")?;
+    fs::write(policies.join("default.cedar"), lab::config::DEFAULT_POLICY).context("writing the default policy")?;
+    fs::copy(root.join("xtask/demo/policy.cedar"), policies.join("demo.cedar")).context("copying the policy")?;
+    let running = lab::Running::start(&lab::Options::demo(policies.clone(), options.keep.then_some(temporary)));
+    fs::remove_dir_all(&policies).context("removing the folder of the policies")?;
+    let running = running?;
+    println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
+    let demo = Demo { dir: running.lab.dir.clone(), began, kept: options.keep };
+    let shown = demo.show(&root);
+    if !options.keep {
+        running.lab.down(false)?;
+    }
     shown
 }
 
@@ -42,32 +51,9 @@ struct Demo {
     dir: PathBuf,
     began: Instant,
     kept: bool,
-    up: bool,
-}
-
-impl Drop for Demo {
-    fn drop(&mut self) {
-        if self.up && !self.kept {
-            let _ = lab::folder::Lab::open(&self.dir).and_then(|lab| lab.down(false));
-        }
-    }
 }
 
 impl Demo {
-    /// The lab with ClickHouse, both fakes and the demo's policies.
-    fn start(&mut self, root: &Path, policies: &Path) -> Result<()> {
-        fs::create_dir_all(policies).context("making a folder for the policies")?;
-        fs::write(policies.join("default.cedar"), lab::config::DEFAULT_POLICY).context("writing the default policy")?;
-        fs::copy(root.join("xtask/demo/policy.cedar"), policies.join("demo.cedar")).context("copying the policy")?;
-        let mut command = own(&["lab", "--aws", "both", "--warehouse", "--policy"])?;
-        command.arg(policies).arg("--keep").arg(&self.dir);
-        let status = command.stdin(Stdio::null()).status().context("starting the lab")?;
-        ensure!(status.success(), "the lab did not start: {status}");
-        self.up = true;
-        println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
-        Ok(())
-    }
-
     fn show(&self, root: &Path) -> Result<()> {
         section("An agent with AWS CLI v1: STS and S3");
         self.agent(&["sh", &file(root, "cli-v1.sh")])?;
@@ -158,7 +144,7 @@ impl Demo {
     }
 
     fn print(&self, sql: &str) -> Result<()> {
-        print!("{}", self.query(&format!("{sql} FORMAT PrettyCompactNoEscapes"))?);
+        print!("{}", self.query(&format!("{sql} FORMAT PrettyCompactNoEscapes SETTINGS output_format_pretty_single_large_number_tip_threshold = 0, output_format_pretty_max_value_width = 200"))?);
         Ok(())
     }
 

@@ -8,11 +8,10 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-/// The workspace's folder.
+/// The workspace's folder. Not by the environment: tests run this, and have a `CARGO_MANIFEST_DIR` of their own.
 pub fn root() -> PathBuf {
-    let own =
-        env::var_os("CARGO_MANIFEST_DIR").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
-    own.parent().map_or(own.clone(), Path::to_owned)
+    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
+    own.parent().unwrap_or(own).to_owned()
 }
 
 /// cargo, as it runs this.

@@ -65,6 +65,24 @@ pub struct Options {
     command: Vec<String>,
 }
 
+impl Options {
+    /// All that there is to show, under these policies.
+    pub fn demo(policy: PathBuf, keep: Option<PathBuf>) -> Self {
+        Self {
+            action: None,
+            config: None,
+            policy: Some(policy),
+            aws: Aws::Both,
+            direct: false,
+            warehouse: true,
+            user: "root".to_owned(),
+            env: Vec::new(),
+            keep,
+            command: Vec::new(),
+        }
+    }
+}
+
 /// What plays AWS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
@@ -138,55 +156,58 @@ fn start(options: Options) -> Result<u8> {
     if options.command.is_empty() && options.keep.is_none() {
         bail!(Refusal("no command: put it after `--`, or give --keep DIR".to_owned()));
     }
-    for pair in &options.env {
-        enter::variable(pair)?;
-    }
-    if nix::unistd::User::from_name(&options.user).context("looking up the user")?.is_none() {
-        bail!(Refusal(format!("--user: there is no user `{}`", options.user)));
-    }
-    let ready = setup::lab(!options.direct)?;
-    let lab = Lab::create(&options, ready)?;
-    let keep = lab.kept;
-    // Ctrl-C is the command's; it ends, and then the lab does.
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGQUIT);
-    signals.thread_block().context("blocking Ctrl-C")?;
-    let running = Running::start(lab);
-    let (result, lab) = match running {
-        Ok(running) => {
-            let result = if options.command.is_empty() {
-                Ok(0)
-            } else {
-                agent(&running.lab, "coder", None, options.env, options.command)
-            };
-            if keep {
-                eprintln!("lab: kept; `cargo xtask lab down {}` ends it", running.lab.dir.display());
-                return result;
-            }
-            (result, running.lab)
-        }
-        Err((error, lab)) => (Err(error), *lab),
+    let running = Running::start(&options)?;
+    let result = if options.command.is_empty() {
+        Ok(0)
+    } else {
+        agent(&running.lab, "coder", None, options.env, options.command)
     };
-    let down = lab.down(false);
+    if running.lab.kept {
+        eprintln!("lab: kept; `cargo xtask lab down {}` ends it", running.lab.dir.display());
+        return result;
+    }
+    let down = running.lab.down(false);
     let code = result?;
     down.map(|()| code)
 }
 
-/// A lab with its keeper.
-struct Running {
-    lab: Lab,
-    // The keeper ends the lab when this end of the pipe is closed, however this process ends.
+/// A lab that is up.
+#[derive(Debug)]
+pub struct Running {
+    /// What it is.
+    pub lab: Lab,
+    // Unless the lab is kept, the keeper ends it when this end of the pipe is closed, however this process ends.
     _keeper: Child,
 }
 
 impl Running {
-    fn start(lab: Lab) -> Result<Self, (anyhow::Error, Box<Lab>)> {
+    /// Sets up what is missing, and brings a lab up. If that fails nothing of it is left.
+    pub fn start(options: &Options) -> Result<Self> {
+        for pair in &options.env {
+            enter::variable(pair)?;
+        }
+        if nix::unistd::User::from_name(&options.user).context("looking up the user")?.is_none() {
+            bail!(Refusal(format!("--user: there is no user `{}`", options.user)));
+        }
+        let lab = Lab::create(options, setup::lab(!options.direct)?)?;
+        // Ctrl-C is for the command; it ends, and then the lab does.
+        block_interrupts()?;
         match start_keeper(&lab) {
             Ok(keeper) => Ok(Self { lab, _keeper: keeper }),
-            Err(error) => Err((error, Box::new(lab))),
+            Err(error) => {
+                let _ = lab.down(false);
+                Err(error)
+            }
         }
     }
+}
+
+/// `lab-enter` unblocks them again for the command.
+fn block_interrupts() -> Result<()> {
+    let mut signals = SigSet::empty();
+    signals.add(Signal::SIGINT);
+    signals.add(Signal::SIGQUIT);
+    signals.thread_block().context("blocking Ctrl-C")
 }
 
 fn start_keeper(lab: &Lab) -> Result<Child> {
@@ -233,10 +254,7 @@ fn agent(lab: &Lab, name: &str, user: Option<String>, env: Vec<String>, command:
 
 /// In a child, since there is no way back out of a mount namespace.
 fn enter(options: &enter::Options) -> Result<u8> {
-    let mut signals = SigSet::empty();
-    signals.add(Signal::SIGINT);
-    signals.add(Signal::SIGQUIT);
-    signals.thread_block().context("blocking Ctrl-C")?;
+    block_interrupts()?;
     let own = env::current_exe().context("finding this program")?;
     let mut child = Command::new(own);
     child.arg("lab-enter").args(options.arguments());
