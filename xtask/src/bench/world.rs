@@ -282,8 +282,11 @@ impl World {
         let server = format!(
             "root {}/www; listen {UPSTREAM}:443 ssl backlog=4096; open_file_cache max=10;
              add_header x-amz-request-id 79104EXAMPLEB723; add_header x-amz-id-2 IOWQ4fDEXAMPLEQM; etag on;
+             location = /small {{ return 200 '{}'; add_header ETag '\"0f343b0931126a20f133d67c2b018a3b\"';
+                add_header x-amz-request-id 79104EXAMPLEB723; add_header x-amz-id-2 IOWQ4fDEXAMPLEQM; }}
              location = /up {{ proxy_pass http://unix:{}:/; proxy_http_version 1.1; proxy_request_buffering off; }}",
             self.dir.display(),
+            "x".repeat(1024),
             sink.display()
         );
         self.nginx("upstream", "", &server, &self.load, self.load_cpu)
