@@ -1,5 +1,7 @@
 //! Unmodified clients do their work, and all of it is seen.
 
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+
 use std::{fs, process::Command};
 
 use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};

@@ -1,5 +1,7 @@
 //! What agents get when a part fails, and that nothing is lost.
 
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+
 use std::{collections::HashSet, fs, process::Command};
 
 use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};

@@ -1,5 +1,7 @@
 //! What an agent would try.
 
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+
 use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
 
 const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";

@@ -2,7 +2,7 @@
 //!
 //! It never talks to the network and never decides anything. It fails closed: what can't be recorded is answered with
 //! an error, upon which the caller refuses the call; a record that was acknowledged is on disk, and one that was
-//! changed afterwards is found by [`verify`].
+//! changed afterwards is found by [`verify()`].
 
 #![forbid(unsafe_code)]
 

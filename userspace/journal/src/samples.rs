@@ -46,6 +46,7 @@ pub(crate) fn intent(id: CallId, session: SessionId) -> Event {
             protocol: Protocol::RestXml,
             actions: vec![Action { name: "s3:PutObject".into(), level: AccessLevel::Write }],
             resources: vec!["arn:aws:s3:::bucket/key".into()],
+            pairs: Vec::new(),
             parameters: serde_json::Value::Null,
             payload: Payload::DeclaredHash,
         }),
