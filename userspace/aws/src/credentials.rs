@@ -106,9 +106,13 @@ impl fmt::Debug for CredentialSource {
 }
 
 impl CredentialSource {
-    /// The official default chain. `account` is what the configuration says, for sources that don't tell.
-    pub async fn default_chain(account: Option<&str>) -> Self {
-        let chain = aws_config::default_provider::credentials::DefaultCredentialsChain::builder().build().await;
+    /// The official default chain. `account` is what the configuration says, for sources that don't tell; `region` is
+    /// where its STS and SSO calls go.
+    pub async fn default_chain(account: Option<&str>, region: &str) -> Self {
+        let chain = aws_config::default_provider::credentials::DefaultCredentialsChain::builder()
+            .region(aws_config::Region::new(region.to_owned()))
+            .build()
+            .await;
         Self::new(SharedCredentialsProvider::new(chain), account)
     }
 

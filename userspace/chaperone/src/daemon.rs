@@ -113,7 +113,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         .build()
         .context("starting the runtime for the console")?;
 
-    let credentials = calls.block_on(CredentialSource::default_chain(config.aws.account.as_deref()));
+    let credentials = calls.block_on(CredentialSource::default_chain(config.aws.account.as_deref(), &config.aws.region));
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let policy_version = policies.digest.clone();
     let shared = Shared::new(Parts {

@@ -50,7 +50,7 @@ impl JournalConfig {
             dir: dir.into(),
             segment_bytes: 256 << 20,
             durability: Durability::Group,
-            queue_bytes: 32 << 20,
+            queue_bytes: 8 << 20,
             checkpoint_interval: Duration::from_secs(10),
             checkpoint_records: 100_000,
             reserve_bytes: 4 << 20,
