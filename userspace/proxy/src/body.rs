@@ -18,7 +18,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use crate::exchange::Closing;
+use crate::closing::Closing;
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]

@@ -4,13 +4,12 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ErrorKind, HostMatch, Scope, VerifyError, error_response,
-    payload_shape,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, HostMatch, Scope, VerifyError, error_response, payload_shape,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
     AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, ConnectionId, Decision, Direction, Event,
-    Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, SessionId,
+    Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason,
 };
 use chaperone_policy::CallFacts;
 use http::{
@@ -28,9 +27,11 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use crate::{
     Own, Shared,
     body::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
+    closing::Closing,
     redact,
+    refusal::{Failure, Kind, Refusal},
     strict::Violation,
-    upstream::{Lease, Target, UpstreamError},
+    upstream::{Lease, Target},
 };
 
 /// Fields that belong to one connection and never go on (RFC 9110, 7.6.1), and `Expect`, which is answered here.
@@ -57,47 +58,6 @@ pub(crate) struct Inspected {
     pub(crate) upstream: std::net::SocketAddr,
     /// Set by the framing check when a head was refused.
     pub(crate) violation: Arc<Mutex<Option<Violation>>>,
-}
-
-/// What the agent is told when AWS isn't asked.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
-    AccessDenied,
-    BadRequest,
-    Misdirected,
-    NotImplemented,
-    Signature,
-    TooLarge,
-    Unavailable,
-}
-
-impl Kind {
-    /// The error in AWS's own vocabulary, and a status that says more than AWS's would.
-    fn spoken(self) -> (ErrorKind, Option<StatusCode>) {
-        match self {
-            Self::AccessDenied => (ErrorKind::AccessDenied, None),
-            Self::BadRequest => (ErrorKind::InvalidRequest, None),
-            Self::Misdirected => (ErrorKind::InvalidRequest, Some(StatusCode::MISDIRECTED_REQUEST)),
-            Self::NotImplemented => (ErrorKind::InvalidRequest, Some(StatusCode::NOT_IMPLEMENTED)),
-            Self::Signature => (ErrorKind::InvalidSignature, None),
-            Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
-            Self::Unavailable => (ErrorKind::Unavailable, None),
-        }
-    }
-}
-
-/// Why a request is not forwarded, with all that its answer and its record need.
-struct Refusal {
-    kind: Kind,
-    reason: Reason,
-    message: String,
-    outcome: OutcomeStatus,
-}
-
-impl Refusal {
-    fn denied(kind: Kind, reason: Reason, message: impl Into<String>) -> Self {
-        Self { kind, reason, message: message.into(), outcome: OutcomeStatus::Denied }
-    }
 }
 
 /// What is known of a request before it is decoded.
@@ -700,32 +660,6 @@ impl Inspected {
     }
 }
 
-/// Why an allowed call could not be carried out.
-#[derive(Debug, thiserror::Error)]
-enum Failure {
-    #[error(transparent)]
-    Body(BodyError),
-    #[error("no credentials to sign with: {0}")]
-    Credentials(chaperone_aws::CredentialsError),
-    #[error(transparent)]
-    Sign(chaperone_aws::SignError),
-    #[error("the target can't be put into a request")]
-    Target,
-    #[error(transparent)]
-    Upstream(UpstreamError),
-}
-
-impl Failure {
-    fn kind(&self) -> (Kind, OutcomeStatus) {
-        match self {
-            Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
-            Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
-            Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
-            Self::Body(_) | Self::Credentials(_) | Self::Upstream(_) => (Kind::Unavailable, OutcomeStatus::Failed),
-        }
-    }
-}
-
 fn failed_with(failure: Failure, sent: &Arc<Mutex<Sent>>) -> (Failure, Arc<Mutex<Sent>>) {
     (failure, sent.clone())
 }
@@ -749,59 +683,6 @@ fn decoded_length(headers: &HeaderMap) -> Option<u64> {
     headers.get("x-amz-decoded-content-length")?.to_str().ok()?.parse().ok()
 }
 
-fn micros(since: Instant) -> u64 {
+pub(crate) fn micros(since: Instant) -> u64 {
     u64::try_from(since.elapsed().as_micros()).unwrap_or(u64::MAX)
-}
-
-/// What the end of an answer still has to do.
-pub(crate) struct Closing {
-    shared: Arc<Shared>,
-    id: CallId,
-    session: SessionId,
-    began: Instant,
-    ttfb_us: Option<u64>,
-    status: StatusCode,
-    head: Head,
-    aws_request_id: Option<String>,
-    error_code: Option<String>,
-    lease: Option<Lease>,
-    sent: Arc<Mutex<Sent>>,
-}
-
-impl Closing {
-    pub(crate) fn close(self, response: Option<BodyDigest>, error: Option<BodyError>) {
-        let sent = std::mem::take(&mut *self.sent.lock());
-        let error = error.or(sent.error);
-        let duration_us = micros(self.began);
-        self.shared.metrics.seconds.observe(duration_us);
-        let event = Event::CallOutcome(Box::new(CallOutcome {
-            id: self.id,
-            session: self.session,
-            at: OffsetDateTime::now_utc(),
-            outcome: if error.is_none() { OutcomeStatus::Completed } else { OutcomeStatus::Aborted },
-            status: Some(self.status.as_u16()),
-            aws_request_id: self.aws_request_id,
-            error_code: self.error_code,
-            error: error.map(|error| error.to_string()),
-            head: Some(self.head),
-            request: sent.digest,
-            request_payload: sent.payload,
-            response,
-            duration_us,
-            ttfb_us: self.ttfb_us,
-        }));
-        if let Err(error) = self.shared.journal.append_now(&event) {
-            tracing::error!(call = %self.id, %error, "an outcome could not be recorded");
-        }
-        if let Some(lease) = self.lease
-            && sent_all(&event)
-        {
-            self.shared.upstream.put_back(lease);
-        }
-    }
-}
-
-/// Only a connection whose exchange went to its end may be used again.
-fn sent_all(event: &Event) -> bool {
-    matches!(event, Event::CallOutcome(outcome) if outcome.outcome == OutcomeStatus::Completed && outcome.request.is_some())
 }

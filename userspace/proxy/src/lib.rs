@@ -8,12 +8,14 @@
 
 mod accept;
 mod body;
+mod closing;
 mod exchange;
 mod frames;
 pub mod hello;
 mod limits;
 mod metrics;
 mod redact;
+mod refusal;
 pub mod strict;
 mod tunnel;
 mod upstream;
