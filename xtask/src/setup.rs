@@ -45,7 +45,7 @@ pub struct Ready {
 }
 
 /// Installs what is missing and builds the programs.
-pub fn lab(daemon: bool) -> Result<Ready> {
+pub fn lab() -> Result<Ready> {
     root_user()?;
     let target = place::target()?;
     let folder = target.join("lab");
@@ -56,7 +56,7 @@ pub fn lab(daemon: bool) -> Result<Ready> {
     packages(&LAB)?;
     let venv = folder.join("venv");
     python(&venv, "requirements.txt", "clients, moto, ClickHouse")?;
-    build(daemon)?;
+    build()?;
     Ok(Ready { bin: folder, venv })
 }
 
@@ -144,12 +144,10 @@ fn plain_python(command: &mut Command) -> &mut Command {
     command.env_remove("PYTHONPATH").env_remove("PYTHONHOME").env_remove("PYTHONUSERBASE")
 }
 
-fn build(daemon: bool) -> Result<()> {
+fn build() -> Result<()> {
     let mut command = place::cargo();
-    command.args(["build", "--quiet", "--locked", "--profile", "lab", "-p", "chaperone-fakes"]);
-    if daemon {
-        command.args(["-p", "chaperone"]);
-    }
+    // Always both: alone, each would be built with other features of what they share, and all of it again.
+    command.args(["build", "--quiet", "--locked", "--profile", "lab", "-p", "chaperone", "-p", "chaperone-fakes"]);
     if !place::target()?.join("lab/chaperone-fakes").exists() {
         eprintln!("set-up: building the daemon and the fakes: some minutes, once");
     }

@@ -46,7 +46,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut ready = None;
     if parts.contains(&Part::Unit) || parts.contains(&Part::System) {
         println!("== set-up ==");
-        ready = Some(setup::lab(parts.contains(&Part::System))?);
+        ready = Some(setup::lab()?);
     }
     let mut outcomes = Vec::new();
     for part in parts {

@@ -189,7 +189,7 @@ impl Running {
         if nix::unistd::User::from_name(&options.user).context("looking up the user")?.is_none() {
             bail!(Refusal(format!("--user: there is no user `{}`", options.user)));
         }
-        let lab = Lab::create(options, setup::lab(!options.direct)?)?;
+        let lab = Lab::create(options, setup::lab()?)?;
         // Ctrl-C is for the command; it ends, and then the lab does.
         block_interrupts()?;
         match start_keeper(&lab) {
