@@ -3,6 +3,7 @@
 use std::{
     fs::File,
     io::Write as _,
+    os::unix::fs::OpenOptionsExt as _,
     path::Path,
     pin::Pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -46,9 +47,11 @@ struct Line<'a> {
 impl Upstream {
     /// Opens the file, and appends to what is in it.
     pub fn open(path: &Path) -> anyhow::Result<Arc<Self>> {
+        // It names the real key, which is nothing for agents to read.
         let file = File::options()
             .create(true)
             .append(true)
+            .mode(0o600)
             .open(path)
             .with_context(|| format!("opening {}", path.display()))?;
         Ok(Arc::new(Self { file: Mutex::new(file) }))

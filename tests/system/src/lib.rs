@@ -115,6 +115,12 @@ impl Lab {
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
+    /// Starts the daemon again, after it was stopped or killed.
+    pub fn restart(&self) {
+        let output = Command::new(&self.xtask).args(["lab", "restart"]).arg(&self.dir).output().expect("a restart");
+        assert!(output.status.success(), "the daemon did not start again: {}", both(&output));
+    }
+
     /// The daemon's process id.
     pub fn daemon(&self) -> u32 {
         let text = fs::read_to_string(self.dir.join("daemon.pid")).expect("daemon.pid");

@@ -34,7 +34,7 @@ fn a_denial_is_an_ordinary_error_in_every_protocol() {
     for (command, code) in [
         ("aws s3api create-bucket --bucket b", "AccessDenied"),
         ("aws dynamodb delete-table --table-name t", "AccessDeniedException"),
-        ("aws sqs create-queue --queue-name q", "AccessDenied"),
+        ("aws sqs create-queue --queue-name q", "AccessDeniedException"),
         ("aws sns create-topic --name t", "AccessDenied"),
         ("aws ec2 create-vpc --cidr-block 10.0.0.0/16", "UnauthorizedOperation"),
         ("aws lambda delete-function --function-name f", "AccessDeniedException"),
@@ -137,7 +137,7 @@ fn the_agent_never_holds_a_real_key_and_aws_never_sees_a_placeholder() {
 #[test]
 fn whoever_is_not_enrolled_is_not_touched() {
     let lab = Lab::start(&["--aws", "moto"]);
-    let script = "curl -sS -o /dev/null -w '%{http_code} %{remote_ip}' --cacert $CHAPERONE_LAB/ca.crt https://sts.eu-west-1.amazonaws.com/";
+    let script = "curl -sS -o /dev/null -w '%{http_code} %{remote_ip}' --capath /var/empty --cacert $CHAPERONE_LAB/ca.crt https://sts.eu-west-1.amazonaws.com/";
     let seen = lab.operator_ok(script);
     assert!(seen.contains("127.77.0.1"), "{seen}");
     assert_eq!(lab.calls().len(), 0);

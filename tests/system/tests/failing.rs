@@ -39,9 +39,7 @@ fn killed_under_load_nothing_passes_unrecorded() {
         agent.kill().unwrap();
         agent.wait().unwrap();
     }
-    let log = lab.log().len();
-    lab.operator_ok("chaperone daemon >> $CHAPERONE_LAB/daemon.log 2>&1 & echo $! > $CHAPERONE_LAB/daemon.pid");
-    until("a restart", || lab.log()[log..].contains("ready"));
+    lab.restart();
     lab.operator_ok("chaperone verify");
     let calls = lab.calls();
     let recorded: HashSet<&str> = calls.iter().map(|call| text(call, "target")).collect();

@@ -214,7 +214,7 @@ impl Config {
             ))
         })?;
         let config: Self = toml::from_str(&text).map_err(|error| {
-            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             ConfigError(format!("{}:{line}: {}", path.display(), error.to_string().trim_end()))
         })?;
         config

@@ -19,7 +19,17 @@ use crate::{
 };
 
 /// A person's own keys would make every call a foreign authority's.
-const OWN_KEYS: [&str; 4] = ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_SECURITY_TOKEN"];
+const OWN_KEYS: [&str; 9] = [
+    "AWS_ACCESS_KEY_ID",
+    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+    "AWS_PROFILE",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SECURITY_TOKEN",
+    "AWS_SESSION_TOKEN",
+    "AWS_SHARED_CREDENTIALS_FILE",
+    "AWS_WEB_IDENTITY_TOKEN_FILE",
+];
 
 /// Asks the daemon for a cgroup, runs the command in it, and passes its exit code on.
 pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[String]) -> anyhow::Result<ExitCode> {

@@ -144,8 +144,6 @@ fn environment(lab: &Lab, role: Role) -> Result<BTreeMap<String, String>> {
         Role::Operator => {
             set("PATH", format!("{}:{}:{SYSTEM_PATH}", lab.bin.display(), venv.display()));
             set("CHAPERONE_CONFIG", lab.dir.join("config.toml").display().to_string());
-            // For `chaperone daemon`, started by hand.
-            set("AWS_SHARED_CREDENTIALS_FILE", lab.dir.join("secrets/credentials").display().to_string());
             set("HOME", "/root".to_owned());
         }
     }
