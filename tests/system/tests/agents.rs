@@ -137,7 +137,7 @@ fn the_agent_never_holds_a_real_key_and_aws_never_sees_a_placeholder() {
 #[test]
 fn whoever_is_not_enrolled_is_not_touched() {
     let lab = Lab::start(&["--aws", "moto"]);
-    let script = "curl -sS -o /dev/null -w '%{http_code} %{remote_ip}' --capath /var/empty --cacert $CHAPERONE_LAB/ca.crt https://sts.eu-west-1.amazonaws.com/";
+    let script = "curl -sS -o /dev/null -w '%{http_code} %{remote_ip}' --capath /var/empty --cacert $CHAPERONE_LAB/ca.crt --capath /dev/null https://sts.eu-west-1.amazonaws.com/";
     let seen = lab.operator_ok(script);
     assert!(seen.contains("127.77.0.1"), "{seen}");
     assert_eq!(lab.calls().len(), 0);

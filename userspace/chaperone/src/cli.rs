@@ -250,7 +250,7 @@ fn moment(text: &str) -> Result<OffsetDateTime, String> {
     OffsetDateTime::parse(text, &Rfc3339)
         .ok()
         .or_else(ago)
-        .ok_or_else(|| "neither a time such as 2026-01-31T12:00:00Z nor a while ago such as 15m".to_owned())
+        .ok_or_else(|| "neither an RFC 3339 time such as 2026-01-31T12:00:00Z nor a while ago such as 15m".to_owned())
 }
 
 #[cfg(test)]

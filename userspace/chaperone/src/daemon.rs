@@ -113,7 +113,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         .build()
         .context("starting the runtime for the console")?;
 
-    let credentials = calls.block_on(CredentialSource::default_chain(config.aws.account.as_deref(), &config.aws.region));
+    let credentials =
+        calls.block_on(CredentialSource::default_chain(config.aws.account.as_deref(), &config.aws.region));
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let policy_version = policies.digest.clone();
     let shared = Shared::new(Parts {
@@ -347,7 +348,7 @@ impl Backend for Console {
         let path = pattern.as_str().replace('*', &name);
         let folder = self.shared.cgroup_root.join(path.trim_start_matches('/'));
         fs::create_dir_all(&folder).map_err(|error| format!("making the cgroup {}: {error}", folder.display()))?;
-        let session = self.shared.session_at(&path).await?;
+        let session = self.shared.begin_session(&path).await?;
         if session.session.agent != agent {
             let other = &session.session.agent;
             return Err(format!(

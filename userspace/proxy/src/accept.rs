@@ -5,7 +5,7 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     task::{Context, Poll},
 };
 
@@ -13,9 +13,9 @@ use bytes::{Buf, BytesMut};
 use chaperone_aws::MetadataRequest;
 use chaperone_capture::{cgroup_id, cgroup_path};
 use chaperone_identity::Resolved;
+use chaperone_journal::JournalError;
 use chaperone_model::{
-    ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Event, Origin, ProcessFacts, Session,
-    SessionStarted,
+    ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Event, ProcessFacts, Session, SessionStarted,
 };
 use http::{Request, Response};
 use http_body_util::Full;
@@ -30,6 +30,7 @@ use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
+    sync::OnceCell,
     time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
@@ -58,6 +59,8 @@ struct Accepted {
     process: Arc<ProcessFacts>,
     destination: SocketAddr,
     opened: Mutex<bool>,
+    /// Why nothing of this connection can go on: its session's or its own beginning is not recorded.
+    unrecorded: OnceLock<JournalError>,
 }
 
 impl Shared {
@@ -132,7 +135,8 @@ impl Shared {
     /// Whose connection it is.
     async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, String> {
         let origin = self.origins.of(stream).map_err(|error| error.to_string())?;
-        let session = self.session_of(&origin).await?;
+        let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
+        let (session, recorded) = self.session_at(&path).await?;
         Ok(Accepted {
             shared: self.clone(),
             session,
@@ -140,26 +144,32 @@ impl Shared {
             process: Arc::new(origin.process),
             destination: origin.destination.0,
             opened: Mutex::new(false),
+            unrecorded: recorded.err().map_or_else(OnceLock::new, OnceLock::from),
         })
     }
 
-    async fn session_of(&self, origin: &Origin) -> Result<Arc<Resolved<Own>>, String> {
-        let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
-        self.session_at(&path).await
-    }
-
-    /// The session of a cgroup, which begins now if it hasn't; its beginning is on disk before anything else of it.
-    pub async fn session_at(&self, path: &str) -> Result<Arc<Resolved<Own>>, String> {
+    /// The session of a cgroup, which begins now if it hasn't. Its beginning is on disk before anything else of it;
+    /// what can't be recorded is tried again by whoever comes next.
+    async fn session_at(&self, path: &str) -> Result<(Arc<Resolved<Own>>, Result<(), JournalError>), String> {
         let id_of = |folder: &std::path::Path| cgroup_id(folder).map_err(io::Error::other);
         let (session, is_new) =
             self.sessions.resolve(path, id_of, |session| self.own(session)).map_err(|error| error.to_string())?;
         if is_new {
-            let event =
-                Event::SessionStarted(SessionStarted { session: session.session.clone(), host: self.host.clone() });
-            self.journal.append(&event, true).await.map_err(|error| error.to_string())?;
             tracing::info!(session = %session.session.id, agent = session.session.agent, cgroup = path, "a session began");
         }
-        Ok(session)
+        let recorded = session.own.recorded.get_or_try_init(async || {
+            let event =
+                Event::SessionStarted(SessionStarted { session: session.session.clone(), host: self.host.clone() });
+            self.journal.append(&event, true).await
+        });
+        let recorded = recorded.await.map(|()| ());
+        Ok((session, recorded))
+    }
+
+    /// A session for a process that is about to start in the cgroup at `path`.
+    pub async fn begin_session(&self, path: &str) -> Result<Arc<Resolved<Own>>, String> {
+        let (session, recorded) = self.session_at(path).await?;
+        recorded.map(|()| session).map_err(|error| error.to_string())
     }
 
     fn own(&self, session: &Session) -> Own {
@@ -167,6 +177,7 @@ impl Shared {
             placeholder: chaperone_aws::Placeholder::mint(session.id),
             principal: self.engine.principal(session),
             id: session.id.to_string(),
+            recorded: OnceCell::new(),
         }
     }
 }
@@ -207,7 +218,20 @@ impl Accepted {
         }));
         // A passed connection may change anything anywhere, as far as we can see.
         let wait = self.shared.journal.must_wait(kind == ConnectionKind::Passed);
-        self.shared.journal.append(&event, wait).await.map_err(|error| error.to_string())
+        let recorded = match self.unrecorded.get() {
+            Some(error) => Err(error.clone()),
+            None => self.shared.journal.append(&event, wait).await,
+        };
+        match recorded {
+            Ok(()) => Ok(()),
+            // Each request is told so in AWS's own words; of the stand-in's answers nothing goes anywhere.
+            Err(error) if matches!(kind, ConnectionKind::Inspected | ConnectionKind::Metadata) => {
+                tracing::error!(%error, "a connection can't be recorded: nothing of it will go on");
+                self.unrecorded.get_or_init(|| error);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
     }
 
     async fn tls(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
@@ -305,6 +329,7 @@ impl Accepted {
             name: name.map(Arc::from),
             upstream: SocketAddr::new(self.destination.ip(), 443),
             violation: Arc::default(),
+            unrecorded: self.unrecorded.get().cloned(),
         }
     }
 

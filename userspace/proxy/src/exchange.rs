@@ -58,6 +58,8 @@ pub(crate) struct Inspected {
     pub(crate) upstream: std::net::SocketAddr,
     /// Set by the framing check when a head was refused.
     pub(crate) violation: Arc<Mutex<Option<Violation>>>,
+    /// Why nothing of this connection may go on: its beginning could not be recorded.
+    pub(crate) unrecorded: Option<JournalError>,
 }
 
 /// What is known of a request before it is decoded.
@@ -110,6 +112,9 @@ impl Inspected {
             protocol: AwsError::guess(&parts, found.as_ref()),
             service: found.as_ref().and_then(|found| found.services().next()).unwrap_or_default(),
         };
+        if let Some(error) = &self.unrecorded {
+            return self.unrecorded(&received, received.protocol, error);
+        }
         let host = match (violation, host) {
             (Some(violation), _) => {
                 let why = format!("the request was refused because of {violation}");

@@ -32,7 +32,7 @@ use chaperone_model::{Event, SessionEnded, SessionId};
 use chaperone_policy::{Engine, Principal};
 use rustls::ServerConfig;
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
+use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use limits::Limits;
@@ -48,6 +48,8 @@ pub struct Own {
     pub principal: Principal,
     /// The session's id as text.
     pub id: String,
+    /// Set once the session's beginning is on disk.
+    pub recorded: OnceCell<()>,
 }
 
 /// Settings that a reload may change.

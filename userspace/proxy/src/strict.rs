@@ -383,8 +383,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 this.cleared.advance(count);
                 return Poll::Ready(Ok(()));
             }
-            if this.refused || buf.remaining() == 0 {
+            if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
+            }
+            if this.refused {
+                // Nothing is read any more. An end here would look like the agent's going away, and hyper would drop
+                // the answer; it closes the connection by itself after it.
+                return Poll::Pending;
             }
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -445,6 +450,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Strict<S> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use futures_util::FutureExt as _;
     use tokio::io::AsyncReadExt;
 
     /// Reads a whole conversation in pieces of `step` bytes.
@@ -452,7 +458,12 @@ mod tests {
         let mut builder = tokio_test_io(bytes, step);
         let mut strict = Strict::new(&mut builder, role);
         let mut out = Vec::new();
-        strict.read_to_end(&mut out).await?;
+        // Pending: nothing more is read after a refusal.
+        while let Some(read) = strict.read_buf(&mut out).now_or_never() {
+            if read? == 0 {
+                break;
+            }
+        }
         Ok(out)
     }
 
