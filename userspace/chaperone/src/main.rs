@@ -76,6 +76,6 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
 /// To standard error, where journald and the lab collect it; `CHAPERONE_LOG=debug` tells more.
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CHAPERONE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,aws_config=warn"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }

@@ -57,6 +57,8 @@ pub(crate) struct Sent {
     pub(crate) digest: Option<BodyDigest>,
     pub(crate) payload: Option<BodyDigest>,
     pub(crate) error: Option<BodyError>,
+    /// What was not read of a body that did not go on: the agent is still sending it.
+    pub(crate) unread: Option<Incoming>,
 }
 
 /// A request's body on its way to AWS.
@@ -69,7 +71,7 @@ pub enum Outgoing {
 
 /// A request's body that is passed on as it comes, recorded on the way.
 pub struct RequestStream {
-    pub(crate) inner: Incoming,
+    pub(crate) inner: Option<Incoming>,
     pub(crate) recorder: Option<BodyRecorder>,
     pub(crate) chunked: Option<AwsChunkedHasher>,
     /// The hash that the request declared. Its last frame is held back until the body is known to have it.
@@ -82,9 +84,16 @@ pub struct RequestStream {
 impl RequestStream {
     fn fail(&mut self, error: BodyError) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         let text = error.to_string();
-        self.close();
         self.sent.lock().error.get_or_insert(error);
+        self.give_up();
         Poll::Ready(Some(Err(io::Error::other(text))))
+    }
+
+    fn give_up(&mut self) {
+        self.close();
+        if let Some(inner) = self.inner.take() {
+            self.sent.lock().unread = Some(inner);
+        }
     }
 
     fn close(&mut self) {
@@ -95,6 +104,7 @@ impl RequestStream {
 
     /// The body's end: only now is it known whether it was what the head said.
     fn end(&mut self) -> Result<(), BodyError> {
+        self.inner = None;
         if let Some(recorder) = &mut self.recorder {
             recorder.flush()?;
         }
@@ -111,14 +121,14 @@ impl RequestStream {
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, io::Error>>> {
         loop {
-            let Some(recorder) = &mut self.recorder else {
+            let (Some(recorder), Some(inner)) = (&mut self.recorder, &mut self.inner) else {
                 // Over: what was held back may go now.
                 return Poll::Ready(self.held.take().map(|bytes| Ok(Frame::data(bytes))));
             };
             if let Err(error) = ready!(recorder.poll_ready(cx)) {
                 return self.fail(error.into());
             }
-            match Pin::new(&mut self.inner).poll_frame(cx) {
+            match Pin::new(inner).poll_frame(cx) {
                 Poll::Pending => {
                     ready!(self.stall.poll(cx));
                     let after = self.stall.after;
@@ -160,7 +170,7 @@ impl RequestStream {
 
 impl Drop for RequestStream {
     fn drop(&mut self) {
-        self.close();
+        self.give_up();
     }
 }
 
@@ -187,8 +197,19 @@ impl Body for Outgoing {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Streaming(stream) => stream.inner.size_hint(),
+            Self::Streaming(stream) => {
+                let held = stream.held.as_ref().map_or(0, Bytes::len) as u64;
+                stream.inner.as_ref().map_or(SizeHint::with_exact(held), |inner| with_held(inner.size_hint(), held))
+            }
         }
+    }
+}
+
+/// What is held back is still to come.
+fn with_held(hint: SizeHint, held: u64) -> SizeHint {
+    match hint.exact() {
+        Some(exact) => SizeHint::with_exact(exact + held),
+        None => hint,
     }
 }
 

@@ -320,6 +320,10 @@ impl Inspected {
         match forward {
             Ok(response) => response,
             Err((failure, sent)) => {
+                let unread = sent.lock().unread.take();
+                if let Some(body) = unread {
+                    self.drain(body).await;
+                }
                 let (kind, status) = failure.kind();
                 let message = failure.to_string();
                 tracing::warn!(call = %received.id, host = received.host, error = message, "a call could not be carried out");
@@ -372,7 +376,7 @@ impl Inspected {
                 Outgoing::Whole(None)
             }
             CheckedBody::Streaming(inner) => Outgoing::Streaming(Box::new(RequestStream {
-                inner,
+                inner: Some(inner),
                 recorder: Some(recorder),
                 chunked: (shape == Payload::StreamingUnsignedTrailer)
                     .then(|| AwsChunkedHasher::new(decoded_length(&parts.headers))),
