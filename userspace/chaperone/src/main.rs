@@ -73,9 +73,26 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     }
 }
 
+/// The AWS SDK's crates that handle credentials and signatures.
+const SDK: [&str; 8] = [
+    "aws_config",
+    "aws_credential_types",
+    "aws_runtime",
+    "aws_sdk_sso",
+    "aws_sdk_ssooidc",
+    "aws_sdk_sts",
+    "aws_sigv4",
+    "aws_smithy_runtime",
+];
+
 /// To standard error, where journald and the lab collect it; `CHAPERONE_LOG=debug` tells more.
 fn start_log() {
     let filter = tracing_subscriber::EnvFilter::try_from_env("CHAPERONE_LOG")
-        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info,aws_config=warn"));
+        .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    // The SDK names access keys at `info`, and more below: not even a key's id belongs into a log, whatever is asked for.
+    let filter = SDK.iter().fold(filter, |filter, name| match format!("{name}=warn").parse() {
+        Ok(directive) => filter.add_directive(directive),
+        Err(_) => filter,
+    });
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_ansi(false).init();
 }
