@@ -154,18 +154,12 @@ impl Engine {
             vec![uid(&self.types.action, action.level.as_str()), uid(&self.types.action, &format!("{prefix}:*"))];
         let policies: Vec<_> =
             cut(&version.policies, &principal.uid, &principal.groups, &own, &groups).cloned().collect();
-        let slice = Arc::new(self.prepare(policies, principal, own, groups));
+        let slice = Arc::new(Self::prepare(policies, principal, own, groups));
         version.slices.write().keep(principal.key.clone(), &action.name, slice.clone());
         slice
     }
 
-    fn prepare(
-        &self,
-        policies: Vec<Policy>,
-        principal: &Principal,
-        action: EntityUid,
-        groups: Vec<EntityUid>,
-    ) -> Slice {
+    fn prepare(policies: Vec<Policy>, principal: &Principal, action: EntityUid, groups: Vec<EntityUid>) -> Slice {
         // `Parameters` is an entity, which a policy could name without the context.
         let names_parameters = policies.iter().any(|policy| policy.to_string().contains("Parameters::"));
         let reads = if names_parameters { Reads::everything() } else { Reads::of(&policies) };
