@@ -162,7 +162,7 @@ impl Shared {
                 Event::SessionStarted(SessionStarted { session: session.session.clone(), host: self.host.clone() });
             self.journal.append(&event, true).await
         });
-        let recorded = recorded.await.map(|()| ());
+        let recorded = recorded.await.copied();
         Ok((session, recorded))
     }
 

@@ -454,7 +454,7 @@ mod tests {
     use tokio::io::AsyncReadExt;
 
     /// Reads a whole conversation in pieces of `step` bytes.
-    async fn read(bytes: &[u8], role: Role, step: usize) -> io::Result<Vec<u8>> {
+    fn read(bytes: &[u8], role: Role, step: usize) -> io::Result<Vec<u8>> {
         let mut builder = tokio_test_io(bytes, step);
         let mut strict = Strict::new(&mut builder, role);
         let mut out = Vec::new();
@@ -486,11 +486,11 @@ mod tests {
         }
     }
 
-    async fn request(bytes: &[u8]) -> Result<(), String> {
+    fn request(bytes: &[u8]) -> Result<(), String> {
         let mut outcomes = Vec::new();
         for step in [1, 7, bytes.len()] {
             let told = Arc::new(Mutex::new(None));
-            let outcome = match read(bytes, Role::Requests(told.clone()), step).await {
+            let outcome = match read(bytes, Role::Requests(told.clone()), step) {
                 Err(error) => Err(error.to_string()),
                 Ok(out) => {
                     let told = told.lock().take();
@@ -506,8 +506,8 @@ mod tests {
         outcomes.remove(0)
     }
 
-    #[tokio::test]
-    async fn ordinary_requests_pass_unchanged() {
+    #[test]
+    fn ordinary_requests_pass_unchanged() {
         for good in [
             "GET / HTTP/1.1\r\nHost: a\r\n\r\n",
             "PUT /a%20b?x=1&y HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nExpect: 100-continue\r\n\r\nhello",
@@ -516,13 +516,13 @@ mod tests {
             "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, TE\r\nX-Y:\t v \r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
             "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
         ] {
-            request(good.as_bytes()).await.unwrap_or_else(|why| panic!("{good:?}: {why}"));
+            request(good.as_bytes()).unwrap_or_else(|why| panic!("{good:?}: {why}"));
         }
     }
 
     /// Shapes from the request smuggling literature, each with the word that its refusal must carry.
-    #[tokio::test]
-    async fn what_can_be_read_in_two_ways_is_refused() {
+    #[test]
+    fn what_can_be_read_in_two_ways_is_refused() {
         let bad: &[(&[u8], &str)] = &[
             (
                 b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 6\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\nG",
@@ -570,44 +570,44 @@ mod tests {
         ];
         for (bytes, word) in bad {
             let shown = String::from_utf8_lossy(bytes);
-            let why = request(bytes).await.expect_err(&shown);
+            let why = request(bytes).expect_err(&shown);
             assert!(why.contains(word), "{shown:?}: {why}");
         }
     }
 
     /// What came before a refused head still arrives, and the stand-in is never taken for a body.
-    #[tokio::test]
-    async fn a_refused_head_leaves_what_came_before_it_whole() {
+    #[test]
+    fn a_refused_head_leaves_what_came_before_it_whole() {
         let good = b"POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
         let bytes = [good.as_slice(), b"GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n"].concat();
         for step in [1, 20, good.len() - 3, bytes.len()] {
             let told = Arc::new(Mutex::new(None));
-            let out = read(&bytes, Role::Requests(told.clone()), step).await.unwrap();
+            let out = read(&bytes, Role::Requests(told.clone()), step).unwrap();
             assert_eq!(out, [good.as_slice(), STAND_IN].concat());
             assert!(told.lock().is_some());
         }
     }
 
-    #[tokio::test]
-    async fn a_head_without_end_is_refused_in_bounded_memory() {
+    #[test]
+    fn a_head_without_end_is_refused_in_bounded_memory() {
         let mut endless = b"GET / HTTP/1.1\r\nHost: a\r\n".to_vec();
         endless.extend(b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n".repeat(4096));
-        assert!(request(&endless).await.unwrap_err().contains("larger"));
+        assert!(request(&endless).unwrap_err().contains("larger"));
     }
 
-    #[tokio::test]
-    async fn odd_answers_are_refused() {
-        let answer = async |bytes: &[u8], head: bool| {
-            read(bytes, Role::Answers(Arc::new(AtomicBool::new(head))), 5).await.map_err(|error| error.to_string())
+    #[test]
+    fn odd_answers_are_refused() {
+        let answer = |bytes: &[u8], head: bool| {
+            read(bytes, Role::Answers(Arc::new(AtomicBool::new(head))), 5).map_err(|error| error.to_string())
         };
         for good in [
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             "HTTP/1.1 200\r\n\r\nuntil close",
             "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n",
         ] {
-            assert_eq!(answer(good.as_bytes(), false).await.unwrap(), good.as_bytes());
+            assert_eq!(answer(good.as_bytes(), false).unwrap(), good.as_bytes());
         }
-        answer(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", true).await.unwrap();
+        answer(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", true).unwrap();
         for (bad, word) in [
             ("HTTP/1.1 2000 OK\r\n\r\n", "three digits"),
             ("HTTP/1.1  200 OK\r\n\r\n", "three digits"),
@@ -618,7 +618,7 @@ mod tests {
             ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both"),
             ("HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", "no body"),
         ] {
-            let why = answer(bad.as_bytes(), false).await.expect_err(bad);
+            let why = answer(bad.as_bytes(), false).expect_err(bad);
             assert!(why.contains(word), "{bad:?}: {why}");
         }
     }
