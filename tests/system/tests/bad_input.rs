@@ -101,7 +101,7 @@ fn commands_say_what_is_wrong_with_their_arguments() {
     let lab = Lab::start(&["--aws", "moto"]);
     for (command, word) in [
         ("chaperone show 12", "UUID"),
-        ("chaperone calls --since yesterday", "neither a time"),
+        ("chaperone calls --since yesterday", "RFC 3339"),
         ("chaperone calls --warehouse", "warehouse"),
         ("chaperone run --agent nobody -- true", "nobody"),
         ("chaperone verify --key /etc/hostname", "Ed25519"),
