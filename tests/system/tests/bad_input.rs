@@ -45,6 +45,9 @@ impl Host {
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(!self.folder.path().join("control.sock").exists(), "no control socket is left");
         let name = self.folder.path().file_name().unwrap();
+        let cgroups = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let root = cgroups.lines().find(|line| line.contains(" - cgroup2 ")).unwrap().split(' ').nth(4).unwrap();
+        assert!(!std::path::Path::new(root).join(name).exists(), "no cgroup is left");
         assert!(
             !fs::exists(std::path::Path::new("/sys/fs/bpf").join(name).join("links")).unwrap(),
             "no hooks are left"

@@ -74,7 +74,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!(%warning, "policy");
     }
     let agents = config.agents()?;
-    check_enrolment(&config, &cgroups)?;
+    check_enrolment(&config)?;
     let authority = Arc::new(
         Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
     );
@@ -214,7 +214,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 }
 
 /// What would cut the daemon off from AWS, or the host from itself.
-fn check_enrolment(config: &Config, cgroups: &Path) -> anyhow::Result<()> {
+fn check_enrolment(config: &Config) -> anyhow::Result<()> {
     let own = sandbox::own_cgroup()?;
     for root in config.agents()?.roots() {
         if own == root || own.starts_with(&format!("{root}/")) {
@@ -224,9 +224,6 @@ fn check_enrolment(config: &Config, cgroups: &Path) -> anyhow::Result<()> {
             ))
             .into());
         }
-        let folder = cgroups.join(root.trim_start_matches('/'));
-        fs::create_dir_all(&folder)
-            .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
     }
     Ok(())
 }
@@ -236,7 +233,10 @@ fn check_enrolment(config: &Config, cgroups: &Path) -> anyhow::Result<()> {
 fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<Listeners> {
     let mut wanted = BTreeSet::new();
     for root in config.agents()?.roots() {
-        let id = cgroup_id(cgroups.join(root.trim_start_matches('/')))?;
+        let folder = cgroups.join(root.trim_start_matches('/'));
+        fs::create_dir_all(&folder)
+            .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
+        let id = cgroup_id(folder)?;
         capture.enroll(id)?;
         wanted.insert(id);
     }

@@ -207,11 +207,13 @@ impl Upstream {
                 }
             }
         }
+        let absolute = request.uri().clone();
         while let Some(mut idle) = self.take(target) {
             idle.head.store(is_head, Ordering::Release);
             if idle.sender.ready().await.is_err() {
                 continue;
             }
+            to_origin_form(&mut request);
             match idle.sender.try_send_request(request).await {
                 Ok(response) => {
                     let lease = Lease { target: target.clone(), sender: idle.sender, head: idle.head };
@@ -222,6 +224,7 @@ impl Upstream {
                 }
             }
         }
+        *request.uri_mut() = absolute;
         self.send_on_new(target, request, is_head).await
     }
 
@@ -267,10 +270,7 @@ impl Upstream {
             let response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
             return Ok(Answer { response, lease: None });
         }
-        // HTTP/1.1 has no :authority and no scheme in its target.
-        if let Some(path) = request.uri().path_and_query().cloned() {
-            *request.uri_mut() = path.into();
-        }
+        to_origin_form(&mut request);
         let head = Arc::new(AtomicBool::new(is_head));
         let strict = Strict::new(tls, Role::Answers(head.clone()));
         let (mut sender, connection) = http1::Builder::new()
@@ -329,6 +329,13 @@ impl Upstream {
 
 fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
     UpstreamError::Http { name: target.name.to_string(), address: target.address, why: with_causes(error) }
+}
+
+/// HTTP/1.1 has the host in its field, and in the target the path alone (RFC 9112, 3.2.1); hyper writes what it is given.
+fn to_origin_form(request: &mut Request<Outgoing>) {
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = path.into();
+    }
 }
 
 /// An error's text with all of its causes: hyper's own says little.
