@@ -17,6 +17,7 @@ mod metrics;
 mod redact;
 mod refusal;
 pub mod strict;
+mod through;
 mod tunnel;
 mod upstream;
 
