@@ -39,6 +39,9 @@ pub struct Options {
     /// The cargo profile that Chaperone is built with.
     #[arg(long, default_value = "lab", value_name = "NAME")]
     profile: String,
+    /// Run everything at real-time priority: on a machine that has other work to do, which then waits.
+    #[arg(long)]
+    realtime: bool,
     /// Record where the daemon spends its time, for `perf report -i DIR/CASE.perf` (Debian's linux-perf).
     #[arg(long, value_name = "DIR")]
     perf: Option<std::path::PathBuf>,
@@ -149,7 +152,7 @@ pub fn run(options: &Options) -> Result<()> {
     let chosen = |case: &Case| options.cases.is_empty() || options.cases.contains(&case.name);
     let cases: Vec<Case> = Case::ALL.into_iter().filter(chosen).collect();
     let daemon = proxies.contains(&Proxy::Chaperone).then(|| world::build(&options.profile)).transpose()?;
-    let world = World::start(daemon.unwrap_or_default(), &proxies, effort.large_bytes)?;
+    let world = World::start(daemon.unwrap_or_default(), &proxies, effort.large_bytes, options.realtime)?;
     let mut report = Report::default();
     for round in 0..effort.rounds {
         for case in &cases {

@@ -84,10 +84,6 @@ pub(super) fn measure(world: &World, proxy: Proxy, case: Case, effort: Effort, p
     let mut sample = Sample::default();
     let (requests, least_records) = if case.is_large() {
         let seconds = curl(world, proxy, case.name, false)?;
-        if is_ours {
-            // Its intent is on disk when it is answered, and so is everything before.
-            curl_small_put(world)?;
-        }
         sample.mib_per_s = Some(world.large_bytes as f64 / MIB / seconds);
         (1, world.large_bytes >> 16)
     } else {
@@ -95,9 +91,13 @@ pub(super) fn measure(world: &World, proxy: Proxy, case: Case, effort: Effort, p
         sample.rps = Some(load.requests as f64 / load.seconds);
         sample.p50_us = Some(load.p50_us);
         sample.p99_us = Some(load.p99_us);
-        // Intent, body, outcome; the last ones may be on their way to the disk.
-        (load.requests, (load.requests * 3).saturating_sub(500))
+        // Intent, body, outcome; wrk doesn't count what it breaks off.
+        (load.requests, load.requests * 3)
     };
+    if is_ours {
+        // Its intent is on disk when it is answered, and so is everything before: that is a part of the cost.
+        curl_small_put(world)?;
+    }
     if let (Some(cgroup), Some(before)) = (cgroup, before) {
         let spent = (cgroup.cpu_us()? - before) as f64;
         if case.is_large() {

@@ -46,21 +46,25 @@ permit (principal in Group::"developers", action in Action::"Tagging", resource)
 
 /// A cgroup of the v2 hierarchy, removed with all that runs in it.
 #[derive(Debug)]
-pub(super) struct Cgroup(PathBuf);
+pub(super) struct Cgroup {
+    path: PathBuf,
+    realtime: bool,
+}
 
 impl Cgroup {
-    fn new(path: PathBuf) -> Result<Self> {
+    fn new(path: PathBuf, realtime: bool) -> Result<Self> {
         fs::create_dir_all(&path).with_context(|| format!("making the cgroup {}", path.display()))?;
-        Ok(Self(path))
+        Ok(Self { path, realtime })
     }
 
     /// A command that moves into this cgroup and onto this CPU before it becomes `program`, with nothing in its
     /// environment.
     pub(super) fn command(&self, cpu: usize, program: impl AsRef<Path>) -> Command {
         let mut command = Command::new("/bin/sh");
+        let priority = if self.realtime { "chrt --rr 1" } else { "nice -n -10" };
         command
-            .args(["-c", r#"echo $$ > "$0/cgroup.procs" && exec nice -n -10 taskset -c "$@""#])
-            .arg(&self.0)
+            .args(["-c", &format!(r#"echo $$ > "$0/cgroup.procs" && exec {priority} taskset -c "$@""#)])
+            .arg(&self.path)
             .arg(cpu.to_string())
             .arg(program.as_ref())
             .env_clear()
@@ -71,14 +75,14 @@ impl Cgroup {
 
     /// Microseconds of CPU that everything in it has used, user and system.
     pub(super) fn cpu_us(&self) -> Result<u64> {
-        let path = self.0.join("cpu.stat");
+        let path = self.path.join("cpu.stat");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let usage = text.lines().find_map(|line| line.strip_prefix("usage_usec ")?.trim().parse().ok());
         usage.with_context(|| format!("{} has no usage_usec", path.display()))
     }
 
     pub(super) fn processes(&self) -> Result<Vec<u32>> {
-        let path = self.0.join("cgroup.procs");
+        let path = self.path.join("cgroup.procs");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         Ok(text.lines().filter_map(|line| line.parse().ok()).collect())
     }
@@ -154,7 +158,6 @@ impl Drop for World {
             let _ = agent.keeper.wait();
         }
         remove_tree(&self.tree);
-        raise_priority("0");
         let _ = nix::mount::umount2(&self.dir.join("www"), nix::mount::MntFlags::MNT_DETACH);
         let _ = fs::remove_dir_all(&self.dir);
     }
@@ -170,12 +173,11 @@ pub(super) fn build(profile: &str) -> Result<PathBuf> {
 
 impl World {
     /// Moves this process into namespaces of its own and starts everything there.
-    pub(super) fn start(daemon: PathBuf, proxies: &[Proxy], large_bytes: u64) -> Result<Self> {
+    pub(super) fn start(daemon: PathBuf, proxies: &[Proxy], large_bytes: u64, realtime: bool) -> Result<Self> {
         let base = place::target()?.join("bench");
         let mitmproxy = base.join("mitmproxy");
         setup::bench(proxies.contains(&Proxy::Mitmproxy).then_some(&mitmproxy))?;
         let (proxy_cpu, load_cpu) = two_cpus()?;
-        raise_priority("-15");
         let dir = base.join(format!("run-{}", std::process::id()));
         for folder in ["www", "journal", "state", "policies", "perf"] {
             fs::create_dir_all(dir.join(folder)).with_context(|| format!("making {}", dir.display()))?;
@@ -185,7 +187,7 @@ impl World {
             large_bytes,
             load_cpu,
             cgroups: BTreeMap::new(),
-            load: Cgroup::new(tree.join("load"))?,
+            load: Cgroup::new(tree.join("load"), realtime)?,
             agent: None,
             daemon,
             tree,
@@ -197,7 +199,7 @@ impl World {
         world.start_upstream()?;
         for proxy in proxies {
             eprintln!("bench: starting {proxy}");
-            let cgroup = Cgroup::new(world.tree.join(proxy.to_string()))?;
+            let cgroup = Cgroup::new(world.tree.join(proxy.to_string()), realtime)?;
             match proxy {
                 Proxy::Direct => continue,
                 Proxy::Nginx => world.start_nginx(&cgroup, proxy_cpu)?,
@@ -358,8 +360,8 @@ impl World {
     }
 
     fn start_chaperone(&mut self, cgroup: &Cgroup, cpu: usize) -> Result<()> {
-        let agents = Cgroup::new(self.tree.join("agents"))?;
-        let agent = Cgroup::new(agents.0.join("one"))?;
+        let agents = Cgroup::new(self.tree.join("agents"), cgroup.realtime)?;
+        let agent = Cgroup::new(agents.path.join("one"), cgroup.realtime)?;
         let name = self.tree.file_name().unwrap_or_default().to_string_lossy();
         let dir = self.dir.display();
         let shipped = Command::new(&self.daemon).args(["policy", "default"]).output().context("starting chaperone")?;
@@ -509,12 +511,6 @@ fn two_cpus() -> Result<(usize, usize)> {
     set.set(load)?;
     sched_setaffinity(Pid::from_raw(0), &set).context("moving to one CPU")?;
     Ok((proxy, load))
-}
-
-/// Where the kernel groups processes by session (CONFIG_SCHED_AUTOGROUP), a process's own niceness counts within its
-/// session alone, and the session has one.
-fn raise_priority(niceness: &str) {
-    let _ = fs::write("/proc/self/autogroup", niceness);
 }
 
 /// This run's part of the cgroup tree; what a killed run left behind is removed.
