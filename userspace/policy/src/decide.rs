@@ -1,21 +1,21 @@
 //! Deciding a call.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
 use arc_swap::ArcSwap;
 use cedar_policy::{
-    AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, PolicySet,
-    Request, RestrictedExpression,
+    AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
+    PolicySet, Request, RestrictedExpression,
 };
 use chaperone_model::{Action, Call, Decision, Reason, Session, Verdict};
 use serde_json::Value;
 
 use crate::{
     load::PolicyVersion,
-    slice::{Slice, cut},
+    slice::{Reads, Slice, cut},
 };
 
 /// Decides calls by the policy version in force.
@@ -154,14 +154,29 @@ impl Engine {
             vec![uid(&self.types.action, action.level.as_str()), uid(&self.types.action, &format!("{prefix}:*"))];
         let policies: Vec<_> =
             cut(&version.policies, &principal.uid, &principal.groups, &own, &groups).cloned().collect();
-        let wants_parameters = policies.iter().any(|policy| policy.to_string().contains("parameters"));
-        let slice = Arc::new(Slice {
-            policies: PolicySet::from_policies(policies).expect("BUG: a subset of a policy set is one"),
-            action: Entity::new_no_attrs(own, groups.into_iter().collect()),
-            wants_parameters,
-        });
+        let slice = Arc::new(self.prepare(policies, principal, own, groups));
         version.slices.write().keep(principal.key.clone(), &action.name, slice.clone());
         slice
+    }
+
+    fn prepare(
+        &self,
+        policies: Vec<Policy>,
+        principal: &Principal,
+        action: EntityUid,
+        groups: Vec<EntityUid>,
+    ) -> Slice {
+        // `Parameters` is an entity, which a policy could name without the context.
+        let names_parameters = policies.iter().any(|policy| policy.to_string().contains("Parameters::"));
+        let reads = if names_parameters { Reads::everything() } else { Reads::of(&policies) };
+        let entity = Entity::new_no_attrs(action.clone(), groups.into_iter().collect());
+        Slice {
+            policies: PolicySet::from_policies(policies).expect("BUG: a subset of a policy set is one"),
+            action,
+            entities: Entities::from_entities([principal.entity.clone(), entity], None)
+                .expect("BUG: an agent and an action are not in each other"),
+            reads,
+        }
     }
 
     fn one(
@@ -216,10 +231,13 @@ impl Engine {
         call: &Call,
         facts: CallFacts<'_>,
     ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
-        let resource_entity = self.resource(resource)?;
+        let resource_uid = uid(&self.types.resource, resource);
         let parameters = uid(&self.types.parameters, "");
-        let mut entities = vec![principal.entity.clone(), slice.action.clone(), resource_entity];
-        if slice.wants_parameters {
+        let mut entities = Vec::new();
+        if let Some(entity) = self.resource(&resource_uid, resource, &slice.reads)? {
+            entities.push(entity);
+        }
+        if slice.reads.context("parameters") {
             let tags = flatten(&call.parameters)
                 .into_iter()
                 .map(|(path, values)| {
@@ -229,47 +247,66 @@ impl Engine {
                 .collect::<Vec<_>>();
             entities.push(Entity::new_with_tags(parameters.clone(), [], [], tags)?);
         }
-        let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
-        let context = Context::from_pairs([
-            ("service".to_owned(), text(&call.service)),
-            ("operation".to_owned(), text(&call.operation)),
-            ("level".to_owned(), text(action.level.as_str())),
-            ("partition".to_owned(), text(&call.partition)),
-            ("region".to_owned(), text(call.region.as_deref().unwrap_or("global"))),
-            ("account".to_owned(), text(call.account.as_deref().unwrap_or_default())),
-            ("method".to_owned(), text(facts.method)),
-            ("host".to_owned(), text(facts.host)),
-            ("path".to_owned(), text(facts.path)),
-            ("session".to_owned(), text(facts.session)),
-            ("exe".to_owned(), text(facts.exe)),
-            ("parameters".to_owned(), RestrictedExpression::new_entity_uid(parameters)),
-        ])?;
-        let own = uid(&self.types.action, &action.name);
-        let request = Request::new(principal.uid.clone(), own, uid(&self.types.resource, resource), context, None)?;
-        Ok((request, Entities::from_entities(entities, None)?))
+        let context = [
+            ("service", &*call.service),
+            ("operation", &*call.operation),
+            ("level", action.level.as_str()),
+            ("partition", &*call.partition),
+            ("region", call.region.as_deref().unwrap_or("global")),
+            ("account", call.account.as_deref().unwrap_or_default()),
+            ("method", facts.method),
+            ("host", facts.host),
+            ("path", facts.path),
+            ("session", facts.session),
+            ("exe", facts.exe),
+        ];
+        let parameters = slice.reads.context("parameters").then(|| RestrictedExpression::new_entity_uid(parameters));
+        let context = Context::from_pairs(
+            context
+                .into_iter()
+                .filter(|(name, _)| slice.reads.context(name))
+                .map(|(name, value)| (name.to_owned(), RestrictedExpression::new_string(value.to_owned())))
+                .chain(parameters.map(|parameters| ("parameters".to_owned(), parameters))),
+        )?;
+        let request = Request::new(principal.uid.clone(), slice.action.clone(), resource_uid, context, None)?;
+        let known = slice.entities.clone();
+        let entities = if entities.is_empty() { known } else { known.add_entities(entities, None)? };
+        Ok((request, entities))
     }
 
-    fn resource(&self, arn: &str) -> Result<Entity, Box<dyn std::error::Error>> {
+    /// The resource as far as the policies look at it: nothing, if they go by its name alone.
+    fn resource(
+        &self,
+        own: &EntityUid,
+        arn: &str,
+        reads: &Reads,
+    ) -> Result<Option<Entity>, Box<dyn std::error::Error>> {
         let mut parts = arn.splitn(6, ':');
         let mut next = || parts.next().unwrap_or_default();
         let (_, partition, service, region, account, name) = (next(), next(), next(), next(), next(), next());
-        let text = |value: &str| RestrictedExpression::new_string(value.to_owned());
         // An S3 object is in its bucket: `resource in Resource::"arn:aws:s3:::bucket"`.
-        let parents = match (service, name.split_once('/')) {
-            ("s3", Some((bucket, _))) => {
+        let parents: HashSet<EntityUid> = match (service, name.split_once('/')) {
+            ("s3", Some((bucket, _))) if reads.hierarchy() => {
                 [uid(&self.types.resource, &arn[..arn.len() - name.len() + bucket.len()])].into()
             }
             _ => HashSet::new(),
         };
-        let attributes = [
-            ("arn".to_owned(), text(arn)),
-            ("partition".to_owned(), text(partition)),
-            ("service".to_owned(), text(service)),
-            ("region".to_owned(), text(region)),
-            ("account".to_owned(), text(account)),
-            ("name".to_owned(), text(name)),
-        ];
-        Ok(Entity::new(uid(&self.types.resource, arn), attributes.into(), parents)?)
+        let attributes: HashMap<String, RestrictedExpression> = [
+            ("arn", arn),
+            ("partition", partition),
+            ("service", service),
+            ("region", region),
+            ("account", account),
+            ("name", name),
+        ]
+        .into_iter()
+        .filter(|(attribute, _)| reads.resource(attribute))
+        .map(|(attribute, value)| (attribute.to_owned(), RestrictedExpression::new_string(value.to_owned())))
+        .collect();
+        if parents.is_empty() && attributes.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Entity::new(own.clone(), attributes, parents)?))
     }
 }
 
@@ -506,15 +543,19 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(200))]
         /// The slice's decision and reasons equal the whole set's.
         #[test]
-        fn a_slice_decides_as_the_whole_set(choices in prop::collection::vec((0..6usize, 0..6usize, 0..3usize, any::<bool>()), 1..40),
+        fn a_slice_decides_as_the_whole_set(choices in prop::collection::vec((0..6usize, 0..6usize, 0..3usize, 0..10usize, any::<bool>()), 1..40),
                                             action in 0..4usize, group in 0..2usize) {
             let principals = ["principal", "principal == Agent::\"coder\"", "principal == Agent::\"other\"",
                 "principal in Group::\"developers\"", "principal in Group::\"others\"", "principal is Agent in Group::\"developers\""];
             let actions = ["action", "action == Action::\"s3:GetObject\"", "action in Action::\"s3:*\"",
                 "action in [Action::\"Write\", Action::\"iam:PassRole\"]", "action in Action::\"Read\"", "action == Action::\"ec2:RunInstances\""];
             let resources = ["resource", "resource == Resource::\"*\"", "resource in Resource::\"arn:aws:s3:::data\""];
-            let text: String = choices.iter().map(|(p, a, r, permit)| {
-                format!("{} ({}, {}, {});\n", if *permit { "permit" } else { "forbid" }, principals[*p], actions[*a], resources[*r])
+            let conditions = ["", "when { context.level == \"Read\" }", "unless { context has exe && context.exe like \"/usr/*\" }",
+                "when { resource.name like \"data/*\" }", "when { resource in Resource::\"arn:aws:s3:::data\" }",
+                "unless { principal.name == \"coder\" }", "when { context[\"region\"] == \"eu-west-1\" }", "when { resource has arn && resource.account == \"\" }",
+                "when { context.parameters.hasTag(\"Key\") }", "when { [context].contains(context) && {a: context}.a.level == \"Read\" }"];
+            let text: String = choices.iter().map(|(p, a, r, c, permit)| {
+                format!("{} ({}, {}, {}) {};\n", if *permit { "permit" } else { "forbid" }, principals[*p], actions[*a], resources[*r], conditions[*c])
             }).collect();
             let engine = Engine::new(version(&text).unwrap());
             let principal = engine.principal(&session(&[["developers", "others"][group]]));
@@ -523,7 +564,8 @@ mod tests {
             let whole = Slice {
                 policies: PolicySet::from_policies(engine.version().policies.iter().cloned()).unwrap(),
                 action: sliced.action.clone(),
-                wants_parameters: true,
+                entities: sliced.entities.clone(),
+                reads: Reads::everything(),
             };
             let decided = |slice| engine.one(slice, &principal, &action.actions[0], OBJECT, &action, FACTS);
             prop_assert_eq!(decided(&sliced), decided(&whole));

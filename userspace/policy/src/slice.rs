@@ -3,9 +3,13 @@
 //! Cedar evaluates every policy of a set. Most name an action or a group in their scope that a given call hasn't got,
 //! so the set is cut down once for each (principal, action) and the cut is kept.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
-use cedar_policy::{ActionConstraint, Entity, EntityUid, Policy, PolicySet, PrincipalConstraint};
+use cedar_policy::{ActionConstraint, Entities, EntityUid, Policy, PolicySet, PrincipalConstraint};
+use serde_json::Value;
 
 /// Slices kept for a policy version; past this the cache starts over.
 const MAX_SLICES: usize = 8192;
@@ -35,9 +39,97 @@ impl Slices {
 /// What is needed to decide an action of a principal.
 pub(crate) struct Slice {
     pub(crate) policies: PolicySet,
-    pub(crate) action: Entity,
-    /// Whether a policy looks at the call's parameters, which are costly to hand over.
-    pub(crate) wants_parameters: bool,
+    pub(crate) action: EntityUid,
+    /// The principal and the action, each with what it is in.
+    pub(crate) entities: Entities,
+    pub(crate) reads: Reads,
+}
+
+/// What the policies of a slice look at. The rest of a call needn't be put into Cedar's terms, which costs more than
+/// evaluating most policies.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Reads {
+    /// Names of attributes that are read of anything at all.
+    attributes: BTreeSet<String>,
+    /// The context is used as a value of its own: all of it may be read.
+    whole_context: bool,
+    /// Something may be asked to be in something else.
+    hierarchy: bool,
+    /// Everything may be read.
+    everything: bool,
+}
+
+impl Reads {
+    pub(crate) const fn everything() -> Self {
+        Self { attributes: BTreeSet::new(), whole_context: true, hierarchy: true, everything: true }
+    }
+
+    pub(crate) fn of<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Self {
+        let mut reads = Self::default();
+        for policy in policies {
+            match policy.to_json() {
+                Ok(json) => reads.note(&json),
+                Err(_) => return Self::everything(),
+            }
+        }
+        reads
+    }
+
+    /// An attribute of the context.
+    pub(crate) fn context(&self, name: &str) -> bool {
+        self.whole_context || self.attributes.contains(name)
+    }
+
+    /// An attribute of the resource. An entity as a value is only ever compared by its name.
+    pub(crate) fn resource(&self, name: &str) -> bool {
+        self.everything || self.attributes.contains(name)
+    }
+
+    pub(crate) const fn hierarchy(&self) -> bool {
+        self.hierarchy
+    }
+
+    /// Notes what a policy in Cedar's JSON format reads: attributes by `.` and `has` (`context["x"]` is a `.` too),
+    /// hierarchy by `in` and `is … in`. A key of a record that looks like one of these adds something that isn't read,
+    /// which does no harm.
+    fn note(&mut self, policy: &Value) {
+        self.hierarchy |= policy["resource"]["op"] != "All" && policy["resource"]["op"] != "==";
+        self.walk(&policy["conditions"]);
+    }
+
+    fn walk(&mut self, value: &Value) {
+        match value {
+            Value::Array(items) => items.iter().for_each(|item| self.walk(item)),
+            Value::Object(members) => {
+                for (operator, operand) in members {
+                    match operator.as_str() {
+                        "." | "has" => {
+                            self.name(&operand["attr"]);
+                            if operand["left"] == serde_json::json!({ "Var": "context" }) {
+                                continue;
+                            }
+                        }
+                        "in" => self.hierarchy = true,
+                        "Var" => self.whole_context |= operand == "context",
+                        _ => {}
+                    }
+                    self.walk(operand);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn name(&mut self, attribute: &Value) {
+        match attribute {
+            Value::String(name) => {
+                self.attributes.insert(name.clone());
+            }
+            Value::Array(names) => names.iter().for_each(|name| self.name(name)),
+            // Not a form that this version knows of.
+            _ => *self = Self::everything(),
+        }
+    }
 }
 
 /// The policies that can match `principal` (in `groups`) doing `action` (in `action_groups`).
@@ -64,4 +156,47 @@ pub(crate) fn cut<'a>(
                 ActionConstraint::In(uids) => uids.iter().any(|uid| is_in(uid, action, action_groups)),
             }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reads(condition: &str) -> Reads {
+        let text = format!("permit (principal, action, resource) when {{ {condition} }};");
+        Reads::of([&Policy::parse(None, text).unwrap()])
+    }
+
+    #[test]
+    fn what_is_read_is_found_in_every_form() {
+        let attributes = |condition: &str| reads(condition).attributes.into_iter().collect::<Vec<_>>();
+        assert_eq!(attributes("context.level == \"Read\""), ["level"]);
+        assert_eq!(attributes("context[\"exe\"] like \"/usr/*\""), ["exe"]);
+        assert_eq!(attributes("context has host && resource has name"), ["host", "name"]);
+        assert_eq!(attributes("context has a.b && principal.name == resource.arn"), ["a", "arn", "b", "name"]);
+        assert_eq!(attributes("context.parameters.hasTag(\"Tags.Key\")"), ["parameters"]);
+        assert_eq!(attributes("[1, if resource.account == \"1\" then 2 else 3].contains(2)"), ["account"]);
+        assert!(attributes("principal == Agent::\"a\"").is_empty());
+    }
+
+    #[test]
+    fn a_context_that_is_a_value_is_read_whole() {
+        for whole in ["context == {a: 1}", "[context].contains({})", "(if true then context else {a: 1}).a == 1"] {
+            assert!(reads(whole).whole_context && reads(whole).context("anything"), "{whole}");
+        }
+        assert!(!reads("context.level == \"Read\" && context has exe").whole_context);
+    }
+
+    #[test]
+    fn hierarchy_is_needed_where_something_may_be_in_something() {
+        assert!(!reads("resource == Resource::\"a\"").hierarchy);
+        assert!(reads("resource in Resource::\"a\"").hierarchy);
+        assert!(reads("resource is Resource in Resource::\"a\"").hierarchy);
+        for scope in ["resource in Resource::\"a\"", "resource is Resource in Resource::\"a\""] {
+            let policy = Policy::parse(None, format!("permit (principal, action, {scope});")).unwrap();
+            assert!(Reads::of([&policy]).hierarchy, "{scope}");
+        }
+        let plain = Policy::parse(None, "permit (principal, action, resource);").unwrap();
+        assert_eq!(Reads::of([&plain]), Reads::default());
+    }
 }
