@@ -224,6 +224,10 @@ pub enum AnswerBody {
 /// AWS's answer, recorded on the way. When it is over, or dropped, the outcome is recorded.
 pub struct AnswerStream {
     pub(crate) inner: Incoming,
+    /// The body's beginning, where it was there together with the head; not recorded yet.
+    pub(crate) first: Option<Frame<Bytes>>,
+    /// Or what was wrong with it.
+    pub(crate) broken: Option<hyper::Error>,
     pub(crate) recorder: Option<BodyRecorder>,
     pub(crate) closing: Option<Closing>,
     pub(crate) stall: Stall,
@@ -233,6 +237,51 @@ impl AnswerStream {
     /// The body is over before it began.
     pub(crate) fn end_now(&mut self) {
         self.finish(None);
+    }
+
+    /// Gives the body's beginning a chance to be there with the head, so that both go on in one piece: hyper's client
+    /// reads a body only when asked, in a task of its own, which runs before this one is polled again. It is asked
+    /// twice and never waited for: a body that comes later must not keep the head back.
+    pub(crate) async fn look_ahead(&mut self) {
+        let mut asked = false;
+        std::future::poll_fn(|cx| {
+            if self.inner.is_end_stream() {
+                return Poll::Ready(());
+            }
+            match Pin::new(&mut self.inner).poll_frame(cx) {
+                Poll::Ready(Some(Ok(frame))) => self.first = Some(frame),
+                Poll::Ready(Some(Err(error))) => self.broken = Some(error),
+                Poll::Ready(None) => {}
+                Poll::Pending if asked => {}
+                Poll::Pending => {
+                    asked = true;
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+            }
+            Poll::Ready(())
+        })
+        .await;
+    }
+
+    fn poll_inner(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        if let Some(frame) = self.first.take() {
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(error) = self.broken.take() {
+            return Poll::Ready(Some(Err(error)));
+        }
+        Pin::new(&mut self.inner).poll_frame(cx)
+    }
+
+    /// Nothing comes after what was given out.
+    fn is_over(&self) -> bool {
+        self.first.is_none() && self.broken.is_none() && self.inner.is_end_stream()
+    }
+
+    /// Nothing of the end goes on before all of it is with the writer.
+    fn flush(&mut self) -> Result<(), JournalError> {
+        self.recorder.as_mut().map_or(Ok(()), BodyRecorder::flush)
     }
 
     fn finish(&mut self, error: Option<BodyError>) {
@@ -253,14 +302,14 @@ impl AnswerStream {
         if let Err(error) = ready!(recorder.poll_ready(cx)) {
             return self.fail(error.into());
         }
-        let frame = match Pin::new(&mut self.inner).poll_frame(cx) {
+        let frame = match self.poll_inner(cx) {
             Poll::Pending => {
                 ready!(self.stall.poll(cx));
                 let after = self.stall.after;
                 return self.fail(BodyError::Stalled(after));
             }
             Poll::Ready(None) => {
-                if let Err(error) = recorder.flush() {
+                if let Err(error) = self.flush() {
                     return self.fail(error.into());
                 }
                 self.finish(None);
@@ -271,13 +320,14 @@ impl AnswerStream {
         };
         self.stall.reset();
         if let Some(bytes) = frame.data_ref()
+            && let Some(recorder) = &mut self.recorder
             && let Err(error) = recorder.push(bytes.clone())
         {
             return self.fail(error.into());
         }
         // The outcome is recorded before the agent can know that the answer is whole.
-        if self.inner.is_end_stream() {
-            if let Err(error) = recorder.flush() {
+        if self.is_over() {
+            if let Err(error) = self.flush() {
                 return self.fail(error.into());
             }
             self.finish(None);
@@ -288,7 +338,7 @@ impl AnswerStream {
 
 impl Drop for AnswerStream {
     fn drop(&mut self) {
-        let whole = self.inner.is_end_stream();
+        let whole = self.is_over();
         let broken = || BodyError::Http("the agent went away before the answer's end".into());
         self.finish((!whole).then(broken));
     }
@@ -309,14 +359,22 @@ impl Body for AnswerBody {
 
     fn is_end_stream(&self) -> bool {
         match self {
-            Self::Streaming(stream) => stream.recorder.is_none() || stream.inner.is_end_stream(),
+            Self::Streaming(stream) => stream.recorder.is_none() || stream.is_over(),
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
         }
     }
 
     fn size_hint(&self) -> SizeHint {
         match self {
-            Self::Streaming(stream) => stream.inner.size_hint(),
+            Self::Streaming(stream) => {
+                let held = stream.first.as_ref().and_then(Frame::data_ref).map_or(0, Bytes::len) as u64;
+                let mut hint = stream.inner.size_hint();
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + held);
+                }
+                hint.set_lower(hint.lower() + held);
+                hint
+            }
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
         }
     }

@@ -406,10 +406,10 @@ impl Inspected {
             }
         })?;
         drop(permit);
-        Ok(self.pass_on(received, answer.response, answer.lease, sent))
+        Ok(self.pass_on(received, answer.response, answer.lease, sent).await)
     }
 
-    fn pass_on(
+    async fn pass_on(
         self: &Arc<Self>,
         received: &Received,
         response: Response<Incoming>,
@@ -445,6 +445,8 @@ impl Inspected {
         let mut stream = AnswerStream {
             recorder: Some(self.shared.journal.body(received.id, Direction::Response)),
             inner,
+            first: None,
+            broken: None,
             closing: Some(closing),
             stall: Stall::new(self.shared.limits.body_timeout),
         };
@@ -452,6 +454,8 @@ impl Inspected {
         if stream.inner.is_end_stream() {
             // hyper doesn't ask for a body that is over: the outcome is due now.
             stream.end_now();
+        } else {
+            stream.look_ahead().await;
         }
         Response::from_parts(parts, AnswerBody::Streaming(Box::new(stream)))
     }
