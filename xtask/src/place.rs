@@ -1,12 +1,16 @@
 //! Where things are: the workspace, its target folder, what is built into it.
 
 use std::{
-    env,
+    env, fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use nix::{
+    errno::Errno,
+    mount::{MsFlags, mount},
+};
 
 /// The workspace's folder. Not by the environment: tests run this, and have a `CARGO_MANIFEST_DIR` of their own.
 pub fn root() -> PathBuf {
@@ -32,4 +36,24 @@ pub fn target() -> Result<PathBuf> {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading `cargo metadata`")?;
     let target = metadata["target_directory"].as_str().context("`cargo metadata` names no target directory")?;
     Ok(PathBuf::from(target))
+}
+
+/// Makes the mounts of this (new) mount namespace private, so that what is mounted from here on is seen by nobody else.
+///
+/// In a chroot the root is no mount, and each mount that can be seen is made private by itself.
+pub fn private_mounts() -> Result<()> {
+    const NONE: Option<&str> = None;
+    match mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE) {
+        Err(Errno::EINVAL) => {}
+        other => return other.context("making the mounts private"),
+    }
+    let table = fs::read_to_string("/proc/self/mountinfo").context("reading the mounts")?;
+    for point in table.lines().filter_map(|line| line.split(' ').nth(4)) {
+        match mount(NONE, point, NONE, MsFlags::MS_PRIVATE, NONE) {
+            // Hidden below another one, or gone: out of reach, and so out of the way.
+            Ok(()) | Err(Errno::EINVAL | Errno::ENOENT) => {}
+            Err(error) => return Err(error).with_context(|| format!("making the mount {point} private")),
+        }
+    }
+    Ok(())
 }

@@ -9,6 +9,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
+    time::{Duration, Instant},
 };
 
 use serde_json::Value;
@@ -104,9 +105,29 @@ impl Lab {
         text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
-    /// All calls in the journal.
+    /// All calls in the journal, once each of them has its outcome: a client is told before the disk is.
     pub fn calls(&self) -> Vec<Value> {
-        self.list("calls")
+        self.calls_like("")
+    }
+
+    /// As [`calls`](Self::calls), those that this filter wants.
+    pub fn calls_like(&self, filter: &str) -> Vec<Value> {
+        let mut calls = Vec::new();
+        until("every call's outcome", || {
+            calls = self.list(&format!("calls {filter}"));
+            calls.iter().all(|call| !call["outcome"].is_null())
+        });
+        calls
+    }
+
+    /// The connections, once there are so many and all of them are closed.
+    pub fn connections(&self, count: usize) -> Vec<Value> {
+        let mut connections = Vec::new();
+        until("the connections' ends", || {
+            connections = self.list("connections");
+            connections.len() >= count && connections.iter().all(|it| !it["closed"].is_null())
+        });
+        connections
     }
 
     /// What the fakes were sent.
@@ -148,6 +169,15 @@ impl Drop for Lab {
         }
         let output = done.expect("taking the lab down");
         assert!(output.status.success(), "the lab did not go down: {}", both(&output));
+    }
+}
+
+/// Waits until `done` holds; what it waits for is work that goes on, and the bound is for a hang.
+pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+    let began = Instant::now();
+    while !done() {
+        assert!(began.elapsed() < Duration::from_mins(2), "{what} did not happen in two minutes");
+        std::thread::yield_now();
     }
 }
 

@@ -4,7 +4,7 @@
 
 use std::{fs, process::Command};
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
 
 const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
 
@@ -49,7 +49,7 @@ fn a_denial_is_an_ordinary_error_in_every_protocol() {
     }
     assert!(lab.calls().iter().all(|call| text(call, "decision") == "deny"));
     assert_eq!(lab.upstream().len(), 0, "nothing of it reached AWS");
-    let named = lab.list("calls --action secretsmanager:*");
+    let named = lab.calls_like("--action secretsmanager:*");
     assert_eq!(named[0]["policies"][0], "default-no-secrets");
 }
 
@@ -98,7 +98,7 @@ fn large_objects_come_back_identical() {
     lab.agent_ok(&format!("{REGION} cd $HOME && head -c 5000000 object > small && aws s3api put-object --bucket large --key small --body small && aws s3api get-object --bucket large --key small out && cmp small out"));
     let sha = lab.agent_ok("cd $HOME && sha256sum < small");
     let sha = sha.split(' ').next().unwrap();
-    let calls = lab.list("calls --service s3");
+    let calls = lab.calls_like("--service s3");
     let of = |operation: &str| calls.iter().rev().find(|call| text(call, "operation") == operation).unwrap();
     assert_eq!(text(of("PutObject"), "request_sha256"), sha);
     assert_eq!(text(of("GetObject"), "response_sha256"), sha);
@@ -145,7 +145,7 @@ fn whoever_is_not_enrolled_is_not_touched() {
     // The very same in an agent meets the daemon's CA and is recorded.
     let output = lab.agent(script);
     assert!(!output.status.success(), "{}", both(&output));
-    assert_eq!(lab.list("connections").len(), 1);
+    assert_eq!(lab.connections(1).len(), 1);
 }
 
 #[test]
@@ -153,7 +153,7 @@ fn what_is_not_aws_is_passed_on_unopened() {
     let lab = Lab::start(&["--aws", "moto"]);
     // The fakes' own CA, not ours: nobody opened it.
     lab.agent_ok("curl -sS --cacert $CHAPERONE_LAB/ca.crt https://example.com/ > /dev/null");
-    let connections = lab.list("connections");
+    let connections = lab.connections(1);
     assert_eq!((text(&connections[0], "kind"), text(&connections[0], "name")), ("passed", "example.com"));
     assert!(connections[0]["sent_bytes"].as_u64() > Some(100), "{}", connections[0]);
     assert_eq!(lab.calls().len(), 0);
@@ -163,7 +163,11 @@ fn what_is_not_aws_is_passed_on_unopened() {
 fn a_session_is_an_agent_in_a_cgroup() {
     let lab = Lab::start(&["--aws", "moto"]);
     lab.operator_ok("chaperone run --agent coder -- /bin/sh -c 'AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity && AWS_DEFAULT_REGION=eu-west-1 aws s3 ls'");
-    let sessions = lab.list("sessions");
+    let mut sessions = Vec::new();
+    until("the session's end", || {
+        sessions = lab.list("sessions");
+        sessions.last().is_some_and(|session| session["ended"].is_string())
+    });
     let session = sessions.last().unwrap();
     assert_eq!((text(session, "agent"), session["calls"].as_u64()), ("coder", Some(2)));
     assert!(session["ended"].is_string(), "its cgroup is empty: {session}");

@@ -85,8 +85,8 @@ fn without_privileges_it_says_what_is_missing() {
 #[test]
 fn without_cgroup_v2_it_says_so() {
     let host = Host::new("", GOOD);
-    let hide = "mount --make-rprivate / && for m in $(awk '$0 ~ / - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $m; done; exec \"$@\"";
-    let said = host.refused(&["unshare", "-m", "sh", "-c", hide, "sh"]);
+    let hide = "for m in $(awk '{print $5}' /proc/self/mountinfo); do mount --make-private $m 2>/dev/null; done; for m in $(awk '$0 ~ / - cgroup2 / {print $5}' /proc/self/mountinfo); do umount -l $m; done; exec \"$@\"";
+    let said = host.refused(&["unshare", "-m", "--propagation", "unchanged", "sh", "-c", hide, "sh"]);
     assert!(said.contains("cgroup"), "{said}");
 }
 

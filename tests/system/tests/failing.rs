@@ -4,21 +4,12 @@
 
 use std::{collections::HashSet, fs, process::Command};
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
 use serde_json::Value;
 
 fn kill(pid: u32, signal: &str) {
     let done = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap();
     assert!(done.success());
-}
-
-/// Waits until `done` holds; what it waits for is work that goes on, and the bound is for a hang.
-fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let began = std::time::Instant::now();
-    while !done() {
-        assert!(began.elapsed().as_secs() < 120, "{what} did not happen in two minutes");
-        std::thread::yield_now();
-    }
 }
 
 #[test]
@@ -87,9 +78,11 @@ fn a_full_disk_refuses_calls_until_there_is_room() {
     let config = folder.path().join("full.toml");
     fs::write(&config, format!("[journal]\ndir = \"{}/journal\"\nsegment_bytes = 8388608\n", small.display())).unwrap();
     // A mount namespace around the lab: its journal is on 48 MB.
-    let mount =
-        format!("mount --make-rprivate / && mount -t tmpfs -o size=48m journal {} && exec \"$@\"", small.display());
-    let wrapper = ["unshare", "-m", "sh", "-c", &mount, "sh"];
+    let mount = format!(
+        "for m in $(awk '{{print $5}}' /proc/self/mountinfo); do mount --make-private $m 2>/dev/null; done; mount -t tmpfs -o size=48m journal {} && exec \"$@\"",
+        small.display()
+    );
+    let wrapper = ["unshare", "-m", "--propagation", "unchanged", "sh", "-c", &mount, "sh"];
     let lab = Lab::start_in(folder, &["--aws", "s3", "--config", &config.display().to_string()], PERMIT_ALL, &wrapper);
     let aws = "export AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1; cd $HOME;";
     lab.agent_ok(&format!("{aws} aws s3 mb s3://full && head -c 1000000 /dev/urandom > part"));

@@ -96,7 +96,7 @@ fn a_handshake_without_a_name_is_refused() {
     let lab = Lab::start(&["--aws", "moto"]);
     let output = lab.agent("curl -sS -k -m 5 https://127.77.0.1/");
     assert!(!output.status.success(), "{}", both(&output));
-    let connection = &lab.list("connections")[0];
+    let connection = &lab.connections(1)[0];
     assert_eq!(text(connection, "kind"), "refused");
     assert!(text(connection, "error").contains("no server name"), "{connection}");
 }
@@ -107,7 +107,7 @@ fn a_handshake_without_a_name_is_refused() {
 fn a_name_that_lies_is_met_at_its_own_address() {
     let lab = Lab::start(&["--aws", "moto"]);
     lab.agent_ok("curl -sS --cacert $CHAPERONE_LAB/ca.crt --connect-to example.com:443:127.88.0.1:443 https://example.com/ > /dev/null");
-    let connection = &lab.list("connections")[0];
+    let connection = &lab.connections(1)[0];
     assert_eq!(text(connection, "destination"), "127.88.0.1:443");
     assert_eq!(text(connection, "upstream"), "127.77.0.1:443");
 }

@@ -23,11 +23,6 @@ use crate::{
     config::ConfigError,
 };
 
-/// A call makes some hundred short-lived allocations; glibc's allocator takes a tenth of its time for them, and keeps
-/// what starting up needed for good.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 /// Something is wrong with what was asked, or with the configuration.
 const BAD_INPUT: u8 = 2;
 

@@ -155,10 +155,10 @@ fn child_on_a_small_filesystem() {
 #[test]
 fn a_full_filesystem_refuses_calls_until_there_is_room() {
     let dir = tempfile::tempdir().unwrap();
-    let script =
-        r#"mount -t tmpfs -o size=4m none "$1" && exec timeout 60 "$2" --ignored --exact child_on_a_small_filesystem"#;
+    let script = r#"for m in $(awk '{print $5}' /proc/self/mountinfo); do mount --make-private $m 2>/dev/null; done
+        mount -t tmpfs -o size=4m none "$1" && exec timeout 60 "$2" --ignored --exact child_on_a_small_filesystem"#;
     let output = Command::new("unshare")
-        .args(["--mount", "sh", "-c", script, "sh"])
+        .args(["--mount", "--propagation", "unchanged", "sh", "-c", script, "sh"])
         .arg(dir.path())
         .arg(std::env::current_exe().unwrap())
         .env(CHILD_DIR, dir.path())

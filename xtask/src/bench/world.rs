@@ -214,7 +214,7 @@ impl World {
     fn enter_namespaces(&self) -> Result<()> {
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).context("making namespaces")?;
         let none: Option<&str> = None;
-        mount(none, "/", none, MsFlags::MS_REC | MsFlags::MS_PRIVATE, none).context("making mounts private")?;
+        place::private_mounts()?;
         mount(Some("bpf"), "/sys/fs/bpf", Some("bpf"), MsFlags::empty(), none)
             .context("mounting the BPF filesystem")?;
         // Sparse files here cost no memory, and reading them costs the same each time.

@@ -15,7 +15,7 @@ use clap::{Args, ValueEnum};
 use nix::{
     sched::{CloneFlags, setns},
     sys::signal::SigSet,
-    unistd::{User, initgroups, setgid, setuid},
+    unistd::{User, chroot, fchdir, initgroups, setgid, setuid},
 };
 
 use super::{folder::Lab, services};
@@ -101,10 +101,13 @@ pub fn run(options: Options) -> Result<u8> {
         File::open(&path).with_context(|| format!("the lab's keeper is gone: opening {path}"))
     };
     let (net, mnt) = (namespace("net")?, namespace("mnt")?);
+    let root = format!("/proc/{}/root", keeper.trim());
+    let root = File::open(&root).with_context(|| format!("the lab's keeper is gone: opening {root}"))?;
     fs::write(cgroup.join("cgroup.procs"), "0").with_context(|| format!("moving into {}", cgroup.display()))?;
     setns(net, CloneFlags::CLONE_NEWNET).context("entering the lab's network")?;
     setns(mnt, CloneFlags::CLONE_NEWNS).context("entering the lab's mounts")?;
-    // Joining a mount namespace moves to its root.
+    // Joining a mount namespace moves to its root, which in a chroot is another one than the keeper's.
+    fchdir(&root).and_then(|()| chroot(".")).context("moving to the lab's root")?;
     env::set_current_dir(&folder).or_else(|_| env::set_current_dir("/")).context("keeping the folder")?;
     if options.role == Role::Daemon {
         services::daemon(&lab)?;

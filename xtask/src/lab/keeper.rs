@@ -16,7 +16,7 @@ use nix::{
 };
 
 use super::{folder::Lab, services, tell};
-use crate::setup::run as must;
+use crate::{place, setup::run as must};
 
 /// Runs until the lab ends. What goes wrong before it is ready is told on stdout.
 pub fn run(dir: &Path) -> Result<()> {
@@ -53,7 +53,7 @@ fn start(lab: &Lab) -> Result<()> {
 /// The lab's own /etc, trust store and BPF file system: what is done to them is not done to the machine's.
 fn mounts(lab: &Lab) -> Result<()> {
     const NONE: Option<&str> = None;
-    mount(NONE, "/", NONE, MsFlags::MS_REC | MsFlags::MS_PRIVATE, NONE).context("making the mounts private")?;
+    place::private_mounts()?;
     for (folder, copy) in [("/etc", "etc"), ("/usr/local/share/ca-certificates", "ca-certificates")] {
         fs::create_dir_all(folder).with_context(|| format!("making {folder}"))?;
         let copy = lab.dir.join("mounts").join(copy);

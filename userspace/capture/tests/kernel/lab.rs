@@ -29,7 +29,7 @@ impl Lab {
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces: run the tests as root");
-        mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).unwrap();
+        private_mounts();
         loopback_up();
         let folder = tempfile::tempdir().unwrap();
         let bpffs = folder.path().join("bpf");
@@ -156,5 +156,17 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> OwnedFd {
         let fd = libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol);
         assert!(fd >= 0, "{}", std::io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
+    }
+}
+
+/// Each mount by itself: in a chroot the root is none.
+fn private_mounts() {
+    let table = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    for point in table.lines().map(|line| line.split(' ').nth(4).unwrap()) {
+        match mount(None::<&str>, point, None::<&str>, MsFlags::MS_PRIVATE, None::<&str>) {
+            // Hidden below another one: out of reach, and so out of the way.
+            Ok(()) | Err(nix::errno::Errno::EINVAL | nix::errno::Errno::ENOENT) => {}
+            Err(error) => panic!("making {point} private: {error}"),
+        }
     }
 }
