@@ -333,7 +333,7 @@ mod tests {
             (format!("{AGENT}[limits]\nhead_timeout = 0\n"), 5, "at least 1"),
             ("[[agents]]\nname = \"a\"\ncgroups = [\"/\"]\n".into(), 1, "whole host"),
             ("agents = []\n".into(), 1, "nobody"),
-            (format!("{AGENT}x = = 1\n"), 4, "key"),
+            (format!("{AGENT}x = = 1\n"), 4, "column 5"),
         ] {
             let error = read(&text).expect_err(&text);
             assert!(error.contains(&format!(":{line}: ")), "{text}: {error}");
