@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+mod answers;
 mod authority;
 mod canonical;
 mod catalog;
@@ -17,24 +18,30 @@ mod decode;
 mod decode_tests;
 mod error;
 mod host;
+mod issued;
 mod metadata;
 mod placeholder;
+mod presigned;
 mod resources;
 mod route;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
+mod unsigned;
 #[cfg(test)]
 mod wire_tests;
 
+pub use answers::{AnswerError, Issuer, IssuingCall, MAX_CREDENTIALS_ANSWER};
 pub use authority::{Authority, HeaderAuthority, payload_shape};
 pub use canonical::PathRules;
 pub use catalog::{Catalog, CatalogVersion};
-pub use chunked::{AwsChunkedHasher, ChunkedError};
-pub use credentials::{AwsCredentials, CredentialSource, CredentialsError};
+pub use chunked::{AwsChunkedHasher, ChunkKey, ChunkResigner, ChunkedError};
+pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
 pub use decode::{BodyNeed, DecodeError};
 pub use error::{AwsError, ErrorKind, error_response};
 pub use host::{HostKind, HostMatch, S3At};
+pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::Placeholder;
+pub use presigned::Presigned;
 pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};

@@ -22,9 +22,10 @@ use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_des
 use zeroize::Zeroizing;
 
 use crate::{
-    AwsCredentials, Placeholder,
+    AwsCredentials, Placeholder, TokenField,
     authority::{Authority, HeaderAuthority, host_field, payload_shape, single},
     canonical::{PathRules, write_head},
+    chunked::ChunkKey,
 };
 
 /// How far the agent's clock may be from ours, as AWS allows.
@@ -32,9 +33,10 @@ pub const MAX_CLOCK_SKEW: Duration = Duration::minutes(15);
 
 const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
-const X_AMZ_SECURITY_TOKEN: HeaderName = HeaderName::from_static("x-amz-security-token");
 const DATE_FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
+
+const UNKNOWN_STREAMING: &str = "an x-amz-content-sha256 that SigV4 has not";
 
 /// Why the agent's signature is not believed. All of these are the agent's doing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -60,6 +62,9 @@ pub enum VerifyError {
     /// A kind of signature that can't be checked and made again.
     #[error("{0} can't be signed again by this version; use a header-signed request")]
     NotSupported(&'static str),
+    /// The query says that it is presigned, and can't be read in one way only.
+    #[error("the presigned query is not valid: {0}")]
+    Presigned(&'static str),
     /// The session token is missing or another one.
     #[error("the request's x-amz-security-token is not this session's")]
     Token,
@@ -83,6 +88,15 @@ pub enum SignError {
     /// A kind of request that can't be signed again.
     #[error("{0} can't be signed again by this version")]
     NotSupported(&'static str),
+}
+
+/// The last line of a canonical request.
+#[derive(Clone, Copy)]
+pub(crate) enum Hashed<'a> {
+    /// The body's SHA-256.
+    Body(&'a [u8; 32]),
+    /// What the request says in its place.
+    Text(&'a str),
 }
 
 /// What a signature is for.
@@ -160,35 +174,53 @@ impl Signer {
                 });
             }
         };
-        if single(&parts.headers, X_AMZ_SECURITY_TOKEN.as_str()) != Some(placeholder.session_token()) {
+        if single(&parts.headers, placeholder.token_field().name().as_str()) != Some(placeholder.session_token()) {
             return Err(VerifyError::Token);
         }
         let date = single(&parts.headers, X_AMZ_DATE.as_str()).ok_or(VerifyError::Date("no x-amz-date field"))?;
-        check_date(date, header.date, now)?;
+        if (now - parse_date(date, header.date)?).abs() > MAX_CLOCK_SKEW {
+            return Err(VerifyError::Date("more than 15 minutes from this host's clock"));
+        }
+        let declared = || single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str());
+        let payload = match payload_shape(parts) {
+            Payload::DeclaredHash => {
+                let declared = declared().ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
+                if let Some(body) = body_sha256
+                    && !hex_is(declared, body)
+                {
+                    return Err(VerifyError::BodyMismatch);
+                }
+                Hashed::Text(declared)
+            }
+            Payload::ImpliedHash => Hashed::Body(body_sha256.ok_or(VerifyError::BodyNeeded)?),
+            Payload::Unsigned => Hashed::Text("UNSIGNED-PAYLOAD"),
+            Payload::StreamingUnsignedTrailer => Hashed::Text("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+            Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
+                Hashed::Text(streaming(parts).ok_or(VerifyError::NotSupported(UNKNOWN_STREAMING))?)
+            }
+            Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
+        };
+        self.verify_head(parts, header, date, payload, placeholder)
+    }
+
+    /// Checks the signature alone, wherever in the request it and its date were.
+    pub(crate) fn verify_head(
+        &self,
+        parts: &Parts,
+        header: &HeaderAuthority<'_>,
+        date: &str,
+        payload: Hashed<'_>,
+        placeholder: &Placeholder,
+    ) -> Result<(), VerifyError> {
         check_signed(parts, header.signed_headers)?;
 
         let mut canonical = String::with_capacity(1024);
         if !write_head(&mut canonical, parts, PathRules::of(header.service), header.signed_headers.split(';')) {
             return Err(VerifyError::Unsigned("one of SignedHeaders".into()));
         }
-        match payload_shape(parts) {
-            Payload::DeclaredHash => {
-                let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
-                    .ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
-                if let Some(body) = body_sha256
-                    && !hex_is(declared, body)
-                {
-                    return Err(VerifyError::BodyMismatch);
-                }
-                canonical.push_str(declared);
-            }
-            Payload::ImpliedHash => push_hex(&mut canonical, body_sha256.ok_or(VerifyError::BodyNeeded)?),
-            Payload::Unsigned => canonical.push_str("UNSIGNED-PAYLOAD"),
-            Payload::StreamingUnsignedTrailer => canonical.push_str("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
-            Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
-                return Err(VerifyError::NotSupported("a body whose chunks are signed"));
-            }
-            Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
+        match payload {
+            Hashed::Body(hash) => push_hex(&mut canonical, hash),
+            Hashed::Text(text) => canonical.push_str(text),
         }
         let to_sign = string_to_sign(&canonical, date, header.date, header.region, header.service);
         let secret = placeholder.secret_access_key();
@@ -222,8 +254,8 @@ impl Signer {
         };
         match shape {
             Payload::ImpliedHash if body_sha256.is_none() => return Err(SignError::BodyNeeded),
-            Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
-                return Err(SignError::NotSupported("a body whose chunks are signed"));
+            Payload::StreamingSigned | Payload::StreamingSignedTrailer if streaming(parts).is_none() => {
+                return Err(SignError::NotSupported(UNKNOWN_STREAMING));
             }
             _ => {}
         }
@@ -232,11 +264,12 @@ impl Signer {
         for name in [AUTHORIZATION, DATE] {
             parts.headers.remove(name);
         }
-        parts.headers.remove(X_AMZ_SECURITY_TOKEN);
+        parts.headers.remove(TokenField::Security.name());
+        parts.headers.remove(TokenField::S3Session.name());
         if let Some(token) = credentials.session_token() {
             let mut value = HeaderValue::from_str(token).map_err(|_| SignError::Credentials)?;
             value.set_sensitive(true);
-            parts.headers.insert(X_AMZ_SECURITY_TOKEN, value);
+            parts.headers.insert(credentials.token_field().name(), value);
         }
         let date = HeaderValue::from_str(&stamp).map_err(|_| SignError::Header)?;
         parts.headers.insert(X_AMZ_DATE, date);
@@ -293,6 +326,21 @@ impl Signer {
         Ok(())
     }
 
+    /// What the chunks of a body are signed by, whose head is signed by this secret: the agent's when the head is as it
+    /// came, ours once [`sign`](Self::sign) has been at it. `None` when it is not header-signed.
+    pub fn chunk_key(&self, parts: &Parts, secret: &str) -> Option<ChunkKey> {
+        let Authority::Header(header) = Authority::of(parts) else { return None };
+        let mut scope = String::with_capacity(64);
+        push_scope(&mut scope, &[header.date, header.region, header.service]);
+        let place = (header.date, header.region, header.service);
+        Some(ChunkKey {
+            key: self.with_key(header.access_key_id, secret, place, hmac::Key::clone),
+            stamp: single(&parts.headers, X_AMZ_DATE.as_str())?.to_owned(),
+            scope,
+            previous: hex::encode(header.signature),
+        })
+    }
+
     /// Runs `use_key` with the derived key, which is made when it isn't at hand.
     fn with_key<T>(
         &self,
@@ -329,6 +377,12 @@ impl Signer {
     }
 }
 
+/// `x-amz-content-sha256` of a body whose chunks are signed, if it is of a kind that SigV4 has.
+fn streaming(parts: &Parts) -> Option<&str> {
+    single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
+        .filter(|it| matches!(*it, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"))
+}
+
 fn derive(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {
     let day = Date::parse(date, format_description!("[year][month][day]")).unwrap_or(Date::MIN);
     let key = generate_signing_key(secret, day.midnight().assume_utc().into(), region, service);
@@ -362,7 +416,7 @@ fn push_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
-fn hex_is(text: &str, bytes: &[u8; 32]) -> bool {
+pub(crate) fn hex_is(text: &str, bytes: &[u8; 32]) -> bool {
     let mut decoded = [0; 32];
     hex::decode_to_slice(text, &mut decoded).is_ok() && decoded == *bytes
 }
@@ -380,17 +434,15 @@ pub(crate) fn format_date(now: OffsetDateTime) -> String {
     )
 }
 
-fn check_date(date: &str, scope: &str, now: OffsetDateTime) -> Result<(), VerifyError> {
+/// A date as SigV4 has it, which must be of the scope's day.
+pub(crate) fn parse_date(date: &str, scope: &str) -> Result<OffsetDateTime, VerifyError> {
     let signed = PrimitiveDateTime::parse(date, DATE_FORMAT)
         .map_err(|_| VerifyError::Date("x-amz-date is not like 20150830T123600Z"))?
         .assume_utc();
     if date.get(..8) != Some(scope) {
         return Err(VerifyError::Date("x-amz-date and the credential scope differ in their day"));
     }
-    if (now - signed).abs() > MAX_CLOCK_SKEW {
-        return Err(VerifyError::Date("more than 15 minutes from this host's clock"));
-    }
-    Ok(())
+    Ok(signed)
 }
 
 /// The host and every `x-amz-*` field must be signed, or something could be added to a signed request.
@@ -429,6 +481,7 @@ fn stays(name: &str) -> bool {
             | "upgrade"
             | "user-agent"
             | "x-amz-date"
+            | "x-amz-s3session-token"
             | "x-amz-security-token"
             | "x-amzn-trace-id"
     )
