@@ -103,6 +103,26 @@ fn roles_are_chained_and_the_agent_holds_nothing_real() {
     assert!(calls.iter().any(|it| text(it, "operation") == "AssumeRole" && it["status"] == 200), "{calls:?}");
 }
 
+/// What can't be signed again is refused by its name, and nothing of it reaches AWS.
+#[test]
+fn what_is_not_signed_again_is_named() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    let ask = |arguments: &str| lab.agent_ok(&format!("curl -sS {arguments}"));
+    let bucket = "https://b.s3.eu-west-1.amazonaws.com/";
+    for (arguments, named) in [
+        (format!("-F key=k -F policy=e30= -F file=x {bucket}"), "POST policy"),
+        (format!("-H 'Authorization: Bearer abc' {bucket}"), "a bearer token"),
+        (format!("-u user:password {bucket}"), "an authorization scheme"),
+        (format!("-T /etc/hostname {bucket}k"), "no authorization"),
+        (format!("-X DELETE {bucket}k"), "no authorization"),
+    ] {
+        let said = ask(&arguments);
+        assert!(said.contains("<Error>") && said.contains(named), "{arguments}: {said}");
+    }
+    assert!(lab.calls().iter().all(|it| text(it, "decision") == "deny"));
+    assert_eq!(lab.upstream().len(), 0);
+}
+
 #[test]
 fn what_needs_no_signature_goes_without_one() {
     let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);

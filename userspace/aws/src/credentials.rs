@@ -44,9 +44,11 @@ pub enum TokenField {
 impl TokenField {
     /// The field's name.
     pub fn name(self) -> HeaderName {
+        const S3_SESSION: HeaderName = HeaderName::from_static("x-amz-s3session-token");
+        const SECURITY: HeaderName = HeaderName::from_static("x-amz-security-token");
         match self {
-            Self::S3Session => HeaderName::from_static("x-amz-s3session-token"),
-            Self::Security => HeaderName::from_static("x-amz-security-token"),
+            Self::S3Session => S3_SESSION,
+            Self::Security => SECURITY,
         }
     }
 }

@@ -27,6 +27,7 @@ mod route;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
+mod sigv4a;
 mod unsigned;
 #[cfg(test)]
 mod wire_tests;
@@ -45,3 +46,4 @@ pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::Placeholder;
 pub use presigned::Presigned;
 pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
+pub use sigv4a::V4aAuthority;

@@ -15,7 +15,7 @@ use aws_sigv4::sign::v4::generate_signing_key;
 use chaperone_model::{Call, Payload};
 use http::{
     HeaderName, HeaderValue,
-    header::{AUTHORIZATION, DATE},
+    header::{AUTHORIZATION, DATE, HOST},
     request::Parts,
 };
 use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
@@ -36,8 +36,6 @@ const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const DATE_FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
 
-const UNKNOWN_STREAMING: &str = "an x-amz-content-sha256 that SigV4 has not";
-
 /// Why the agent's signature is not believed. All of these are the agent's doing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
@@ -56,6 +54,9 @@ pub enum VerifyError {
         /// That key's id.
         access_key_id: String,
     },
+    /// The `Authorization` field can't be read.
+    #[error("the Authorization field has {0}")]
+    Malformed(&'static str),
     /// The signature is not the one that the key makes.
     #[error("the request's signature is not the one that this session's key makes")]
     Mismatch,
@@ -181,25 +182,7 @@ impl Signer {
         if (now - parse_date(date, header.date)?).abs() > MAX_CLOCK_SKEW {
             return Err(VerifyError::Date("more than 15 minutes from this host's clock"));
         }
-        let declared = || single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str());
-        let payload = match payload_shape(parts) {
-            Payload::DeclaredHash => {
-                let declared = declared().ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
-                if let Some(body) = body_sha256
-                    && !hex_is(declared, body)
-                {
-                    return Err(VerifyError::BodyMismatch);
-                }
-                Hashed::Text(declared)
-            }
-            Payload::ImpliedHash => Hashed::Body(body_sha256.ok_or(VerifyError::BodyNeeded)?),
-            Payload::Unsigned => Hashed::Text("UNSIGNED-PAYLOAD"),
-            Payload::StreamingUnsignedTrailer => Hashed::Text("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
-            Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
-                Hashed::Text(streaming(parts).ok_or(VerifyError::NotSupported(UNKNOWN_STREAMING))?)
-            }
-            Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
-        };
+        let payload = payload(parts, body_sha256)?;
         self.verify_head(parts, header, date, payload, placeholder)
     }
 
@@ -212,16 +195,7 @@ impl Signer {
         payload: Hashed<'_>,
         placeholder: &Placeholder,
     ) -> Result<(), VerifyError> {
-        check_signed(parts, header.signed_headers)?;
-
-        let mut canonical = String::with_capacity(1024);
-        if !write_head(&mut canonical, parts, PathRules::of(header.service), header.signed_headers.split(';')) {
-            return Err(VerifyError::Unsigned("one of SignedHeaders".into()));
-        }
-        match payload {
-            Hashed::Body(hash) => push_hex(&mut canonical, hash),
-            Hashed::Text(text) => canonical.push_str(text),
-        }
+        let canonical = canonical_request(parts, header.service, header.signed_headers, payload)?;
         let to_sign = string_to_sign(&canonical, date, header.date, header.region, header.service);
         let secret = placeholder.secret_access_key();
         let scope = (header.date, header.region, header.service);
@@ -242,64 +216,16 @@ impl Signer {
         scope: &Scope,
         now: OffsetDateTime,
     ) -> Result<(), SignError> {
-        let shape = payload_shape(parts);
-        let mut signed: Vec<HeaderName> = match Authority::of(parts) {
-            Authority::Header(header) => header
-                .signed_headers
-                .split(';')
-                .filter(|name| stays(name))
-                .filter_map(|name| parts.headers.contains_key(name).then(|| name.parse().ok()).flatten())
-                .collect(),
+        let names = match Authority::of(parts) {
+            Authority::Header(header) => kept(parts, header.signed_headers),
             other => return Err(SignError::NotSupported(other.describe())),
         };
-        match shape {
-            Payload::ImpliedHash if body_sha256.is_none() => return Err(SignError::BodyNeeded),
-            Payload::StreamingSigned | Payload::StreamingSignedTrailer if streaming(parts).is_none() => {
-                return Err(SignError::NotSupported(UNKNOWN_STREAMING));
-            }
-            _ => {}
+        let shape = payload_shape(parts);
+        if matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer) && streaming(parts).is_none() {
+            return Err(SignError::NotSupported(other_streaming(parts)));
         }
-
-        let stamp = format_date(now);
-        for name in [AUTHORIZATION, DATE] {
-            parts.headers.remove(name);
-        }
-        parts.headers.remove(TokenField::Security.name());
-        parts.headers.remove(TokenField::S3Session.name());
-        if let Some(token) = credentials.session_token() {
-            let mut value = HeaderValue::from_str(token).map_err(|_| SignError::Credentials)?;
-            value.set_sensitive(true);
-            parts.headers.insert(credentials.token_field().name(), value);
-        }
-        let date = HeaderValue::from_str(&stamp).map_err(|_| SignError::Header)?;
-        parts.headers.insert(X_AMZ_DATE, date);
-        let rules = PathRules::of(&scope.service);
-        if rules == PathRules::S3
-            && let (Payload::ImpliedHash, Some(body)) = (shape, body_sha256)
-        {
-            // S3 takes no request without it.
-            let value = HeaderValue::from_str(&hex::encode(body)).map_err(|_| SignError::Header)?;
-            parts.headers.insert(X_AMZ_CONTENT_SHA256, value);
-        }
-        if host_field(parts).is_none() {
-            return Err(SignError::Header);
-        }
-
-        signed.extend(parts.headers.keys().filter(|name| name.as_str().starts_with("x-amz-")).cloned());
-        let mut names: Vec<&str> = signed.iter().map(HeaderName::as_str).collect();
-        names.push("host");
-        names.sort_unstable();
-        names.dedup();
-        let mut canonical = String::with_capacity(1024);
-        if !write_head(&mut canonical, parts, rules, names.iter().copied()) {
-            return Err(SignError::Header);
-        }
-        match body_sha256 {
-            Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
-            _ => {
-                canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?);
-            }
-        }
+        let Prepared { stamp, names, canonical } =
+            prepare(parts, names, body_sha256, credentials, PathRules::of(&scope.service), now)?;
         let day = &stamp[..8];
         let to_sign = string_to_sign(&canonical, &stamp, day, &scope.region, &scope.service);
         let id = credentials.access_key_id();
@@ -312,18 +238,10 @@ impl Signer {
         field.push_str("AWS4-HMAC-SHA256 Credential=");
         push_scope(&mut field, &[id, day, &scope.region, &scope.service]);
         field.push_str(", SignedHeaders=");
-        for (i, name) in names.iter().enumerate() {
-            if i > 0 {
-                field.push(';');
-            }
-            field.push_str(name);
-        }
+        push_names(&mut field, &names);
         field.push_str(", Signature=");
         push_hex(&mut field, signature.as_ref());
-        let mut field = HeaderValue::from_str(&field).map_err(|_| SignError::Credentials)?;
-        field.set_sensitive(true);
-        parts.headers.insert(AUTHORIZATION, field);
-        Ok(())
+        authorize(parts, &field)
     }
 
     /// What the chunks of a body are signed by, whose head is signed by this secret: the agent's when the head is as it
@@ -377,10 +295,148 @@ impl Signer {
     }
 }
 
+/// What the request says of its payload.
+pub(crate) fn payload<'a>(parts: &'a Parts, body_sha256: Option<&'a [u8; 32]>) -> Result<Hashed<'a>, VerifyError> {
+    Ok(match payload_shape(parts) {
+        Payload::DeclaredHash => {
+            let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
+                .ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
+            if let Some(body) = body_sha256
+                && !hex_is(declared, body)
+            {
+                return Err(VerifyError::BodyMismatch);
+            }
+            Hashed::Text(declared)
+        }
+        Payload::ImpliedHash => Hashed::Body(body_sha256.ok_or(VerifyError::BodyNeeded)?),
+        Payload::Unsigned => Hashed::Text("UNSIGNED-PAYLOAD"),
+        Payload::StreamingUnsignedTrailer => Hashed::Text("STREAMING-UNSIGNED-PAYLOAD-TRAILER"),
+        Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
+            Hashed::Text(streaming(parts).ok_or_else(|| VerifyError::NotSupported(other_streaming(parts)))?)
+        }
+        Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
+    })
+}
+
+/// The canonical request as the agent signed it. Fails when not all is signed that must be.
+pub(crate) fn canonical_request(
+    parts: &Parts,
+    service: &str,
+    signed_headers: &str,
+    payload: Hashed<'_>,
+) -> Result<String, VerifyError> {
+    check_signed(parts, signed_headers)?;
+    let mut canonical = String::with_capacity(1024);
+    if !write_head(&mut canonical, parts, PathRules::of(service), signed_headers.split(';')) {
+        return Err(VerifyError::Unsigned("one of SignedHeaders".into()));
+    }
+    match payload {
+        Hashed::Body(hash) => push_hex(&mut canonical, hash),
+        Hashed::Text(text) => canonical.push_str(text),
+    }
+    Ok(canonical)
+}
+
+/// A request that has all of its fields but the signature.
+pub(crate) struct Prepared {
+    /// Its `x-amz-date`.
+    pub stamp: String,
+    /// The fields to be signed, sorted.
+    pub names: Vec<HeaderName>,
+    /// The canonical request.
+    pub canonical: String,
+}
+
+/// Of the fields that the agent signed, those that reach AWS as they are.
+pub(crate) fn kept(parts: &Parts, signed_headers: &str) -> Vec<HeaderName> {
+    let there = |name: &str| parts.headers.contains_key(name).then(|| name.parse().ok()).flatten();
+    signed_headers.split(';').filter(|name| stays(name)).filter_map(there).collect()
+}
+
+/// Takes the agent's authority out, puts date and token in, and writes the canonical request over these names, the host
+/// and every `x-amz-*` field.
+pub(crate) fn prepare(
+    parts: &mut Parts,
+    mut names: Vec<HeaderName>,
+    body_sha256: Option<&[u8; 32]>,
+    credentials: &AwsCredentials,
+    rules: PathRules,
+    now: OffsetDateTime,
+) -> Result<Prepared, SignError> {
+    let shape = payload_shape(parts);
+    if shape == Payload::ImpliedHash && body_sha256.is_none() {
+        return Err(SignError::BodyNeeded);
+    }
+    let stamp = format_date(now);
+    for name in [AUTHORIZATION, DATE] {
+        parts.headers.remove(name);
+    }
+    parts.headers.remove(TokenField::Security.name());
+    parts.headers.remove(TokenField::S3Session.name());
+    if let Some(token) = credentials.session_token() {
+        let mut value = HeaderValue::from_str(token).map_err(|_| SignError::Credentials)?;
+        value.set_sensitive(true);
+        parts.headers.insert(credentials.token_field().name(), value);
+    }
+    let date = HeaderValue::from_str(&stamp).map_err(|_| SignError::Header)?;
+    parts.headers.insert(X_AMZ_DATE, date);
+    if rules == PathRules::S3
+        && let (Payload::ImpliedHash, Some(body)) = (shape, body_sha256)
+    {
+        // S3 takes no request without it.
+        let value = HeaderValue::from_str(&hex::encode(body)).map_err(|_| SignError::Header)?;
+        parts.headers.insert(X_AMZ_CONTENT_SHA256, value);
+    }
+    if host_field(parts).is_none() {
+        return Err(SignError::Header);
+    }
+    names.extend(parts.headers.keys().filter(|name| name.as_str().starts_with("x-amz-")).cloned());
+    names.push(HOST);
+    names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
+    names.dedup();
+    let mut canonical = String::with_capacity(1024);
+    if !write_head(&mut canonical, parts, rules, names.iter().map(HeaderName::as_str)) {
+        return Err(SignError::Header);
+    }
+    match body_sha256 {
+        Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
+        _ => {
+            canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?);
+        }
+    }
+    Ok(Prepared { stamp, names, canonical })
+}
+
+/// Puts the finished `Authorization` field in.
+pub(crate) fn authorize(parts: &mut Parts, field: &str) -> Result<(), SignError> {
+    let mut field = HeaderValue::from_str(field).map_err(|_| SignError::Credentials)?;
+    field.set_sensitive(true);
+    parts.headers.insert(AUTHORIZATION, field);
+    Ok(())
+}
+
+pub(crate) fn push_names(out: &mut String, names: &[HeaderName]) {
+    for (i, name) in names.iter().enumerate() {
+        if i > 0 {
+            out.push(';');
+        }
+        out.push_str(name.as_str());
+    }
+}
+
 /// `x-amz-content-sha256` of a body whose chunks are signed, if it is of a kind that SigV4 has.
 fn streaming(parts: &Parts) -> Option<&str> {
     single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
         .filter(|it| matches!(*it, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"))
+}
+
+/// What to call another one.
+fn other_streaming(parts: &Parts) -> &'static str {
+    match single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).unwrap_or_default() {
+        text if text.ends_with("-EVENTS") => "an event stream to AWS",
+        text if text.contains("ECDSA") => "a body whose chunks are signed by SigV4A",
+        _ => "an x-amz-content-sha256 that SigV4 has not",
+    }
 }
 
 fn derive(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {
@@ -400,7 +456,7 @@ fn string_to_sign(canonical: &str, stamp: &str, day: &str, region: &str, service
     out
 }
 
-fn push_scope(out: &mut String, parts: &[&str]) {
+pub(crate) fn push_scope(out: &mut String, parts: &[&str]) {
     for part in parts {
         out.push_str(part);
         out.push('/');
@@ -408,7 +464,7 @@ fn push_scope(out: &mut String, parts: &[&str]) {
     out.push_str("aws4_request");
 }
 
-fn push_hex(out: &mut String, bytes: &[u8]) {
+pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     for &byte in bytes {
         out.push(DIGITS[usize::from(byte >> 4)] as char);

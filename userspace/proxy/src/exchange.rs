@@ -4,8 +4,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, HostMatch, IssuedKey, Presigned, Scope, TokenField,
-    VerifyError, error_response, payload_shape,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, HostMatch, IssuedKey, Presigned, Scope, SignError,
+    TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
@@ -93,7 +93,8 @@ struct Checked {
 
 /// By what the request is signed.
 struct Signing {
-    scope: Scope,
+    /// `None`: SigV4A, for the regions that the request names.
+    scope: Option<Scope>,
     /// The agent signed it by a placeholder that stands for credentials from an answer.
     issued: Option<Arc<IssuedKey>>,
 }
@@ -247,9 +248,15 @@ impl Inspected {
         let call = match decoded {
             Ok(call) => call,
             Err(error) => {
-                let refusal =
-                    Refusal::denied(Kind::AccessDenied, Reason::Undecodable, format!("not permitted: {error}"));
-                return Err((refusal, None, unread));
+                let (reason, why) = if is_post_policy(found, parts, &authority) {
+                    (
+                        Reason::NotSupported,
+                        "an S3 POST policy can't be signed again by this version; use PUT".to_owned(),
+                    )
+                } else {
+                    (Reason::Undecodable, format!("not permitted: {error}"))
+                };
+                return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, unread));
             }
         };
         if authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
@@ -260,17 +267,30 @@ impl Inspected {
             };
             return Ok(Checked { call, signing: None, body, held: None });
         }
-        let Authority::Header(header) = &authority else {
-            let what = authority.describe();
-            let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
-            let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
-            return Err((refusal, Some(Box::new(call)), unread));
+        let scope = match &authority {
+            Authority::Header(header) => Some(Scope::of(header)),
+            // Its regions are in a field of its own. What it is for must be what it was decoded as.
+            Authority::SigV4a { .. } => match V4aAuthority::of(parts) {
+                Ok(v4a) if v4a.service == call.signing_name => None,
+                Ok(_) => {
+                    let why = "not permitted: the request is signed for another service than its host's";
+                    let refusal = Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why);
+                    return Err((refusal, Some(Box::new(call)), unread));
+                }
+                Err(error) => return Err((Self::not_verified(&error), Some(Box::new(call)), unread)),
+            },
+            other => {
+                let what = other.describe();
+                let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
+                let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
+                return Err((refusal, Some(Box::new(call)), unread));
+            }
         };
-        let scope = Scope::of(header);
         let body_sha256 = hash.as_ref().map(|(hash, _)| hash);
         let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
         let verified = match &presigned {
             Some(presigned) => presigned.verify(signer, body_sha256, placeholder, now),
+            None if scope.is_none() => signer.verify_v4a(parts, body_sha256, placeholder, now),
             None => signer.verify(parts, &authority, body_sha256, placeholder, now),
         };
         if let Err(error) = verified {
@@ -355,7 +375,7 @@ impl Inspected {
         self.decide(received, parts, checked).await
     }
 
-    async fn decide(self: Arc<Self>, received: Received, parts: Parts, checked: Checked) -> Response<AnswerBody> {
+    async fn decide(self: Arc<Self>, received: Received, mut parts: Parts, checked: Checked) -> Response<AnswerBody> {
         let facts = CallFacts {
             method: received.method.as_str(),
             host: &received.host,
@@ -381,6 +401,12 @@ impl Inspected {
         let protocol = checked.call.protocol;
         let shape = checked.call.payload;
         let Checked { call, signing, body, held } = checked;
+        if signing.is_none() && call.protocol != Protocol::Http {
+            // A token without a signature is nobody's authority.
+            for field in [TokenField::Security, TokenField::S3Session] {
+                parts.headers.remove(field.name());
+            }
+        }
         let issuing = Issuing::of(&call);
         let intent = self.intent(&received, Some(call), decision);
         let wait = self.shared.journal.must_wait(mutating);
@@ -441,21 +467,20 @@ impl Inspected {
                 CheckedBody::Whole(_, hash, _) => Some(hash),
                 CheckedBody::Streaming(_) => None,
             };
-            self.shared
-                .signer
-                .sign(&mut parts, hash, &credentials, &scope, OffsetDateTime::now_utc())
-                .map_err(|error| failed(Failure::Sign(error)))?;
-            if let (Some(agent), Some(held)) = (agent, held) {
-                let ours = self.shared.signer.chunk_key(&parts, credentials.secret_access_key());
-                let ours = ours.expect("BUG: what was signed just now is signed");
+            let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
+            match &scope {
+                Some(scope) => signer.sign(&mut parts, hash, &credentials, scope, now),
+                None => signer.sign_v4a(&mut parts, hash, &credentials, now),
+            }
+            .map_err(|error| failed(Failure::Sign(error)))?;
+            if let Some(held) = held {
+                let ours = signer.chunk_key(&parts, credentials.secret_access_key());
+                let (Some(agent), Some(ours)) = (agent, ours) else {
+                    return Err(failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed"))));
+                };
                 let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
                 let bound = self.shared.limits.signed_chunk_bytes;
                 chunked = Some(Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held));
-            }
-        } else {
-            // A token without a signature is nobody's authority.
-            for field in [TokenField::Security, TokenField::S3Session] {
-                parts.headers.remove(field.name());
             }
         }
         let mut permit = None;
@@ -783,6 +808,15 @@ impl Inspected {
         let message = "Chaperone can't record this call now, so it was not made. Please try again.";
         Self::error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
+}
+
+/// A form for S3, whose authority is inside of it.
+fn is_post_policy(found: &HostMatch, parts: &Parts, authority: &Authority<'_>) -> bool {
+    let kind = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    found.is_s3()
+        && parts.method == Method::POST
+        && *authority == Authority::None
+        && kind.to_ascii_lowercase().starts_with(b"multipart/form-data")
 }
 
 fn failed_with(failure: Failure, sent: &Arc<Mutex<Sent>>) -> (Failure, Arc<Mutex<Sent>>) {
