@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use chaperone_model::{AccessLevel, Action, Call, Protocol};
-use http::{HeaderMap, request::Parts};
+use chaperone_model::{AccessLevel, Action};
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::{
-    authority::payload_shape,
     decode::{Candidate, DecodeError, header},
     host::{HostKind, HostMatch},
     resources::{self, Place},
@@ -258,65 +257,4 @@ fn part_iql(needs: &mut Needs, members: &Map<String, Value>, unclear: bool, cand
         "DELETE" if !unclear => needs.action("dynamodb:PartiQLDelete", AccessLevel::Write),
         _ => needs.usual_actions(candidate),
     }
-}
-
-/// The services that have no model: customers' own endpoints behind IAM.
-pub(crate) fn outside_the_models(
-    host: &HostMatch,
-    parts: &Parts,
-    place: &Place<'_>,
-    signing_name: Option<&str>,
-) -> Option<Call> {
-    let method = parts.method.as_str();
-    let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
-    let by_method = if reads { AccessLevel::Read } else { AccessLevel::Write };
-    let (service, default_name, action, level, resource): (_, _, Cow<'static, str>, _, _) = match &host.kind {
-        HostKind::ExecuteApi { api } => {
-            let path = parts.uri.path().trim_start_matches('/');
-            let (stage, rest) = path.split_once('/').unwrap_or((path, ""));
-            let tail = format!("{api}/{stage}/{method}/{rest}");
-            (
-                "execute-api",
-                "execute-api",
-                "execute-api:Invoke".into(),
-                AccessLevel::Write,
-                place.arn("execute-api", &tail),
-            )
-        }
-        HostKind::LambdaUrl => {
-            ("lambda-url", "lambda", "lambda:InvokeFunctionUrl".into(), AccessLevel::Write, "*".to_owned())
-        }
-        HostKind::OpenSearch { domain: Some(domain) } => {
-            let verb = match method {
-                "DELETE" => "es:ESHttpDelete",
-                "GET" => "es:ESHttpGet",
-                "HEAD" => "es:ESHttpHead",
-                "PATCH" => "es:ESHttpPatch",
-                "POST" => "es:ESHttpPost",
-                "PUT" => "es:ESHttpPut",
-                _ => return None,
-            };
-            let tail = format!("domain/{domain}{}", parts.uri.path());
-            ("es", "es", verb.into(), by_method, place.arn("es", &tail))
-        }
-        HostKind::OpenSearch { domain: None } => {
-            ("aoss", "aoss", "aoss:APIAccessAll".into(), AccessLevel::Write, "*".to_owned())
-        }
-        _ => return None,
-    };
-    Some(Call {
-        partition: Cow::Borrowed(place.partition),
-        region: place.region.clone().map(Cow::Owned),
-        account: place.account.map(|account| Cow::Owned(account.to_owned())),
-        service: Cow::Borrowed(service),
-        signing_name: Cow::Owned(signing_name.unwrap_or(default_name).to_owned()),
-        operation: Cow::Owned(method.to_owned()),
-        candidates: Vec::new(),
-        pairs: Vec::new(),
-        protocol: Protocol::RestJson,
-        actions: vec![Action { name: action, level }],
-        resources: vec![resource],
-        parameters: Value::Null,
-        payload: payload_shape(parts),
-    })
 }

@@ -17,6 +17,7 @@ use crate::{
     actions,
     authority::{Authority, payload_shape, single},
     catalog::{Catalog, Operation, Service, ShapeId},
+    endpoint::Endpoint,
     host::{HostKind, HostMatch, S3At},
     resources::Place,
     route::{Query, decoded, narrow},
@@ -52,6 +53,12 @@ pub enum DecodeError {
     /// Two parts of the request say different things.
     #[error("the request contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// Nothing in IAM covers it, so no policy can permit it.
+    #[error("IAM has no action for {what}, so no policy can permit it")]
+    NoAction {
+        /// What it is.
+        what: &'static str,
+    },
     /// The service is known, and nothing in it looks like this.
     #[error("no operation of {service} is like this request")]
     NoOperation {
@@ -127,11 +134,14 @@ impl Catalog {
         authority: &Authority<'_>,
         account: Option<&str>,
     ) -> Result<Call, DecodeError> {
-        let (services, place, signing_name) = self.scope(host, authority, account)?;
-        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
-        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name) {
-            return Ok(call);
+        if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
+            return Err(DecodeError::NoAction { what });
         }
+        let (services, place, signing_name) = self.scope(host, authority, account)?;
+        if let HostKind::Endpoint(endpoint) = &host.kind {
+            return endpoint.call(parts, &place, signing_name);
+        }
+        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
         if services.is_empty() {
             return Err(DecodeError::UnknownService);
         }
@@ -203,13 +213,8 @@ impl Catalog {
                 fits.then(|| host.services.clone()).ok_or_else(wrong)?
             }
             HostKind::Unknown => Vec::new(),
-            HostKind::ExecuteApi { .. } | HostKind::LambdaUrl | HostKind::OpenSearch { .. } => {
-                let fits = match &host.kind {
-                    HostKind::ExecuteApi { .. } => header.service == "execute-api",
-                    HostKind::LambdaUrl => header.service == "lambda",
-                    _ => matches!(header.service, "es" | "aoss"),
-                };
-                fits.then(Vec::new).ok_or_else(wrong)?
+            HostKind::Endpoint(endpoint) => {
+                endpoint.signing_names().contains(&header.service).then(Vec::new).ok_or_else(wrong)?
             }
             HostKind::S3ExpressControl | HostKind::S3Path | HostKind::Service => {
                 let signs = |i: &&u16| self.names[usize::from(**i)].signing.contains(&header.service);

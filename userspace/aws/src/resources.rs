@@ -407,6 +407,10 @@ fn bucket_arn(bucket: &str, kind: &HostKind, place: &Place<'_>) -> String {
             let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
             format!("arn:{partition}:s3-object-lambda:{region}:{account}:accesspoint/{name}")
         }
+        // An access point of a directory bucket.
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } if bucket.ends_with("--xa-s3") => {
+            place.arn("s3express", &format!("accesspoint/{bucket}"))
+        }
         HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => {
             place.arn("s3express", &format!("bucket/{bucket}"))
         }
