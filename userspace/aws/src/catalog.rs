@@ -143,6 +143,9 @@ pub(crate) struct Operation {
     pub templates: Vec<&'static str>,
     #[serde(rename = "ra", default)]
     pub arn_members: Vec<&'static str>,
+    /// What tags in the input need besides.
+    #[serde(rename = "tg", default)]
+    pub tagging: Vec<&'static str>,
     /// Roles in the input are passed on: `iam:PassRole`.
     #[serde(rename = "pr", default)]
     pub passes_role: u8,
@@ -464,5 +467,64 @@ mod tests {
                 assert!(!operation.actions.is_empty(), "{}", operation.name);
             }
         }
+    }
+
+    /// The IAM data's own actions, without those that operations bring.
+    fn iam() -> BTreeMap<String, AccessLevel> {
+        let raw: RawIam<'_> = serde_json::from_str(Catalog::global().iam).unwrap();
+        let one = |prefix: &str, level: &str, name: &str| (format!("{prefix}:{name}"), level_of(level));
+        raw.iam_actions
+            .iter()
+            .flat_map(|(prefix, levels)| {
+                levels.iter().flat_map(move |(level, names)| names.split(' ').map(move |name| one(prefix, level, name)))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_operation_needs_actions_that_iam_has_or_is_listed_with_a_reason() {
+        let mut listed = BTreeMap::new();
+        for line in include_str!("../data/not-in-iam.tsv").lines().filter(|line| !line.starts_with('#')) {
+            let [service, operations, why] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            assert!(!why.is_empty(), "{line}");
+            for operation in operations.split(' ') {
+                assert!(listed.insert((service, operation), false).is_none(), "{service} {operation} is listed twice");
+            }
+        }
+        let iam = iam();
+        let catalog = Catalog::global();
+        for position in 0..catalog.names.len() {
+            let service = catalog.service(position);
+            for operation in &service.operations {
+                let known = operation.actions.iter().all(|action| iam.contains_key(action.0));
+                match listed.get_mut(&(service.name, operation.name)) {
+                    Some(used) if !known => *used = true,
+                    Some(_) => panic!("{}:{} is listed, and IAM has its actions", service.name, operation.name),
+                    None => assert!(known, "{}:{} is neither IAM's nor listed", service.name, operation.name),
+                }
+                for action in &operation.actions {
+                    let level = iam.get(action.0).copied().unwrap_or(AccessLevel::Write);
+                    assert_eq!(action.level(), level, "{}:{} {}", service.name, operation.name, action.0);
+                }
+                for action in &operation.tagging {
+                    assert_eq!(iam.get(*action), Some(&AccessLevel::Tagging), "{action}");
+                }
+            }
+        }
+        let unknown: Vec<_> = listed.iter().filter(|(_, used)| !**used).collect();
+        assert!(unknown.is_empty(), "listed, and no operation: {unknown:?}");
+    }
+
+    #[test]
+    fn operations_that_pass_roles_are_known() {
+        let catalog = Catalog::global();
+        let all = (0..catalog.names.len()).flat_map(|i| &catalog.service(i).operations);
+        let (mut passing, mut tagging) = (0, 0);
+        for operation in all {
+            passing += usize::from(operation.passes_role != 0);
+            tagging += usize::from(!operation.tagging.is_empty());
+        }
+        // A version of the data without dependent actions must not slip in.
+        assert!(passing >= 280 && tagging >= 400, "{passing} pass roles, {tagging} tag");
     }
 }

@@ -108,7 +108,7 @@ impl Catalog {
         for &position in &host.services {
             let service = self.service(usize::from(position));
             let Some(protocol) = service.rest() else { return BodyNeed::Whole };
-            if service.protocols.len() > 1 {
+            if service.protocols.len() > 1 || service.name == "cloudsearchdomain" {
                 return BodyNeed::Whole;
             }
             let found = route(service, protocol, &request);
@@ -146,43 +146,51 @@ impl Catalog {
             return Err(DecodeError::UnknownService);
         }
         let candidates = self.candidates(&host.kind, &services, &request)?;
-        let Some(primary) = primary(&candidates) else {
+        if candidates.is_empty() {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
-        };
+        }
+        let mut read = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let mut budget = Budget::new();
+            let members = members(&candidate, &request, &mut budget)?;
+            read.push((candidate, members, budget));
+        }
+        fitting_best(&mut read);
+        let primary = primary(read.iter().map(|(candidate, ..)| candidate)).expect("BUG: the best of some is one");
+        let (service, operation) = (primary.service, primary.operation);
+        let protocol = primary.protocol;
 
         let mut merged = actions::Needs::default();
         let mut parameters = Value::Null;
-        for candidate in &candidates {
-            let mut budget = Budget::new();
-            let members = members(candidate, &request, &mut budget)?;
+        let mut names = Vec::new();
+        let several = read.len() > 1;
+        for (candidate, members, budget) in read {
             let dropped = budget.dropped;
-            merged.add(candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
-            if std::ptr::eq(candidate, primary) {
+            if several {
+                names.push(format!("{}:{}", candidate.service.name, candidate.operation.name));
+            }
+            merged.add(&candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
+            if std::ptr::eq(candidate.operation, operation) {
                 parameters = budget.finish(members);
             }
         }
-        let signing_name =
-            signing_name.map_or(Cow::Borrowed(primary.service.signing_name), |name| Cow::Owned(name.to_owned()));
+        let signing_name = signing_name.map_or(Cow::Borrowed(service.signing_name), |name| Cow::Owned(name.to_owned()));
         let actions::Needed { actions, resources, pairs } = merged.finish();
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
             region: place.region.map(Cow::Owned),
             account: account.map(|account| Cow::Owned(account.to_owned())),
-            service: Cow::Borrowed(primary.service.name),
+            service: Cow::Borrowed(service.name),
             signing_name,
-            operation: Cow::Borrowed(primary.operation.name),
-            candidates: if candidates.len() > 1 {
-                candidates.iter().map(|c| format!("{}:{}", c.service.name, c.operation.name)).collect()
-            } else {
-                Vec::new()
-            },
-            protocol: primary.protocol,
+            operation: Cow::Borrowed(operation.name),
+            candidates: names,
+            protocol,
             actions,
             resources,
             pairs,
             parameters,
-            payload: if primary.operation.no_auth != 0 && matches!(authority, Authority::None) {
+            payload: if operation.no_auth != 0 && matches!(authority, Authority::None) {
                 Payload::None
             } else {
                 payload_shape(parts)
@@ -295,8 +303,25 @@ impl Catalog {
 
 /// The candidate whose name the call bears: of services that share everything, the one that the others sign as; of
 /// operations that do, the one that isn't superseded.
-fn primary(candidates: &[Candidate]) -> Option<&Candidate> {
-    candidates.iter().min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
+fn primary<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
+    candidates.min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
+}
+
+/// Of services that share paths or actions (RDS, Neptune and DocumentDB, say), those whose models know the most of what
+/// was sent. Only where it makes no difference to what must be permitted: otherwise a field that means nothing could
+/// choose.
+fn fitting_best(read: &mut Vec<(Candidate, Map<String, Value>, Budget)>) {
+    let Some(((first, ..), others)) = read.split_first() else { return };
+    let same = |one: &Operation, other: &Operation| {
+        one.actions.iter().map(|action| action.0).eq(other.actions.iter().map(|action| action.0))
+            && one.templates == other.templates
+            && one.arn_members == other.arn_members
+            && one.passes_role == other.passes_role
+    };
+    if others.iter().all(|(o, ..)| o.service.name != first.service.name && same(first.operation, o.operation)) {
+        let most = read.iter().map(|(_, members, _)| members.len()).max();
+        read.retain(|(_, members, _)| Some(members.len()) == most);
+    }
 }
 
 fn path<'a>(host: &HostMatch, parts: &'a Parts) -> Cow<'a, str> {
@@ -461,8 +486,12 @@ fn members(
                 Some(body) if reads && !body.is_empty() => Some(plain_body(request).map(|_| body)?),
                 _ => None,
             };
-            let from =
-                rest::Request { path: &request.path, query: &request.query, headers: &request.parts.headers, body };
+            // A search by POST has its query in the body.
+            let searched = (service.name == "cloudsearchdomain" && request.parts.method == Method::POST && !reads)
+                .then(|| text_body(request).map(|text| Query::parse(Some(text))))
+                .transpose()?;
+            let query = searched.as_ref().unwrap_or(&request.query);
+            let from = rest::Request { path: &request.path, query, headers: &request.parts.headers, body };
             rest::members(&from, service, operation, *protocol, budget)?
         }
         Protocol::Http => Map::new(),

@@ -7,14 +7,14 @@ use http::{Request, request::Parts};
 
 use crate::{Authority, BodyNeed, Catalog, DecodeError};
 
-struct Ask<'a> {
-    method: &'a str,
-    host: &'a str,
-    target: &'a str,
-    fields: &'a [(&'a str, &'a str)],
-    body: &'a [u8],
+pub(crate) struct Ask<'a> {
+    pub method: &'a str,
+    pub host: &'a str,
+    pub target: &'a str,
+    pub fields: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
     /// Region and signing name; empty: unsigned.
-    scope: &'a str,
+    pub scope: &'a str,
 }
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
@@ -35,7 +35,7 @@ fn parts(ask: &Ask<'_>) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
+pub(crate) fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
     let parts = parts(ask);
     let catalog = Catalog::global();
     let host = catalog.host(ask.host).expect("AWS's");
@@ -43,7 +43,7 @@ fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
     catalog.decode(&host, &parts, body, &Authority::of(&parts), Some("123456789012"))
 }
 
-fn needs(ask: &Ask<'_>) -> Vec<String> {
+pub(crate) fn needs(ask: &Ask<'_>) -> Vec<String> {
     let call = decode(ask).unwrap();
     call.needs().map(|(action, resource)| format!("{} {resource}", action.name)).collect()
 }
@@ -53,14 +53,14 @@ fn s3(method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Vec<St
     needs(&Ask { method, host, target, fields, body: body.as_bytes(), scope: "eu-west-1/s3" })
 }
 
-fn json(service: &str, target: &str, body: &str) -> Result<Call, DecodeError> {
+pub(crate) fn json(service: &str, target: &str, body: &str) -> Result<Call, DecodeError> {
     let host = format!("{service}.eu-west-1.amazonaws.com");
     let scope = format!("eu-west-1/{service}");
     let fields = [("x-amz-target", target)];
     decode(&Ask { method: "POST", host: &host, target: "/", fields: &fields, body: body.as_bytes(), scope: &scope })
 }
 
-fn form(service: &str, body: &str) -> Result<Call, DecodeError> {
+pub(crate) fn form(service: &str, body: &str) -> Result<Call, DecodeError> {
     let host = format!("{service}.eu-west-1.amazonaws.com");
     let scope = format!("eu-west-1/{service}");
     decode(&Ask { method: "POST", host: &host, target: "/", fields: &[FORM], body: body.as_bytes(), scope: &scope })
@@ -89,12 +89,7 @@ fn s3_needs_what_the_request_really_does() {
                   <Object><Key>c</Key><VersionId>1</VersionId></Object></Delete>";
     assert_eq!(
         s3("POST", "/?delete", &[], delete),
-        [
-            "s3:DeleteObject arn:aws:s3:::b/a&b",
-            "s3:DeleteObject arn:aws:s3:::b/c",
-            "s3:DeleteObjectVersion arn:aws:s3:::b/a&b",
-            "s3:DeleteObjectVersion arn:aws:s3:::b/c"
-        ]
+        ["s3:DeleteObject arn:aws:s3:::b/a&b", "s3:DeleteObjectVersion arn:aws:s3:::b/c"]
     );
     let path =
         Ask { method: "GET", host: "s3.amazonaws.com", target: "/", fields: &[], body: b"", scope: "us-east-1/s3" };

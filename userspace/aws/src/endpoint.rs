@@ -196,13 +196,13 @@ impl Endpoint {
     }
 
     fn asks(&self, parts: &Parts, place: &Place<'_>) -> Result<Asks, DecodeError> {
-        use AccessLevel::{Read, Write};
+        use AccessLevel::{PermissionsManagement, Read, Write};
         let none = || DecodeError::NoOperation { service: self.describe() };
         let path = parts.uri.path();
         Ok(match self {
             Self::AgentCoreGateway { gateway } => {
                 let resource = place.arn("bedrock-agentcore", &format!("gateway/{gateway}"));
-                Asks::one("bedrock-agentcore", "bedrock-agentcore:InvokeGateway", Write, resource)
+                Asks::one("bedrock-agentcore", "bedrock-agentcore:InvokeGateway", PermissionsManagement, resource)
             }
             // Neither fields nor the API can be told: its id isn't the one in the name.
             Self::AppSync => match path {
@@ -298,7 +298,14 @@ fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<As
     } else {
         vec![("execute-api:Invoke", AccessLevel::Write)]
     };
-    if parts.headers.get_all(CACHE_CONTROL).iter().any(|value| value.as_bytes() != b"no-transform") {
+    // A client that asks past the stage's cache needs leave to empty it.
+    let fresh = |directive: &str| {
+        let mut sides = directive.split('=').map(str::trim);
+        sides.next().is_some_and(|name| name.eq_ignore_ascii_case("max-age"))
+            && sides.next().is_none_or(|age| age.trim_start_matches('0').is_empty())
+    };
+    let fields = parts.headers.get_all(CACHE_CONTROL).iter();
+    if fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh))) {
         actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
     }
     Ok(Asks { service: "execute-api", groups: vec![(actions, resource)] })
@@ -404,10 +411,15 @@ fn registry(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
 
 #[cfg(test)]
 mod tests {
+    use std::{collections::BTreeMap, sync::LazyLock};
+
     use http::Request;
 
     use super::*;
     use crate::{Authority, Catalog};
+
+    /// Every action with IAM's level.
+    static KNOWN: LazyLock<BTreeMap<String, AccessLevel>> = LazyLock::new(|| Catalog::global().actions());
 
     fn ask(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Result<Vec<String>, DecodeError> {
         let mut request = Request::builder().method(method).uri(target).header("host", host);
@@ -417,6 +429,9 @@ mod tests {
         let (parts, ()) = request.body(()).unwrap().into_parts();
         let found = Catalog::global().host(host).expect("AWS's");
         let call = Catalog::global().decode(&found, &parts, Some(b""), &Authority::of(&parts), Some("123456789012"))?;
+        for action in &call.actions {
+            assert_eq!(Some(&action.level), KNOWN.get(&*action.name), "{}", action.name);
+        }
         Ok(call.needs().map(|(action, resource)| format!("{} {resource}", action.name)).collect())
     }
 
@@ -624,14 +639,13 @@ mod tests {
 
     #[test]
     fn every_action_of_an_endpoint_is_iams_with_its_level() {
-        let known = Catalog::global().actions();
         let source = include_str!("endpoint.rs");
         let code = source.split("#[cfg(test)]").next().unwrap();
         let mut seen = 0;
         for text in code.split('"').filter(|text| {
             text.contains(':') && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':' || b == b'-')
         }) {
-            assert!(known.contains_key(text), "{text}");
+            assert!(KNOWN.contains_key(text), "{text}");
             seen += 1;
         }
         assert!(seen > 30, "only {seen}");

@@ -260,6 +260,10 @@ impl Catalog {
     fn customers_own(&self, labels: &[&str]) -> Option<(HostKind, Vec<u16>)> {
         let services: &[&str] = match self.around_region(labels) {
             ([_, "iot" | "iot-fips"], []) => &["iot-data"],
+            // By account: `123456789012.control-kinesis`.
+            ([_, "control-kinesis" | "control-kinesis-fips" | "data-kinesis" | "data-kinesis-fips"], []) => {
+                &["kinesis"]
+            }
             ([_, "jobs", "iot"], []) => &["iot-jobs-data"],
             ([_, "data", "mediastore" | "mediastore-fips"], []) => &["mediastore-data"],
             ([_, "kinesisvideo" | "kinesisvideo-fips"], []) => &[
@@ -425,6 +429,7 @@ mod tests {
                 "aws us-east-1 Registry { account: Some(\"123456789012\") }",
             ),
             ("a1b2c3-ats.iot.us-east-1.amazonaws.com", "aws us-east-1 iot-data"),
+            ("123456789012.data-kinesis.eu-west-1.amazonaws.com", "aws eu-west-1 kinesis"),
             ("a1b2c3.jobs.iot.us-east-1.amazonaws.com", "aws us-east-1 iot-jobs-data"),
             ("data-ats.iot.us-gov-west-1.amazonaws.com", "aws-us-gov us-gov-west-1 iot-data"),
             ("abcd.data.mediastore.eu-west-1.amazonaws.com", "aws eu-west-1 mediastore-data"),

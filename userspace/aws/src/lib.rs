@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+#[cfg(test)]
+mod actions_tests;
 mod authority;
 mod canonical;
 mod catalog;
