@@ -327,6 +327,8 @@ class Service:
             entry["na"] = 1
         if description.get("deprecated"):
             entry["d"] = 1
+        if "gzip" in description.get("requestcompression", {}).get("encodings", []):
+            entry["gz"] = 1
         actions = self.actions(name)
         entry["a"] = list(self.compiled_actions(actions))
         templates, arns = self.resources(actions, shape)

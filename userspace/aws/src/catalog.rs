@@ -134,6 +134,9 @@ pub(crate) struct Operation {
     /// Superseded by another operation, which may look the same on the wire.
     #[serde(rename = "d", default)]
     pub deprecated: u8,
+    /// Clients may compress the body, and the service expands it.
+    #[serde(rename = "gz", default)]
+    pub compressible: u8,
     /// Not signed.
     #[serde(rename = "na", default)]
     pub no_auth: u8,

@@ -3,12 +3,12 @@
 //! Pure: what is taken for what depends on the bytes and the catalog alone. What the bytes leave open is in the call as
 //! all candidates' actions together; what they contradict is refused.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
     HeaderMap, Method,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -25,6 +25,7 @@ use crate::{
 
 mod cbor;
 mod form;
+mod gzip;
 mod json;
 mod rest;
 pub(crate) mod value;
@@ -96,15 +97,45 @@ struct Request<'a> {
     path: Cow<'a, str>,
     query: Query,
     body: Option<&'a [u8]>,
+    /// The body without its compression, once somebody asked.
+    expanded: OnceCell<Result<Vec<u8>, DecodeError>>,
+}
+
+impl<'a> Request<'a> {
+    fn new(host: &HostMatch, parts: &'a Parts, body: Option<&'a [u8]>) -> Self {
+        let query = Query::parse(parts.uri.query());
+        Self { parts, path: path(host, parts), query, body, expanded: OnceCell::new() }
+    }
+
+    /// The body as the service reads it. `operation` is the one that reads it, when that is known.
+    fn plain(&self, operation: Option<&Operation>) -> Result<&[u8], DecodeError> {
+        let body = self.body.ok_or(DecodeError::BodyNeeded)?;
+        let mut encodings = self.parts.headers.get_all(CONTENT_ENCODING).iter().map(http::HeaderValue::as_bytes);
+        match (encodings.next(), encodings.next()) {
+            (None | Some(b"identity"), None) => Ok(body),
+            (Some(b"gzip"), None) if operation.is_none_or(|operation| operation.compressible != 0) => {
+                let expanded = self.expanded.get_or_init(|| gzip::expanded(body));
+                expanded.as_deref().map_err(Clone::clone)
+            }
+            _ => Err(DecodeError::Body("compressed, where no client of AWS compresses it")),
+        }
+    }
+
+    fn text(&self, operation: Option<&Operation>) -> Result<&str, DecodeError> {
+        std::str::from_utf8(self.plain(operation)?).map_err(|_| DecodeError::Body("not UTF-8"))
+    }
 }
 
 impl Catalog {
     /// Whether decoding needs the body. (Checking the signature may need it too: see [`payload_shape`].)
     pub fn body_need(&'static self, host: &HostMatch, parts: &Parts) -> BodyNeed {
-        if parts.method == Method::GET || parts.method == Method::HEAD {
+        // One operation of all, of EFS, is a GET with a body.
+        let empty = header(&parts.headers, "content-length").is_none_or(|length| length == "0")
+            && !parts.headers.contains_key(TRANSFER_ENCODING);
+        if (parts.method == Method::GET && empty) || parts.method == Method::HEAD {
             return BodyNeed::None;
         }
-        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body: None };
+        let request = Request::new(host, parts, None);
         for &position in &host.services {
             let service = self.service(usize::from(position));
             let Some(protocol) = service.rest() else { return BodyNeed::Whole };
@@ -141,7 +172,7 @@ impl Catalog {
         if let HostKind::Endpoint(endpoint) = &host.kind {
             return endpoint.call(parts, &place, signing_name);
         }
-        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
+        let request = Request::new(host, parts, body);
         if services.is_empty() {
             return Err(DecodeError::UnknownService);
         }
@@ -399,7 +430,7 @@ impl<'a> Markers<'a> {
             && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
                 t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
             });
-        let body = if is_form && method == Method::POST { text_body(request)? } else { "" };
+        let body = if is_form && method == Method::POST { request.text(None)? } else { "" };
         let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
         Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
     }
@@ -433,21 +464,6 @@ impl<'a> Markers<'a> {
     }
 }
 
-fn text_body<'a>(request: &Request<'a>) -> Result<&'a str, DecodeError> {
-    let body = plain_body(request)?;
-    std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))
-}
-
-/// The body, which must be there and not be compressed.
-fn plain_body<'a>(request: &Request<'a>) -> Result<&'a [u8], DecodeError> {
-    if let Some(encoding) = request.parts.headers.get(CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(DecodeError::Body("compressed; set disable_request_compression in the client"));
-    }
-    request.body.ok_or(DecodeError::BodyNeeded)
-}
-
 /// The operation's input.
 fn members(
     candidate: &Candidate,
@@ -461,7 +477,7 @@ fn members(
             if request.parts.method != Method::POST {
                 return Err(DecodeError::Contradiction("X-Amz-Target without POST"));
             }
-            let body = plain_body(request)?;
+            let body = request.plain(Some(operation))?;
             if body.is_empty() {
                 return Ok(Map::new());
             }
@@ -471,24 +487,23 @@ fn members(
             if request.parts.method != Method::POST {
                 return Err(DecodeError::Contradiction("an RPC path without POST"));
             }
-            let body = plain_body(request)?;
+            let body = request.plain(Some(operation))?;
             if body.is_empty() { Map::new() } else { cbor::members(body, service, shape, budget)? }
         }
         Protocol::Query | Protocol::Ec2 => {
             let query = request.parts.uri.query().unwrap_or_default();
-            let body = if request.parts.method == Method::POST { text_body(request)? } else { "" };
+            let body = if request.parts.method == Method::POST { request.text(Some(operation))? } else { "" };
             form::Form::parse([query, body])?.members(service, operation.input, budget)
         }
         Protocol::RestJson | Protocol::RestXml => {
-            let reads =
-                !operation.streams() && has_body(service, operation) && !matches!(operation.method, "GET" | "HEAD");
+            let reads = !operation.streams() && has_body(service, operation) && operation.method != "HEAD";
             let body = match request.body {
-                Some(body) if reads && !body.is_empty() => Some(plain_body(request).map(|_| body)?),
+                Some(body) if reads && !body.is_empty() => Some(request.plain(Some(operation))?),
                 _ => None,
             };
             // A search by POST has its query in the body.
             let searched = (service.name == "cloudsearchdomain" && request.parts.method == Method::POST && !reads)
-                .then(|| text_body(request).map(|text| Query::parse(Some(text))))
+                .then(|| request.text(Some(operation)).map(|text| Query::parse(Some(text))))
                 .transpose()?;
             let query = searched.as_ref().unwrap_or(&request.query);
             let from = rest::Request { path: &request.path, query, headers: &request.parts.headers, body };

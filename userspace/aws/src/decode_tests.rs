@@ -394,3 +394,39 @@ fn unsigned_calls_are_decoded_too() {
     let call = decode(&ask).unwrap();
     assert_eq!((call.operation.as_ref(), call.payload), ("GetObject", chaperone_model::Payload::None));
 }
+
+#[test]
+fn what_clients_compress_is_decoded_and_nothing_else() {
+    use std::io::Write as _;
+    let packed = |text: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let gzip = ("content-encoding", "gzip");
+    let put = packed(b"Action=PutMetricData&Version=2010-08-01&Namespace=N&MetricData.member.1.MetricName=m");
+    let ask = Ask {
+        method: "POST",
+        host: "monitoring.eu-west-1.amazonaws.com",
+        target: "/",
+        fields: &[FORM, gzip],
+        body: &put,
+        scope: "eu-west-1/monitoring",
+    };
+    let call = decode(&ask).unwrap();
+    assert_eq!((call.operation.as_ref(), call.protocol), ("PutMetricData", Protocol::Query));
+    assert_eq!(call.parameters["MetricData"][0]["MetricName"], "m");
+
+    let json = packed(br#"{"Namespace":"N","MetricData":[]}"#);
+    let fields = [("x-amz-target", "GraniteServiceVersion20100801.PutMetricData"), gzip];
+    assert_eq!(decode(&Ask { fields: &fields, body: &json, ..ask }).unwrap().parameters["Namespace"], "N");
+
+    let other = packed(b"Action=DeleteAlarms&Version=2010-08-01&AlarmNames.member.1=a");
+    let twice = [FORM, gzip, gzip];
+    let list = [FORM, ("content-encoding", "gzip, gzip")];
+    for (fields, body) in
+        [(&[FORM, gzip][..], &other[..]), (&twice, &put), (&list, &put), (&[FORM, gzip], b"Action=PutMetricData")]
+    {
+        assert!(matches!(decode(&Ask { fields, body, ..ask }), Err(DecodeError::Body(_))), "{fields:?}");
+    }
+}

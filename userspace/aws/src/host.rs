@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Suffixes that the partitions' data don't list, with their partitions.
-const MORE_SUFFIXES: [(&str, &str); 15] = [
+const MORE_SUFFIXES: [(&str, &str); 14] = [
     ("on.aws", "aws"),
     ("on.amazonwebservices.com.cn", "aws-cn"),
     ("signin.aws.amazon.com", "aws"),
@@ -26,7 +26,6 @@ const MORE_SUFFIXES: [(&str, &str); 15] = [
     ("signin.sc2shome.sgov.gov", "aws-iso-b"),
     ("amazonaws-us-gov.com", "aws-us-gov"),
     ("amazonaws.cn", "aws-cn"),
-    ("cloudfront-kvs.global.api.aws", "aws"),
     ("amazonwebservices.com.cn", "aws-cn"),
 ];
 
@@ -264,6 +263,10 @@ impl Catalog {
             ([_, "control-kinesis" | "control-kinesis-fips" | "data-kinesis" | "data-kinesis-fips"], []) => {
                 &["kinesis"]
             }
+            ([_, "cloudfront-kvs", "global"], []) => &["cloudfront-keyvaluestore"],
+            // Global endpoints: `abcde.veo.endpoint.events`.
+            ([.., "endpoint", "events"], []) => &["events"],
+            ([.., "endpoints", "email"], []) => &["sesv2"],
             ([_, "jobs", "iot"], []) => &["iot-jobs-data"],
             ([_, "data", "mediastore" | "mediastore-fips"], []) => &["mediastore-data"],
             ([_, "kinesisvideo" | "kinesisvideo-fips"], []) => &[
@@ -430,6 +433,8 @@ mod tests {
             ),
             ("a1b2c3-ats.iot.us-east-1.amazonaws.com", "aws us-east-1 iot-data"),
             ("123456789012.data-kinesis.eu-west-1.amazonaws.com", "aws eu-west-1 kinesis"),
+            ("123456789012.cloudfront-kvs.global.api.aws", "aws - cloudfront-keyvaluestore"),
+            ("abcde.veo.endpoint.events.amazonaws.com", "aws - events"),
             ("a1b2c3.jobs.iot.us-east-1.amazonaws.com", "aws us-east-1 iot-jobs-data"),
             ("data-ats.iot.us-gov-west-1.amazonaws.com", "aws-us-gov us-gov-west-1 iot-data"),
             ("abcd.data.mediastore.eu-west-1.amazonaws.com", "aws eu-west-1 mediastore-data"),

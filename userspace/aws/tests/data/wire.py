@@ -5,7 +5,7 @@
 Every line: service, operation, method, URL, header fields, body in base64, and the input without its binary members.
 The key is a made-up one; nothing is sent: the `before-send` event answers in the network's place.
 
-`--all` makes every operation of every service, by every protocol that the service lists, at dual-stack and FIPS
+`--all` (or `--all SERVICE…`) makes every operation of every service, by every protocol that the service lists, at dual-stack and FIPS
 endpoints and in other partitions (some 260,000 lines, 300 MB, five minutes); what botocore won't build is a line too,
 with its reason. `cargo xtask catalog --prove` runs it and holds the decoder against it.
 """
@@ -26,6 +26,7 @@ from botocore.config import Config
 KEY = ("ASIAQWERTYUIOPASDFGH", "uC0nZ8wYp3vR5tX7aB9dF1gH2jK4mN6qS8vW0yZ2", "chaperone/placeholder-token")
 
 BUCKET = "my-bucket"
+REGION = "eu-west-1"
 STREAM = "arn:aws:kinesis:eu-west-1:123456789012:stream/s"
 STORE = "arn:aws:cloudfront::123456789012:key-value-store/0f0f0f0f"
 
@@ -81,7 +82,7 @@ def value(shape, name, full, depth, seen):
             text = {"AccountId": "123456789012", "QueueUrl": "https://sqs.eu-west-1.amazonaws.com/123456789012/jobs",
                     "TableName": "Music", "graphIdentifier": "g-0123456789", "StreamARN": STREAM, "KvsARN": STORE,
                     "ResourceARN": STREAM, "ConsumerARN": STREAM + "/consumer/c:1", "EndpointId": "abcde.veo",
-                    "PredictEndpoint": "https://realtime.machinelearning.us-east-1.amazonaws.com",
+                    "PredictEndpoint": f"https://realtime.machinelearning.{REGION}.amazonaws.com",
                     }.get(name, f"{name}-1")
             if name in ("Statement", "PartiQLStatement"):
                 text = "SELECT * FROM Music WHERE Artist='x'"
@@ -183,7 +184,9 @@ def requests(session, name, operations, region, fulls, variant="", protocol=None
             if not kept:
                 yield {"s": name, "o": operation, "v": variant, "not_built": repr(error)[:120]}
                 continue
-            request = kept[-1]
+            # (After errors S3's client looks for the bucket's region by calls of its own.)
+            own = [request for request in kept if not request.url.endswith("?session")]
+            request = (own or kept)[0]
             body = request.body or b""
             if hasattr(body, "read"):
                 body = body.read()
@@ -279,7 +282,7 @@ def runs_of(session, name, everything):
 
 
 def main():
-    global BUCKET
+    global BUCKET, REGION
     warnings.simplefilter("ignore")
     for variable in list(os.environ):
         if variable.startswith("AWS_"):
@@ -289,11 +292,13 @@ def main():
     session = botocore.session.Session()
     everything = "--all" in sys.argv
     force_protocols()
-    names = session.get_available_services() if everything else SERVICES
+    wanted = [argument for argument in sys.argv[1:] if not argument.startswith("-")]
+    names = wanted or (session.get_available_services() if everything else SERVICES)
     for name in names:
         operations = None if everything else SERVICES[name]
         for run in runs_of(session, name, everything):
             BUCKET = run.pop("bucket", "my-bucket")
+            REGION = run["region"]
             without = run.pop("without", ())  # these have hosts of their own
             for line in requests(session, name, operations, **run):
                 if line["o"] in without:
