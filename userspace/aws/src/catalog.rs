@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use crate::route::Routes;
 
+/// A line of JSON for the head, one for each service, one for all IAM actions: each a zstd frame of its own, so that a
+/// service's text is in memory only once the service is used.
 static DATA: &[u8] = include_bytes!("../data/catalog.ndjson.zst");
 
 /// Where the catalog comes from.
@@ -31,9 +33,10 @@ pub struct Catalog {
     pub(crate) partitions: Vec<Partition>,
     pub(crate) names: Vec<ServiceName>,
     pub(crate) hosts: HashMap<&'static str, Vec<u16>>,
-    lines: Vec<&'static str>,
-    /// All IAM actions; read when somebody asks for them.
-    iam: &'static str,
+    /// Each service's line, compressed.
+    lines: Vec<&'static [u8]>,
+    /// All IAM actions, compressed; read when somebody asks for them.
+    iam: &'static [u8],
     services: Vec<OnceLock<Service>>,
 }
 
@@ -85,15 +88,15 @@ struct RawService {
 
 /// The part of a service's line that tells which actions there are.
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct RawActions {
-    o: Vec<OperationActions>,
+struct RawActions<'a> {
+    #[serde(borrow)]
+    o: Vec<OperationActions<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct OperationActions {
-    a: Vec<ActionEntry>,
+struct OperationActions<'a> {
+    #[serde(borrow)]
+    a: Vec<(&'a str, &'a str)>,
 }
 
 /// One service, ready to decode with.
@@ -303,12 +306,12 @@ impl Catalog {
     }
 
     fn load() -> Self {
-        let text = zstd::decode_all(DATA).expect("BUG: the catalog that is compiled in is zstd");
-        let text: &'static str = String::from_utf8(text).expect("BUG: the catalog is UTF-8").leak();
-        let mut lines = text.lines();
-        let head: RawHead = serde_json::from_str(lines.next().unwrap_or_default()).expect("BUG: the catalog's head");
-        let mut lines: Vec<_> = lines.collect();
-        let iam = lines.pop().unwrap_or_default();
+        let mut frames = frames(DATA);
+        let iam = frames.pop().unwrap_or_default();
+        let mut frames = frames.into_iter();
+        let head: &'static str = text(frames.next().unwrap_or_default()).leak();
+        let head: RawHead = serde_json::from_str(head).expect("BUG: the catalog's head");
+        let lines: Vec<_> = frames.collect();
         assert_eq!(lines.len(), head.services.len(), "BUG: the catalog has a line for each service");
         Self {
             version: CatalogVersion { botocore: head.botocore, iam: head.iam },
@@ -339,12 +342,14 @@ impl Catalog {
     /// All IAM actions, for checking policies: those of the IAM data, and those that operations in the catalog need.
     /// Looks through every service and keeps none of it: ready to decode with, all services together take 40 MB.
     pub fn actions(&'static self) -> BTreeMap<String, AccessLevel> {
-        let raw: RawIam<'_> = serde_json::from_str(self.iam).expect("BUG: the catalog's IAM actions");
+        let iam = text(self.iam);
+        let raw: RawIam<'_> = serde_json::from_str(&iam).expect("BUG: the catalog's IAM actions");
         let mut all = BTreeMap::new();
         for line in &self.lines {
-            let service: RawActions = serde_json::from_str(line).expect("BUG: a service in the catalog");
-            for action in service.o.iter().flat_map(|operation| &operation.a) {
-                all.insert(action.0.to_owned(), action.level());
+            let line = text(line);
+            let service: RawActions<'_> = serde_json::from_str(&line).expect("BUG: a service in the catalog");
+            for (action, level) in service.o.iter().flat_map(|operation| &operation.a) {
+                all.insert((*action).to_owned(), level_of(level));
             }
         }
         for (prefix, levels) in raw.iam_actions {
@@ -364,10 +369,28 @@ impl Catalog {
 
     pub(crate) fn service(&self, position: usize) -> &Service {
         self.services[position].get_or_init(|| {
-            let raw: RawService = serde_json::from_str(self.lines[position]).expect("BUG: a service in the catalog");
+            let line: &'static str = text(self.lines[position]).leak();
+            let raw: RawService = serde_json::from_str(line).expect("BUG: a service in the catalog");
             Service::new(self.names[position].name, raw)
         })
     }
+}
+
+/// The zstd frames, one after another.
+fn frames(mut data: &'static [u8]) -> Vec<&'static [u8]> {
+    let mut all = Vec::new();
+    while !data.is_empty() {
+        let length = zstd::zstd_safe::find_frame_compressed_size(data).expect("BUG: the catalog is zstd frames");
+        let (frame, rest) = data.split_at(length);
+        all.push(frame);
+        data = rest;
+    }
+    all
+}
+
+fn text(frame: &[u8]) -> String {
+    let text = zstd::decode_all(frame).expect("BUG: the catalog that is compiled in is zstd");
+    String::from_utf8(text).expect("BUG: the catalog is UTF-8")
 }
 
 impl Service {
@@ -474,7 +497,8 @@ mod tests {
 
     /// The IAM data's own actions, without those that operations bring.
     fn iam() -> BTreeMap<String, AccessLevel> {
-        let raw: RawIam<'_> = serde_json::from_str(Catalog::global().iam).unwrap();
+        let iam = text(Catalog::global().iam);
+        let raw: RawIam<'_> = serde_json::from_str(&iam).unwrap();
         let one = |prefix: &str, level: &str, name: &str| (format!("{prefix}:{name}"), level_of(level));
         raw.iam_actions
             .iter()
@@ -495,6 +519,7 @@ mod tests {
             }
         }
         let iam = iam();
+        assert!(DATA.len() <= 4 << 20, "the binary carries at most 4 MiB of it");
         let catalog = Catalog::global();
         for position in 0..catalog.names.len() {
             let service = catalog.service(position);

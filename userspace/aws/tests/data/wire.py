@@ -194,6 +194,9 @@ def requests(session, name, operations, region, fulls, variant="", protocol=None
                 body = body.encode()
             headers = [[k, v.decode() if isinstance(v, bytes) else str(v)] for k, v in request.headers.items()
                        if k.lower() not in ("user-agent", "amz-sdk-invocation-id", "amz-sdk-request")]
+            names = {k.lower() for k, _ in headers}
+            if body and not names & {"content-length", "transfer-encoding"}:
+                headers.append(["Content-Length", str(len(body))])  # as urllib3 does, after `before-send`
             line = {"s": name, "o": operation, "m": request.method, "u": request.url, "h": headers,
                     "b": base64.b64encode(body).decode(), "p": without_blobs(arguments)}
             # Where these go, botocore has put into the host, or into another call's signature.
