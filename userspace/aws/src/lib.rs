@@ -7,6 +7,8 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+#[cfg(test)]
+mod actions_tests;
 mod answers;
 mod authority;
 mod canonical;
@@ -16,7 +18,9 @@ mod credentials;
 mod decode;
 #[cfg(test)]
 mod decode_tests;
+mod endpoint;
 mod error;
+mod explain;
 mod host;
 mod issued;
 mod metadata;
@@ -39,7 +43,9 @@ pub use catalog::{Catalog, CatalogVersion};
 pub use chunked::{AwsChunkedHasher, ChunkKey, ChunkResigner, ChunkedError};
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
 pub use decode::{BodyNeed, DecodeError};
+pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
+pub use explain::Explanation;
 pub use host::{HostKind, HostMatch, S3At};
 pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod daemon;
 mod doctor;
+mod explain;
 mod metrics;
 mod output;
 mod run;
@@ -39,7 +40,8 @@ fn main() -> ExitCode {
         Err(error) => {
             eprintln!("chaperone: {error:#}");
             let bad_input = error.downcast_ref::<ConfigError>().is_some()
-                || error.downcast_ref::<chaperone_capture::CaptureError>().is_some();
+                || error.downcast_ref::<chaperone_capture::CaptureError>().is_some()
+                || error.downcast_ref::<explain::BadRequest>().is_some();
             ExitCode::from(if bad_input { BAD_INPUT } else { 1 })
         }
     }
@@ -65,6 +67,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         }
         Command::Disable => commands::disable(&config),
         Command::Doctor => doctor::run(&config, json),
+        Command::Explain(what) => explain::run(&what, json),
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
         Command::Policy(what) => commands::policy(&config, &what, json),
         Command::Reload => commands::reload(&config, json),

@@ -43,6 +43,28 @@ pub enum Role {
     Answers(Arc<AtomicBool>),
 }
 
+/// How long a request's head says its body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// By `Transfer-Encoding: chunked`.
+    Chunked,
+    /// By `Content-Length`, in bytes; 0 if neither is there.
+    Length(u64),
+}
+
+/// Checks one whole request head, its empty line included, as the data path does.
+pub fn check_request_head(head: &[u8]) -> Result<BodyLength, Violation> {
+    let mut framing = Framing { role: Role::Requests(Arc::default()), state: State::Head, searched: 0 };
+    if framing.find(head, false)? != Some(head.len()) {
+        return Err(Violation("the head doesn't end with its empty line"));
+    }
+    Ok(match request_head(head)? {
+        State::ChunkSize => BodyLength::Chunked,
+        State::Length(length) => BodyLength::Length(length),
+        _ => BodyLength::Length(0),
+    })
+}
+
 /// What stands in for a refused request head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
 
