@@ -10,7 +10,7 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use chaperone_ebpf_abi::{
-    AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, V4_MAPPED,
+    AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, Stamp, V4_MAPPED,
 };
 
 use crate::{enrolment, maps};
@@ -112,7 +112,7 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
     if !wanted && !is_own_host(target) {
         return Verdict::Pass;
     }
-    let Some(enrolled) = enrolment::current() else { return Verdict::Pass };
+    let Some(enrolled) = agent(ctx) else { return Verdict::Pass };
     // SAFETY: the helper takes this context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     if !wanted {
@@ -145,7 +145,7 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
         OriginRecord {
             netns,
             cgroup: enrolled.cgroup,
-            enrolled: enrolled.by,
+            enrolled: enrolled.enrolled,
             socket: bpf_get_socket_cookie(ctx.as_ptr()),
             connected_ns: bpf_ktime_get_boot_ns(),
             original: *target,
@@ -170,10 +170,16 @@ pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
     if target.port != HTTPS {
         return PASS;
     }
-    let Some(enrolled) = enrolment::current() else { return PASS };
+    let Some(enrolled) = agent(ctx) else { return PASS };
     maps::count(Counter::Quic);
     warn!(ctx, "refused: UDP to port 443 from cgroup {}", enrolled.cgroup);
     REFUSE
+}
+
+/// Whose the call is: the task's, or if that is nobody's agent, the socket's.
+#[inline(always)]
+fn agent(ctx: &SockAddrContext) -> Option<Stamp> {
+    enrolment::current().or_else(|| enrolment::stamped(maps::stamp_of(ctx)?))
 }
 
 /// The destination to show as the peer, when `peer` is the daemon in its stead.

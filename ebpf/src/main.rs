@@ -1,20 +1,21 @@
 //! The kernel hooks: they point the agents' connections at the daemon and carry each one's origin to the socket that
 //! the daemon accepts. They never decide policy. What can't be looked up, kept or redirected is refused and counted.
 //!
-//! All are attached at the root of cgroup v2 and ask themselves, by the task's cgroup, whether to act. Together they
-//! need Linux 5.15.
+//! All but the LSM's are attached at the root of cgroup v2; all ask themselves, by the task's or the socket's cgroup,
+//! whether to act. Together they need Linux 5.15, the LSM hooks 6.1 with `bpf` among its LSMs.
 
 #![no_std]
 #![no_main]
 
 mod connect;
+mod create;
 mod enrolment;
 mod handshake;
 mod maps;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, sock_ops},
-    programs::{SockAddrContext, SockOpsContext},
+    macros::{cgroup_sock, cgroup_sock_addr, lsm, sock_ops},
+    programs::{LsmContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use connect::{PASS, REFUSE, Verdict};
 
@@ -86,6 +87,22 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
         connect::set_v6(&ctx, &original);
     }
     PASS
+}
+
+/// `socket(2)` for IPv4 and IPv6: refuses agents what the other hooks don't see, and marks the rest.
+///
+/// Minimum kernel: 5.9 (`bpf_sk_storage_get` here).
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    create::ip_socket(&ctx)
+}
+
+/// `socket(2)` for all families: refuses agents those that have a network past IP, such as packet and vsock.
+///
+/// Minimum kernel: 5.10 (`bpf_get_current_ancestor_cgroup_id` here), with `bpf` among its LSMs.
+#[lsm(hook = "socket_create")]
+pub fn socket_create(ctx: LsmContext) -> i32 {
+    create::any_socket(&ctx)
 }
 
 /// TCP's events: the SYN, the end of the handshake, the end of the socket.

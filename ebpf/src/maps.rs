@@ -1,4 +1,4 @@
-//! The maps. The daemon pins `ENROLLED` and `COUNTERS`; the others live as long as the attached programs and are empty
+//! The maps. The daemon pins `ENROLLED`, `STAMPS` and `COUNTERS`; the others live as long as the attached programs and are empty
 //! after a restart, which refuses everything until the daemon listens again.
 
 use aya_ebpf::{
@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::{SockAddrContext, SockOpsContext},
 };
-use chaperone_ebpf_abi::{Counter, ListenerKey, OriginRecord, Tuple};
+use chaperone_ebpf_abi::{Counter, ListenerKey, OriginRecord, Stamp, Tuple};
 
 /// Cgroup id → `ENROLLED` or `EXEMPT`.
 #[btf_map]
@@ -33,6 +33,10 @@ pub static PENDING: HashMap<Tuple, OriginRecord, 65536> = HashMap::new();
 /// On a socket that the daemon accepts: its origin. Goes with the socket.
 #[btf_map]
 pub static ORIGINS: SkStorage<OriginRecord> = SkStorage::new();
+
+/// On a socket of an agent's: whose it is. Goes with the socket.
+#[btf_map]
+pub static STAMPS: SkStorage<Stamp> = SkStorage::new();
 
 /// How often what happened, by [`Counter`].
 #[btf_map]
@@ -87,13 +91,27 @@ pub fn kept<'a>(ctx: &SockAddrContext) -> Option<&'a OriginRecord> {
     unsafe { DIALLED.get_ptr_mut(ctx).cast_const().as_ref() }
 }
 
+/// Marks a socket as an agent's, unless it is one's already.
+///
+/// # Safety
+///
+/// `socket` must be a pointer that the verifier knows to be a socket, and not null.
 #[inline(always)]
-unsafe fn of_socket(
-    map: &'static SkStorage<OriginRecord>,
-    socket: *mut c_void,
-    value: *mut OriginRecord,
-    flags: u64,
-) -> *mut OriginRecord {
+pub unsafe fn stamp(socket: *mut c_void, stamp: &mut Stamp) -> Result<(), ()> {
+    let create = u64::from(aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as the caller says.
+    if unsafe { of_socket(&STAMPS, socket, stamp, create) }.is_null() { Err(()) } else { Ok(()) }
+}
+
+/// Whose the socket is.
+#[inline(always)]
+pub fn stamp_of<'a>(ctx: &SockAddrContext) -> Option<&'a Stamp> {
+    // SAFETY: null or the socket's slot, which outlives the program's run.
+    unsafe { STAMPS.get_ptr_mut(ctx).cast_const().as_ref() }
+}
+
+#[inline(always)]
+unsafe fn of_socket<T>(map: &'static SkStorage<T>, socket: *mut c_void, value: *mut T, flags: u64) -> *mut T {
     // SAFETY: the caller passes a socket pointer that the verifier knows not to be null.
     unsafe { bpf_sk_storage_get(core::ptr::from_ref(map).cast_mut().cast(), socket, value.cast(), flags).cast() }
 }

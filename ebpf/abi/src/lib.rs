@@ -116,6 +116,16 @@ impl OriginRecord {
     }
 }
 
+/// Whose a socket is: kept with it from its creation on, or from its first use by an agent that was handed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stamp {
+    /// The agent's cgroup.
+    pub cgroup: u64,
+    /// The enrolled cgroup: that one or an ancestor. The stamp holds for as long as that one is enrolled.
+    pub enrolled: u64,
+}
+
 /// What the hooks count, per CPU; the index into `COUNTERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -134,11 +144,15 @@ pub enum Counter {
     PendingFull = 5,
     /// The accepted socket could not be given its origin: the daemon closes that connection.
     OriginLost = 6,
+    /// Refused: a socket of a kind whose packets go past the other hooks (raw, packet, vsock, SMC, SCTP, …).
+    SocketKind = 7,
+    /// Refused: a socket of an agent's could not be marked as one.
+    StampFailed = 8,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -146,6 +160,8 @@ impl Counter {
         Self::StorageFailed,
         Self::PendingFull,
         Self::OriginLost,
+        Self::SocketKind,
+        Self::StampFailed,
     ];
 
     /// The name used in metrics.
@@ -158,6 +174,8 @@ impl Counter {
             Self::StorageFailed => "storage_failed",
             Self::PendingFull => "pending_full",
             Self::OriginLost => "origin_lost",
+            Self::SocketKind => "socket_kind",
+            Self::StampFailed => "stamp_failed",
         }
     }
 }
@@ -167,6 +185,7 @@ const _: () = assert!(size_of::<ListenerKey>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 24);
 const _: () = assert!(size_of::<Tuple>() == 56);
 const _: () = assert!(size_of::<OriginRecord>() == 120);
+const _: () = assert!(size_of::<Stamp>() == 16);
 
 #[cfg(test)]
 mod tests {

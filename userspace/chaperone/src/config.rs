@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use chaperone_capture::LsmHooks;
 use chaperone_identity::{Agent, Agents};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::Limits;
@@ -44,6 +45,9 @@ pub struct Config {
     /// Folders and sockets.
     #[serde(default)]
     pub paths: Paths,
+    /// The kernel hooks.
+    #[serde(default)]
+    pub capture: CaptureSection,
     /// The record.
     #[serde(default)]
     pub journal: Journal,
@@ -87,6 +91,34 @@ impl Default for Paths {
             state: "/var/lib/chaperone".into(),
             control: "/run/chaperone/control.sock".into(),
             bpffs: "/sys/fs/bpf/chaperone".into(),
+        }
+    }
+}
+
+/// The kernel hooks.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureSection {
+    /// Whether the daemon starts where the kernel doesn't take the hooks of the LSM.
+    pub lsm: Lsm,
+}
+
+/// What to do where the kernel doesn't take the hooks of the LSM.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Lsm {
+    /// The daemon doesn't start.
+    #[default]
+    Required,
+    /// It says what agents can do for the lack of them, and goes on.
+    Optional,
+}
+
+impl From<Lsm> for LsmHooks {
+    fn from(lsm: Lsm) -> Self {
+        match lsm {
+            Lsm::Required => Self::Required,
+            Lsm::Optional => Self::WhereAvailable,
         }
     }
 }

@@ -92,8 +92,19 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         direct_io = recovered.direct_io,
         "the journal is open"
     );
-    let capture = CaptureConfig { bpffs: config.paths.bpffs.clone(), cgroup_root: Some(cgroups.clone()) };
+    let capture = CaptureConfig {
+        bpffs: config.paths.bpffs.clone(),
+        cgroup_root: Some(cgroups.clone()),
+        lsm: config.capture.lsm.into(),
+    };
     let mut capture = Capture::attach(&capture).map_err(|error| ConfigError(error.to_string()))?;
+    for (hook, reason) in capture.missing_hooks() {
+        tracing::warn!(
+            hook,
+            reason,
+            "not attached: agents can have packet and vsock sockets, and use connections that are handed to them"
+        );
+    }
     let listeners = enroll(&capture, &config, &cgroups)?;
 
     let calls = Builder::new_multi_thread()

@@ -3,6 +3,8 @@
 #![allow(clippy::unwrap_used)] // a test's steps either work or fail it; clippy knows only functions marked #[test]
 
 mod lab;
+mod lsm;
+mod sockets;
 
 use std::{
     fs,
@@ -502,7 +504,7 @@ fn a_second_daemon_is_told_of_the_first() {
     );
     assert!(remove_pins(&lab.config.bpffs).is_err());
     // With a folder of its own, it has what it needs.
-    let other = CaptureConfig { bpffs: lab.config.bpffs.with_file_name("other"), cgroup_root: None };
+    let other = CaptureConfig { bpffs: lab.config.bpffs.with_file_name("other"), ..lab.config.clone() };
     Capture::attach(&other).unwrap();
 }
 
