@@ -15,6 +15,7 @@ const AF_ALG: i32 = 38;
 
 const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
+pub const SOCK_RAW: u32 = 3;
 
 const IPPROTO_ICMP: u32 = 1;
 pub const IPPROTO_TCP: u32 = 6;

@@ -1,6 +1,9 @@
-//! Whether the current task is an agent's, by its cgroup's ancestors.
+//! Whether the current task or a socket is an agent's, by its cgroup's ancestors.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_skb_ancestor_cgroup_id},
+};
 use chaperone_ebpf_abi::{EXEMPT, MAX_CGROUP_LEVEL, Stamp};
 
 use crate::maps::ENROLLED;
@@ -23,6 +26,13 @@ pub fn stamped(stamp: &Stamp) -> Option<Stamp> {
     // SAFETY: as in `nearest`.
     let flags = unsafe { ENROLLED.get(stamp.enrolled) }?;
     if *flags & EXEMPT == 0 { Some(*stamp) } else { None }
+}
+
+/// Whether the socket of a packet was made below an enrolled cgroup.
+#[inline(always)]
+pub fn owns(skb: *mut __sk_buff) -> bool {
+    // SAFETY: takes the context and a number, gives a number; 0 beyond the socket's level.
+    nearest(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }) != 0
 }
 
 /// Of the cgroups on the way from the root to some task's or socket's, given by their level, the enrolled one that

@@ -10,12 +10,13 @@
 mod connect;
 mod create;
 mod enrolment;
+mod guard;
 mod handshake;
 mod maps;
 
 use aya_ebpf::{
-    macros::{cgroup_sock, cgroup_sock_addr, lsm, sock_ops},
-    programs::{LsmContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, sock_ops},
+    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use connect::{PASS, REFUSE, Verdict};
 
@@ -103,6 +104,24 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 #[lsm(hook = "socket_create")]
 pub fn socket_create(ctx: LsmContext) -> i32 {
     create::any_socket(&ctx)
+}
+
+/// Packets that leave a socket: drops what an agent's sends past the redirection.
+///
+/// Minimum kernel: 5.8 (`bpf_sk_storage_get` here; ancestor cgroup ids came with 4.19). Before 5.15, a socket could lose
+/// its cgroup to `net_cls` or `net_prio` of cgroup v1.
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    guard::egress(&ctx)
+}
+
+/// `sendmsg(2)`, `write(2)` and the like, `io_uring`'s too, on any socket: marks what an agent was handed. On kernels
+/// before 6.5, `sendfile(2)` and `splice(2)` to a socket don't pass here.
+///
+/// Minimum kernel: 5.19 (`bpf_skc_to_mptcp_sock`), with `bpf` among its LSMs.
+#[lsm(hook = "socket_sendmsg")]
+pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    guard::used(&ctx)
 }
 
 /// TCP's events: the SYN, the end of the handshake, the end of the socket.

@@ -10,7 +10,9 @@ use aya_ebpf::{
     macros::btf_map,
     programs::{SockAddrContext, SockOpsContext},
 };
-use chaperone_ebpf_abi::{Counter, ListenerKey, OriginRecord, Stamp, Tuple};
+use chaperone_ebpf_abi::{Counter, Endpoint, ListenerKey, OriginRecord, Stamp, Tuple};
+
+use crate::connect;
 
 /// Cgroup id → `ENROLLED` or `EXEMPT`.
 #[btf_map]
@@ -52,20 +54,21 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// The port (host order) of the daemon's listener, if it has one there.
+/// The port (host order) of the daemon's listener; 0 if it has none there. A number, because of an `Option` the compiler
+/// compares what isn't there, too, and the verifier objects to what it finds in that register.
 #[inline(always)]
-pub fn listener_port(key: &ListenerKey) -> Option<u16> {
+pub fn listener_port(key: &ListenerKey) -> u16 {
     // SAFETY: a lookup in a socket map gives null or a referenced socket, which is released below on the only path.
     unsafe {
         let socket: *mut bpf_sock =
             bpf_map_lookup_elem(core::ptr::from_ref(&LISTENERS).cast_mut().cast(), core::ptr::from_ref(key).cast())
                 .cast();
         if socket.is_null() {
-            return None;
+            return 0;
         }
         let port = core::ptr::read_volatile(&raw const (*socket).src_port);
         bpf_sk_release(socket.cast());
-        Some(port as u16)
+        port as u16
     }
 }
 
@@ -108,6 +111,25 @@ pub unsafe fn stamp(socket: *mut c_void, stamp: &mut Stamp) -> Result<(), ()> {
 pub fn stamp_of<'a>(ctx: &SockAddrContext) -> Option<&'a Stamp> {
     // SAFETY: null or the socket's slot, which outlives the program's run.
     unsafe { STAMPS.get_ptr_mut(ctx).cast_const().as_ref() }
+}
+
+/// Whose the socket is.
+///
+/// # Safety
+///
+/// As for [`stamp`].
+#[inline(always)]
+pub unsafe fn stamp_on(socket: *mut c_void) -> Option<&'static Stamp> {
+    // SAFETY: as the caller says; null or the socket's slot.
+    unsafe { of_socket(&STAMPS, socket, core::ptr::null_mut(), 0).cast_const().as_ref() }
+}
+
+/// Whether a socket's connection was pointed at the daemon, and still goes there.
+#[inline(always)]
+pub fn is_redirected(socket: *mut bpf_sock, remote: &Endpoint) -> bool {
+    // SAFETY: the caller checked that it isn't null; null or the socket's slot.
+    let record = unsafe { of_socket(&DIALLED, socket.cast(), core::ptr::null_mut(), 0).as_ref() };
+    record.is_some_and(|record| connect::same(&record.listener, remote))
 }
 
 #[inline(always)]

@@ -136,7 +136,7 @@ pub enum Counter {
     NoListener = 1,
     /// Refused: an enrolled process dialled the daemon's listener itself.
     ListenerDialled = 2,
-    /// Refused: UDP to port 443 (QUIC), so that clients fall back to TCP.
+    /// Refused: UDP to a port of QUIC's, so that clients fall back to TCP, or to a metadata address.
     Quic = 3,
     /// Refused: the origin could not be kept with the socket.
     StorageFailed = 4,
@@ -148,11 +148,15 @@ pub enum Counter {
     SocketKind = 7,
     /// Refused: a socket of an agent's could not be marked as one.
     StampFailed = 8,
+    /// Dropped: a packet of an agent's that came past the redirection.
+    Guarded = 9,
+    /// An agent used a socket that it was handed, or had from before its enrolment: it is guarded from then on.
+    HandedOver = 10,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -162,6 +166,8 @@ impl Counter {
         Self::OriginLost,
         Self::SocketKind,
         Self::StampFailed,
+        Self::Guarded,
+        Self::HandedOver,
     ];
 
     /// The name used in metrics.
@@ -176,6 +182,8 @@ impl Counter {
             Self::OriginLost => "origin_lost",
             Self::SocketKind => "socket_kind",
             Self::StampFailed => "stamp_failed",
+            Self::Guarded => "guarded",
+            Self::HandedOver => "handed_over",
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The attached hooks: enrolling cgroups, and what the hooks tell.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -15,7 +16,7 @@ use chaperone_ebpf_abi::{ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
-    CaptureError, Counters, ListenPorts, Listeners, Origins, bpffs, cgroup,
+    CaptureError, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup, earlier,
     hooks::{self, LsmHooks, Made},
     kernel_log::{self, Forward},
     listen::{self, Key},
@@ -117,8 +118,18 @@ impl Capture {
         listen::listen(&mut lock(&self.listeners), ports)
     }
 
-    /// Redirects the connections of all processes in this cgroup and below, from now on.
-    pub fn enroll(&self, cgroup: CgroupId) -> Result<(), CaptureError> {
+    /// Redirects the connections of all processes in this cgroup and below, from now on. Those that are there already and
+    /// would have been redirected are destroyed; which ones is told. (A connection that a process took along from
+    /// another cgroup isn't among them: it is guarded from its first use on, by the LSM's hook.)
+    pub fn enroll(&self, cgroup: CgroupId) -> Result<Vec<EarlierConnection>, CaptureError> {
+        self.set(cgroup, ENROLLED)?;
+        let path = cgroup::cgroup_path(&self.cgroup_root, cgroup)?;
+        earlier::destroy(&self.cgroup_root.join(path.trim_start_matches('/')), &self.exempted()?)
+    }
+
+    /// As [`enroll`](Self::enroll), as if the kernel couldn't destroy connections: tests of the guard.
+    #[doc(hidden)]
+    pub fn enroll_only(&self, cgroup: CgroupId) -> Result<(), CaptureError> {
         self.set(cgroup, ENROLLED)
     }
 
@@ -134,6 +145,17 @@ impl Capture {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(CaptureError::map(format!("withdrawing the cgroup {}", cgroup.0))(error)),
         }
+    }
+
+    fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
+        lock(&self.enrolled)
+            .iter()
+            .filter_map(|entry| match entry {
+                Ok((id, flags)) => (flags & EXEMPT != 0).then_some(Ok(CgroupId(id))),
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<Result<_, _>>()
+            .map_err(CaptureError::map("listing the exempt cgroups"))
     }
 
     /// The enrolled cgroups, those of earlier daemons too; exempt ones are not among them.

@@ -15,7 +15,7 @@ use aya::{
     Btf, Ebpf, EbpfLoader,
     maps::MapInfo,
     programs::{
-        CgroupAttachMode, Program, ProgramError,
+        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
         links::{FdLink, LinkError},
     },
 };
@@ -26,20 +26,22 @@ use crate::{CaptureError, bpffs, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
 
 /// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
-const HOOKS: [&str; 9] = [
+const HOOKS: [&str; 11] = [
     "handshake",
     "getpeername4",
     "getpeername6",
     "sock_create",
     "socket_create",
+    "socket_sendmsg",
     "sendmsg4",
     "sendmsg6",
     "connect4",
     "connect6",
+    "egress",
 ];
 
 /// Those among them that need `bpf` among the kernel's LSMs.
-const LSM_HOOKS: [&str; 1] = ["socket_create"];
+const LSM_HOOKS: [&str; 2] = ["socket_create", "socket_sendmsg"];
 
 /// Whether the hooks of the LSM may be missing. They close ways that need an accomplice outside the enrolled cgroups, or
 /// `CAP_NET_RAW`; everything else is closed without them.
@@ -175,6 +177,10 @@ fn link(program: &mut Program, cgroup_root: &Path) -> Result<FdLink, String> {
     // Links are "multi" by themselves: other programs at the root go on.
     let mode = CgroupAttachMode::Single;
     match program {
+        Program::CgroupSkb(program) => {
+            let attached = program.attach(cgroup, CgroupSkbAttachType::Egress, mode);
+            taken(attached.and_then(|id| program.take_link(id)))
+        }
         Program::CgroupSock(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
         Program::CgroupSockAddr(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
         Program::Lsm(program) => {

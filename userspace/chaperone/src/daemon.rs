@@ -248,7 +248,16 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
         fs::create_dir_all(&folder)
             .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
         let id = cgroup_id(folder)?;
-        capture.enroll(id)?;
+        for earlier in capture.enroll(id)? {
+            tracing::warn!(
+                peer = %earlier.peer,
+                local = %earlier.local,
+                cgroup = earlier.cgroup.0,
+                uid = earlier.uid,
+                destroyed = earlier.destroyed,
+                "an agent's connection was there before its cgroup was enrolled"
+            );
+        }
         wanted.insert(id);
     }
     for id in capture.enrolled()? {

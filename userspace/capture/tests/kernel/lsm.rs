@@ -1,10 +1,16 @@
 //! What needs `bpf` among the kernel's LSMs: run where it is so, by `cargo xtask vm-test`.
 
+use std::{
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
+    os::unix::net::UnixDatagram,
+};
+
 use chaperone_capture::{Capture, CaptureConfig, Counter, LsmHooks, cgroup_id};
 
 use crate::{
-    lab::{Lab, agent},
-    sockets::{Kind, made},
+    lab::{Lab, accept, agent, outcome, socket},
+    sockets::{Kind, made, pass, receive},
 };
 
 const AF_RDS: i32 = 21;
@@ -46,4 +52,47 @@ fn packet_xdp_vsock_and_smc_sockets_are_refused_in_an_enrolled_cgroup_only() {
     assert_eq!(agent(&agents, || made(&REFUSED)).said(), ["EPERM"; 12].join(" "));
     assert_eq!(capture.counters().get(Counter::SocketKind).unwrap(), 12);
     assert_eq!(agent(&lab.cgroup("elsewhere"), || made(&REFUSED[..1])).said(), "ok");
+}
+
+#[test]
+#[ignore = "needs the BPF LSM"]
+fn a_connected_socket_handed_over_from_outside_is_guarded_from_its_first_byte() {
+    let lab = Lab::new();
+    let (capture, agents) = lab.start_whole();
+    let server = TcpListener::bind("127.77.0.1:443").unwrap();
+    let (outside, inside) = UnixDatagram::pair().unwrap();
+    let _helper = agent(&lab.cgroup("elsewhere"), || {
+        pass(&outside, &TcpStream::connect("127.77.0.1:443").unwrap());
+        "passed".to_owned()
+    });
+    let mut served = accept(&server);
+    let said = agent(&agents, || {
+        let handed = socket2::Socket::from(receive(&inside));
+        let first = outcome((&handed).write_all(b"GET / HTTP/1.1"));
+        // The packet is dropped before the call returns.
+        format!("{first} {}", outcome(handed.send(b"again")))
+    });
+    assert_eq!(said.said(), "ok ok");
+    assert!(capture.counters().get(Counter::Guarded).unwrap() > 0);
+    assert_eq!(capture.counters().get(Counter::HandedOver).unwrap(), 1);
+    served.set_nonblocking(true).unwrap();
+    assert_eq!(served.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+}
+
+#[test]
+#[ignore = "needs the BPF LSM"]
+fn a_connected_mptcp_socket_handed_over_from_outside_is_refused() {
+    let lab = Lab::new();
+    let (_capture, agents) = lab.start_whole();
+    let server = TcpListener::bind("127.77.0.1:443").unwrap();
+    let (outside, inside) = UnixDatagram::pair().unwrap();
+    let _helper = agent(&lab.cgroup("elsewhere"), || {
+        let mptcp = socket2::Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 262));
+        mptcp.connect(&"127.77.0.1:443".parse::<SocketAddr>().unwrap().into()).unwrap();
+        pass(&outside, &mptcp);
+        "passed".to_owned()
+    });
+    let _served = accept(&server);
+    let said = agent(&agents, || outcome(socket2::Socket::from(receive(&inside)).send(b"x")));
+    assert_eq!(said.said(), "EPERM");
 }

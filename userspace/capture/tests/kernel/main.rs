@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test's steps either work or fail it; clippy knows only functions marked #[test]
 
+mod guard;
 mod lab;
 mod lsm;
 mod sockets;
@@ -587,7 +588,8 @@ fn cost_of_the_hooks() {
         lookups.sort_unstable();
         println!("origin of an accepted connection, with the process's facts: median {:?}", lookups[CONNECTS / 2]);
         for program in aya::programs::loaded_programs().flatten() {
-            if let (Some(name @ ("connect4" | "handshake")), runs @ 1..) = (program.name_as_str(), program.run_count())
+            if let (Some(name @ ("connect4" | "egress" | "handshake" | "sock_create")), runs @ 1..) =
+                (program.name_as_str(), program.run_count())
             {
                 let each = program.run_time().as_nanos() / u128::from(runs);
                 println!("in the hook {name}: mean {each} ns, {runs} runs");
