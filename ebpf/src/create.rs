@@ -13,7 +13,7 @@ const AF_UNIX: i32 = 1;
 const AF_NETLINK: i32 = 16;
 const AF_ALG: i32 = 38;
 
-const SOCK_STREAM: u32 = 1;
+pub const SOCK_STREAM: u32 = 1;
 const SOCK_DGRAM: u32 = 2;
 pub const SOCK_RAW: u32 = 3;
 

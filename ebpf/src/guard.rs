@@ -9,14 +9,14 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     EbpfContext as _,
     bindings::{__sk_buff, bpf_sock},
-    helpers::generated::{bpf_sk_fullsock, bpf_skb_load_bytes},
+    helpers::generated::{bpf_sk_fullsock, bpf_skb_load_bytes, bpf_skc_to_tcp_sock},
     programs::{LsmContext, SkBuffContext},
 };
 use chaperone_ebpf_abi::{AF_INET, AF_INET6, Counter, Endpoint};
 
 use crate::{
     connect::{self, PASS, REFUSE},
-    create::{EPERM, IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW},
+    create::{EPERM, IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW, SOCK_STREAM},
     enrolment, maps,
 };
 
@@ -157,6 +157,8 @@ fn load<const N: usize>(skb: *mut __sk_buff, offset: u32, into: &mut [u8; N]) ->
     if loaded == 0 { Some(()) } else { None }
 }
 
+/// `struct socket`'s `type`; include/linux/net.h.
+const SOCKET_TYPE: usize = 4;
 /// `struct socket`'s `sk`; include/linux/net.h. The verifier knows the types: at another offset than this kernel's, the
 /// program wouldn't load.
 const SOCKET_SK: usize = 24;
@@ -184,8 +186,11 @@ pub fn used(ctx: &LsmContext) -> i32 {
         return 0;
     }
     let Some(mut stamp) = enrolment::current() else { return 0 };
-    // SAFETY: not null. A subflow can't be reached from here, so a handed-over MPTCP socket can't be guarded.
-    if !unsafe { aya_ebpf::helpers::generated::bpf_skc_to_mptcp_sock(sk.cast()) }.is_null() {
+    // SAFETY: as above.
+    let kind = u32::from(unsafe { read_volatile(socket.add(SOCKET_TYPE).cast::<u16>()) });
+    // A stream that isn't TCP is MPTCP. Its subflows can't be reached from here, so it couldn't be guarded.
+    // SAFETY: not null.
+    if kind == SOCK_STREAM && unsafe { bpf_skc_to_tcp_sock(sk.cast()) }.is_null() {
         maps::count(Counter::HandedOver);
         return EPERM;
     }

@@ -118,7 +118,7 @@ pub fn egress(ctx: SkBuffContext) -> i32 {
 /// `sendmsg(2)`, `write(2)` and the like, `io_uring`'s too, on any socket: marks what an agent was handed. On kernels
 /// before 6.5, `sendfile(2)` and `splice(2)` to a socket don't pass here.
 ///
-/// Minimum kernel: 5.19 (`bpf_skc_to_mptcp_sock`), with `bpf` among its LSMs.
+/// Minimum kernel: 5.11 (`bpf_sk_storage_get` here), with `bpf` among its LSMs.
 #[lsm(hook = "socket_sendmsg")]
 pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
     guard::used(&ctx)

@@ -47,8 +47,18 @@ pub(crate) fn destroy(root: &Path, exempt: &BTreeSet<CgroupId>) -> Result<Vec<Ea
 
 fn destroy_here(cgroups: &BTreeSet<CgroupId>) -> io::Result<Vec<EarlierConnection>> {
     let diag = SockDiag::open()?;
+    let connections = match diag.connections() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            tracing::warn!(
+                "the kernel can't list connections (CONFIG_INET_TCP_DIAG; `modprobe tcp_diag`): those from before an \
+                 enrolment are not told, and stay, guarded"
+            );
+            return Ok(Vec::new());
+        }
+        connections => connections?,
+    };
     let mut found = Vec::new();
-    for socket in diag.connections()? {
+    for socket in connections {
         let Some(cgroup) = socket.cgroup.filter(|cgroup| cgroups.contains(cgroup)) else { continue };
         if !is_guarded(&socket) {
             continue;

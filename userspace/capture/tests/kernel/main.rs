@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test's steps either work or fail it; clippy knows only functions marked #[test]
 
+mod bypasses;
 mod guard;
 mod lab;
 mod lsm;
@@ -171,11 +172,16 @@ fn mptcp_is_redirected() {
                     outcome(socket.send_to_with_flags(b"hello", &address, flags))
                 }
             });
+            let said = agent.said();
+            // Kernels before 6.2 have no Fast Open on MPTCP sockets: nothing is sent.
+            if flags != 0 && said == "EOPNOTSUPP" {
+                continue;
+            }
+            assert_eq!(said, "ok");
             let v4 = to.contains("203.");
             let stream = accept(if v4 { &listeners.v4 } else { listeners.v6.as_ref().unwrap() });
             let origin = capture.origins().of(&stream).unwrap();
             assert_eq!(origin.destination.0.to_string(), to.replace("[::ffff:203.0.113.7]", "203.0.113.7"));
-            assert_eq!(agent.said(), "ok");
         }
     }
 }
