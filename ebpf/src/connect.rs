@@ -10,10 +10,13 @@ use aya_ebpf::{
 };
 use aya_log_ebpf::warn;
 use chaperone_ebpf_abi::{
-    AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, Stamp, V4_MAPPED,
+    AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, V4_MAPPED,
 };
 
-use crate::{enrolment, maps};
+use crate::{
+    enrolment::{self, Standing},
+    maps,
+};
 
 /// The system call goes on.
 pub const PASS: i32 = 1;
@@ -114,7 +117,14 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
     if !wanted && !is_own_host(target) {
         return Verdict::Pass;
     }
-    let Some(enrolled) = agent(ctx) else { return Verdict::Pass };
+    let enrolled = match standing(ctx) {
+        Standing::Enrolled(stamp) => stamp,
+        Standing::Escaped if wanted => {
+            refuse_escaped(ctx, target);
+            return Verdict::Refuse;
+        }
+        Standing::Escaped | Standing::Free => return Verdict::Pass,
+    };
     // SAFETY: the helper takes this context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     if !wanted {
@@ -173,9 +183,14 @@ pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
     if !is_guarded_datagram(target) {
         return PASS;
     }
-    let Some(enrolled) = agent(ctx) else { return PASS };
-    maps::count(Counter::Quic);
-    warn!(ctx, "refused: UDP to port {} from cgroup {}", target.port, enrolled.cgroup);
+    match standing(ctx) {
+        Standing::Enrolled(enrolled) => {
+            maps::count(Counter::Quic);
+            warn!(ctx, "refused: UDP to port {} from cgroup {}", target.port, enrolled.cgroup);
+        }
+        Standing::Escaped => refuse_escaped(ctx, target),
+        Standing::Free => return PASS,
+    }
     REFUSE
 }
 
@@ -195,10 +210,23 @@ pub fn is_guarded_datagram(target: &Endpoint) -> bool {
     }
 }
 
-/// Whose the call is: the task's, or if that is nobody's agent, the socket's.
+/// Whose the call is: the task's, or if that is in no enrolled cgroup, the socket's.
 #[inline(always)]
-fn agent(ctx: &SockAddrContext) -> Option<Stamp> {
-    enrolment::current().or_else(|| enrolment::stamped(maps::stamp_of(ctx)?))
+fn standing(ctx: &SockAddrContext) -> Standing {
+    match enrolment::standing() {
+        Standing::Enrolled(stamp) => Standing::Enrolled(stamp),
+        task => match maps::stamp_of(ctx).and_then(enrolment::stamped) {
+            Some(stamp) => Standing::Enrolled(stamp),
+            None => task,
+        },
+    }
+}
+
+/// Such a process has no sockets of its own making: it had this one from before its user was bound, or was handed it.
+#[inline(always)]
+fn refuse_escaped(ctx: &SockAddrContext, target: &Endpoint) {
+    maps::count(Counter::BoundUser);
+    warn!(ctx, "refused: port {} for a process of a bound user outside of enrolled cgroups", target.port);
 }
 
 /// The destination to show as the peer, when `peer` is the daemon in its stead.

@@ -7,7 +7,11 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use chaperone_ebpf_abi::{AF_INET, AF_INET6, Counter};
 
-use crate::{connect, enrolment, maps};
+use crate::{
+    connect,
+    enrolment::{self, Standing},
+    maps,
+};
 
 const AF_UNIX: i32 = 1;
 const AF_NETLINK: i32 = 16;
@@ -29,7 +33,15 @@ pub const EPERM: i32 = -1;
 /// An IP socket is being made: of TCP, UDP or ICMP echo it may be.
 #[inline(always)]
 pub fn ip_socket(ctx: &SockContext) -> i32 {
-    let Some(enrolled) = enrolment::current() else { return connect::PASS };
+    let enrolled = match enrolment::standing() {
+        Standing::Enrolled(stamp) => stamp,
+        Standing::Escaped => {
+            maps::count(Counter::BoundUser);
+            warn!(ctx, "refused: an IP socket for a process of a bound user outside of enrolled cgroups");
+            return connect::REFUSE;
+        }
+        Standing::Free => return connect::PASS,
+    };
     // SAFETY: fields of the context. Volatile, because the verifier takes whole words only, one by one.
     let (kind, protocol) = unsafe {
         (
@@ -68,10 +80,18 @@ pub fn any_socket(ctx: &LsmContext) -> i32 {
     if ctx.arg::<i32>(3) != 0 {
         return 0;
     }
-    let Some(enrolled) = enrolment::current() else { return 0 };
-    maps::count(Counter::SocketKind);
-    warn!(ctx, "refused: a socket of family {} for cgroup {}", family, enrolled.cgroup);
-    EPERM
+    match enrolment::standing() {
+        Standing::Enrolled(enrolled) => {
+            maps::count(Counter::SocketKind);
+            warn!(ctx, "refused: a socket of family {} for cgroup {}", family, enrolled.cgroup);
+            EPERM
+        }
+        Standing::Escaped => {
+            maps::count(Counter::BoundUser);
+            EPERM
+        }
+        Standing::Free => 0,
+    }
 }
 
 /// Whether `connect` and `sendmsg` hooks see where such a socket sends to. UDP-Lite's `connect` they don't, and who makes

@@ -1,4 +1,4 @@
-//! The maps. The daemon pins `ENROLLED`, `STAMPS` and `COUNTERS`; the others live as long as the attached programs and are empty
+//! The maps. The daemon pins `ENROLLED`, `BOUND_USERS`, `STAMPS` and `COUNTERS`; the others live as long as the attached programs and are empty
 //! after a restart, which refuses everything until the daemon listens again.
 
 use aya_ebpf::{
@@ -17,6 +17,10 @@ use crate::connect;
 /// Cgroup id → `ENROLLED` or `EXEMPT`.
 #[btf_map]
 pub static ENROLLED: HashMap<u64, u32, 16384> = HashMap::new();
+
+/// The users whose processes are agents' wherever they are: outside of enrolled cgroups they get nowhere.
+#[btf_map]
+pub static BOUND_USERS: HashMap<u32, u32, 4096> = HashMap::new();
 
 /// The daemon's listening sockets. A socket map, because an entry goes by itself when its socket is closed: after the
 /// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.

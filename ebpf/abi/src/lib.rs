@@ -152,11 +152,13 @@ pub enum Counter {
     Guarded = 9,
     /// An agent used a socket that it was handed, or had from before its enrolment: it is guarded from then on.
     HandedOver = 10,
+    /// Refused: a process of a bound user outside of every enrolled cgroup.
+    BoundUser = 11,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -168,6 +170,7 @@ impl Counter {
         Self::StampFailed,
         Self::Guarded,
         Self::HandedOver,
+        Self::BoundUser,
     ];
 
     /// The name used in metrics.
@@ -184,6 +187,7 @@ impl Counter {
             Self::StampFailed => "stamp_failed",
             Self::Guarded => "guarded",
             Self::HandedOver => "handed_over",
+            Self::BoundUser => "bound_user",
         }
     }
 }

@@ -39,6 +39,7 @@ pub struct Capture {
     folder: bpffs::Folder,
     cgroup_root: PathBuf,
     enrolled: Mutex<HashMap<MapData, u64, u32>>,
+    bound_users: Mutex<HashMap<MapData, u32, u32>>,
     listeners: Mutex<SockHash<MapData, Key>>,
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
@@ -89,6 +90,7 @@ impl Capture {
         let capture = Self {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
+            bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
             pending: take(&mut ebpf, "PENDING")?,
             origins: Origins::new(take(&mut ebpf, "ORIGINS")?),
@@ -145,6 +147,24 @@ impl Capture {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(CaptureError::map(format!("withdrawing the cgroup {}", cgroup.0))(error)),
         }
+    }
+
+    /// Binds these users, and no others any more, to enrolled cgroups: outside of them (and of exempt ones) a process of
+    /// such a user can make no IP socket, and the sockets that it has get nowhere that an agent's wouldn't. For agents
+    /// that have users of their own, so that cron, `at` or a container engine's socket are no way out. User ids are
+    /// those of the first user namespace; a user's subordinate ids must be named, too.
+    pub fn bind_users(&self, users: &BTreeSet<u32>) -> Result<(), CaptureError> {
+        let mut map = lock(&self.bound_users);
+        for user in users {
+            map.insert(user, 1, 0)
+                .map_err(CaptureError::map(format!("binding the user {user} (at most 4096 can be)")))?;
+        }
+        let bound: Vec<_> =
+            map.keys().collect::<Result<_, _>>().map_err(CaptureError::map("listing the bound users"))?;
+        for user in bound.iter().filter(|user| !users.contains(*user)) {
+            map.remove(user).map_err(CaptureError::map(format!("freeing the user {user}")))?;
+        }
+        Ok(())
     }
 
     fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {

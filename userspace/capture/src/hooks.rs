@@ -55,7 +55,8 @@ pub enum LsmHooks {
 }
 
 /// Maps that outlive the daemon, with the sizes of key and value.
-const PINNED: [(&str, u32, u32); 3] = [("ENROLLED", 8, 4), ("STAMPS", 4, 16), ("COUNTERS", 4, 8)];
+const PINNED: [(&str, u32, u32); 4] =
+    [("ENROLLED", 8, 4), ("BOUND_USERS", 4, 4), ("STAMPS", 4, 16), ("COUNTERS", 4, 8)];
 
 /// Loads the object, with the maps that an earlier daemon left.
 pub(crate) fn load(

@@ -1,6 +1,7 @@
 //! The configuration file: what it may say, and what is wrong with it, with the place.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -101,6 +102,32 @@ impl Default for Paths {
 pub struct CaptureSection {
     /// Whether the daemon starts where the kernel doesn't take the hooks of the LSM.
     pub lsm: Lsm,
+    /// Users, by name or number, whose processes are agents' wherever they are: outside of enrolled cgroups they get no
+    /// network.
+    pub users: Vec<String>,
+}
+
+impl CaptureSection {
+    /// The users' ids.
+    pub fn user_ids(&self) -> Result<BTreeSet<u32>, ConfigError> {
+        let id = |user: &String| {
+            if let Ok(number) = user.parse() {
+                return Ok(number);
+            }
+            match nix::unistd::User::from_name(user) {
+                Ok(Some(found)) => Ok(found.uid.as_raw()),
+                Ok(None) => Err(ConfigError(format!("capture.users: there is no user `{user}` on this host"))),
+                Err(error) => Err(ConfigError(format!("capture.users: looking up `{user}`: {error}"))),
+            }
+        };
+        let ids: BTreeSet<u32> = self.users.iter().map(id).collect::<Result<_, _>>()?;
+        if ids.contains(&0) {
+            return Err(ConfigError(
+                "capture.users: root can't be bound: the host's own services are root's".to_owned(),
+            ));
+        }
+        Ok(ids)
+    }
 }
 
 /// What to do where the kernel doesn't take the hooks of the LSM.

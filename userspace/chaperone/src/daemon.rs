@@ -74,6 +74,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!(%warning, "policy");
     }
     let agents = config.agents()?;
+    config.capture.user_ids()?;
     check_enrolment(&config)?;
     let authority = Arc::new(
         Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
@@ -266,6 +267,7 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
             capture.withdraw(id)?;
         }
     }
+    capture.bind_users(&config.capture.user_ids()?)?;
     let own = cgroups.join(sandbox::own_cgroup()?.trim_start_matches('/'));
     capture.exempt(cgroup_id(own)?)?;
     let [v4, v6] = config.proxy.ports;
