@@ -31,7 +31,7 @@ use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
     sync::OnceCell,
-    time::timeout,
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
@@ -40,6 +40,7 @@ use crate::{
     exchange::Inspected,
     frames::Frames,
     hello::{self, HelloError},
+    keep_alive::{self, Activity, Answering, Watched, tell},
     strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     through::writes_through,
     tunnel,
@@ -90,7 +91,7 @@ impl Shared {
                 Err(error) => {
                     // Out of files or memory: what is open must end first. A pause keeps the loop from spinning.
                     tracing::error!(%error, "accepting a connection failed");
-                    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+                    sleep(std::time::Duration::from_millis(50)).await;
                 }
             }
         }
@@ -118,7 +119,7 @@ impl Shared {
             && !*accepted.opened.lock()
         {
             self.metrics.refused.inc();
-            let _ = accepted.open(None, None, ConnectionKind::Refused, Some(why.clone())).await;
+            let _ = Box::pin(accepted.open(None, None, ConnectionKind::Refused, Some(why.clone()))).await;
         }
         let event = Event::ConnectionClosed(ConnectionClosed {
             id: accepted.id,
@@ -191,7 +192,7 @@ impl Accepted {
             IpAddr::V6(ip) => METADATA_V6.contains(&ip),
         };
         match self.destination.port() {
-            _ if metadata => self.serve_metadata(stream).await,
+            _ if metadata => Box::pin(self.serve_metadata(stream)).await,
             443 => self.tls(stream).await,
             80 => self.plain(stream).await,
             port => Err(format!("BUG: a connection to port {port} was redirected")),
@@ -257,11 +258,11 @@ impl Accepted {
         let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
         let stream = Prefixed { start: start.freeze(), stream };
         if self.shared.catalog.host(&name).is_none() && !self.shared.is_inspected(&name) {
-            return self.pass_on(&name, stream).await;
+            return Box::pin(self.pass_on(&name, stream)).await;
         }
-        self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None).await?;
+        Box::pin(self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None)).await?;
         let acceptor = TlsAcceptor::from(self.shared.tls.clone());
-        let tls = timeout(limits.handshake_timeout, acceptor.accept(stream))
+        let tls = timeout(limits.handshake_timeout, Box::pin(acceptor.accept(stream)))
             .await
             .map_err(|_| format!("the TLS handshake for {name} took too long"))?
             .map_err(|error| format!("the TLS handshake for {name} failed: {error}; does the agent trust the CA?"))?;
@@ -270,9 +271,9 @@ impl Accepted {
             return Err(format!("the ClientHello was read in two ways: `{name}` and {:?}", connection.server_name()));
         }
         if connection.alpn_protocol() == Some(b"h2") {
-            self.serve_http2(&name, tls).await
+            Box::pin(self.serve_http2(&name, tls)).await
         } else {
-            self.serve_http1(Some(&name), tls).await
+            Box::pin(keep_alive::serve(self.inspected(Some(&name)), tls)).await.map(|()| (0, 0))
         }
     }
 
@@ -296,10 +297,10 @@ impl Accepted {
         let host = host.await.map_err(|_| "no request head came in time".to_owned())??;
         let stream = Prefixed { start: start.freeze(), stream };
         if self.shared.catalog.host(&host).is_none() && !self.shared.is_inspected(&host) {
-            return self.pass_on(&host, stream).await;
+            return Box::pin(self.pass_on(&host, stream)).await;
         }
-        self.open(Some(&host), Some(self.destination), ConnectionKind::Inspected, None).await?;
-        self.serve_http1(None, stream).await
+        Box::pin(self.open(Some(&host), Some(self.destination), ConnectionKind::Inspected, None)).await?;
+        Box::pin(keep_alive::serve(self.inspected(None), stream)).await.map(|()| (0, 0))
     }
 
     async fn pass_on(self: Arc<Self>, name: &str, mut stream: Prefixed) -> Result<(u64, u64), String> {
@@ -335,42 +336,19 @@ impl Accepted {
         }
     }
 
-    async fn serve_http1<S>(&self, name: Option<&str>, stream: S) -> Result<(u64, u64), String>
-    where
-        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    {
-        let inspected = self.inspected(name);
-        let strict = Strict::new(stream, Role::Requests(inspected.violation.clone()));
-        let inspected = Arc::new(inspected);
-        let service = service_fn(move |request: Request<Incoming>| {
-            let inspected = inspected.clone();
-            async move { Ok::<_, Infallible>(inspected.answer(request).await) }
-        });
-        let connection = http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(self.shared.limits.head_timeout)
-            .max_headers(MAX_FIELDS)
-            .max_buf_size(MAX_HEAD_BYTES + 8192)
-            .serve_connection(TokioIo::new(strict), service);
-        let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.shared.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
-            }
-        };
-        tell(ended)
-    }
-
     async fn serve_http2<S>(&self, name: &str, stream: S) -> Result<(u64, u64), String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let inspected = Arc::new(self.inspected(Some(name)));
+        let activity = Arc::new(Activity::default());
+        let answers = activity.clone();
         let service = service_fn(move |request: Request<Incoming>| {
-            let inspected = inspected.clone();
-            async move { Ok::<_, Infallible>(inspected.answer(request).await) }
+            let (inspected, answering) = (inspected.clone(), Answering::begin(&answers));
+            async move {
+                let response = inspected.answer(request).await;
+                Ok::<_, Infallible>(response.map(|body| Watched { body, _answering: answering }))
+            }
         });
         let limits = &self.shared.limits;
         let connection = http2::Builder::new(TokioExecutor::new())
@@ -385,14 +363,26 @@ impl Accepted {
             .keep_alive_timeout(limits.handshake_timeout)
             .serve_connection(TokioIo::new(Frames::new(stream)), service);
         let mut connection = std::pin::pin!(connection);
-        let ended = tokio::select! {
-            ended = connection.as_mut() => ended,
-            () = self.shared.stop.cancelled() => {
-                connection.as_mut().graceful_shutdown();
-                connection.await
+        let mut idle = std::pin::pin!(sleep(limits.head_timeout));
+        let mut last = 0;
+        loop {
+            tokio::select! {
+                biased;
+                ended = connection.as_mut() => return tell(ended).map(|()| (0, 0)),
+                () = idle.as_mut() => {
+                    let began = activity.began();
+                    if activity.is_idle() && began == last {
+                        break;
+                    }
+                    last = began;
+                    idle.as_mut().reset(Instant::now() + limits.head_timeout);
+                }
+                () = self.shared.stop.cancelled() => break,
             }
-        };
-        tell(ended)
+        }
+        // What is under way is finished, and nothing new is taken.
+        connection.as_mut().graceful_shutdown();
+        tell(connection.await).map(|()| (0, 0))
     }
 
     async fn serve_metadata(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
@@ -414,7 +404,7 @@ impl Accepted {
             .header_read_timeout(self.shared.limits.handshake_timeout)
             .serve_connection(TokioIo::new(strict), service)
             .await;
-        tell(ended)
+        tell(ended).map(|()| (0, 0))
     }
 
     fn metadata(&self, request: &Request<Incoming>) -> Response<Bytes> {
@@ -438,15 +428,6 @@ impl Accepted {
         } else {
             self.shared.metadata.respond(&request)
         }
-    }
-}
-
-/// How a connection ended. A client that just goes away is nothing to write about.
-fn tell(ended: hyper::Result<()>) -> Result<(u64, u64), String> {
-    match ended {
-        Ok(()) => Ok((0, 0)),
-        Err(error) if error.is_incomplete_message() || error.is_closed() => Ok((0, 0)),
-        Err(error) => Err(crate::upstream::with_causes(&error)),
     }
 }
 

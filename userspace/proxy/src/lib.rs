@@ -14,6 +14,7 @@ mod exchange;
 mod frames;
 pub mod hello;
 mod issuing;
+mod keep_alive;
 mod limits;
 mod metrics;
 mod redact;

@@ -406,6 +406,11 @@ impl<S> Strict<S> {
         Self { stream, framing, held: BytesMut::new(), cleared: BytesMut::new(), refused: false }
     }
 
+    /// Nothing has been read of the next message.
+    pub(crate) fn is_between(&self) -> bool {
+        self.framing.state == State::Head && self.held.is_empty() && self.cleared.is_empty() && !self.refused
+    }
+
     fn refuse(&mut self, violation: Violation) -> io::Result<()> {
         self.refused = true;
         self.held = BytesMut::new();

@@ -1,6 +1,6 @@
 //! What a decision costs with 10 and with 1,000 policies, on the slice and on the whole set.
 //!
-//! `cargo run --release -p chaperone-policy --example measure`
+//! `cargo run --release -p chaperone-policy --example deciding`
 
 #![allow(clippy::unwrap_used)] // a measurement that can't go on ends
 

@@ -1,4 +1,4 @@
-//! How long decoding, checking and signing take: `cargo run --release -p chaperone-aws --example measure`.
+//! How long decoding, checking and signing take: `cargo run --release -p chaperone-aws --example decoding`.
 
 use std::{hint::black_box, time::Instant};
 
