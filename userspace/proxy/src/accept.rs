@@ -40,7 +40,7 @@ use crate::{
     exchange::Inspected,
     frames::Frames,
     hello::{self, HelloError},
-    keep_alive::{self, Activity, Answering, Watched, tell},
+    keep_alive::{self, Activity, Terms, tell},
     strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     through::writes_through,
     tunnel,
@@ -273,7 +273,7 @@ impl Accepted {
         if connection.alpn_protocol() == Some(b"h2") {
             Box::pin(self.serve_http2(&name, tls)).await
         } else {
-            Box::pin(keep_alive::serve(self.inspected(Some(&name)), tls)).await.map(|()| (0, 0))
+            Box::pin(self.serve_http1(Some(&name), tls)).await
         }
     }
 
@@ -300,7 +300,7 @@ impl Accepted {
             return Box::pin(self.pass_on(&host, stream)).await;
         }
         Box::pin(self.open(Some(&host), Some(self.destination), ConnectionKind::Inspected, None)).await?;
-        Box::pin(keep_alive::serve(self.inspected(None), stream)).await.map(|()| (0, 0))
+        Box::pin(self.serve_http1(None, stream)).await
     }
 
     async fn pass_on(self: Arc<Self>, name: &str, mut stream: Prefixed) -> Result<(u64, u64), String> {
@@ -336,6 +336,17 @@ impl Accepted {
         }
     }
 
+    async fn serve_http1<S>(&self, name: Option<&str>, stream: S) -> Result<(u64, u64), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
+        let inspected = Arc::new(self.inspected(name));
+        let terms = Terms { head_timeout: self.shared.limits.head_timeout, stop: self.shared.stop.clone() };
+        let violation = inspected.violation.clone();
+        let answer = move |request| inspected.clone().answer(request);
+        keep_alive::serve(stream, violation, terms, answer).await.map(|()| (0, 0))
+    }
+
     async fn serve_http2<S>(&self, name: &str, stream: S) -> Result<(u64, u64), String>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -343,13 +354,7 @@ impl Accepted {
         let inspected = Arc::new(self.inspected(Some(name)));
         let activity = Arc::new(Activity::default());
         let answers = activity.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let (inspected, answering) = (inspected.clone(), Answering::begin(&answers));
-            async move {
-                let response = inspected.answer(request).await;
-                Ok::<_, Infallible>(response.map(|body| Watched { body, _answering: answering }))
-            }
-        });
+        let service = service_fn(move |request| answers.watch(inspected.clone().answer(request)));
         let limits = &self.shared.limits;
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())

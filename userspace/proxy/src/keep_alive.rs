@@ -7,6 +7,7 @@
 
 use std::{
     convert::Infallible,
+    future::Future,
     io,
     mem::MaybeUninit,
     pin::Pin,
@@ -20,19 +21,21 @@ use std::{
 
 use bytes::{Buf, Bytes};
 use futures_util::FutureExt as _;
-use http::Request;
+use http::{Request, Response};
 use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
+use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
     time::{Instant, sleep, timeout},
 };
 
+use tokio_util::sync::CancellationToken;
+
 use crate::{
     body::AnswerBody,
-    exchange::Inspected,
-    strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
+    strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict, Violation},
 };
 
 /// For how long after an answer hyper's buffers are kept for the next request.
@@ -40,20 +43,34 @@ const LINGER: Duration = Duration::from_secs(2);
 /// For the TLS alert that tells the other side of a connection's end.
 const FAREWELL: Duration = Duration::from_secs(1);
 
-/// Answers the requests of one connection until it ends.
-pub(crate) async fn serve<S>(inspected: Inspected, stream: S) -> Result<(), String>
+/// How long a connection may last.
+pub(crate) struct Terms {
+    /// For a request's head, and between requests.
+    pub(crate) head_timeout: Duration,
+    /// What is under way is finished, and nothing new is taken.
+    pub(crate) stop: CancellationToken,
+}
+
+/// Answers the requests of one connection until it ends. `violation` is told why a head was refused, before `answer` is
+/// asked for the request that stands in for it.
+pub(crate) async fn serve<S, A, F>(
+    stream: S,
+    violation: Arc<Mutex<Option<Violation>>>,
+    terms: Terms,
+    answer: A,
+) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F + Unpin,
+    F: Future<Output = Response<AnswerBody>>,
 {
-    let shared = inspected.shared.clone();
-    let mut stream = Strict::new(stream, Role::Requests(inspected.violation.clone()));
-    let inspected = Arc::new(inspected);
+    let mut stream = Strict::new(stream, Role::Requests(violation));
     let mut start = Bytes::new();
     loop {
         if start.is_empty() {
             let first = tokio::select! {
-                first = timeout(shared.limits.head_timeout, first_bytes(&mut stream)) => first,
-                () = shared.stop.cancelled() => break,
+                first = timeout(terms.head_timeout, first_bytes(&mut stream)) => first,
+                () = terms.stop.cancelled() => break,
             };
             start = match first {
                 Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
@@ -64,7 +81,7 @@ where
                 Err(_) => return Err("no whole request head came in time".to_owned()),
             };
         }
-        match Box::pin(exchanges(&inspected, start, stream)).await? {
+        match Box::pin(exchanges(&terms, &answer, start, stream)).await? {
             Some(rest) => (start, stream) = rest,
             None => return Ok(()),
         }
@@ -86,28 +103,22 @@ async fn first_bytes<S: AsyncRead + Unpin>(stream: &mut S) -> io::Result<Bytes> 
 
 /// Answers requests until none comes any more for a moment: then gives the stream back, with what was read of it too
 /// far. `None`: the connection is over.
-async fn exchanges<S>(
-    inspected: &Arc<Inspected>,
+async fn exchanges<S, A, F>(
+    terms: &Terms,
+    answer: &A,
     start: Bytes,
     stream: Strict<S>,
 ) -> Result<Option<(Bytes, Strict<S>)>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    A: Fn(Request<Incoming>) -> F + Unpin,
+    F: Future<Output = Response<AnswerBody>>,
 {
-    let shared = &inspected.shared;
     let activity = Arc::new(Activity::default());
-    let answers = activity.clone();
-    let inspected = inspected.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let (inspected, answering) = (inspected.clone(), Answering::begin(&answers));
-        async move {
-            let response = inspected.answer(request).await;
-            Ok::<_, Infallible>(response.map(|body| Watched { body, _answering: answering }))
-        }
-    });
+    let service = service_fn(|request| activity.watch(answer(request)));
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(shared.limits.head_timeout)
+        .header_read_timeout(terms.head_timeout)
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_HEAD_BYTES + 8192)
         .serve_connection(TokioIo::new(Resumed { start, stream, activity: activity.clone() }), service);
@@ -135,7 +146,7 @@ where
                     }
                 }
             }
-            () = shared.stop.cancelled(), if !stopping => {
+            () = terms.stop.cancelled(), if !stopping => {
                 Pin::new(&mut connection).graceful_shutdown();
                 stopping = true;
             }
@@ -178,6 +189,17 @@ impl Activity {
         self.answering.load(Relaxed) == 0 && !self.receiving.load(Relaxed) && !self.unsent.load(Relaxed)
     }
 
+    /// Counts a request, whose answer this is, until the answer's end.
+    pub(crate) fn watch<F: Future<Output = Response<AnswerBody>>>(
+        self: &Arc<Self>,
+        answer: F,
+    ) -> impl Future<Output = Result<Response<Watched>, Infallible>> + use<F> {
+        self.answering.fetch_add(1, Relaxed);
+        self.began.fetch_add(1, Relaxed);
+        let answering = Answering(self.clone());
+        async move { Ok(answer.await.map(|body| Watched { body, _answering: answering })) }
+    }
+
     /// How many requests there have been.
     pub(crate) fn began(&self) -> u32 {
         self.began.load(Relaxed)
@@ -187,14 +209,6 @@ impl Activity {
 /// A request whose answer is not over.
 pub(crate) struct Answering(Arc<Activity>);
 
-impl Answering {
-    pub(crate) fn begin(activity: &Arc<Activity>) -> Self {
-        activity.answering.fetch_add(1, Relaxed);
-        activity.began.fetch_add(1, Relaxed);
-        Self(activity.clone())
-    }
-}
-
 impl Drop for Answering {
     fn drop(&mut self) {
         self.0.answering.fetch_sub(1, Relaxed);
@@ -203,8 +217,8 @@ impl Drop for Answering {
 
 /// An answer's body that tells when it is over.
 pub(crate) struct Watched {
-    pub(crate) body: AnswerBody,
-    pub(crate) _answering: Answering,
+    body: AnswerBody,
+    _answering: Answering,
 }
 
 impl Body for Watched {
@@ -273,5 +287,118 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
             return Poll::Ready(Ok(()));
         }
         Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use http_body_util::BodyExt as _;
+    use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
+
+    use super::*;
+
+    /// A connection whose answers are the request's path and the length of its body.
+    fn connection(stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<Result<(), String>>) {
+        let (client, server) = duplex(64 << 10);
+        let terms = Terms { head_timeout: Duration::from_secs(60), stop: stop.clone() };
+        let answer = |request: Request<Incoming>| async {
+            let path = request.uri().path().to_owned();
+            let length = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
+            Response::new(AnswerBody::Whole(Some(format!("{path} {length}").into())))
+        };
+        (client, tokio::spawn(serve(server, Arc::default(), terms, answer)))
+    }
+
+    /// Reads until the answer that ends so is there.
+    async fn answer(client: &mut DuplexStream, end: &str) -> String {
+        let mut text = Vec::new();
+        while !text.ends_with(end.as_bytes()) {
+            assert!(client.read_buf(&mut text).await.unwrap() > 0, "{}", String::from_utf8_lossy(&text));
+        }
+        String::from_utf8(text).unwrap()
+    }
+
+    const REQUEST: &[u8] = b"PUT /a HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nhello";
+
+    // Time stands still in these tests until nobody has anything else to do.
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_takes_requests_again_after_any_time_between_them() {
+        let (mut client, served) = connection(&CancellationToken::new());
+        for _ in 0..5 {
+            client.write_all(REQUEST).await.unwrap();
+            let text = answer(&mut client, "/a 5").await;
+            assert!(text.starts_with("HTTP/1.1 200") && !text.to_lowercase().contains("connection: close"), "{text}");
+            sleep(LINGER * 3).await;
+        }
+        drop(client);
+        served.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_comes_in_pieces_with_pauses_is_whole() {
+        let (mut client, _served) = connection(&CancellationToken::new());
+        for _ in 0..2 {
+            for piece in REQUEST.chunks(20) {
+                client.write_all(piece).await.unwrap();
+                sleep(LINGER * 2).await;
+            }
+            answer(&mut client, "/a 5").await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn pipelined_requests_are_answered_in_order() {
+        let (mut client, _served) = connection(&CancellationToken::new());
+        let more = [REQUEST, b"GET /b HTTP/1.1\r\nHost: a\r\n\r\nGET /c HTTP/1.1\r\n"].concat();
+        client.write_all(&more).await.unwrap();
+        let text = answer(&mut client, "/b 0").await;
+        assert!(text.contains("/a 5"), "{text}");
+        sleep(LINGER * 2).await;
+        client.write_all(b"Host: a\r\n\r\n").await.unwrap();
+        answer(&mut client, "/c 0").await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_answer_that_is_not_taken_keeps_the_connection_as_it_is() {
+        let (mut client, server) = duplex(16);
+        let terms = Terms { head_timeout: Duration::from_secs(60), stop: CancellationToken::new() };
+        let large = |_: Request<Incoming>| async { Response::new(AnswerBody::Whole(Some(vec![b'x'; 4096].into()))) };
+        let served = tokio::spawn(serve(server, Arc::default(), terms, large));
+        for _ in 0..2 {
+            client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
+            sleep(LINGER * 5).await;
+            answer(&mut client, &"x".repeat(4096)).await;
+        }
+        drop(client);
+        served.await.unwrap().unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idle_connections_end_and_slow_heads_are_an_error() {
+        let (mut client, served) = connection(&CancellationToken::new());
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        served.await.unwrap().unwrap();
+
+        let (mut client, served) = connection(&CancellationToken::new());
+        client.write_all(&REQUEST[..10]).await.unwrap();
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        assert!(served.await.unwrap().unwrap_err().contains("in time"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn stopping_ends_idle_connections_and_finishes_requests() {
+        let stop = CancellationToken::new();
+        let (mut idle, idle_served) = connection(&stop);
+        let (mut busy, busy_served) = connection(&stop);
+        busy.write_all(&REQUEST[..REQUEST.len() - 1]).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        stop.cancel();
+        assert_eq!(idle.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        idle_served.await.unwrap().unwrap();
+        busy.write_all(b"o").await.unwrap();
+        answer(&mut busy, "/a 5").await;
+        assert_eq!(busy.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        busy_served.await.unwrap().unwrap();
     }
 }
