@@ -245,6 +245,15 @@ struct Resumed<S> {
     activity: Arc<Activity>,
 }
 
+impl<S> Resumed<S> {
+    /// hyper flushes only what the stream has taken.
+    fn note_unsent(&self, written: &Poll<io::Result<usize>>) {
+        if written.is_pending() {
+            self.activity.unsent.store(true, Relaxed);
+        }
+    }
+}
+
 impl<S: AsyncRead + Unpin> AsyncRead for Resumed<S> {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if !self.start.is_empty() {
@@ -261,7 +270,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Resumed<S> {
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
+        self.note_unsent(&written);
+        written
     }
 
     fn poll_write_vectored(
@@ -269,7 +280,9 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bytes)
+        let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
+        self.note_unsent(&written);
+        written
     }
 
     fn is_write_vectored(&self) -> bool {
