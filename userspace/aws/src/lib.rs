@@ -27,11 +27,13 @@ mod metadata;
 mod placeholder;
 mod presigned;
 mod resources;
+mod roles;
 mod route;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
 mod sigv4a;
+mod tokens;
 mod unsigned;
 #[cfg(test)]
 mod wire_tests;
@@ -51,5 +53,7 @@ pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::Placeholder;
 pub use presigned::Presigned;
+pub use roles::{Role, Sts, https_client};
 pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
 pub use sigv4a::V4aAuthority;
+pub use tokens::IssuedTokens;

@@ -301,6 +301,7 @@ pub(crate) fn payload<'a>(parts: &'a Parts, body_sha256: Option<&'a [u8; 32]>) -
         Payload::DeclaredHash => {
             let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
                 .ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
+            check_hash(declared)?;
             if let Some(body) = body_sha256
                 && !hex_is(declared, body)
             {
@@ -316,6 +317,14 @@ pub(crate) fn payload<'a>(parts: &'a Parts, body_sha256: Option<&'a [u8; 32]>) -
         }
         Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
     })
+}
+
+/// A payload is said to have a hash: what is none could not be held against the body.
+pub(crate) fn check_hash(declared: &str) -> Result<(), VerifyError> {
+    if declared.len() == 64 && declared.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Ok(());
+    }
+    Err(VerifyError::NotSupported("an x-amz-content-sha256 that is neither a SHA-256 nor one of AWS's words for none"))
 }
 
 /// The canonical request as the agent signed it. Fails when not all is signed that must be.
