@@ -20,6 +20,7 @@ mod decode;
 mod decode_tests;
 mod endpoint;
 mod error;
+mod event_stream;
 mod explain;
 mod host;
 mod issued;
@@ -47,6 +48,7 @@ pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenF
 pub use decode::{BodyNeed, DecodeError};
 pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
+pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;
 pub use host::{HostKind, HostMatch, S3At};
 pub use issued::{IssuedKey, IssuedKeys};

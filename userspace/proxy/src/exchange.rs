@@ -4,8 +4,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, HostMatch, IssuedKey, Presigned, Scope, SignError,
-    TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HostMatch, IssuedKey, Presigned,
+    Scope, SignError, Signer, TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
@@ -317,7 +317,8 @@ impl Inspected {
             (_, _, Some(body)) => CheckedBody::Streaming(body),
             _ => unreachable!("BUG: a body is in memory or unread"),
         };
-        let signed_chunks = matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer);
+        let signed_chunks =
+            matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer | Payload::EventStream);
         let held = match &body {
             CheckedBody::Whole(..) if signed_chunks => {
                 let why = format!("{} with a body of signed chunks is not supported", call.operation);
@@ -483,8 +484,10 @@ impl Inspected {
                 None => lent.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?,
             };
             let placeholder = issued.as_deref().map_or(&self.session.own.placeholder, IssuedKey::placeholder);
-            let agent =
-                held.as_ref().and_then(|_| self.shared.signer.chunk_key(&parts, placeholder.secret_access_key()));
+            let secret = placeholder.secret_access_key();
+            let events = shape == Payload::EventStream;
+            let agent = held.as_ref().filter(|_| !events).and_then(|_| self.shared.signer.chunk_key(&parts, secret));
+            let agents_events = held.as_ref().filter(|_| events).and_then(|_| Signer::event_key(&parts, secret));
             let hash = match &body {
                 CheckedBody::Whole(_, hash, _) => Some(hash),
                 CheckedBody::Streaming(_) => None,
@@ -496,13 +499,16 @@ impl Inspected {
             }
             .map_err(|error| failed(Failure::Sign(error)))?;
             if let Some(held) = held {
-                let ours = signer.chunk_key(&parts, credentials.secret_access_key());
-                let (Some(agent), Some(ours)) = (agent, ours) else {
-                    return Err(failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed"))));
-                };
-                let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
-                let bound = self.shared.limits.signed_chunk_bytes;
-                chunked = Some(Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held));
+                let unsigned = || failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed")));
+                let (secret, bound) = (credentials.secret_access_key(), self.shared.limits.signed_chunk_bytes);
+                chunked = Some(if events {
+                    let (agent, ours) = agents_events.zip(Signer::event_key(&parts, secret)).ok_or_else(unsigned)?;
+                    Chunks::Events(Box::new(EventResigner::new(agent, ours, bound)), held)
+                } else {
+                    let (agent, ours) = agent.zip(signer.chunk_key(&parts, secret)).ok_or_else(unsigned)?;
+                    let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
+                    Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held)
+                });
             }
         }
         let mut permit = None;
