@@ -1,18 +1,24 @@
-"""Signs a PUT for one body and sends another of the same length, by botocore's own signer."""
+"""Signs a PUT for one body and sends another, by botocore's own signer: of the same length, and none at all."""
 
 import hashlib
 import http.client
+import sys
 
 import botocore.session
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
 
-signed, sent = b"what was signed", b"what was sent!!"
-assert len(signed) == len(sent)
-url = "https://hash.s3.eu-west-1.amazonaws.com/lied"
-request = AWSRequest("PUT", url, data=signed)
-request.headers["X-Amz-Content-SHA256"] = hashlib.sha256(signed).hexdigest()
-S3SigV4Auth(botocore.session.get_session().get_credentials(), "s3", "eu-west-1").add_auth(request)
-connection = http.client.HTTPSConnection("hash.s3.eu-west-1.amazonaws.com", timeout=20)
-connection.request("PUT", "/lied", body=sent, headers=dict(request.headers))
-print("status", connection.getresponse().status)
+signed = b"what was signed"
+for key, sent, declared in [
+    ("lied", b"what was sent!!", hashlib.sha256(signed).hexdigest()),
+    ("nothing", b"", hashlib.sha256(signed).hexdigest()),
+    ("word", b"anything", "NO-HASH-AT-ALL"),
+]:
+    request = AWSRequest("PUT", f"https://hash.s3.eu-west-1.amazonaws.com/{key}", data=signed)
+    request.headers["X-Amz-Content-SHA256"] = declared
+    S3SigV4Auth(botocore.session.get_session().get_credentials(), "s3", "eu-west-1").add_auth(request)
+    if declared not in request.headers["X-Amz-Content-SHA256"]:
+        sys.exit("botocore put its own hash in")
+    connection = http.client.HTTPSConnection("hash.s3.eu-west-1.amazonaws.com", timeout=20)
+    connection.request("PUT", f"/{key}", body=sent, headers=dict(request.headers))
+    print(key, "status", connection.getresponse().status)

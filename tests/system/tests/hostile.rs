@@ -144,9 +144,16 @@ fn a_wrong_hash_does_not_become_an_object() {
     let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
     lab.agent_ok(&format!("{REGION} aws s3 mb s3://hash"));
     let output = lab.agent(&format!("python3 {}", script("wrong_hash.py").display()));
-    assert!(both(&output).contains("status 4"), "{}", both(&output));
-    let output = lab.agent(&format!("{REGION} aws s3api head-object --bucket hash --key lied"));
-    assert!(!output.status.success(), "{}", both(&output));
+    for key in ["lied", "nothing", "word"] {
+        assert!(both(&output).contains(&format!("{key} status 4")), "{}", both(&output));
+        let output = lab.agent(&format!("{REGION} aws s3api head-object --bucket hash --key {key}"));
+        assert!(!output.status.success(), "{}", both(&output));
+    }
+    // What did reach AWS was never a whole request.
+    let upstream = lab.upstream();
+    let puts = upstream.iter().filter(|it| text(it, "method") == "PUT" && text(it, "path") != "/");
+    assert!(puts.clone().all(|it| it["complete"] == false), "{upstream:?}");
+    assert!(puts.count() <= 1, "only the one whose body had to be read: {upstream:?}");
 }
 
 /// `inspect` opens a company's own API: recorded whole, decided by method, not signed.

@@ -1,11 +1,12 @@
-//! Answers that carry temporary credentials: each set is replaced by a placeholder, so that role chaining works and the
-//! agent holds nothing real.
+//! Answers that carry temporary credentials or tokens: each is replaced by a placeholder, so that role chaining and logging
+//! in to registries work and the agent holds nothing real.
 //!
 //! The answer is read whole and written anew from what was read, so that nothing can be in it that was not looked at.
 //! What can't be read, or carries a part of credentials and not all, is refused.
 
 mod cbor;
 mod json;
+mod tokens;
 mod xml;
 
 use std::time::{Duration, SystemTime};
@@ -15,7 +16,7 @@ use chaperone_model::{Call, SessionId};
 use http::{HeaderMap, header::CONTENT_ENCODING, header::CONTENT_TYPE};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{AwsCredentials, IssuedKeys};
+use crate::{AwsCredentials, IssuedKeys, tokens::TokenKind};
 
 /// The largest answer with credentials that is held to be rewritten, in bytes. STS's have 2 KiB.
 pub const MAX_CREDENTIALS_ANSWER: usize = 256 * 1024;
@@ -115,14 +116,18 @@ pub struct IssuingCall {
     express: bool,
     /// They are of the same account as those that asked.
     same_account: bool,
+    /// It is no key but a token.
+    token: Option<TokenKind>,
 }
 
 impl IssuingCall {
     /// `None` where the answer carries no credentials.
     pub fn of(call: &Call) -> Option<Self> {
-        issues_credentials(call).then(|| Self {
+        let token = TokenKind::of(&call.service, &call.operation);
+        (token.is_some() || issues_credentials(call)).then(|| Self {
             express: call.service == "s3",
             same_account: matches!(&*call.operation, "CreateSession" | "GetSessionToken" | "GetFederationToken"),
+            token,
         })
     }
 }
@@ -156,7 +161,9 @@ impl Issuer<'_> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Ok(body.to_vec());
         }
-        if kind.contains("cbor") {
+        if let Some(token) = self.call.token {
+            tokens::rewrite(body, self, token)
+        } else if kind.contains("cbor") {
             cbor::rewrite(body, self)
         } else if body.trim_ascii_start().starts_with(b"<") {
             xml::rewrite(body, self)
@@ -309,7 +316,7 @@ mod tests {
     fn rewrite(keys: &IssuedKeys, kind: &str, body: &[u8]) -> Result<Vec<u8>, AnswerError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(kind).unwrap());
-        let call = IssuingCall { express: false, same_account: false };
+        let call = IssuingCall { express: false, same_account: false, token: None };
         let session = SessionId::from_bytes([1; 16]);
         Issuer { keys, session, account: Some("123456789012"), call: &call }.rewrite(&headers, body)
     }
@@ -461,7 +468,7 @@ mod tests {
         assert_eq!(of("").unwrap(), b"");
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        let call = IssuingCall { express: false, same_account: false };
+        let call = IssuingCall { express: false, same_account: false, token: None };
         let issuer = Issuer { keys: &keys, session: SessionId::new(), account: None, call: &call };
         assert_eq!(issuer.rewrite(&headers, b"{}"), Err(AnswerError::Encoded));
     }
@@ -470,7 +477,7 @@ mod tests {
     fn the_account_is_the_askers_only_where_it_must_be() {
         let account = |same_account, express| {
             let keys = IssuedKeys::default();
-            let call = IssuingCall { express, same_account };
+            let call = IssuingCall { express, same_account, token: None };
             let issuer = Issuer { keys: &keys, session: SessionId::new(), account: Some("123456789012"), call: &call };
             let out = String::from_utf8(issuer.rewrite(&HeaderMap::new(), S3.as_bytes()).unwrap()).unwrap();
             let key = keys.get(between(&out, "<AccessKeyId>", "<")).unwrap();

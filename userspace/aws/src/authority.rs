@@ -209,6 +209,7 @@ pub fn payload_shape(parts: &Parts) -> Payload {
     match single(&parts.headers, "x-amz-content-sha256") {
         Some("UNSIGNED-PAYLOAD") => Payload::Unsigned,
         Some("STREAMING-UNSIGNED-PAYLOAD-TRAILER") => Payload::StreamingUnsignedTrailer,
+        Some("STREAMING-AWS4-HMAC-SHA256-EVENTS") => Payload::EventStream,
         Some(text) if text.starts_with("STREAMING-") && text.ends_with("-TRAILER") => Payload::StreamingSignedTrailer,
         Some(text) if text.starts_with("STREAMING-") => Payload::StreamingSigned,
         Some(_) => Payload::DeclaredHash,

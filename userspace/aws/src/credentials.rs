@@ -1,4 +1,5 @@
-//! The daemon's own credentials, from the official chain: environment, profile, web identity, container, IMDS.
+//! Real credentials: the daemon's own, from the official chain (environment, profile, web identity, container, IMDS), and
+//! those of roles that are assumed by them.
 
 use std::{
     fmt,
@@ -27,6 +28,14 @@ pub enum CredentialsError {
         "no AWS credentials for the daemon: {0}; give its service an instance profile, a profile file or AWS_* variables"
     )]
     Unavailable(String),
+    /// A role can't be assumed.
+    #[error("assuming {role}: {why}")]
+    Role {
+        /// Its ARN.
+        role: String,
+        /// What STS said.
+        why: String,
+    },
     /// The chain did not answer.
     #[error("the daemon's credential sources did not answer within {} s; check IMDS and STS", PATIENCE.as_secs())]
     TimedOut,
@@ -119,13 +128,18 @@ impl fmt::Debug for AwsCredentials {
     }
 }
 
-/// Where the daemon's credentials come from: cached, refreshed ahead of expiry by one caller at a time, and used while
-/// they are valid though the source be away.
-pub struct CredentialSource {
+/// Where credentials come from: cached, refreshed ahead of expiry by one at a time while calls go on with what is still
+/// valid, and used as long as they are valid though the source be away.
+#[derive(Clone)]
+pub struct CredentialSource(Arc<Source>);
+
+struct Source {
     provider: SharedCredentialsProvider,
+    /// The role that the provider assumes, for errors.
+    role: Option<Arc<str>>,
     account: Option<Arc<str>>,
     cached: Mutex<Cached>,
-    refresh: tokio::sync::Mutex<()>,
+    refresh: Arc<tokio::sync::Mutex<()>>,
 }
 
 #[derive(Default)]
@@ -136,7 +150,7 @@ struct Cached {
 
 impl fmt::Debug for CredentialSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CredentialSource").finish_non_exhaustive()
+        f.debug_struct("CredentialSource").field("role", &self.0.role).finish_non_exhaustive()
     }
 }
 
@@ -153,51 +167,79 @@ impl CredentialSource {
 
     /// Any provider.
     pub fn new(provider: SharedCredentialsProvider, account: Option<&str>) -> Self {
-        Self {
+        Self::of(provider, None, account)
+    }
+
+    pub(crate) fn of(provider: SharedCredentialsProvider, role: Option<&str>, account: Option<&str>) -> Self {
+        Self(Arc::new(Source {
             provider,
+            role: role.map(Arc::from),
             account: account.map(Arc::from),
             cached: Mutex::default(),
-            refresh: tokio::sync::Mutex::new(()),
-        }
+            refresh: Arc::default(),
+        }))
     }
 
     /// The account that signs, as far as it is known without asking anybody.
     pub fn account(&self) -> Option<Arc<str>> {
-        if self.account.is_some() {
-            return self.account.clone();
+        if self.0.account.is_some() {
+            return self.0.account.clone();
         }
-        let cached = self.cached.lock().unwrap_or_else(PoisonError::into_inner);
-        cached.credentials.as_ref()?.account().map(Arc::from)
+        self.0.lock().credentials.as_ref()?.account().map(Arc::from)
     }
 
     /// Credentials that are valid now.
     pub async fn get(&self) -> Result<Arc<AwsCredentials>, CredentialsError> {
-        if let Some(credentials) = self.fresh(SystemTime::now()) {
-            return Ok(credentials);
-        }
-        // While one caller refreshes, the others go on with what is still valid.
-        let _one = match self.refresh.try_lock() {
-            Ok(guard) => guard,
-            Err(_) => match self.valid(SystemTime::now()) {
-                Some(credentials) => return Ok(credentials),
-                None => self.refresh.lock().await,
-            },
-        };
-        if let Some(credentials) = self.fresh(SystemTime::now()) {
-            return Ok(credentials);
-        }
-        let answer = tokio::time::timeout(PATIENCE, self.provider.provide_credentials()).await;
         let now = SystemTime::now();
-        let error = match answer {
-            Ok(Ok(credentials)) => return Ok(self.keep(credentials, now)),
-            // `Display` of the chain's errors names the source; `Debug` could carry more than that.
-            Ok(Err(error)) => CredentialsError::Unavailable(sentence(&error)),
-            Err(_) => CredentialsError::TimedOut,
-        };
-        let Some(valid) = self.valid(now) else { return Err(error) };
-        tracing::warn!(%error, "credentials could not be refreshed; going on with those that are still valid");
-        self.lock().refresh_at = Some(now + RETRY);
-        Ok(valid)
+        if let Some(credentials) = self.0.fresh(now) {
+            return Ok(credentials);
+        }
+        if let Some(credentials) = self.0.valid(now) {
+            self.refresh_meanwhile();
+            return Ok(credentials);
+        }
+        let _one = self.0.refresh.lock().await;
+        if let Some(credentials) = self.0.valid(SystemTime::now()) {
+            return Ok(credentials);
+        }
+        self.0.ask().await
+    }
+
+    /// Called now and then: credentials that are in use are fetched anew before a call has to wait for them.
+    pub fn keep_fresh(&self) {
+        let now = SystemTime::now();
+        if self.0.fresh(now).is_none() && self.0.lock().credentials.is_some() {
+            self.refresh_meanwhile();
+        }
+    }
+
+    /// Asks for new ones in a task of its own, unless that is being done.
+    fn refresh_meanwhile(&self) {
+        let Ok(one) = self.0.refresh.clone().try_lock_owned() else { return };
+        let source = self.0.clone();
+        tokio::spawn(async move {
+            let _one = one;
+            if source.fresh(SystemTime::now()).is_some() {
+                return;
+            }
+            if let Err(error) = source.ask().await {
+                tracing::warn!(%error, "credentials could not be refreshed; those there are used while they are valid");
+                source.lock().refresh_at = Some(SystemTime::now() + RETRY);
+            }
+        });
+    }
+}
+
+impl Source {
+    async fn ask(&self) -> Result<Arc<AwsCredentials>, CredentialsError> {
+        match tokio::time::timeout(PATIENCE, self.provider.provide_credentials()).await {
+            Ok(Ok(credentials)) => Ok(self.keep(credentials, SystemTime::now())),
+            Ok(Err(error)) => Err(match &self.role {
+                Some(role) => CredentialsError::Role { role: role.to_string(), why: sentence(&error) },
+                None => CredentialsError::Unavailable(sentence(&error)),
+            }),
+            Err(_) => Err(CredentialsError::TimedOut),
+        }
     }
 
     fn keep(&self, credentials: Credentials, now: SystemTime) -> Arc<AwsCredentials> {
@@ -232,7 +274,8 @@ impl CredentialSource {
     }
 }
 
-fn sentence(error: &dyn std::error::Error) -> String {
+/// `Display` of an error and its causes; `Debug` could carry more than that.
+pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -293,18 +336,44 @@ mod tests {
         }
     }
 
+    /// Waits for a refresh that is under way.
+    async fn refreshed(source: &CredentialSource) {
+        drop(source.0.refresh.lock().await);
+    }
+
     #[tokio::test]
     async fn credentials_are_renewed_before_they_end_and_used_while_they_are_valid() {
         let (provider, source) = source(Some(Duration::from_mins(30)));
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA0");
-        source.lock().refresh_at = Some(SystemTime::now());
+        source.0.lock().refresh_at = Some(SystemTime::now());
+        assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA0", "no call waits while there are valid ones");
+        refreshed(&source).await;
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1");
         *provider.fails.lock().unwrap() = true;
-        source.lock().refresh_at = Some(SystemTime::now());
+        source.0.lock().refresh_at = Some(SystemTime::now());
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1", "stale and still valid");
+        refreshed(&source).await;
         let asked = provider.asked.load(Ordering::SeqCst);
         source.get().await.unwrap();
+        refreshed(&source).await;
         assert_eq!(provider.asked.load(Ordering::SeqCst), asked, "not asked again at once");
+    }
+
+    #[tokio::test]
+    async fn one_asks_for_all_and_what_is_in_use_is_kept_fresh() {
+        let (provider, source) = source(Some(Duration::from_mins(30)));
+        source.keep_fresh();
+        refreshed(&source).await;
+        assert_eq!(provider.asked.load(Ordering::SeqCst), 0, "nobody uses them");
+        let all = futures_util::future::join_all((0..20).map(|_| source.get())).await;
+        assert!(all.iter().all(|it| it.as_ref().unwrap().access_key_id() == "AKIA0"));
+        source.0.lock().refresh_at = Some(SystemTime::now());
+        for _ in 0..20 {
+            source.keep_fresh();
+        }
+        refreshed(&source).await;
+        assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1");
+        assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
     }
 
     #[tokio::test]

@@ -53,6 +53,13 @@ pub enum Endpoint {
         /// The collection's id; `None` for the dashboards of all.
         collection: Option<String>,
     },
+    /// `DOMAIN-ACCOUNT.d.codeartifact.REGION`: package managers' way to CodeArtifact's repositories.
+    Packages {
+        /// The domain.
+        domain: String,
+        /// The account that owns it.
+        account: String,
+    },
     /// `aps-workspaces.REGION`: Managed Service for Prometheus.
     Prometheus,
     /// `ACCOUNT.dkr.ecr.REGION`: a container registry (the OCI distribution API).
@@ -100,6 +107,10 @@ impl Endpoint {
             {
                 Self::Registry { account: Some((*account).to_owned()) }
             }
+            ([name, "d", "codeartifact"], []) => {
+                let (domain, account) = name.rsplit_once('-').filter(|(_, account)| is_account(account))?;
+                Self::Packages { domain: domain.to_owned(), account: account.to_owned() }
+            }
             (["dkr", "ecr"], []) if endpoint => Self::Registry { account: None },
             ([_, _], ["eks"]) | (["eks-cluster"] | ["eks-cluster", _] | [_, "eks-cluster"], []) => {
                 Self::NoAction("the Kubernetes API of an EKS cluster")
@@ -134,7 +145,7 @@ impl Endpoint {
             Self::OpenSearch { .. } => &["es"],
             Self::OpenSearchServerless { .. } => &["aoss"],
             Self::Prometheus => &["aps"],
-            Self::NoAction(_) | Self::Registry { .. } => &[],
+            Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
         }
     }
 
@@ -151,6 +162,7 @@ impl Endpoint {
             Self::NoAction(what) => (*what).into(),
             Self::OpenSearch { domain } => format!("the OpenSearch domain `{domain}`"),
             Self::OpenSearchServerless { .. } => "OpenSearch Serverless".into(),
+            Self::Packages { domain, .. } => format!("repositories of CodeArtifact's domain `{domain}`"),
             Self::Prometheus => "Managed Service for Prometheus".into(),
             Self::Registry { .. } => "a container registry of ECR".into(),
         }
@@ -239,6 +251,10 @@ impl Endpoint {
             Self::OpenSearchServerless { collection: None } => {
                 Asks::one("aoss", "aoss:DashboardsAccessAll", Write, place.arn("aoss", "dashboards/default"))
             }
+            Self::Packages { domain, account } => {
+                let place = Place { account: Some(account), ..place.clone() };
+                packages(domain, parts, &place)?.ok_or_else(none)?
+            }
             Self::Prometheus => prometheus(parts, place).ok_or_else(none)?,
             Self::Registry { account } => {
                 let place = Place { account: account.as_deref().or(place.account), ..place.clone() };
@@ -253,6 +269,36 @@ fn domain(label: &str) -> Option<String> {
     let name = label.strip_prefix("search-").or_else(|| label.strip_prefix("vpc-")).unwrap_or(label);
     let (domain, _hash) = name.rsplit_once('-')?;
     (!domain.is_empty()).then(|| domain.to_owned())
+}
+
+/// What package managers ask of a repository: `/FORMAT/REPOSITORY/…`. Which package it is, each format says in its own
+/// way, so that what is published counts as all of the format's.
+/// <https://docs.aws.amazon.com/codeartifact/latest/ug/using-generic.html> and the chapters on each format
+fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<Asks>, DecodeError> {
+    use AccessLevel::{Read, Write};
+    let path = clear_path(parts.uri.path())?;
+    let mut segments = path.split('/').skip(1);
+    let (Some(format), Some(repository), Some(_)) = (segments.next(), segments.next(), segments.next()) else {
+        return Ok(None);
+    };
+    let formats = ["cargo", "generic", "maven", "npm", "nuget", "pypi", "ruby", "swift"];
+    if !formats.contains(&format) || repository.is_empty() {
+        return Ok(None);
+    }
+    let reads = (
+        vec![("codeartifact:ReadFromRepository", Read)],
+        place.arn("codeartifact", &format!("repository/{domain}/{repository}")),
+    );
+    let groups = match parts.method.as_str() {
+        "GET" | "HEAD" => vec![reads],
+        "PUT" | "POST" | "DELETE" => {
+            let actions =
+                vec![("codeartifact:PublishPackageVersion", Write), ("codeartifact:PutPackageMetadata", Write)];
+            vec![(actions, place.arn("codeartifact", &format!("package/{domain}/{repository}/{format}/*"))), reads]
+        }
+        _ => return Ok(None),
+    };
+    Ok(Some(Asks { service: "codeartifact", groups }))
 }
 
 /// A path as a resource names it, decoded; refused if it could be read in two ways.
@@ -362,6 +408,10 @@ fn prometheus(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
 fn registry(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
     use AccessLevel::{List, Read, Write};
     let path = parts.uri.path().strip_prefix("/v2/")?;
+    if path.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
+        // Clients ask this first, to be told how to log in; it takes no more than a token.
+        return Some(Asks::one("ecr", "ecr:GetAuthorizationToken", Read, "*".into()));
+    }
     let repository = |name: &str| {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
         let segments_fit = name.split('/').all(|segment| !segment.is_empty() && !segment.starts_with(['.', '_', '-']));
@@ -564,6 +614,7 @@ mod tests {
         let host = "111122223333.dkr.ecr.eu-west-1.amazonaws.com";
         let on = |name: &str| format!("arn:aws:ecr:eu-west-1:111122223333:repository/{name}");
         for (method, target, expected) in [
+            ("GET", "/v2/", "ecr:GetAuthorizationToken *".to_owned()),
             ("GET", "/v2/team/app/manifests/latest", format!("ecr:BatchGetImage {}", on("team/app"))),
             ("HEAD", "/v2/app/manifests/sha256:ab", format!("ecr:BatchGetImage {}", on("app"))),
             ("PUT", "/v2/app/manifests/1.0", format!("ecr:PutImage {}", on("app"))),
@@ -581,7 +632,7 @@ mod tests {
         let mount = one("POST", host, "/v2/app/blobs/uploads/?mount=sha256:ab&from=other");
         assert!(mount.contains(&format!("ecr:GetDownloadUrlForLayer {}", on("other"))), "{mount}");
         for (method, target) in [
-            ("GET", "/v2/"),
+            ("POST", "/v2/"),
             ("GET", "/v2/_catalog"),
             ("GET", "/v2/%61pp/manifests/latest"),
             ("GET", "/v2/app/../other/manifests/latest"),
@@ -593,6 +644,34 @@ mod tests {
         }
         let dual = one("GET", "111122223333.dkr-ecr.eu-west-1.on.aws", "/v2/app/manifests/latest");
         assert_eq!(dual, format!("ecr:BatchGetImage {}", on("app")));
+    }
+
+    // https://docs.aws.amazon.com/codeartifact/latest/ug/repository-endpoint.html has an endpoint of each format.
+    #[test]
+    fn package_managers_read_and_publish() {
+        let host = "my-dom-111122223333.d.codeartifact.eu-west-1.amazonaws.com";
+        let on = |tail: &str| format!("arn:aws:codeartifact:eu-west-1:111122223333:{tail}");
+        for (method, target) in [
+            ("GET", "/npm/repo/lodash"),
+            ("GET", "/pypi/repo/simple/boto3/"),
+            ("HEAD", "/maven/repo/com/x/y/1.0/y.pom"),
+        ] {
+            let expected = format!("codeartifact:ReadFromRepository {}", on("repository/my-dom/repo"));
+            assert_eq!(one(method, host, target), expected, "{target}");
+        }
+        let put = ask("PUT", host, "/npm/repo/@scope%2Fthing", &[]).unwrap().join(" ");
+        assert!(put.contains(&format!("PublishPackageVersion {}", on("package/my-dom/repo/npm/*"))), "{put}");
+        for (method, target) in [
+            ("GET", "/npm/repo"),
+            ("GET", "/other/repo/x"),
+            ("GET", "/npm/../pypi/repo/x"),
+            ("GET", "/npm//x"),
+            ("PATCH", "/npm/repo/x"),
+        ] {
+            assert!(one(method, host, target).starts_with("refused"), "{method} {target}");
+        }
+        let other = one("GET", "my-dom-12.d.codeartifact.eu-west-1.amazonaws.com", "/npm/repo/x");
+        assert!(other.starts_with("refused"), "{other}");
     }
 
     #[test]

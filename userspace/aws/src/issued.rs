@@ -11,7 +11,7 @@ use std::{
 
 use chaperone_model::SessionId;
 
-use crate::{AwsCredentials, Placeholder};
+use crate::{AwsCredentials, IssuedTokens, Placeholder};
 
 /// So many sets of credentials a session can have been given at once, some 2 KiB each. With one more, the set goes that
 /// ends first.
@@ -43,7 +43,10 @@ impl fmt::Debug for IssuedKey {
 
 /// All that one session was given.
 #[derive(Default)]
-pub struct IssuedKeys(Mutex<HashMap<String, Arc<IssuedKey>>>);
+pub struct IssuedKeys {
+    keys: Mutex<HashMap<String, Arc<IssuedKey>>>,
+    tokens: IssuedTokens,
+}
 
 impl fmt::Debug for IssuedKeys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -72,13 +75,18 @@ impl IssuedKeys {
         key
     }
 
+    /// What it was given besides keys.
+    pub fn tokens(&self) -> &IssuedTokens {
+        &self.tokens
+    }
+
     /// The one with this access key id.
     pub fn get(&self, access_key_id: &str) -> Option<Arc<IssuedKey>> {
         self.lock().get(access_key_id).cloned()
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<IssuedKey>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

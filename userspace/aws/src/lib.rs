@@ -20,6 +20,7 @@ mod decode;
 mod decode_tests;
 mod endpoint;
 mod error;
+mod event_stream;
 mod explain;
 mod host;
 mod issued;
@@ -27,11 +28,13 @@ mod metadata;
 mod placeholder;
 mod presigned;
 mod resources;
+mod roles;
 mod route;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
 mod sigv4a;
+mod tokens;
 mod unsigned;
 #[cfg(test)]
 mod wire_tests;
@@ -45,11 +48,14 @@ pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenF
 pub use decode::{BodyNeed, DecodeError};
 pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
+pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;
 pub use host::{HostKind, HostMatch, S3At};
 pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::Placeholder;
 pub use presigned::Presigned;
+pub use roles::{Role, Sts, https_client};
 pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
 pub use sigv4a::V4aAuthority;
+pub use tokens::IssuedTokens;

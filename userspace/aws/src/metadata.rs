@@ -118,21 +118,37 @@ impl Metadata {
         }
     }
 
-    /// Answers as the container credential endpoints (169.254.170.2, 169.254.170.23) do: whatever the path, the
-    /// session's own credentials.
-    pub fn respond_container(&self, request: &MetadataRequest<'_>) -> Response<Bytes> {
+    /// Answers as ECS's container credentials do (169.254.170.2, the path of `AWS_CONTAINER_CREDENTIALS_RELATIVE_URI`):
+    /// whatever the path, the session's own credentials, for what that path would name is another task's or ours. The
+    /// task metadata that is at the same address is not served.
+    /// <https://docs.aws.amazon.com/AmazonECS/latest/developerguide/task-iam-roles.html>
+    pub fn respond_ecs(&self, request: &MetadataRequest<'_>) -> Response<Bytes> {
         if request.method != Method::GET {
             return plain(StatusCode::METHOD_NOT_ALLOWED, "");
         }
-        let Some((expiration, _)) = times(request.now) else { return not_found() };
-        let placeholder = request.placeholder;
-        json(&serde_json::json!({
-            "AccessKeyId": placeholder.access_key_id(),
-            "SecretAccessKey": placeholder.secret_access_key(),
-            "Token": placeholder.session_token(),
-            "Expiration": expiration,
-            "RoleArn": format!("arn:aws:iam::000000000000:role/{}", request.role_name),
-        }))
+        let metadata = ["/v2/metadata", "/v2/stats", "/v3", "/v4"];
+        let below =
+            |root: &&str| request.path.strip_prefix(*root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if metadata.iter().any(below) {
+            return not_found();
+        }
+        container(request, "RoleArn", &format!("arn:aws:iam::000000000000:role/{}", request.role_name))
+    }
+
+    /// Answers as EKS's pod identity agent does (169.254.170.23, fd00:ec2::23). It wants the token of the pod's service
+    /// account; which token that is makes no difference here, where the cgroup has said whose the connection is.
+    /// <https://docs.aws.amazon.com/eks/latest/userguide/pod-id-how-it-works.html>
+    pub fn respond_pod_identity(&self, request: &MetadataRequest<'_>) -> Response<Bytes> {
+        if request.method != Method::GET {
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "");
+        }
+        if request.path.split('?').next() != Some("/v1/credentials") {
+            return not_found();
+        }
+        if single(request.headers, "authorization").is_none_or(|token| token.trim().is_empty()) {
+            return plain(StatusCode::BAD_REQUEST, "Service account token cannot be empty\n");
+        }
+        container(request, "AccountId", "000000000000")
     }
 
     fn put_token(&self, request: &MetadataRequest<'_>) -> Response<Bytes> {
@@ -177,6 +193,19 @@ impl Metadata {
     }
 }
 
+/// The session's own credentials, as SDKs' container providers read them.
+fn container(request: &MetadataRequest<'_>, more: &str, value: &str) -> Response<Bytes> {
+    let Some((expiration, _)) = times(request.now) else { return not_found() };
+    let placeholder = request.placeholder;
+    json(&serde_json::json!({
+        "AccessKeyId": placeholder.access_key_id(),
+        "SecretAccessKey": placeholder.secret_access_key(),
+        "Token": placeholder.session_token(),
+        "Expiration": expiration,
+        (more): value,
+    }))
+}
+
 fn times(now: OffsetDateTime) -> Option<(String, String)> {
     let now = now.to_offset(time::UtcOffset::UTC).replace_nanosecond(0).ok()?;
     Some(((now + LIFETIME).format(&Rfc3339).ok()?, now.format(&Rfc3339).ok()?))
@@ -208,7 +237,14 @@ mod tests {
 
     use super::*;
 
+    enum Place {
+        Instance,
+        Ecs,
+        Pod,
+    }
+
     struct Instance {
+        place: Place,
         metadata: Metadata,
         placeholder: Placeholder,
         now: OffsetDateTime,
@@ -217,6 +253,7 @@ mod tests {
     impl Instance {
         fn new() -> Self {
             Self {
+                place: Place::Instance,
                 metadata: Metadata::new(),
                 placeholder: Placeholder::mint(SessionId::new()),
                 now: datetime!(2025-06-01 12:00 UTC),
@@ -225,7 +262,7 @@ mod tests {
 
         fn ask(&self, method: &Method, path: &str, fields: &[(&'static str, &str)]) -> (u16, String) {
             let headers: HeaderMap = fields.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-            let response = self.metadata.respond(&MetadataRequest {
+            let request = MetadataRequest {
                 placeholder: &self.placeholder,
                 region: "eu-west-1",
                 role_name: "coder",
@@ -233,7 +270,12 @@ mod tests {
                 path,
                 headers: &headers,
                 now: self.now,
-            });
+            };
+            let response = match self.place {
+                Place::Instance => self.metadata.respond(&request),
+                Place::Ecs => self.metadata.respond_ecs(&request),
+                Place::Pod => self.metadata.respond_pod_identity(&request),
+            };
             (response.status().as_u16(), String::from_utf8(response.body().to_vec()).unwrap())
         }
 
@@ -287,5 +329,35 @@ mod tests {
         assert_eq!(instance.ask(&Method::PUT, "/latest/api/token", &[(TTL, "21601")]).0, 400);
         assert_eq!(instance.ask(&Method::GET, "/latest/api/token", &[(TTL, "60")]).0, 405);
         assert_eq!(instance.ask(&Method::PUT, "/latest/api/token", &[(TTL, "60"), ("x-forwarded-for", "x")]).0, 403);
+    }
+
+    #[test]
+    fn containers_are_given_the_sessions_own_credentials() {
+        let token = [("authorization", "a.service.account")];
+        for (place, path, fields) in
+            [(Place::Ecs, "/v2/credentials/5f2d", &[][..]), (Place::Pod, "/v1/credentials", &token[..])]
+        {
+            let instance = Instance { place, ..Instance::new() };
+            let (status, body) = instance.ask(&Method::GET, path, fields);
+            let body: serde_json::Value = serde_json::from_str(&body).unwrap();
+            assert_eq!(status, 200, "{path}");
+            assert_eq!(body["AccessKeyId"], instance.placeholder.access_key_id());
+            assert_eq!(body["SecretAccessKey"], instance.placeholder.secret_access_key());
+            assert_eq!(body["Token"], instance.placeholder.session_token());
+            assert_eq!(body["Expiration"], "2025-06-01T18:00:00Z");
+            assert_eq!(instance.ask(&Method::POST, path, fields).0, 405);
+        }
+    }
+
+    #[test]
+    fn containers_are_told_nothing_else() {
+        let ecs = Instance { place: Place::Ecs, ..Instance::new() };
+        for path in ["/v4/0123-task", "/v4/0123-task/task", "/v3/x", "/v2/metadata", "/v2/stats/x"] {
+            assert_eq!(ecs.ask(&Method::GET, path, &[]).0, 404, "{path}");
+        }
+        let pod = Instance { place: Place::Pod, ..Instance::new() };
+        assert_eq!(pod.ask(&Method::GET, "/v1/credentials", &[]).0, 400, "no service account's token");
+        assert_eq!(pod.ask(&Method::GET, "/v1/credentials", &[("authorization", " ")]).0, 400);
+        assert_eq!(pod.ask(&Method::GET, "/latest/meta-data/", &[("authorization", "t")]).0, 404);
     }
 }

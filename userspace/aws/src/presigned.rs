@@ -16,9 +16,9 @@ use percent_encoding::percent_decode_str;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    Authority, HostKind, HostMatch, PathRules, Placeholder, S3At, Signer, VerifyError,
+    Authority, HostKind, HostMatch, PathRules, Placeholder, S3At, Signer, TokenField, VerifyError,
     authority::{HeaderAuthority, single},
-    sign::{Hashed, MAX_CLOCK_SKEW, format_date, hex_is, parse_date},
+    sign::{Hashed, MAX_CLOCK_SKEW, check_hash, format_date, hex_is, parse_date},
 };
 
 /// AWS takes no more than a week.
@@ -50,6 +50,8 @@ struct V4 {
     stamp: String,
     expires: i64,
     token: Option<String>,
+    /// Which of the two tokens it is.
+    token_field: TokenField,
     /// `x-amz-content-sha256`, where it is said: a hash, or that there is none.
     payload: Option<String>,
 }
@@ -96,12 +98,13 @@ impl Presigned {
                 stamp,
                 expires,
                 token,
+                token_field,
                 payload,
             }) => {
                 if id != placeholder.access_key_id() {
                     return Err(VerifyError::ForeignKey { access_key_id: id.chars().take(128).collect() });
                 }
-                if token.as_deref() != Some(placeholder.session_token()) {
+                if token.as_deref() != Some(placeholder.session_token()) || *token_field != placeholder.token_field() {
                     return Err(VerifyError::Token);
                 }
                 let at = parse_date(stamp, date)?;
@@ -120,7 +123,12 @@ impl Presigned {
                     Some(text) if text != UNSIGNED && body_sha256.is_some_and(|body| !hex_is(text, body)) => {
                         return Err(VerifyError::BodyMismatch);
                     }
-                    Some(text) => Hashed::Text(text),
+                    Some(text) => {
+                        if text != UNSIGNED {
+                            check_hash(text)?;
+                        }
+                        Hashed::Text(text)
+                    }
                     None => Hashed::Body(body_sha256.ok_or(VerifyError::BodyNeeded)?),
                 };
                 signer.verify_head(&self.signed, &header, stamp, payload, placeholder)
@@ -140,7 +148,11 @@ impl Presigned {
         let expires = take("x-amz-expires")?.ok_or(VerifyError::Date("no X-Amz-Expires"))?;
         let signed_headers = take("x-amz-signedheaders")?.ok_or(UNREADABLE)?;
         let signature = take("x-amz-signature")?.ok_or(UNREADABLE)?;
-        let token = take("x-amz-security-token")?;
+        let (token, token_field) = match (take("x-amz-security-token")?, take("x-amz-s3session-token")?) {
+            (Some(_), Some(_)) => return Err(VerifyError::Token),
+            (None, Some(token)) => (Some(token), TokenField::S3Session),
+            (token, None) => (token, TokenField::Security),
+        };
         let expires: i64 = Some(expires)
             .filter(|text| !text.is_empty() && text.len() <= 6 && text.bytes().all(|b| b.is_ascii_digit()))
             .and_then(|text| text.parse().ok())
@@ -157,7 +169,7 @@ impl Presigned {
         let mut v4 = match Authority::of(parts) {
             Authority::Header(HeaderAuthority { access_key_id, date, region, service, signature, .. }) => {
                 let scope = [access_key_id, date, region, service].map(str::to_owned);
-                V4 { scope, signed_headers, signature, stamp, expires, token, payload: None }
+                V4 { scope, signed_headers, signature, stamp, expires, token, token_field, payload: None }
             }
             Authority::Malformed(problem) => return Err(VerifyError::Presigned(problem)),
             _ => return Err(UNREADABLE),

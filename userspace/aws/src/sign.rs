@@ -22,7 +22,7 @@ use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_des
 use zeroize::Zeroizing;
 
 use crate::{
-    AwsCredentials, Placeholder, TokenField,
+    AwsCredentials, EventKey, Placeholder, TokenField,
     authority::{Authority, HeaderAuthority, host_field, payload_shape, single},
     canonical::{PathRules, write_head},
     chunked::ChunkKey,
@@ -259,6 +259,18 @@ impl Signer {
         })
     }
 
+    /// What the messages of an event stream are signed by, as [`chunk_key`](Self::chunk_key) is for chunks.
+    pub fn event_key(parts: &Parts, secret: &str) -> Option<EventKey> {
+        let Authority::Header(header) = Authority::of(parts) else { return None };
+        Some(EventKey {
+            secret: Zeroizing::new(secret.to_owned()),
+            region: header.region.to_owned(),
+            service: header.service.to_owned(),
+            previous: hex::encode(header.signature),
+            of_day: None,
+        })
+    }
+
     /// Runs `use_key` with the derived key, which is made when it isn't at hand.
     fn with_key<T>(
         &self,
@@ -301,6 +313,7 @@ pub(crate) fn payload<'a>(parts: &'a Parts, body_sha256: Option<&'a [u8; 32]>) -
         Payload::DeclaredHash => {
             let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
                 .ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
+            check_hash(declared)?;
             if let Some(body) = body_sha256
                 && !hex_is(declared, body)
             {
@@ -314,8 +327,17 @@ pub(crate) fn payload<'a>(parts: &'a Parts, body_sha256: Option<&'a [u8; 32]>) -
         Payload::StreamingSigned | Payload::StreamingSignedTrailer => {
             Hashed::Text(streaming(parts).ok_or_else(|| VerifyError::NotSupported(other_streaming(parts)))?)
         }
+        Payload::EventStream => Hashed::Text("STREAMING-AWS4-HMAC-SHA256-EVENTS"),
         Payload::None => return Err(VerifyError::NotSupported("a request without a signature")),
     })
+}
+
+/// A payload is said to have a hash: what is none could not be held against the body.
+pub(crate) fn check_hash(declared: &str) -> Result<(), VerifyError> {
+    if declared.len() == 64 && declared.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b)) {
+        return Ok(());
+    }
+    Err(VerifyError::NotSupported("an x-amz-content-sha256 that is neither a SHA-256 nor one of AWS's words for none"))
 }
 
 /// The canonical request as the agent signed it. Fails when not all is signed that must be.
@@ -433,13 +455,13 @@ fn streaming(parts: &Parts) -> Option<&str> {
 /// What to call another one.
 fn other_streaming(parts: &Parts) -> &'static str {
     match single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).unwrap_or_default() {
-        text if text.ends_with("-EVENTS") => "an event stream to AWS",
+        text if text.ends_with("-EVENTS") => "an event stream that is signed by SigV4A",
         text if text.contains("ECDSA") => "a body whose chunks are signed by SigV4A",
         _ => "an x-amz-content-sha256 that SigV4 has not",
     }
 }
 
-fn derive(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {
+pub(crate) fn derive(secret: &str, date: &str, region: &str, service: &str) -> hmac::Key {
     let day = Date::parse(date, format_description!("[year][month][day]")).unwrap_or(Date::MIN);
     let key = generate_signing_key(secret, day.midnight().assume_utc().into(), region, service);
     hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())

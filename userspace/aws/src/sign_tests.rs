@@ -307,6 +307,8 @@ fn s3_gets_the_hash_that_it_asks_for() {
     assert_eq!(parts.headers["x-amz-content-sha256"].to_str().unwrap(), hex::encode(sha256(b"{}")));
 }
 
+const EXPRESS: &str = "b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com";
+
 /// S3 Express: `CreateSession` is signed by the session's own key, what follows by what it gave, whose token goes into a
 /// field of its own.
 #[test]
@@ -336,6 +338,38 @@ fn s3_expresss_tokens_have_their_own_field() {
     let Authority::Header(header) = Authority::of(&parts) else { panic!("not signed") };
     assert_eq!((header.access_key_id, header.service), ("ASIAEXPRESS", "s3express"));
     assert!(header.signed_headers.contains("x-amz-s3session-token"));
+
+    // Presigned, its token is in the query, by the same name.
+    let secret = placeholder.secret_access_key();
+    let query = |token: &str| {
+        let day = "20250601";
+        let credential = format!("{}%2F{day}%2Fus-east-1%2Fs3express%2Faws4_request", placeholder.access_key_id());
+        let mut encoded = String::new();
+        crate::canonical::write_encoded(&mut encoded, placeholder.session_token().as_bytes());
+        let mut members = vec![
+            "X-Amz-Algorithm=AWS4-HMAC-SHA256".to_owned(),
+            format!("X-Amz-Credential={credential}"),
+            "X-Amz-Date=20250601T120000Z".to_owned(),
+            "X-Amz-Expires=60".to_owned(),
+            format!("{token}={encoded}"),
+            "X-Amz-SignedHeaders=host".to_owned(),
+        ];
+        members.sort();
+        let unsigned = members.join("&");
+        let canonical = format!("GET\n/k\n{unsigned}\nhost:{EXPRESS}\n\nhost\nUNSIGNED-PAYLOAD");
+        let signature = signature_of(secret, &canonical, "20250601T120000Z", (day, "us-east-1", "s3express"));
+        let target = format!("/k?{unsigned}&X-Amz-Signature={signature}");
+        Request::builder().uri(target).header("host", EXPRESS).body(()).unwrap().into_parts().0
+    };
+    let host = crate::Catalog::global().host(EXPRESS).unwrap();
+    let now = datetime!(2025-06-01 12:00:30 UTC);
+    for (token, expected) in [("X-Amz-S3session-Token", Ok(())), ("X-Amz-Security-Token", Err(VerifyError::Token))] {
+        let mut parts = query(token);
+        let presigned = crate::Presigned::take(&mut parts, &host, "us-east-1", now).unwrap();
+        assert_eq!(presigned.verify(&Signer::new(), None, placeholder, now), expected, "{token}");
+        let placed = !parts.headers.contains_key("x-amz-s3session-token");
+        assert!(placed && parts.uri.query().is_none(), "nothing of it goes on");
+    }
 
     // In the other field it is not believed.
     let mut elsewhere = signed("/k", &[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], &Placeholder::mint(session));

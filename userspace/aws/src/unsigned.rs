@@ -2,7 +2,7 @@
 
 use chaperone_model::{AccessLevel, Call};
 
-use crate::{Catalog, HostMatch};
+use crate::{Catalog, HostKind, HostMatch, endpoint::Endpoint};
 
 impl Catalog {
     /// Whether AWS takes this call without a signature, whatever it may turn out to be.
@@ -23,7 +23,12 @@ impl Catalog {
         };
         let reads = |level| matches!(level, AccessLevel::List | AccessLevel::Read);
         let public = || host.is_s3() && !call.actions.is_empty() && call.actions.iter().all(|it| reads(it.level));
-        all || public()
+        // A registry tells whoever asks how to log in, and nothing else.
+        let registry = || {
+            matches!(host.kind, HostKind::Endpoint(Endpoint::Registry { .. }))
+                && call.operation == "GetAuthorizationToken"
+        };
+        all || public() || registry()
     }
 }
 
@@ -71,6 +76,9 @@ mod tests {
         assert_eq!(json("cognito-identity", "AWSCognitoIdentityService.DeleteIdentities"), Some(false));
         assert_eq!(json("cognito-idp", "AWSCognitoIdentityProviderService.InitiateAuth"), Some(true));
         assert_eq!(json("dynamodb", "DynamoDB_20120810.ListTables"), Some(false));
+        let registry = "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/v2/";
+        assert_eq!(taken("GET", registry, &[], ""), Some(true));
+        assert_eq!(taken("GET", &format!("{registry}app/manifests/latest"), &[], ""), Some(false));
         let sso = "https://portal.sso.eu-west-1.amazonaws.com/federation/credentials?role_name=r&account_id=1";
         assert_eq!(taken("GET", sso, &[("x-amz-sso_bearer_token", "t")], ""), Some(true));
         assert_eq!(taken("POST", "https://oidc.eu-west-1.amazonaws.com/token", &[], "{}"), Some(true));

@@ -11,9 +11,11 @@ use std::{
 use chaperone_capture::LsmHooks;
 use chaperone_identity::{Agent, Agents};
 use chaperone_journal::{Durability, JournalConfig};
-use chaperone_proxy::Limits;
+use chaperone_proxy::{Limits, Rule};
 use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::Deserialize;
+
+use crate::roles::RoleSection;
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
@@ -61,6 +63,9 @@ pub struct Config {
     /// What agents are told of AWS, and what we are.
     #[serde(default)]
     pub aws: Aws,
+    /// Whose authority agents' calls are made by.
+    #[serde(default)]
+    pub roles: Vec<RoleSection>,
     /// The data path.
     #[serde(default)]
     pub proxy: Proxy,
@@ -282,6 +287,11 @@ impl Config {
         Ok(config)
     }
 
+    /// Whose authority agents' calls are made by.
+    pub fn rules(&self) -> Vec<Rule> {
+        self.roles.iter().map(RoleSection::rule).collect()
+    }
+
     /// What TOML's types can't say.
     fn check(&self) -> Result<(), (&'static str, String)> {
         self.agents().map_err(|error| ("agents", error.to_string()))?;
@@ -300,6 +310,11 @@ impl Config {
                 let why = format!("proxy.inspect: `{name}` is not a DNS name in lower case, nor one after `*.`");
                 return Err(("inspect", why));
             }
+        }
+        let names: Vec<&str> = self.agents.iter().map(|agent| agent.name.as_str()).collect();
+        let groups: Vec<&str> = self.agents.iter().flat_map(|agent| agent.groups.iter().map(String::as_str)).collect();
+        for role in &self.roles {
+            role.check(&names, &groups).map_err(|why| ("roles", format!("[[roles]]: {why}")))?;
         }
         if let Some(account) = &self.aws.account
             && (account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()))
@@ -391,6 +406,7 @@ mod tests {
             (format!("{AGENT}[proxy]\ninspect = [\"Example.com\"]\n"), 5, "lower case"),
             (format!("{AGENT}[limits]\nhead_timeout = 0\n"), 5, "at least 1"),
             ("[[agents]]\nname = \"a\"\ncgroups = [\"/\"]\n".into(), 1, "whole host"),
+            (format!("{AGENT}[[roles]]\nagents = [\"codr\"]\n"), 4, "no agent `codr`"),
             ("agents = []\n".into(), 1, "nobody"),
             (format!("{AGENT}x = = 1\n"), 4, "column 5"),
         ] {

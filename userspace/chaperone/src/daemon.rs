@@ -14,14 +14,14 @@ use std::{
 
 use anyhow::Context;
 use chaperone_authority::{Authority, Trust};
-use chaperone_aws::{Catalog, CredentialSource};
+use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
 use chaperone_capture::{Capture, CaptureConfig, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root};
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, SessionEnded};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
-use chaperone_proxy::{Parts, Settings, Shared, Upstream, roots};
+use chaperone_proxy::{Lending, Parts, Settings, Shared, Upstream, roots};
 use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -127,11 +127,17 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
     let credentials =
         calls.block_on(CredentialSource::default_chain(config.aws.account.as_deref(), &config.aws.region));
+    let sts = Sts {
+        region: config.aws.region.clone(),
+        http: https_client(roots.pem())
+            .map_err(|why| ConfigError(format!("the certificates to verify STS by: {why}")))?,
+        endpoint: None,
+    };
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let policy_version = policies.digest.clone();
     let shared = Shared::new(Parts {
         authority: authority.clone(),
-        credentials,
+        lending: Lending::new(config.rules(), credentials, Some(sts)),
         journal: journal.clone(),
         engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
@@ -281,8 +287,10 @@ fn settings(config: &Config) -> Settings {
 /// The first call shouldn't wait for them, and the account should be known. Being without is no reason not to start:
 /// calls are refused until there are some.
 async fn prefetch_credentials(shared: &Shared) {
-    match tokio::time::timeout(Duration::from_secs(5), shared.credentials.get()).await {
-        Ok(Ok(_)) => tracing::info!(account = shared.credentials.account().as_deref(), "credentials are there"),
+    let lending = shared.lending.load();
+    let own = lending.own();
+    match tokio::time::timeout(Duration::from_secs(5), own.get()).await {
+        Ok(Ok(_)) => tracing::info!(account = own.account().as_deref(), "credentials are there"),
         Ok(Err(error)) => tracing::warn!(%error, "no credentials yet: calls are refused until there are"),
         Err(_) => tracing::warn!("no credentials after 5 s: calls are refused until there are"),
     }
@@ -399,6 +407,8 @@ impl Backend for Console {
         self.shared.engine.replace(policies);
         self.shared.sessions.replace_agents(agents);
         self.shared.settings.store(Arc::new(settings(&config)));
+        let lending = self.shared.lending.load().with_rules(config.rules());
+        self.shared.lending.store(lending);
         *current = config;
         Ok(said)
     }

@@ -11,6 +11,7 @@ mod doctor;
 mod explain;
 mod metrics;
 mod output;
+mod roles;
 mod run;
 mod sandbox;
 mod show;

@@ -78,6 +78,8 @@ pub enum Payload {
     StreamingSigned,
     /// `STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER`: every chunk and the trailer are signed.
     StreamingSignedTrailer,
+    /// `STREAMING-AWS4-HMAC-SHA256-EVENTS`: an event stream, every message of which is signed.
+    EventStream,
     /// An operation that carries no signature at all.
     None,
 }

@@ -28,6 +28,8 @@ pub enum Reason {
     NotSupported,
     /// No `permit` policy matched.
     NotPermitted,
+    /// The region or account is not among those that the agent may call.
+    OutOfReach,
     /// A `permit` policy matched and no `forbid`.
     Permitted,
     /// Evaluation failed for at least one policy, and then nothing is permitted.

@@ -9,6 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
+use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
 use chaperone_aws::MetadataRequest;
 use chaperone_capture::{cgroup_id, cgroup_path};
@@ -178,6 +179,7 @@ impl Shared {
         Own {
             placeholder: chaperone_aws::Placeholder::mint(session.id),
             issued: chaperone_aws::IssuedKeys::default(),
+            lent: ArcSwap::new(self.lending.load().to(session)),
             principal: self.engine.principal(session),
             id: session.id.to_string(),
             recorded: OnceCell::new(),
@@ -424,14 +426,11 @@ impl Accepted {
             headers: request.headers(),
             now: OffsetDateTime::now_utc(),
         };
-        let container = match self.destination.ip().to_canonical() {
-            IpAddr::V4(ip) => ip != METADATA_V4[0],
-            IpAddr::V6(ip) => ip != METADATA_V6[0],
-        };
-        if container {
-            self.shared.metadata.respond_container(&request)
-        } else {
-            self.shared.metadata.respond(&request)
+        let metadata = &self.shared.metadata;
+        match self.destination.ip().to_canonical() {
+            ip if ip == METADATA_V4[1] => metadata.respond_ecs(&request),
+            ip if ip == METADATA_V4[2] || ip == METADATA_V6[1] => metadata.respond_pod_identity(&request),
+            _ => metadata.respond(&request),
         }
     }
 }

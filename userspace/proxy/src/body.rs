@@ -25,6 +25,9 @@ pub enum BodyError {
     /// The aws-chunked framing is wrong.
     #[error("the request's aws-chunked body is wrong: {0}")]
     Chunked(#[from] chaperone_aws::ChunkedError),
+    /// A message of an event stream is wrong.
+    #[error("the request's body is wrong: {0}")]
+    Events(#[from] chaperone_aws::EventStreamError),
     /// The hash in `x-amz-content-sha256` is another than the body's.
     #[error("the body's SHA-256 is not the one in x-amz-content-sha256")]
     Hash,
@@ -46,7 +49,7 @@ impl BodyError {
 
     /// Whether the bytes themselves are to blame, and with them whoever sent them.
     pub(crate) fn blames_sender(&self) -> bool {
-        matches!(self, Self::Chunked(_) | Self::Hash | Self::Http(_))
+        matches!(self, Self::Chunked(_) | Self::Events(_) | Self::Hash | Self::Http(_))
     }
 }
 
@@ -161,7 +164,7 @@ impl RequestStream {
                         None => bytes,
                         Some(Ok(bytes)) if bytes.is_empty() => continue,
                         Some(Ok(bytes)) => bytes,
-                        Some(Err(error)) => return self.fail(error.into()),
+                        Some(Err(error)) => return self.fail(error),
                     };
                     let ready = if self.declared.is_some() { self.held.replace(bytes) } else { Some(bytes) };
                     if let Some(bytes) = ready {

@@ -4,8 +4,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, HostMatch, IssuedKey, Presigned, Scope, SignError,
-    TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HostMatch, IssuedKey, Presigned,
+    Scope, SignError, Signer, TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
@@ -26,7 +26,7 @@ use time::OffsetDateTime;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
-    Own, Shared,
+    Lent, Own, Shared,
     body::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
     chunks::Chunks,
     closing::Closing,
@@ -86,6 +86,8 @@ struct Checked {
     call: Call,
     /// `None`: it goes on as it is, without a signature.
     signing: Option<Signing>,
+    /// The `Authorization` field that goes on in the agent's place, where it isn't signed.
+    token: Option<HeaderValue>,
     body: CheckedBody,
     /// The memory in which chunks are held to be checked.
     held: Option<OwnedSemaphorePermit>,
@@ -95,6 +97,8 @@ struct Checked {
 struct Signing {
     /// `None`: SigV4A, for the regions that the request names.
     scope: Option<Scope>,
+    /// What the session is lent.
+    lent: Arc<Lent>,
     /// The agent signed it by a placeholder that stands for credentials from an answer.
     issued: Option<Arc<IssuedKey>>,
 }
@@ -206,6 +210,10 @@ impl Inspected {
         let id = authority.access_key_id();
         let issued = id.filter(|id| *id != own.access_key_id()).and_then(|id| self.session.own.issued.get(id));
         let placeholder = issued.as_deref().map_or(own, IssuedKey::placeholder);
+        let token = match authority {
+            Authority::Bearer | Authority::Other => self.session.own.issued.tokens().exchange(parts, found),
+            _ => None,
+        };
         let foreign = |what: String| Refusal::denied(Kind::Signature, Reason::ForeignAuthority, what);
         // Before anything of the body is read: whose authority is it?
         match id {
@@ -214,7 +222,7 @@ impl Inspected {
                 let why = format!("the request is signed by {shown}, which is not this session's placeholder key");
                 return Err((foreign(why), None, Some(body)));
             }
-            None if !matches!(authority, Authority::None) => {
+            None if token.is_none() && !matches!(authority, Authority::None) => {
                 let why =
                     format!("the request carries {}, which is not this session's authority", authority.describe());
                 return Err((foreign(why), None, Some(body)));
@@ -222,7 +230,7 @@ impl Inspected {
             _ => {}
         }
         let shape = payload_shape(parts);
-        let whole = matches!(shape, Payload::ImpliedHash | Payload::None)
+        let whole = token.is_none() && matches!(shape, Payload::ImpliedHash | Payload::None)
             || self.shared.catalog.body_need(found, parts) == BodyNeed::Whole;
         let body = if whole {
             match self.spool(parts, body).await {
@@ -240,8 +248,9 @@ impl Inspected {
             CheckedBody::Whole(bytes, hash, permit) => (Some(bytes), Some((hash, permit)), None),
             CheckedBody::Streaming(body) => (None, None, Some(body)),
         };
+        let lent = self.shared.lent(&self.session);
         let decoded = {
-            let of_host = if issued.is_none() && id.is_some() { self.shared.credentials.account() } else { None };
+            let of_host = if issued.is_none() && id.is_some() { lent.credentials.account() } else { None };
             let account = issued.as_deref().map_or(of_host.as_deref(), |issued| issued.credentials().account());
             self.shared.catalog.decode(found, parts, bytes.as_deref(), &authority, account)
         };
@@ -259,13 +268,20 @@ impl Inspected {
                 return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, unread));
             }
         };
-        if authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
+        if let Some(why) = lent.out_of_reach(&call) {
+            let why = format!("{} is not permitted: {why}", call.operation);
+            let refusal = Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why);
+            return Err((refusal, Some(Box::new(call)), unread));
+        }
+        if token.is_some() || authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
+            let mut call = call;
+            call.payload = Payload::None;
             let body = match (bytes, hash, unread) {
                 (Some(bytes), Some((hash, permit)), _) => CheckedBody::Whole(bytes, hash, permit),
                 (_, _, Some(body)) => CheckedBody::Streaming(body),
                 _ => unreachable!("BUG: a body is in memory or unread"),
             };
-            return Ok(Checked { call, signing: None, body, held: None });
+            return Ok(Checked { call, signing: None, token, body, held: None });
         }
         let scope = match &authority {
             Authority::Header(header) => Some(Scope::of(header)),
@@ -301,7 +317,8 @@ impl Inspected {
             (_, _, Some(body)) => CheckedBody::Streaming(body),
             _ => unreachable!("BUG: a body is in memory or unread"),
         };
-        let signed_chunks = matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer);
+        let signed_chunks =
+            matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer | Payload::EventStream);
         let held = match &body {
             CheckedBody::Whole(..) if signed_chunks => {
                 let why = format!("{} with a body of signed chunks is not supported", call.operation);
@@ -318,7 +335,7 @@ impl Inspected {
             }
             _ => None,
         };
-        Ok(Checked { call, signing: Some(Signing { scope, issued }), body, held })
+        Ok(Checked { call, signing: Some(Signing { scope, lent, issued }), token: None, body, held })
     }
 
     /// A presigned request by a key of this session becomes a header-signed one. Others stay what they are, and are
@@ -371,7 +388,7 @@ impl Inspected {
             parameters: serde_json::Value::Null,
             payload: Payload::None,
         };
-        let checked = Checked { call, signing: None, body: CheckedBody::Streaming(body), held: None };
+        let checked = Checked { call, signing: None, token: None, body: CheckedBody::Streaming(body), held: None };
         self.decide(received, parts, checked).await
     }
 
@@ -400,12 +417,15 @@ impl Inspected {
         let mutating = checked.call.is_mutating();
         let protocol = checked.call.protocol;
         let shape = checked.call.payload;
-        let Checked { call, signing, body, held } = checked;
+        let Checked { call, signing, token, body, held } = checked;
         if signing.is_none() && call.protocol != Protocol::Http {
             // A token without a signature is nobody's authority.
             for field in [TokenField::Security, TokenField::S3Session] {
                 parts.headers.remove(field.name());
             }
+        }
+        if let Some(token) = token {
+            parts.headers.insert(header::AUTHORIZATION, token);
         }
         let issuing = Issuing::of(&call);
         let intent = self.intent(&received, Some(call), decision);
@@ -458,14 +478,16 @@ impl Inspected {
             // The answer must be read.
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
-        if let Some(Signing { scope, issued }) = signing {
+        if let Some(Signing { scope, lent, issued }) = signing {
             let credentials = match &issued {
                 Some(issued) => issued.credentials().clone(),
-                None => self.shared.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?,
+                None => lent.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?,
             };
             let placeholder = issued.as_deref().map_or(&self.session.own.placeholder, IssuedKey::placeholder);
-            let agent =
-                held.as_ref().and_then(|_| self.shared.signer.chunk_key(&parts, placeholder.secret_access_key()));
+            let secret = placeholder.secret_access_key();
+            let events = shape == Payload::EventStream;
+            let agent = held.as_ref().filter(|_| !events).and_then(|_| self.shared.signer.chunk_key(&parts, secret));
+            let agents_events = held.as_ref().filter(|_| events).and_then(|_| Signer::event_key(&parts, secret));
             let hash = match &body {
                 CheckedBody::Whole(_, hash, _) => Some(hash),
                 CheckedBody::Streaming(_) => None,
@@ -477,13 +499,16 @@ impl Inspected {
             }
             .map_err(|error| failed(Failure::Sign(error)))?;
             if let Some(held) = held {
-                let ours = signer.chunk_key(&parts, credentials.secret_access_key());
-                let (Some(agent), Some(ours)) = (agent, ours) else {
-                    return Err(failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed"))));
-                };
-                let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
-                let bound = self.shared.limits.signed_chunk_bytes;
-                chunked = Some(Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held));
+                let unsigned = || failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed")));
+                let (secret, bound) = (credentials.secret_access_key(), self.shared.limits.signed_chunk_bytes);
+                chunked = Some(if events {
+                    let (agent, ours) = agents_events.zip(Signer::event_key(&parts, secret)).ok_or_else(unsigned)?;
+                    Chunks::Events(Box::new(EventResigner::new(agent, ours, bound)), held)
+                } else {
+                    let (agent, ours) = agent.zip(signer.chunk_key(&parts, secret)).ok_or_else(unsigned)?;
+                    let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
+                    Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held)
+                });
             }
         }
         let mut permit = None;
@@ -497,7 +522,11 @@ impl Inspected {
                 Outgoing::Whole(Some(bytes))
             }
             CheckedBody::Streaming(inner) if inner.is_end_stream() => {
-                sent.lock().digest = Some(recorder.finish());
+                let digest = recorder.finish();
+                sent.lock().digest = Some(digest);
+                if shape == Payload::DeclaredHash && declared_hash(&parts.headers) != Some(digest.sha256) {
+                    return Err(failed(Failure::Body(BodyError::Hash)));
+                }
                 Outgoing::Whole(None)
             }
             CheckedBody::Streaming(inner) => Outgoing::Streaming(Box::new(RequestStream {

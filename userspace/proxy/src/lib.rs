@@ -15,6 +15,7 @@ mod frames;
 pub mod hello;
 mod issuing;
 mod keep_alive;
+mod lent;
 mod limits;
 mod metrics;
 mod redact;
@@ -28,9 +29,9 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_authority::Authority;
-use chaperone_aws::{Catalog, CredentialSource, IssuedKeys, Metadata, Placeholder, Signer};
+use chaperone_aws::{Catalog, IssuedKeys, Metadata, Placeholder, Signer};
 use chaperone_capture::Origins;
-use chaperone_identity::Sessions;
+use chaperone_identity::{Resolved, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{Event, SessionEnded, SessionId};
 use chaperone_policy::{Engine, Principal};
@@ -39,9 +40,10 @@ use time::OffsetDateTime;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use lent::{Lending, Lent, Rule};
 pub use limits::Limits;
 pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics};
-pub use upstream::{RootsError, Upstream, UpstreamError, roots};
+pub use upstream::{Roots, RootsError, Upstream, UpstreamError, roots};
 
 /// What the data path keeps for a session.
 #[derive(Debug)]
@@ -50,6 +52,8 @@ pub struct Own {
     pub placeholder: Placeholder,
     /// What its processes were given in answers, and what each of it stands for.
     pub issued: IssuedKeys,
+    /// What the session's calls are made by; newer rules replace it.
+    pub lent: ArcSwap<Lent>,
     /// The agent, as the policies see it.
     pub principal: Principal,
     /// The session's id as text.
@@ -75,8 +79,8 @@ pub struct Shared {
     pub catalog: &'static Catalog,
     /// Makes and checks signatures.
     pub signer: Signer,
-    /// Where the real credentials come from.
-    pub credentials: CredentialSource,
+    /// Where the real credentials come from, and whose they are.
+    pub lending: ArcSwap<Lending>,
     /// The record.
     pub journal: Journal,
     /// The policies.
@@ -116,8 +120,8 @@ impl std::fmt::Debug for Shared {
 pub struct Parts {
     /// Issues the leaves.
     pub authority: Arc<Authority>,
-    /// Where the real credentials come from.
-    pub credentials: CredentialSource,
+    /// Where the real credentials come from, and whose they are.
+    pub lending: Arc<Lending>,
     /// The record.
     pub journal: Journal,
     /// The policies.
@@ -160,7 +164,7 @@ impl Shared {
         Arc::new(Self {
             catalog: Catalog::global(),
             signer: Signer::new(),
-            credentials: parts.credentials,
+            lending: ArcSwap::new(parts.lending),
             journal: parts.journal,
             engine: parts.engine,
             sessions: parts.sessions,
@@ -208,6 +212,10 @@ impl Shared {
     /// Now and then: what has no event of its own.
     pub fn tick(&self) {
         self.upstream.sweep();
+        self.lending.load().own().keep_fresh();
+        for open in self.sessions.open() {
+            open.own.lent.load().credentials.keep_fresh();
+        }
         for ended in self.sessions.sweep() {
             self.end_session(ended.0.session.id, "its cgroup is empty");
         }
@@ -223,6 +231,18 @@ impl Shared {
         for ended in self.sessions.close() {
             self.end_session(ended.0.session.id, "the daemon stopped");
         }
+    }
+
+    /// What a session's calls are made by now.
+    pub(crate) fn lent(&self, session: &Resolved<Own>) -> Arc<Lent> {
+        let lending = self.lending.load();
+        let lent = session.own.lent.load();
+        if lent.is_by(&lending) {
+            return Arc::clone(&lent);
+        }
+        let lent = lending.to(&session.session);
+        session.own.lent.store(lent.clone());
+        lent
     }
 
     fn end_session(&self, id: SessionId, why: &str) {

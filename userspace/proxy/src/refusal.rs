@@ -1,6 +1,6 @@
 //! Why a request is not forwarded, or could not be: kept apart by whose fault it is.
 
-use chaperone_aws::{ChunkedError, ErrorKind};
+use chaperone_aws::{ChunkedError, ErrorKind, EventStreamError};
 use chaperone_model::{OutcomeStatus, Reason};
 use http::StatusCode;
 
@@ -67,7 +67,9 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn kind(&self) -> (Kind, OutcomeStatus) {
         match self {
-            Self::Body(BodyError::Chunked(ChunkedError::Signature(_))) => (Kind::Signature, OutcomeStatus::Aborted),
+            Self::Body(
+                BodyError::Chunked(ChunkedError::Signature(_)) | BodyError::Events(EventStreamError::Signature),
+            ) => (Kind::Signature, OutcomeStatus::Aborted),
             Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
             Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),

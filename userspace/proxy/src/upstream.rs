@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use foldhash::HashMap;
 use http::{Request, Response};
 use hyper::{
@@ -135,23 +136,49 @@ impl std::fmt::Debug for Upstream {
 /// The roots that AWS's certificates are verified by: the system's and those in `extra` (PEM).
 ///
 /// The system's store holds our own CA too, which is left out: nothing upstream may be vouched for by it.
-pub fn roots(extra: Option<&Path>, own: &CertificateDer<'_>) -> Result<RootCertStore, RootsError> {
-    let mut roots = RootCertStore::empty();
+pub fn roots(extra: Option<&Path>, own: &CertificateDer<'_>) -> Result<Roots, RootsError> {
+    let mut store = RootCertStore::empty();
     let system = rustls_native_certs::load_native_certs();
-    let ours = |certificate: &CertificateDer<'_>| certificate == own;
-    roots.add_parsable_certificates(system.certs.into_iter().filter(|certificate| !ours(certificate)));
+    let mut certificates = Vec::new();
+    for certificate in system.certs.into_iter().filter(|certificate| certificate != own) {
+        // Some of the system's may be of kinds that rustls doesn't read; they vouch for nobody then.
+        if store.add(certificate.clone()).is_ok() {
+            certificates.push(certificate);
+        }
+    }
     if let Some(path) = extra {
         let broken = |why: String| RootsError::File { path: path.to_owned(), why };
         for certificate in CertificateDer::pem_file_iter(path).map_err(|error| broken(error.to_string()))? {
             let certificate = certificate.map_err(|error| broken(error.to_string()))?;
-            roots.add(certificate).map_err(|error| broken(error.to_string()))?;
+            store.add(certificate.clone()).map_err(|error| broken(error.to_string()))?;
+            certificates.push(certificate);
         }
     }
-    if roots.is_empty() {
+    if store.is_empty() {
         let why = system.errors.first().map_or_else(|| "it is empty".to_owned(), ToString::to_string);
         return Err(RootsError::None(why));
     }
-    Ok(roots)
+    Ok(Roots { store, certificates })
+}
+
+/// What AWS is verified by.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    store: RootCertStore,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Roots {
+    /// Each as PEM (RFC 7468), for clients that want them so.
+    pub fn pem(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.certificates.iter().map(|certificate| {
+            let text = BASE64_STANDARD.encode(certificate);
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+            let text = lines.join("\n");
+            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
+        })
+    }
 }
 
 /// An answer's head and body, and what to give back to the pool when the body is over.
@@ -171,13 +198,13 @@ pub struct Lease {
 
 impl Upstream {
     /// A pool that verifies by these roots.
-    pub fn new(roots: &RootCertStore, limits: Limits) -> Self {
+    pub fn new(roots: &Roots, limits: Limits) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let config = |protocols: &[&[u8]]| {
             let mut config = ClientConfig::builder_with_provider(provider.clone())
                 .with_safe_default_protocol_versions()
                 .expect("BUG: the provider supports TLS 1.2 and 1.3")
-                .with_root_certificates(roots.clone())
+                .with_root_certificates(roots.store.clone())
                 .with_no_client_auth();
             config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
             TlsConnector::from(Arc::new(config))
