@@ -21,6 +21,8 @@ mod endpoint;
 mod error;
 mod explain;
 mod host;
+#[cfg(test)]
+mod hostile_tests;
 mod metadata;
 mod placeholder;
 mod resources;
