@@ -13,7 +13,10 @@ use chaperone_ebpf_abi::{
     AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, V4_MAPPED,
 };
 
-use crate::{enrolment, maps};
+use crate::{
+    enrolment::{self, Standing},
+    maps,
+};
 
 /// The system call goes on.
 pub const PASS: i32 = 1;
@@ -24,6 +27,8 @@ const SOCK_DGRAM: u32 = 2;
 
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
+const DNS: u16 = 53;
+const DNS_OVER_QUIC: u16 = 853;
 
 /// Instance metadata, the containers' credentials of ECS and of EKS.
 const METADATA_V4: [u32; 3] = [
@@ -107,18 +112,25 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
         return if datagram(ctx, target) == PASS { Verdict::Pass } else { Verdict::Refuse };
     }
     // Everything that isn't a datagram counts as a stream: TCP's protocol number is not the only one (MPTCP).
-    let wanted = target.port == HTTPS || target.port == HTTP || is_metadata(target);
+    let wanted = is_guarded_stream(target);
     // The cheap questions first: most connections of a host end here.
     if !wanted && !is_own_host(target) {
         return Verdict::Pass;
     }
-    let Some(enrolled) = enrolment::current() else { return Verdict::Pass };
+    let enrolled = match standing(ctx) {
+        Standing::Enrolled(stamp) => stamp,
+        Standing::Escaped if wanted => {
+            refuse_escaped(ctx, target);
+            return Verdict::Refuse;
+        }
+        Standing::Escaped | Standing::Free => return Verdict::Pass,
+    };
     // SAFETY: the helper takes this context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
     if !wanted {
         let v4 = maps::listener_port(&ListenerKey::new(netns, AF_INET));
         let v6 = maps::listener_port(&ListenerKey::new(netns, AF_INET6));
-        if v4 != Some(target.port) && v6 != Some(target.port) {
+        if target.port == 0 || (v4 != target.port && v6 != target.port) {
             return Verdict::Pass;
         }
         maps::count(Counter::ListenerDialled);
@@ -128,7 +140,8 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
 
     let mapped = is_mapped(&target.address);
     let family = if mapped { AF_INET } else { AF_INET6 };
-    let Some(port) = maps::listener_port(&ListenerKey::new(netns, family)) else {
+    let port = maps::listener_port(&ListenerKey::new(netns, family));
+    if port == 0 {
         maps::count(Counter::NoListener);
         warn!(
             ctx,
@@ -138,14 +151,14 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
             target.port
         );
         return Verdict::Refuse;
-    };
+    }
     let listener = if mapped { Endpoint::v4(LOOPBACK_V4, port) } else { Endpoint::v6(LOOPBACK_V6, port) };
     // SAFETY: helpers that take this context or nothing, and give numbers.
     let mut record = unsafe {
         OriginRecord {
             netns,
             cgroup: enrolled.cgroup,
-            enrolled: enrolled.by,
+            enrolled: enrolled.enrolled,
             socket: bpf_get_socket_cookie(ctx.as_ptr()),
             connected_ns: bpf_ktime_get_boot_ns(),
             original: *target,
@@ -167,13 +180,53 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
 /// Decides on a datagram (or a datagram socket's `connect(2)`) to `target`.
 #[inline(always)]
 pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
-    if target.port != HTTPS {
+    if !is_guarded_datagram(target) {
         return PASS;
     }
-    let Some(enrolled) = enrolment::current() else { return PASS };
-    maps::count(Counter::Quic);
-    warn!(ctx, "refused: UDP to port 443 from cgroup {}", enrolled.cgroup);
+    match standing(ctx) {
+        Standing::Enrolled(enrolled) => {
+            maps::count(Counter::Quic);
+            warn!(ctx, "refused: UDP to port {} from cgroup {}", target.port, enrolled.cgroup);
+        }
+        Standing::Escaped => refuse_escaped(ctx, target),
+        Standing::Free => return PASS,
+    }
     REFUSE
+}
+
+/// Where an agent's connections don't get without the daemon.
+#[inline(always)]
+pub fn is_guarded_stream(target: &Endpoint) -> bool {
+    target.port == HTTPS || target.port == HTTP || is_metadata(target)
+}
+
+/// Where an agent's datagrams don't get: HTTP/3, DNS over QUIC, and the metadata services but for the resolvers that some
+/// clouds have at the same address.
+#[inline(always)]
+pub fn is_guarded_datagram(target: &Endpoint) -> bool {
+    match target.port {
+        HTTPS | HTTP | DNS_OVER_QUIC => true,
+        port => port != DNS && is_metadata(target),
+    }
+}
+
+/// Whose the call is: the task's, or if that is in no enrolled cgroup, the socket's.
+#[inline(always)]
+fn standing(ctx: &SockAddrContext) -> Standing {
+    match enrolment::standing() {
+        Standing::Enrolled(stamp) => Standing::Enrolled(stamp),
+        task => match maps::stamp_of(ctx).and_then(enrolment::stamped) {
+            Some(stamp) => Standing::Enrolled(stamp),
+            None => task,
+        },
+    }
+}
+
+/// Such a process has no sockets of its own making: it had this one from before its user was bound, or was handed it.
+#[inline(always)]
+fn refuse_escaped(ctx: &SockAddrContext, target: &Endpoint) {
+    maps::count(Counter::BoundUser);
+    warn!(ctx, "refused: port {} for a process of a bound user outside of enrolled cgroups", target.port);
 }
 
 /// The destination to show as the peer, when `peer` is the daemon in its stead.
@@ -184,8 +237,9 @@ pub fn shown_peer(ctx: &SockAddrContext, peer: &Endpoint) -> Option<Endpoint> {
     if same(&record.listener, peer) { Some(record.original) } else { None }
 }
 
+/// Whether two endpoints are one.
 #[inline(always)]
-fn same(a: &Endpoint, b: &Endpoint) -> bool {
+pub fn same(a: &Endpoint, b: &Endpoint) -> bool {
     a.port == b.port
         && a.address[0] == b.address[0]
         && a.address[1] == b.address[1]

@@ -1,37 +1,97 @@
-//! Whether the current task is an agent's, by its cgroup's ancestors.
+//! Whether the current task or a socket is an agent's, by its cgroup's ancestors.
 
-use aya_ebpf::helpers::generated::{bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id};
-use chaperone_ebpf_abi::{EXEMPT, MAX_CGROUP_LEVEL};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::{
+        bpf_get_current_ancestor_cgroup_id, bpf_get_current_cgroup_id, bpf_get_current_uid_gid, bpf_get_socket_uid,
+        bpf_skb_ancestor_cgroup_id,
+    },
+};
+use chaperone_ebpf_abi::{EXEMPT, MAX_CGROUP_LEVEL, Stamp};
 
-use crate::maps::ENROLLED;
+use crate::maps::{BOUND_USERS, ENROLLED};
 
-/// An enrolled task.
-pub struct Enrolled {
-    /// Its cgroup.
-    pub cgroup: u64,
-    /// The nearest enrolled cgroup: that one or an ancestor.
-    pub by: u64,
+/// Whose a task is.
+pub enum Standing {
+    /// An agent's.
+    Enrolled(Stamp),
+    /// A bound user's, outside of every enrolled cgroup: an agent that got out.
+    Escaped,
+    /// Somebody else's, or the daemon's.
+    Free,
 }
 
-/// The current task's enrolment; `None` if it is nobody's agent. From the root down, so that what is nearer to the task
-/// has the last word, and a tree deeper than the hooks look leads out of nothing.
+/// The current task's standing.
 #[inline(always)]
-pub fn current() -> Option<Enrolled> {
-    let mut by = 0;
+pub fn standing() -> Standing {
+    // SAFETY: takes a number, gives a number; 0 beyond the task's own level.
+    let enrolled = nearest(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) });
+    if enrolled == NOBODY {
+        // SAFETY: takes nothing, gives a number: the user id in the first user namespace.
+        return if is_bound(unsafe { bpf_get_current_uid_gid() } as u32) { Standing::Escaped } else { Standing::Free };
+    }
+    if enrolled == EXEMPTED {
+        return Standing::Free;
+    }
+    // SAFETY: takes nothing, gives a number.
+    Standing::Enrolled(Stamp { cgroup: unsafe { bpf_get_current_cgroup_id() }, enrolled })
+}
+
+/// The current task's enrolment; `None` if it isn't in an enrolled cgroup.
+#[inline(always)]
+pub fn current() -> Option<Stamp> {
+    match standing() {
+        Standing::Enrolled(stamp) => Some(stamp),
+        Standing::Escaped | Standing::Free => None,
+    }
+}
+
+#[inline(always)]
+fn is_bound(user: u32) -> bool {
+    // SAFETY: only asked whether it is there.
+    unsafe { BOUND_USERS.get(user) }.is_some()
+}
+
+/// What a socket's stamp is worth: nothing, once the cgroup isn't enrolled any more.
+#[inline(always)]
+pub fn stamped(stamp: &Stamp) -> Option<Stamp> {
+    // SAFETY: as in `nearest`.
+    let flags = unsafe { ENROLLED.get(stamp.enrolled) }?;
+    if *flags & EXEMPT == 0 { Some(*stamp) } else { None }
+}
+
+/// Whether the socket of a packet was made below an enrolled cgroup, or belongs to a bound user.
+#[inline(always)]
+pub fn owns(skb: *mut __sk_buff) -> bool {
+    // SAFETY: takes the context and a number, gives a number; 0 beyond the socket's level.
+    match nearest(|level| unsafe { bpf_skb_ancestor_cgroup_id(skb, level) }) {
+        // SAFETY: takes the context, gives a number: the user id in the network namespace's user namespace.
+        NOBODY => is_bound(unsafe { bpf_get_socket_uid(skb) }),
+        EXEMPTED => false,
+        _ => true,
+    }
+}
+
+/// What `nearest` gives where no cgroup is enrolled, or exempt. No cgroup has this id.
+const NOBODY: u64 = 0;
+/// What `nearest` gives where an exempt cgroup has the last word. No cgroup has this id.
+const EXEMPTED: u64 = u64::MAX;
+
+/// Of the cgroups on the way from the root to some task's or socket's, given by their level, the enrolled one that
+/// counts, or `EXEMPTED`, or `NOBODY`. From the root down, so that what is nearer has the last word, and a tree deeper than
+/// the hooks look leads out of nothing.
+#[inline(always)]
+fn nearest(ancestor: impl Fn(i32) -> u64) -> u64 {
+    let mut enrolled = NOBODY;
     for level in 0..=MAX_CGROUP_LEVEL {
-        // SAFETY: takes a number, gives a number; 0 beyond the task's own level.
-        let id = unsafe { bpf_get_current_ancestor_cgroup_id(level as i32) };
+        let id = ancestor(level as i32);
         if id == 0 {
             break;
         }
         // SAFETY: the value is read at once; values change by whole words.
         if let Some(flags) = unsafe { ENROLLED.get(id) } {
-            by = if *flags & EXEMPT == 0 { id } else { 0 };
+            enrolled = if *flags & EXEMPT == 0 { id } else { EXEMPTED };
         }
     }
-    if by == 0 {
-        return None;
-    }
-    // SAFETY: takes nothing, gives a number.
-    Some(Enrolled { cgroup: unsafe { bpf_get_current_cgroup_id() }, by })
+    enrolled
 }

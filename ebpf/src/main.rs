@@ -1,20 +1,22 @@
 //! The kernel hooks: they point the agents' connections at the daemon and carry each one's origin to the socket that
 //! the daemon accepts. They never decide policy. What can't be looked up, kept or redirected is refused and counted.
 //!
-//! All are attached at the root of cgroup v2 and ask themselves, by the task's cgroup, whether to act. Together they
-//! need Linux 5.15.
+//! All but the LSM's are attached at the root of cgroup v2; all ask themselves, by the task's or the socket's cgroup,
+//! whether to act. Together they need Linux 5.15, the LSM hooks 6.1 with `bpf` among its LSMs.
 
 #![no_std]
 #![no_main]
 
 mod connect;
+mod create;
 mod enrolment;
+mod guard;
 mod handshake;
 mod maps;
 
 use aya_ebpf::{
-    macros::{cgroup_sock_addr, sock_ops},
-    programs::{SockAddrContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, sock_ops},
+    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use connect::{PASS, REFUSE, Verdict};
 
@@ -86,6 +88,40 @@ pub fn getpeername6(ctx: SockAddrContext) -> i32 {
         connect::set_v6(&ctx, &original);
     }
     PASS
+}
+
+/// `socket(2)` for IPv4 and IPv6: refuses agents what the other hooks don't see, and marks the rest.
+///
+/// Minimum kernel: 5.9 (`bpf_sk_storage_get` here).
+#[cgroup_sock(sock_create)]
+pub fn sock_create(ctx: SockContext) -> i32 {
+    create::ip_socket(&ctx)
+}
+
+/// `socket(2)` for all families: refuses agents those that have a network past IP, such as packet and vsock.
+///
+/// Minimum kernel: 5.10 (`bpf_get_current_ancestor_cgroup_id` here), with `bpf` among its LSMs.
+#[lsm(hook = "socket_create")]
+pub fn socket_create(ctx: LsmContext) -> i32 {
+    create::any_socket(&ctx)
+}
+
+/// Packets that leave a socket: drops what an agent's sends past the redirection.
+///
+/// Minimum kernel: 5.8 (`bpf_sk_storage_get` here; ancestor cgroup ids came with 4.19). Before 5.15, a socket could lose
+/// its cgroup to `net_cls` or `net_prio` of cgroup v1.
+#[cgroup_skb(egress)]
+pub fn egress(ctx: SkBuffContext) -> i32 {
+    guard::egress(&ctx)
+}
+
+/// `sendmsg(2)`, `write(2)` and the like, `io_uring`'s too, on any socket: marks what an agent was handed. On kernels
+/// before 6.5, `sendfile(2)` and `splice(2)` to a socket don't pass here.
+///
+/// Minimum kernel: 5.11 (`bpf_sk_storage_get` here), with `bpf` among its LSMs.
+#[lsm(hook = "socket_sendmsg")]
+pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
+    guard::used(&ctx)
 }
 
 /// TCP's events: the SYN, the end of the handshake, the end of the socket.

@@ -1,4 +1,4 @@
-//! The maps. The daemon pins `ENROLLED` and `COUNTERS`; the others live as long as the attached programs and are empty
+//! The maps. The daemon pins `ENROLLED`, `BOUND_USERS`, `STAMPS` and `COUNTERS`; the others live as long as the attached programs and are empty
 //! after a restart, which refuses everything until the daemon listens again.
 
 use aya_ebpf::{
@@ -10,11 +10,17 @@ use aya_ebpf::{
     macros::btf_map,
     programs::{SockAddrContext, SockOpsContext},
 };
-use chaperone_ebpf_abi::{Counter, ListenerKey, OriginRecord, Tuple};
+use chaperone_ebpf_abi::{Counter, Endpoint, ListenerKey, OriginRecord, Stamp, Tuple};
+
+use crate::connect;
 
 /// Cgroup id → `ENROLLED` or `EXEMPT`.
 #[btf_map]
 pub static ENROLLED: HashMap<u64, u32, 16384> = HashMap::new();
+
+/// The users whose processes are agents' wherever they are: outside of enrolled cgroups they get nowhere.
+#[btf_map]
+pub static BOUND_USERS: HashMap<u32, u32, 4096> = HashMap::new();
 
 /// The daemon's listening sockets. A socket map, because an entry goes by itself when its socket is closed: after the
 /// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.
@@ -34,6 +40,10 @@ pub static PENDING: HashMap<Tuple, OriginRecord, 65536> = HashMap::new();
 #[btf_map]
 pub static ORIGINS: SkStorage<OriginRecord> = SkStorage::new();
 
+/// On a socket of an agent's: whose it is. Goes with the socket.
+#[btf_map]
+pub static STAMPS: SkStorage<Stamp> = SkStorage::new();
+
 /// How often what happened, by [`Counter`].
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, 16> = PerCpuArray::new();
@@ -48,20 +58,21 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// The port (host order) of the daemon's listener, if it has one there.
+/// The port (host order) of the daemon's listener; 0 if it has none there. A number, because of an `Option` the compiler
+/// compares what isn't there, too, and the verifier objects to what it finds in that register.
 #[inline(always)]
-pub fn listener_port(key: &ListenerKey) -> Option<u16> {
+pub fn listener_port(key: &ListenerKey) -> u16 {
     // SAFETY: a lookup in a socket map gives null or a referenced socket, which is released below on the only path.
     unsafe {
         let socket: *mut bpf_sock =
             bpf_map_lookup_elem(core::ptr::from_ref(&LISTENERS).cast_mut().cast(), core::ptr::from_ref(key).cast())
                 .cast();
         if socket.is_null() {
-            return None;
+            return 0;
         }
         let port = core::ptr::read_volatile(&raw const (*socket).src_port);
         bpf_sk_release(socket.cast());
-        Some(port as u16)
+        port as u16
     }
 }
 
@@ -87,13 +98,46 @@ pub fn kept<'a>(ctx: &SockAddrContext) -> Option<&'a OriginRecord> {
     unsafe { DIALLED.get_ptr_mut(ctx).cast_const().as_ref() }
 }
 
+/// Marks a socket as an agent's, unless it is one's already.
+///
+/// # Safety
+///
+/// `socket` must be a pointer that the verifier knows to be a socket, and not null.
 #[inline(always)]
-unsafe fn of_socket(
-    map: &'static SkStorage<OriginRecord>,
-    socket: *mut c_void,
-    value: *mut OriginRecord,
-    flags: u64,
-) -> *mut OriginRecord {
+pub unsafe fn stamp(socket: *mut c_void, stamp: &mut Stamp) -> Result<(), ()> {
+    let create = u64::from(aya_ebpf::bindings::BPF_SK_STORAGE_GET_F_CREATE);
+    // SAFETY: as the caller says.
+    if unsafe { of_socket(&STAMPS, socket, stamp, create) }.is_null() { Err(()) } else { Ok(()) }
+}
+
+/// Whose the socket is.
+#[inline(always)]
+pub fn stamp_of<'a>(ctx: &SockAddrContext) -> Option<&'a Stamp> {
+    // SAFETY: null or the socket's slot, which outlives the program's run.
+    unsafe { STAMPS.get_ptr_mut(ctx).cast_const().as_ref() }
+}
+
+/// Whose the socket is.
+///
+/// # Safety
+///
+/// As for [`stamp`].
+#[inline(always)]
+pub unsafe fn stamp_on(socket: *mut c_void) -> Option<&'static Stamp> {
+    // SAFETY: as the caller says; null or the socket's slot.
+    unsafe { of_socket(&STAMPS, socket, core::ptr::null_mut(), 0).cast_const().as_ref() }
+}
+
+/// Whether a socket's connection was pointed at the daemon, and still goes there.
+#[inline(always)]
+pub fn is_redirected(socket: *mut bpf_sock, remote: &Endpoint) -> bool {
+    // SAFETY: the caller checked that it isn't null; null or the socket's slot.
+    let record = unsafe { of_socket(&DIALLED, socket.cast(), core::ptr::null_mut(), 0).as_ref() };
+    record.is_some_and(|record| connect::same(&record.listener, remote))
+}
+
+#[inline(always)]
+unsafe fn of_socket<T>(map: &'static SkStorage<T>, socket: *mut c_void, value: *mut T, flags: u64) -> *mut T {
     // SAFETY: the caller passes a socket pointer that the verifier knows not to be null.
     unsafe { bpf_sk_storage_get(core::ptr::from_ref(map).cast_mut().cast(), socket, value.cast(), flags).cast() }
 }

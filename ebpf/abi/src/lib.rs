@@ -116,6 +116,16 @@ impl OriginRecord {
     }
 }
 
+/// Whose a socket is: kept with it from its creation on, or from its first use by an agent that was handed it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Stamp {
+    /// The agent's cgroup.
+    pub cgroup: u64,
+    /// The enrolled cgroup: that one or an ancestor. The stamp holds for as long as that one is enrolled.
+    pub enrolled: u64,
+}
+
 /// What the hooks count, per CPU; the index into `COUNTERS`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u32)]
@@ -126,7 +136,7 @@ pub enum Counter {
     NoListener = 1,
     /// Refused: an enrolled process dialled the daemon's listener itself.
     ListenerDialled = 2,
-    /// Refused: UDP to port 443 (QUIC), so that clients fall back to TCP.
+    /// Refused: UDP to a port of QUIC's, so that clients fall back to TCP, or to a metadata address.
     Quic = 3,
     /// Refused: the origin could not be kept with the socket.
     StorageFailed = 4,
@@ -134,11 +144,21 @@ pub enum Counter {
     PendingFull = 5,
     /// The accepted socket could not be given its origin: the daemon closes that connection.
     OriginLost = 6,
+    /// Refused: a socket of a kind whose packets go past the other hooks (raw, packet, vsock, SMC, SCTP, …).
+    SocketKind = 7,
+    /// Refused: a socket of an agent's could not be marked as one.
+    StampFailed = 8,
+    /// Dropped: a packet of an agent's that came past the redirection.
+    Guarded = 9,
+    /// An agent used a socket that it was handed, or had from before its enrolment: it is guarded from then on.
+    HandedOver = 10,
+    /// Refused: a process of a bound user outside of every enrolled cgroup.
+    BoundUser = 11,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 12] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -146,6 +166,11 @@ impl Counter {
         Self::StorageFailed,
         Self::PendingFull,
         Self::OriginLost,
+        Self::SocketKind,
+        Self::StampFailed,
+        Self::Guarded,
+        Self::HandedOver,
+        Self::BoundUser,
     ];
 
     /// The name used in metrics.
@@ -158,6 +183,11 @@ impl Counter {
             Self::StorageFailed => "storage_failed",
             Self::PendingFull => "pending_full",
             Self::OriginLost => "origin_lost",
+            Self::SocketKind => "socket_kind",
+            Self::StampFailed => "stamp_failed",
+            Self::Guarded => "guarded",
+            Self::HandedOver => "handed_over",
+            Self::BoundUser => "bound_user",
         }
     }
 }
@@ -167,6 +197,7 @@ const _: () = assert!(size_of::<ListenerKey>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 24);
 const _: () = assert!(size_of::<Tuple>() == 56);
 const _: () = assert!(size_of::<OriginRecord>() == 120);
+const _: () = assert!(size_of::<Stamp>() == 16);
 
 #[cfg(test)]
 mod tests {

@@ -1,45 +1,27 @@
-//! Loading the hooks, attaching them so that they outlive the daemon, and enrolling cgroups.
+//! The attached hooks: enrolling cgroups, and what the hooks tell.
 
 use std::{
-    ffi::CString,
-    fs::{self, File},
-    io,
-    os::{
-        fd::{AsFd, BorrowedFd},
-        unix::ffi::OsStrExt,
-    },
+    collections::BTreeSet,
+    fs, io,
     path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, Map, MapData, MapError, MapInfo, SockHash},
-    programs::{
-        CgroupAttachMode, Program, ProgramError,
-        links::{FdLink, LinkError},
-    },
+    Ebpf, Pod,
+    maps::{HashMap, Map, MapData, MapError, SockHash},
 };
 use aya_log::EbpfLogger;
 use chaperone_ebpf_abi::{ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
-    CaptureError, Counters, ListenPorts, Listeners, Origins, bpffs, cgroup,
+    CaptureError, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup, earlier,
+    hooks::{self, LsmHooks, Made},
     kernel_log::{self, Forward},
     listen::{self, Key},
     origin::Record,
-    sys,
 };
-
-/// The kernel side, as `cargo xtask bpf` built it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
-
-/// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
-const HOOKS: [&str; 7] = ["handshake", "getpeername4", "getpeername6", "sendmsg4", "sendmsg6", "connect4", "connect6"];
-
-/// Maps that outlive the daemon, with the sizes of key and value.
-const PINNED: [(&str, u32, u32); 2] = [("ENROLLED", 8, 4), ("COUNTERS", 4, 8)];
 
 /// What capturing needs to know.
 #[derive(Clone, Debug)]
@@ -48,6 +30,8 @@ pub struct CaptureConfig {
     pub bpffs: PathBuf,
     /// Where cgroup v2 is mounted; `None` to look it up.
     pub cgroup_root: Option<PathBuf>,
+    /// Whether to do without the hooks of the LSM.
+    pub lsm: LsmHooks,
 }
 
 /// The attached hooks. Dropping it leaves them attached: enrolled processes are refused until a daemon listens again.
@@ -55,10 +39,12 @@ pub struct Capture {
     folder: bpffs::Folder,
     cgroup_root: PathBuf,
     enrolled: Mutex<HashMap<MapData, u64, u32>>,
+    bound_users: Mutex<HashMap<MapData, u32, u32>>,
     listeners: Mutex<SockHash<MapData, Key>>,
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
     counters: Counters,
+    missing: Vec<(&'static str, String)>,
     log: Option<EbpfLogger<Forward>>,
 }
 
@@ -96,20 +82,20 @@ impl Capture {
         };
         let folder = bpffs::Folder::open(&config.bpffs)?;
         let mut made = Made::default();
-        let mut ebpf = load(&folder, sizes, &mut made)?;
-        for hook in HOOKS {
-            attach_hook(&mut ebpf, hook, &folder, &cgroup_root, &mut made)?;
-        }
+        let mut ebpf = hooks::load(&folder, sizes, &mut made)?;
+        let missing = hooks::attach(&mut ebpf, &folder, &cgroup_root, config.lsm, &mut made)?;
 
         let log = EbpfLogger::init_with_logger(&mut ebpf, Forward::default())
             .map_err(|error| CaptureError::Load { reason: format!("the hooks' log: {error}") })?;
         let capture = Self {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
+            bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
             pending: take(&mut ebpf, "PENDING")?,
             origins: Origins::new(take(&mut ebpf, "ORIGINS")?),
             counters: Counters::new(take(&mut ebpf, "COUNTERS")?),
+            missing,
             log: Some(log),
             folder,
         };
@@ -134,8 +120,18 @@ impl Capture {
         listen::listen(&mut lock(&self.listeners), ports)
     }
 
-    /// Redirects the connections of all processes in this cgroup and below, from now on.
-    pub fn enroll(&self, cgroup: CgroupId) -> Result<(), CaptureError> {
+    /// Redirects the connections of all processes in this cgroup and below, from now on. Those that are there already and
+    /// would have been redirected are destroyed; which ones is told. (A connection that a process took along from
+    /// another cgroup isn't among them: it is guarded from its first use on, by the LSM's hook.)
+    pub fn enroll(&self, cgroup: CgroupId) -> Result<Vec<EarlierConnection>, CaptureError> {
+        self.set(cgroup, ENROLLED)?;
+        let path = cgroup::cgroup_path(&self.cgroup_root, cgroup)?;
+        earlier::destroy(&self.cgroup_root.join(path.trim_start_matches('/')), &self.exempted()?)
+    }
+
+    /// As [`enroll`](Self::enroll), as if the kernel couldn't destroy connections: tests of the guard.
+    #[doc(hidden)]
+    pub fn enroll_only(&self, cgroup: CgroupId) -> Result<(), CaptureError> {
         self.set(cgroup, ENROLLED)
     }
 
@@ -151,6 +147,35 @@ impl Capture {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(CaptureError::map(format!("withdrawing the cgroup {}", cgroup.0))(error)),
         }
+    }
+
+    /// Binds these users, and no others any more, to enrolled cgroups: outside of them (and of exempt ones) a process of
+    /// such a user can make no IP socket, and the sockets that it has get nowhere that an agent's wouldn't. For agents
+    /// that have users of their own, so that cron, `at` or a container engine's socket are no way out. User ids are
+    /// those of the first user namespace; a user's subordinate ids must be named, too.
+    pub fn bind_users(&self, users: &BTreeSet<u32>) -> Result<(), CaptureError> {
+        let mut map = lock(&self.bound_users);
+        for user in users {
+            map.insert(user, 1, 0)
+                .map_err(CaptureError::map(format!("binding the user {user} (at most 4096 can be)")))?;
+        }
+        let bound: Vec<_> =
+            map.keys().collect::<Result<_, _>>().map_err(CaptureError::map("listing the bound users"))?;
+        for user in bound.iter().filter(|user| !users.contains(*user)) {
+            map.remove(user).map_err(CaptureError::map(format!("freeing the user {user}")))?;
+        }
+        Ok(())
+    }
+
+    fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
+        lock(&self.enrolled)
+            .iter()
+            .filter_map(|entry| match entry {
+                Ok((id, flags)) => (flags & EXEMPT != 0).then_some(Ok(CgroupId(id))),
+                Err(error) => Some(Err(error)),
+            })
+            .collect::<Result<_, _>>()
+            .map_err(CaptureError::map("listing the exempt cgroups"))
     }
 
     /// The enrolled cgroups, those of earlier daemons too; exempt ones are not among them.
@@ -183,6 +208,12 @@ impl Capture {
             pending += 1;
         }
         Ok(pending)
+    }
+
+    /// The hooks of the LSM that this kernel doesn't take, with its reasons; none if they are
+    /// [required](LsmHooks::Required).
+    pub fn missing_hooks(&self) -> &[(&'static str, String)] {
+        &self.missing
     }
 
     /// Where cgroup v2 is mounted.
@@ -237,26 +268,6 @@ pub fn remove_pins(bpffs: &Path) -> Result<bool, CaptureError> {
     }
 }
 
-/// The pins that this attempt made, taken away again if it fails: on a first start, nothing is left half set up.
-#[derive(Default)]
-struct Made(Vec<PathBuf>);
-
-impl Made {
-    fn keep(mut self) {
-        self.0.clear();
-    }
-}
-
-impl Drop for Made {
-    fn drop(&mut self) {
-        for pin in &self.0 {
-            if let Err(error) = fs::remove_file(pin) {
-                tracing::warn!(pin = %pin.display(), %error, "a pin could not be removed");
-            }
-        }
-    }
-}
-
 /// For the hooks' `PENDING`.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
@@ -264,83 +275,6 @@ struct PendingKey(#[allow(dead_code)] Tuple); // only counted
 
 // SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
 unsafe impl Pod for PendingKey {}
-
-fn load(folder: &bpffs::Folder, sizes: &[(&'static str, u32)], made: &mut Made) -> Result<Ebpf, CaptureError> {
-    let mut loader = EbpfLoader::new();
-    let pins = PINNED.map(|pinned| (pinned, folder.map(pinned.0)));
-    for ((map, key, value), pin) in &pins {
-        if pin.exists() {
-            // aya takes what is pinned as it is.
-            let info = MapInfo::from_pin(pin).map_err(CaptureError::map(format!("opening {}", pin.display())))?;
-            if (info.key_size(), info.value_size()) != (*key, *value) {
-                return Err(CaptureError::Load { reason: format!("{} was made by another version", pin.display()) });
-            }
-        } else {
-            made.0.push(pin.clone());
-        }
-        loader.map_pin_path(map, pin.as_path());
-    }
-    for (map, size) in sizes {
-        loader.map_max_entries(map, *size);
-    }
-    let ebpf = loader.load(OBJECT);
-    // Those that were not made after all.
-    made.0.retain(|pin| pin.exists());
-    ebpf.map_err(|error| CaptureError::Load { reason: chain(&error) })
-}
-
-fn attach_hook(
-    ebpf: &mut Ebpf,
-    hook: &'static str,
-    folder: &bpffs::Folder,
-    cgroup_root: &Path,
-    made: &mut Made,
-) -> Result<(), CaptureError> {
-    let failed = |reason: String| CaptureError::Attach { hook, cgroup: cgroup_root.to_owned(), reason };
-    let program = ebpf.program_mut(hook).ok_or_else(|| failed("BUG: it is not in the object".to_owned()))?;
-    match program {
-        Program::CgroupSockAddr(program) => program.load(),
-        Program::SockOps(program) => program.load(),
-        _ => return Err(failed("BUG: it is of another type".to_owned())),
-    }
-    .map_err(|error| CaptureError::Load { reason: format!("{hook}: {}", chain(&error)) })?;
-
-    let pin = folder.link(hook);
-    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| failed(error.to_string()))?;
-    match sys::open_pinned(&path) {
-        Ok(link) => {
-            let program: BorrowedFd<'_> = match program {
-                Program::CgroupSockAddr(program) => program.fd(),
-                Program::SockOps(program) => program.fd(),
-                _ => unreachable!("BUG: checked above"),
-            }
-            .map_err(|error| failed(chain(&error)))?
-            .as_fd();
-            return sys::update_link(link.as_fd(), program).map_err(|error| failed(error.to_string()));
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(failed(format!("{}: {error}", pin.display()))),
-    }
-
-    let link = first_link(program, cgroup_root).map_err(failed)?;
-    link.pin(&pin).map_err(|error| failed(chain(&error)))?;
-    made.0.push(pin);
-    Ok(())
-}
-
-fn first_link(program: &mut Program, cgroup_root: &Path) -> Result<FdLink, String> {
-    fn link<L: TryInto<FdLink, Error = LinkError>>(taken: Result<L, ProgramError>) -> Result<FdLink, String> {
-        taken.map_err(|error| chain(&error))?.try_into().map_err(|error: LinkError| chain(&error))
-    }
-    let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
-    // Links are "multi" by themselves: other programs at the root go on.
-    let mode = CgroupAttachMode::Single;
-    match program {
-        Program::CgroupSockAddr(program) => link(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
-        Program::SockOps(program) => link(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
-        _ => Err("BUG: it is of another type".to_owned()),
-    }
-}
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
     let map = ebpf
@@ -352,20 +286,6 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
 /// What a poisoned lock guards is a map of the kernel's, which is never half changed.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An error with all its causes.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Linux's numbers of the capabilities needed here, with their names.

@@ -74,6 +74,17 @@ pub enum CaptureError {
         /// What aya or the verifier said.
         reason: String,
     },
+    /// A hook of the LSM could not be loaded or attached.
+    #[error(
+        "the LSM hook `{hook}` can't be attached; it needs Linux 6.1 with CONFIG_BPF_LSM, booted with `bpf` in its `lsm=` \
+         list (see /sys/kernel/security/lsm), or `capture.lsm = \"optional\"` to do without: {reason}"
+    )]
+    Lsm {
+        /// The hook.
+        hook: &'static str,
+        /// What aya or the kernel said.
+        reason: String,
+    },
     /// A map of the hooks could not be read or changed.
     #[error("{what} failed")]
     Map {

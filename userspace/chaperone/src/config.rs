@@ -1,12 +1,14 @@
 //! The configuration file: what it may say, and what is wrong with it, with the place.
 
 use std::{
+    collections::BTreeSet,
     fs,
     net::SocketAddr,
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use chaperone_capture::LsmHooks;
 use chaperone_identity::{Agent, Agents};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::Limits;
@@ -44,6 +46,9 @@ pub struct Config {
     /// Folders and sockets.
     #[serde(default)]
     pub paths: Paths,
+    /// The kernel hooks.
+    #[serde(default)]
+    pub capture: CaptureSection,
     /// The record.
     #[serde(default)]
     pub journal: Journal,
@@ -87,6 +92,60 @@ impl Default for Paths {
             state: "/var/lib/chaperone".into(),
             control: "/run/chaperone/control.sock".into(),
             bpffs: "/sys/fs/bpf/chaperone".into(),
+        }
+    }
+}
+
+/// The kernel hooks.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CaptureSection {
+    /// Whether the daemon starts where the kernel doesn't take the hooks of the LSM.
+    pub lsm: Lsm,
+    /// Users, by name or number, whose processes are agents' wherever they are: outside of enrolled cgroups they get no
+    /// network.
+    pub users: Vec<String>,
+}
+
+impl CaptureSection {
+    /// The users' ids.
+    pub fn user_ids(&self) -> Result<BTreeSet<u32>, ConfigError> {
+        let id = |user: &String| {
+            if let Ok(number) = user.parse() {
+                return Ok(number);
+            }
+            match nix::unistd::User::from_name(user) {
+                Ok(Some(found)) => Ok(found.uid.as_raw()),
+                Ok(None) => Err(ConfigError(format!("capture.users: there is no user `{user}` on this host"))),
+                Err(error) => Err(ConfigError(format!("capture.users: looking up `{user}`: {error}"))),
+            }
+        };
+        let ids: BTreeSet<u32> = self.users.iter().map(id).collect::<Result<_, _>>()?;
+        if ids.contains(&0) {
+            return Err(ConfigError(
+                "capture.users: root can't be bound: the host's own services are root's".to_owned(),
+            ));
+        }
+        Ok(ids)
+    }
+}
+
+/// What to do where the kernel doesn't take the hooks of the LSM.
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "lowercase")]
+pub enum Lsm {
+    /// The daemon doesn't start.
+    #[default]
+    Required,
+    /// It says what agents can do for the lack of them, and goes on.
+    Optional,
+}
+
+impl From<Lsm> for LsmHooks {
+    fn from(lsm: Lsm) -> Self {
+        match lsm {
+            Lsm::Required => Self::Required,
+            Lsm::Optional => Self::WhereAvailable,
         }
     }
 }

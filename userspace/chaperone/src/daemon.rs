@@ -74,6 +74,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!(%warning, "policy");
     }
     let agents = config.agents()?;
+    config.capture.user_ids()?;
     check_enrolment(&config)?;
     let authority = Arc::new(
         Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
@@ -92,8 +93,19 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         direct_io = recovered.direct_io,
         "the journal is open"
     );
-    let capture = CaptureConfig { bpffs: config.paths.bpffs.clone(), cgroup_root: Some(cgroups.clone()) };
+    let capture = CaptureConfig {
+        bpffs: config.paths.bpffs.clone(),
+        cgroup_root: Some(cgroups.clone()),
+        lsm: config.capture.lsm.into(),
+    };
     let mut capture = Capture::attach(&capture).map_err(|error| ConfigError(error.to_string()))?;
+    for (hook, reason) in capture.missing_hooks() {
+        tracing::warn!(
+            hook,
+            reason,
+            "not attached: agents can have packet and vsock sockets, and use connections that are handed to them"
+        );
+    }
     let listeners = enroll(&capture, &config, &cgroups)?;
 
     let calls = Builder::new_multi_thread()
@@ -237,7 +249,16 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
         fs::create_dir_all(&folder)
             .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
         let id = cgroup_id(folder)?;
-        capture.enroll(id)?;
+        for earlier in capture.enroll(id)? {
+            tracing::warn!(
+                peer = %earlier.peer,
+                local = %earlier.local,
+                cgroup = earlier.cgroup.0,
+                uid = earlier.uid,
+                destroyed = earlier.destroyed,
+                "an agent's connection was there before its cgroup was enrolled"
+            );
+        }
         wanted.insert(id);
     }
     for id in capture.enrolled()? {
@@ -246,6 +267,7 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
             capture.withdraw(id)?;
         }
     }
+    capture.bind_users(&config.capture.user_ids()?)?;
     let own = cgroups.join(sandbox::own_cgroup()?.trim_start_matches('/'));
     capture.exempt(cgroup_id(own)?)?;
     let [v4, v6] = config.proxy.ports;

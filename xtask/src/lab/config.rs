@@ -27,6 +27,10 @@ state = "{dir}/state"
 control = "{dir}/control.sock"
 bpffs = "/sys/fs/bpf/chaperone-lab-{id}"
 
+# Labs run where kernels don't take them, too.
+[capture]
+lsm = "optional"
+
 [journal]
 dir = "{dir}/journal"
 segment_bytes = 67108864

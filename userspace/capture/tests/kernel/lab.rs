@@ -10,7 +10,7 @@ use std::{
     sync::atomic::{AtomicU32, Ordering},
 };
 
-use chaperone_capture::{Capture, CaptureConfig, ListenPorts, Listeners, cgroup_id, cgroup_root};
+use chaperone_capture::{Capture, CaptureConfig, ListenPorts, Listeners, LsmHooks, cgroup_id, cgroup_root};
 use nix::{
     mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -37,7 +37,11 @@ impl Lab {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let cgroup = cgroup_root().unwrap().join(format!("chaperone-capture-test-{}-{number}", std::process::id()));
         fs::create_dir(&cgroup).unwrap();
-        Self { cgroup, config: CaptureConfig { bpffs: bpffs.join("chaperone"), cgroup_root: None }, _folder: folder }
+        Self {
+            cgroup,
+            config: CaptureConfig { bpffs: bpffs.join("chaperone"), cgroup_root: None, lsm: LsmHooks::WhereAvailable },
+            _folder: folder,
+        }
     }
 
     /// A cgroup of the lab's, by its path below the lab's own.

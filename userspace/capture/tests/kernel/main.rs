@@ -2,7 +2,11 @@
 
 #![allow(clippy::unwrap_used)] // a test's steps either work or fail it; clippy knows only functions marked #[test]
 
+mod bypasses;
+mod guard;
 mod lab;
+mod lsm;
+mod sockets;
 
 use std::{
     fs,
@@ -168,11 +172,16 @@ fn mptcp_is_redirected() {
                     outcome(socket.send_to_with_flags(b"hello", &address, flags))
                 }
             });
+            let said = agent.said();
+            // Kernels before 6.2 have no Fast Open on MPTCP sockets: nothing is sent.
+            if flags != 0 && said == "EOPNOTSUPP" {
+                continue;
+            }
+            assert_eq!(said, "ok");
             let v4 = to.contains("203.");
             let stream = accept(if v4 { &listeners.v4 } else { listeners.v6.as_ref().unwrap() });
             let origin = capture.origins().of(&stream).unwrap();
             assert_eq!(origin.destination.0.to_string(), to.replace("[::ffff:203.0.113.7]", "203.0.113.7"));
-            assert_eq!(agent.said(), "ok");
         }
     }
 }
@@ -502,7 +511,7 @@ fn a_second_daemon_is_told_of_the_first() {
     );
     assert!(remove_pins(&lab.config.bpffs).is_err());
     // With a folder of its own, it has what it needs.
-    let other = CaptureConfig { bpffs: lab.config.bpffs.with_file_name("other"), cgroup_root: None };
+    let other = CaptureConfig { bpffs: lab.config.bpffs.with_file_name("other"), ..lab.config.clone() };
     Capture::attach(&other).unwrap();
 }
 
@@ -585,7 +594,8 @@ fn cost_of_the_hooks() {
         lookups.sort_unstable();
         println!("origin of an accepted connection, with the process's facts: median {:?}", lookups[CONNECTS / 2]);
         for program in aya::programs::loaded_programs().flatten() {
-            if let (Some(name @ ("connect4" | "handshake")), runs @ 1..) = (program.name_as_str(), program.run_count())
+            if let (Some(name @ ("connect4" | "egress" | "handshake" | "sock_create")), runs @ 1..) =
+                (program.name_as_str(), program.run_count())
             {
                 let each = program.run_time().as_nanos() / u128::from(runs);
                 println!("in the hook {name}: mean {each} ns, {runs} runs");

@@ -1,0 +1,228 @@
+//! Loading the hooks, and attaching them so that they outlive the daemon.
+
+use std::{
+    ffi::CString,
+    fs::{self, File},
+    io,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Btf, Ebpf, EbpfLoader,
+    maps::MapInfo,
+    programs::{
+        CgroupAttachMode, CgroupSkbAttachType, Program, ProgramError,
+        links::{FdLink, LinkError},
+    },
+};
+
+use crate::{CaptureError, bpffs, sys};
+
+/// The kernel side, as `cargo xtask bpf` built it.
+static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
+
+/// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
+const HOOKS: [&str; 11] = [
+    "handshake",
+    "getpeername4",
+    "getpeername6",
+    "sock_create",
+    "socket_create",
+    "socket_sendmsg",
+    "sendmsg4",
+    "sendmsg6",
+    "connect4",
+    "connect6",
+    "egress",
+];
+
+/// Those among them that need `bpf` among the kernel's LSMs.
+const LSM_HOOKS: [&str; 2] = ["socket_create", "socket_sendmsg"];
+
+/// Whether the hooks of the LSM may be missing. They close ways that need an accomplice outside the enrolled cgroups, or
+/// `CAP_NET_RAW`; everything else is closed without them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LsmHooks {
+    /// Without them, nothing is attached.
+    #[default]
+    Required,
+    /// Without them, [`Capture::missing_hooks`](crate::Capture::missing_hooks) says so.
+    WhereAvailable,
+}
+
+/// Maps that outlive the daemon, with the sizes of key and value.
+const PINNED: [(&str, u32, u32); 4] =
+    [("ENROLLED", 8, 4), ("BOUND_USERS", 4, 4), ("STAMPS", 4, 16), ("COUNTERS", 4, 8)];
+
+/// Loads the object, with the maps that an earlier daemon left.
+pub(crate) fn load(
+    folder: &bpffs::Folder,
+    sizes: &[(&'static str, u32)],
+    made: &mut Made,
+) -> Result<Ebpf, CaptureError> {
+    let mut loader = EbpfLoader::new();
+    let pins = PINNED.map(|pinned| (pinned, folder.map(pinned.0)));
+    for ((map, key, value), pin) in &pins {
+        if pin.exists() {
+            // aya takes what is pinned as it is.
+            let info = MapInfo::from_pin(pin).map_err(CaptureError::map(format!("opening {}", pin.display())))?;
+            if (info.key_size(), info.value_size()) != (*key, *value) {
+                return Err(CaptureError::Load { reason: format!("{} was made by another version", pin.display()) });
+            }
+        } else {
+            made.0.push(pin.clone());
+        }
+        loader.map_pin_path(map, pin.as_path());
+    }
+    for (map, size) in sizes {
+        loader.map_max_entries(map, *size);
+    }
+    let ebpf = loader.load(OBJECT);
+    // Those that were not made after all.
+    made.0.retain(|pin| pin.exists());
+    ebpf.map_err(|error| CaptureError::Load { reason: chain(&error) })
+}
+
+/// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Gives those
+/// of the LSM's that this kernel doesn't take, with its reason, if `lsm` says that they may be missing.
+pub(crate) fn attach(
+    ebpf: &mut Ebpf,
+    folder: &bpffs::Folder,
+    cgroup_root: &Path,
+    lsm: LsmHooks,
+    made: &mut Made,
+) -> Result<Vec<(&'static str, String)>, CaptureError> {
+    let mut missing = Vec::new();
+    for hook in HOOKS {
+        match attach_one(ebpf, hook, folder, cgroup_root, made) {
+            Err(error) if lsm == LsmHooks::WhereAvailable && LSM_HOOKS.contains(&hook) => {
+                missing.push((hook, chain(&error)));
+            }
+            attached => attached?,
+        }
+    }
+    Ok(missing)
+}
+
+fn attach_one(
+    ebpf: &mut Ebpf,
+    hook: &'static str,
+    folder: &bpffs::Folder,
+    cgroup_root: &Path,
+    made: &mut Made,
+) -> Result<(), CaptureError> {
+    let failed = |reason: String| CaptureError::Attach { hook, cgroup: cgroup_root.to_owned(), reason };
+    let program = ebpf.program_mut(hook).ok_or_else(|| failed("BUG: it is not in the object".to_owned()))?;
+    match program {
+        Program::CgroupSkb(program) => program.load(),
+        Program::CgroupSock(program) => program.load(),
+        Program::CgroupSockAddr(program) => program.load(),
+        Program::Lsm(program) => {
+            let loaded = Btf::from_sys_fs().map_err(Into::into).and_then(|btf| program.load(hook, &btf));
+            return loaded
+                .map_err(|error| chain(&error))
+                .and_then(|()| {
+                    place(ebpf.program_mut(hook).expect("BUG: it was there"), folder.link(hook), cgroup_root, made)
+                })
+                .map_err(|reason| CaptureError::Lsm { hook, reason });
+        }
+        Program::SockOps(program) => program.load(),
+        _ => return Err(failed("BUG: it is of another type".to_owned())),
+    }
+    .map_err(|error| CaptureError::Load { reason: format!("{hook}: {}", chain(&error)) })?;
+    place(program, folder.link(hook), cgroup_root, made).map_err(failed)
+}
+
+/// Attaches a loaded program, pinned there.
+fn place(program: &mut Program, pin: PathBuf, cgroup_root: &Path, made: &mut Made) -> Result<(), String> {
+    let text = |error: io::Error| format!("{}: {error}", pin.display());
+    let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
+    let earlier = match sys::open_pinned(&path) {
+        Ok(link) => Some(link),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(text(error)),
+    };
+    match (earlier, &program) {
+        (None, _) => {
+            link(program, cgroup_root)?.pin(&pin).map_err(|error| chain(&error))?;
+            made.0.push(pin);
+        }
+        // The kernel can't exchange the program of an LSM's link (kernel/bpf/syscall.c, `bpf_tracing_link_lops`). Both
+        // are attached for a moment, and what one of them refuses is refused.
+        (Some(_), Program::Lsm(_)) => {
+            let new = pin.with_extension("new");
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(text(error)),
+                _ => {}
+            }
+            link(program, cgroup_root)?.pin(&new).map_err(|error| chain(&error))?;
+            fs::rename(&new, &pin).map_err(text)?;
+        }
+        (Some(earlier), _) => {
+            let program: BorrowedFd<'_> = program.fd().map_err(|error| chain(&error))?.as_fd();
+            sys::update_link(earlier.as_fd(), program).map_err(text)?;
+        }
+    }
+    Ok(())
+}
+
+fn link(program: &mut Program, cgroup_root: &Path) -> Result<FdLink, String> {
+    fn taken<L: TryInto<FdLink, Error = LinkError>>(link: Result<L, ProgramError>) -> Result<FdLink, String> {
+        link.map_err(|error| chain(&error))?.try_into().map_err(|error: LinkError| chain(&error))
+    }
+    let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
+    // Links are "multi" by themselves: other programs at the root go on.
+    let mode = CgroupAttachMode::Single;
+    match program {
+        Program::CgroupSkb(program) => {
+            let attached = program.attach(cgroup, CgroupSkbAttachType::Egress, mode);
+            taken(attached.and_then(|id| program.take_link(id)))
+        }
+        Program::CgroupSock(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
+        Program::CgroupSockAddr(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
+        Program::Lsm(program) => {
+            program.attach().and_then(|id| program.take_link(id)).map(Into::into).map_err(|error| chain(&error))
+        }
+        Program::SockOps(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
+        _ => Err("BUG: it is of another type".to_owned()),
+    }
+}
+
+/// The pins that this attempt made, taken away again if it fails: on a first start, nothing is left half set up.
+#[derive(Default)]
+pub(crate) struct Made(Vec<PathBuf>);
+
+impl Made {
+    /// It has succeeded.
+    pub(crate) fn keep(mut self) {
+        self.0.clear();
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        for pin in &self.0 {
+            if let Err(error) = fs::remove_file(pin) {
+                tracing::warn!(pin = %pin.display(), %error, "a pin could not be removed");
+            }
+        }
+    }
+}
+
+/// An error with all its causes.
+pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

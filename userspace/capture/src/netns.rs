@@ -1,0 +1,38 @@
+//! Doing something in another network namespace: in a thread of its own, for a thread's namespace is its own, too.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io,
+    os::unix::fs::MetadataExt as _,
+};
+
+use nix::sched::{CloneFlags, setns};
+
+/// Runs `act` in that namespace (an open `/proc/PID/ns/net`). Needs `CAP_SYS_ADMIN`. The thread ends with it, so that
+/// nothing else of the daemon's ever runs in there.
+pub(crate) fn within<T: Send>(namespace: &File, act: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("netns".to_owned()).spawn_scoped(scope, || {
+            setns(namespace, CloneFlags::CLONE_NEWNET)?;
+            act()
+        })?;
+        thread.join().unwrap_or_else(|_| Err(io::Error::other("BUG: the thread in the namespace panicked")))
+    })
+}
+
+/// The network namespaces of these processes, each once, by its inode.
+pub(crate) fn of_processes(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u64, File> {
+    let mut namespaces = BTreeMap::new();
+    for pid in pids {
+        let path = format!("/proc/{pid}/ns/net");
+        // A process may end at any time.
+        let Ok(inode) = fs::metadata(&path).map(|metadata| metadata.ino()) else { continue };
+        if let std::collections::btree_map::Entry::Vacant(entry) = namespaces.entry(inode)
+            && let Ok(file) = File::open(&path)
+        {
+            entry.insert(file);
+        }
+    }
+    namespaces
+}
