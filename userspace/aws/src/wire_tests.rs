@@ -165,6 +165,22 @@ const VERSIONED: [(&str, &str); 8] = [
     ("s3:PutObjectTagging", "s3:PutObjectVersionTagging"),
 ];
 
+/// Directory buckets are S3 Express, whose actions are others; objects in them need a session's alone.
+const EXPRESS: &str = "s3express:*";
+
+/// What IAM checks of the actions that may belong to an operation, where the request says which.
+fn checked(wire: &Wire, action: &'static str) -> Option<&'static str> {
+    if wire.service == "s3" && wire.host().contains("s3express") {
+        return Some(EXPRESS);
+    }
+    if wire.service == "s3" && wire.parts.uri.query().unwrap_or_default().contains("versionId=") {
+        return Some(VERSIONED.iter().find(|(of, _)| *of == action).map_or(action, |(_, with)| with));
+    }
+    // All statements that wire.py makes are SELECTs.
+    let statement = wire.service == "dynamodb" && action.starts_with("dynamodb:PartiQL");
+    (!statement || action == "dynamodb:PartiQLSelect").then_some(action)
+}
+
 /// The daemon's own policy engine, with policies that permit everything but one action each.
 struct Forbidding {
     /// Of one service: requests come service by service.
@@ -214,13 +230,11 @@ impl Forbidding {
         let own = &service.operation(&wire.operation).unwrap().actions;
         let facts = CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws" };
         let mut evaded = Vec::new();
-        let versioned = wire.service == "s3" && wire.parts.uri.query().unwrap_or_default().contains("versionId=");
-        for action in own.iter().map(|action| action.0) {
-            let action = VERSIONED.iter().find(|(of, _)| versioned && *of == action).map_or(action, |(_, with)| with);
+        for action in own.iter().filter_map(|action| checked(wire, action.0)) {
             let (engine, principal) = self.engines.entry(action).or_insert_with(|| {
                 let text = format!(
                     "permit (principal, action, resource);\n\
-                     forbid (principal, action == Action::\"{action}\", resource);"
+                     forbid (principal, action in Action::\"{action}\", resource);"
                 );
                 let version = PolicyVersion::parse(&[(PathBuf::from("one.cedar"), text)], &self.known).unwrap();
                 let engine = Engine::new(version);
