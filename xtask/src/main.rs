@@ -7,7 +7,9 @@
 mod bench;
 mod bpf;
 mod catalog;
+mod clients;
 mod demo;
+mod fuzz;
 mod lab;
 mod place;
 mod setup;
@@ -50,6 +52,8 @@ enum Task {
     Catalog(catalog::Options),
     /// Show the main job with real clients, and check every claim.
     Demo(demo::Options),
+    /// Feed the readers of what agents send with whatever libFuzzer thinks of.
+    Fuzz(fuzz::Options),
     /// Run a command as an agent, in namespaces of its own with a fake AWS and the daemon.
     #[command(args_conflicts_with_subcommands = true)]
     Lab(lab::Options),
@@ -69,6 +73,7 @@ fn main() -> ExitCode {
         Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
         Task::Catalog(options) => catalog::run(&options).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),
+        Task::Fuzz(options) => fuzz::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),

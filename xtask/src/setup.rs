@@ -11,10 +11,11 @@ use anyhow::{Context as _, Result, bail, ensure};
 use crate::{Refusal, place};
 
 /// A package, what it is for, and a file that shows that it is there on machines that aren't Debian.
-struct Package {
-    name: &'static str,
-    why: &'static str,
-    shows: &'static str,
+#[derive(Clone, Copy)]
+pub struct Package {
+    pub name: &'static str,
+    pub why: &'static str,
+    pub shows: &'static str,
 }
 
 const LAB: [Package; 6] = [
@@ -118,7 +119,8 @@ fn is_debian_12() -> bool {
     has("ID=debian") && has("VERSION_ID=12")
 }
 
-fn packages(wanted: &[Package]) -> Result<()> {
+/// Installs those that are missing.
+pub fn packages(wanted: &[Package]) -> Result<()> {
     if !is_debian_12() {
         let missing: Vec<_> = wanted
             .iter()

@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{bpf, place, setup};
+use crate::{bpf, clients, place, setup};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -16,6 +16,9 @@ pub struct Options {
     /// For the unit and system tests: only those with this in their name.
     #[arg(long, value_name = "NAME")]
     filter: Option<String>,
+    /// Whole-system tests of those clients too that take minutes and some hundred megabytes to install.
+    #[arg(long)]
+    all_clients: bool,
 }
 
 /// A part of the run.
@@ -100,7 +103,9 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
         Part::System => {
             let ready = ready.context("BUG: system tests without set-up")?;
             let mut command = place::cargo();
-            command.args(["test", "--locked", "-p", "chaperone-system-tests", "--features", "whole-system"]);
+            let features = if options.all_clients { "whole-system,all-clients" } else { "whole-system" };
+            command.args(["test", "--locked", "-p", "chaperone-system-tests", "--features", features]);
+            command.env("CHAPERONE_CLIENTS", clients::install(options.all_clients)?);
             command.args(["--tests", "--no-fail-fast"]);
             command.env("CHAPERONE_XTASK", std::env::current_exe().context("finding this program")?);
             command.env("CHAPERONE_BIN", ready.bin.join("chaperone"));

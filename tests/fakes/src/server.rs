@@ -14,7 +14,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpListener,
 };
-use tokio_rustls::TlsAcceptor;
+use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
     backend::{self, Answer, AnswerBody},
@@ -37,13 +37,21 @@ pub struct Server {
 
 /// Serves HTTPS.
 pub async fn serve_tls(listener: TcpListener, config: Arc<ServerConfig>, server: Arc<Server>) {
-    let acceptor = TlsAcceptor::from(config);
+    // S3's front ends don't offer HTTP/2. (And over it s3s-fs ends ranges with hundreds of empty frames.)
+    let mut s3 = ServerConfig::clone(&config);
+    s3.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let s3 = Arc::new(s3);
     loop {
         let Ok((stream, _)) = listener.accept().await else { continue };
-        let (acceptor, server) = (acceptor.clone(), server.clone());
+        let (config, s3, server) = (config.clone(), s3.clone(), server.clone());
         tokio::spawn(async move {
             let _ = stream.set_nodelay(true);
-            match acceptor.accept(stream).await {
+            let accepted = async {
+                let start = LazyConfigAcceptor::new(rustls::server::Acceptor::default(), stream).await?;
+                let is_s3 = start.client_hello().server_name().is_some_and(|name| hosts::s3(name).is_some());
+                start.into_stream(if is_s3 { s3 } else { config }).await
+            };
+            match accepted.await {
                 Ok(stream) => serve_connection(stream, server).await,
                 Err(error) => tracing::info!("no TLS: {error}"),
             }

@@ -192,6 +192,17 @@ pub fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts").join(name)
 }
 
+/// A client that belongs to the tests.
+pub fn client(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("clients").join(name)
+}
+
+/// The folder of a client that `cargo xtask test` has installed.
+pub fn installed(name: &str) -> PathBuf {
+    let all = std::env::var_os("CHAPERONE_CLIENTS").expect("run these tests by `cargo xtask test`");
+    Path::new(&all).join(name)
+}
+
 /// A text member of a JSON value.
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()

@@ -181,10 +181,15 @@ impl Catalog {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
         }
+        let current = candidates.iter().any(|candidate| candidate.operation.deprecated == 0);
         let mut read = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let mut budget = Budget::new();
             let members = members(&candidate, &request, &mut budget)?;
+            // A superseded twin may know as single what its successor knows as a list (S3's notifications).
+            if budget.twice && (candidate.operation.deprecated == 0 || !current) {
+                return Err(DecodeError::Contradiction("a member of the input comes twice"));
+            }
             read.push((candidate, members, budget));
         }
         fitting_best(&mut read);

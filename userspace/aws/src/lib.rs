@@ -23,6 +23,8 @@ mod error;
 mod event_stream;
 mod explain;
 mod host;
+#[cfg(test)]
+mod hostile_tests;
 mod issued;
 mod metadata;
 mod placeholder;

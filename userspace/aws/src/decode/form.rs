@@ -92,10 +92,12 @@ impl<'a> Level<'a> {
     }
 
     /// The levels below `1`, `2`, …, in the order of their numbers.
-    fn elements(self) -> Vec<Level<'a>> {
+    fn elements(self, budget: &mut Budget) -> Vec<Level<'a>> {
         let mut found: Vec<_> =
             self.children().filter_map(|(name, level)| Some((name.parse::<u32>().ok()?, level))).collect();
         found.sort_unstable_by_key(|(number, _)| *number);
+        // `1` and `01`
+        budget.twice |= found.windows(2).any(|two| two[0].0 == two[1].0);
         found.into_iter().map(|(_, level)| level).collect()
     }
 }
@@ -123,7 +125,7 @@ fn structure(
             return;
         }
         if let Some(value) = node(below, service, member.1, member.flattened(), budget, depth + 1) {
-            out.insert(member.0.to_owned(), value);
+            budget.twice |= out.insert(member.0.to_owned(), value).is_some();
         }
     }
 }
@@ -148,7 +150,7 @@ fn node(
             // ec2 numbers at once; query puts `member` or the element's own name before the number.
             let wrapped = level.child(wire.unwrap_or("member")).filter(|_| !flattened && !flat);
             let mut kept = Vec::new();
-            for below in wrapped.unwrap_or(level).elements() {
+            for below in wrapped.unwrap_or(level).elements(budget) {
                 if !budget.element(depth) {
                     break;
                 }
@@ -159,7 +161,7 @@ fn node(
         Shape::Map { value, key_value: (key_name, value_name), .. } => {
             budget.count();
             let mut kept = Map::new();
-            for entry in level.child("entry").unwrap_or(level).elements() {
+            for entry in level.child("entry").unwrap_or(level).elements(budget) {
                 if !budget.element(depth) {
                     break;
                 }
@@ -168,7 +170,7 @@ fn node(
                 if let (Some(key), Some(below)) = (key, below)
                     && let Some(value) = node(below, service, *value, false, budget, depth + 1)
                 {
-                    kept.insert(key.to_owned(), value);
+                    budget.twice |= kept.insert(key.to_owned(), value).is_some();
                 }
             }
             Some(Value::Object(kept))

@@ -122,13 +122,22 @@ fn outside(
                     (!kept.is_empty()).then_some(Value::Array(kept))
                 }
                 Shape::Map { value, .. } => rest_of_query(request, structure, service, *value, budget),
-                _ => request.query.get(member.wire()).and_then(|text| budget.scalar(text, service, member.1)),
+                _ => {
+                    let mut all = request.query.all(member.wire());
+                    let first = all.next();
+                    budget.twice |= all.next().is_some();
+                    first.and_then(|text| budget.scalar(text, service, member.1))
+                }
             },
-            Location::Header => request
-                .headers
-                .get(member.wire())
-                .and_then(|value| value.to_str().ok())
-                .and_then(|text| budget.scalar(text, service, member.1)),
+            Location::Header => {
+                let several = request.headers.get_all(member.wire()).iter().nth(1).is_some();
+                budget.twice |= several && !matches!(service.shape(member.1), Shape::List { .. });
+                request
+                    .headers
+                    .get(member.wire())
+                    .and_then(|value| value.to_str().ok())
+                    .and_then(|text| budget.scalar(text, service, member.1))
+            }
             Location::HeaderPrefix => prefixed(request.headers, member.wire(), budget),
             Location::Body | Location::Uri => None,
         };

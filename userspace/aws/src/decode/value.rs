@@ -26,11 +26,13 @@ pub(crate) struct Budget {
     cut: bool,
     /// Elements were left out: what isn't in the document may yet be in the request.
     pub dropped: bool,
+    /// Something comes twice that may come once: which of the two counts differs by reader.
+    pub twice: bool,
 }
 
 impl Budget {
     pub const fn new() -> Self {
-        Self { left: MAX_NODES, cut: false, dropped: false }
+        Self { left: MAX_NODES, cut: false, dropped: false, twice: false }
     }
 
     /// Whether one more element of a list or map may be kept at this depth.

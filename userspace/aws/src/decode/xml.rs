@@ -113,9 +113,9 @@ pub(crate) fn members(
         } else if flat && let Shape::Map { value, key_value, .. } = service.shape(member.1) {
             map(found, service, *value, *key_value, budget, depth + 1)
         } else {
-            let Some(value) = found.next().and_then(|one| node(one, service, member.1, budget, depth + 1)) else {
-                continue;
-            };
+            let first = found.next();
+            budget.twice |= found.next().is_some();
+            let Some(value) = first.and_then(|one| node(one, service, member.1, budget, depth + 1)) else { continue };
             value
         };
         out.insert(member.0.to_owned(), value);
@@ -155,11 +155,13 @@ fn map<'a>(
         if !budget.element(depth) {
             break;
         }
-        if let (Some(key), Some(value)) = (entry.named(key_name).next(), entry.named(value_name).next())
+        let (mut keys, mut values) = (entry.named(key_name), entry.named(value_name));
+        if let (Some(key), Some(value)) = (keys.next(), values.next())
             && let Some(value) = node(value, service, shape, budget, depth)
         {
-            kept.insert(key.text.clone(), value);
+            budget.twice |= kept.insert(key.text.clone(), value).is_some();
         }
+        budget.twice |= keys.next().is_some() || values.next().is_some();
     }
     Value::Object(kept)
 }

@@ -1,0 +1,34 @@
+//! What the targets share: a request from its parts, decoded as the data path does it.
+
+use chaperone_aws::{Authority, Catalog, DecodeError};
+use chaperone_model::Call;
+use http::{Request, request::Parts};
+
+/// The head of a request to `host`.
+pub fn head(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Parts {
+    let mut request = Request::builder().method(method).uri(target).header("host", host);
+    for (name, value) in fields {
+        request = request.header(*name, *value);
+    }
+    request.body(()).expect("BUG: a constant head is one").into_parts().0
+}
+
+/// What a body is taken for under a head that is known to be good.
+pub fn decode(parts: &Parts, body: &[u8]) -> Result<Call, DecodeError> {
+    let catalog = Catalog::global();
+    let host = parts.headers["host"].to_str().expect("BUG: a constant host is text");
+    let host = catalog.host(host).expect("BUG: a constant host is AWS's");
+    let call = catalog.decode(&host, parts, Some(body), &Authority::None, Some("123456789012"));
+    if let Ok(call) = &call {
+        // As the journal and the policies take it.
+        serde_json::to_vec(&call.parameters).expect("BUG: parameters can be written");
+        assert!(!call.actions.is_empty(), "a call that needs nothing would be permitted by nothing said: {call:?}");
+        assert!(!call.resources.is_empty(), "a call on nothing: {call:?}");
+    }
+    call
+}
+
+/// A body cut into pieces of `step` bytes reads as it does whole.
+pub fn cuts(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    [1, 7, bytes.len().max(1)].into_iter()
+}

@@ -1,0 +1,127 @@
+//! Puts the clients in place that `tests/system/tests/clients.rs` runs. Quick when all is there.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    place,
+    setup::{Package, packages, run},
+};
+
+const LIGHT: [Package; 4] = [
+    Package { name: "nodejs", why: "runs the AWS SDK for JavaScript", shows: "/usr/bin/node" },
+    Package { name: "npm", why: "installs the AWS SDK for JavaScript", shows: "/usr/bin/npm" },
+    Package { name: "rclone", why: "a client of S3", shows: "/usr/bin/rclone" },
+    Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
+];
+
+const HEAVY: [Package; 3] = [
+    Package {
+        name: "ca-certificates-java",
+        why: "the trust store of Java's clients",
+        shows: "/etc/ssl/certs/java/cacerts",
+    },
+    Package { name: "maven", why: "builds the client of the AWS SDK for Java", shows: "/usr/bin/mvn" },
+    Package { name: "golang-go", why: "builds the client of the AWS SDK for Go", shows: "/usr/bin/go" },
+];
+
+/// Installs the clients that are light, or all of them, and says in which folder they are.
+pub fn install(all: bool) -> Result<PathBuf> {
+    let folder = place::target()?.join("lab/clients");
+    let sources = place::root().join("tests/system/clients");
+    packages_but(&LIGHT, &["npm", "node"])?;
+    javascript(&sources.join("js"), &folder.join("js"))?;
+    if all {
+        packages_but(&HEAVY, &["go", "mvn"])?;
+        go(&sources.join("go"), &folder.join("go"))?;
+        java(&sources.join("java"), &folder.join("java"))?;
+    }
+    Ok(folder)
+}
+
+/// Packages, but for those whose program there is already, from wherever.
+fn packages_but(wanted: &[Package], programs: &[&str]) -> Result<()> {
+    let there = |package: &&Package| {
+        let program = Path::new(package.shows).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        programs.contains(&program)
+            && Command::new(program).arg("version").stdout(Stdio::null()).stderr(Stdio::null()).status().is_ok()
+    };
+    let missing: Vec<Package> = wanted.iter().filter(|package| !there(package)).copied().collect();
+    packages(&missing)
+}
+
+/// Whether what was made from these sources is there; they are copied beside it, last of all.
+fn is_current(sources: &Path, folder: &Path, names: &[&str]) -> bool {
+    names.iter().all(|name| {
+        fs::read(sources.join(name)).ok().is_some_and(|text| fs::read(folder.join(name)).is_ok_and(|it| it == text))
+    })
+}
+
+fn copy(sources: &Path, folder: &Path, names: &[&str]) -> Result<()> {
+    fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+    for name in names {
+        let to = folder.join(name);
+        fs::copy(sources.join(name), &to).with_context(|| format!("writing {}", to.display()))?;
+    }
+    Ok(())
+}
+
+fn javascript(sources: &Path, folder: &Path) -> Result<()> {
+    if !is_current(sources, folder, &["package-lock.json"]) {
+        eprintln!("set-up: the AWS SDK for JavaScript, into {}: seconds, 30 MB, once", folder.display());
+        copy(sources, folder, &["package.json"])?;
+        // With the lock beside it from the start, but under its name only when all is there.
+        run(Command::new("npm")
+            .args(["ci", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error"])
+            .current_dir(staged(sources, folder)?)
+            .stdout(Stdio::null()))?;
+        let modules = folder.join("node_modules");
+        let _ = fs::remove_dir_all(&modules);
+        fs::rename(folder.join("staged/node_modules"), &modules).context("putting node_modules in place")?;
+        copy(sources, folder, &["package-lock.json"])?;
+    }
+    copy(sources, folder, &["work.mjs"])
+}
+
+fn staged(sources: &Path, folder: &Path) -> Result<PathBuf> {
+    let staged = folder.join("staged");
+    copy(sources, &staged, &["package.json", "package-lock.json"])?;
+    Ok(staged)
+}
+
+fn go(sources: &Path, folder: &Path) -> Result<()> {
+    const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+    if !is_current(sources, folder, &SOURCES) {
+        eprintln!("set-up: building the client of the AWS SDK for Go: a minute or two, once");
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        run(Command::new("go").args(["build", "-o"]).arg(folder.join("client")).arg(".").current_dir(sources))?;
+        copy(sources, folder, &SOURCES)?;
+    }
+    Ok(())
+}
+
+fn java(sources: &Path, folder: &Path) -> Result<()> {
+    const SOURCES: [&str; 2] = ["pom.xml", "Work.java"];
+    if !is_current(sources, folder, &SOURCES) {
+        eprintln!("set-up: building the client of the AWS SDK for Java: half a minute, 60 MB, once");
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        run(Command::new("mvn")
+            .args(["-q", "-B", "dependency:copy-dependencies"])
+            .arg(format!("-DoutputDirectory={}", folder.join("jars").display()))
+            .arg("-f")
+            .arg(sources.join("pom.xml")))?;
+        run(Command::new("javac")
+            .arg("-cp")
+            .arg(format!("{}/*", folder.join("jars").display()))
+            .arg("-d")
+            .arg(folder.join("classes"))
+            .arg(sources.join("Work.java")))?;
+        copy(sources, folder, &SOURCES)?;
+    }
+    Ok(())
+}
