@@ -17,7 +17,7 @@ use chaperone_model::CgroupId;
 
 use crate::{
     CaptureError, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup, earlier,
-    hooks::{self, LsmHooks, Made},
+    hooks::{self, Attached, LsmHooks, Made, Missing},
     kernel_log::{self, Forward},
     listen::{self, Key},
     origin::Record,
@@ -44,7 +44,8 @@ pub struct Capture {
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
     counters: Counters,
-    missing: Vec<(&'static str, String)>,
+    attached: Vec<Attached>,
+    missing: Missing,
     log: Option<EbpfLogger<Forward>>,
 }
 
@@ -83,7 +84,7 @@ impl Capture {
         let folder = bpffs::Folder::open(&config.bpffs)?;
         let mut made = Made::default();
         let mut ebpf = hooks::load(&folder, sizes, &mut made)?;
-        let missing = hooks::attach(&mut ebpf, &folder, &cgroup_root, config.lsm, &mut made)?;
+        let (attached, missing) = hooks::attach(&mut ebpf, &folder, &cgroup_root, config.lsm, &mut made)?;
 
         let log = EbpfLogger::init_with_logger(&mut ebpf, Forward::default())
             .map_err(|error| CaptureError::Load { reason: format!("the hooks' log: {error}") })?;
@@ -95,6 +96,7 @@ impl Capture {
             pending: take(&mut ebpf, "PENDING")?,
             origins: Origins::new(take(&mut ebpf, "ORIGINS")?),
             counters: Counters::new(take(&mut ebpf, "COUNTERS")?),
+            attached,
             missing,
             log: Some(log),
             folder,
@@ -214,6 +216,10 @@ impl Capture {
     /// [required](LsmHooks::Required).
     pub fn missing_hooks(&self) -> &[(&'static str, String)] {
         &self.missing
+    }
+
+    pub(crate) fn attached(&self) -> &[Attached] {
+        &self.attached
     }
 
     /// Where cgroup v2 is mounted.

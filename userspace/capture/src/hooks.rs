@@ -43,6 +43,32 @@ const HOOKS: [&str; 11] = [
 /// Those among them that need `bpf` among the kernel's LSMs.
 const LSM_HOOKS: [&str; 2] = ["socket_create", "socket_sendmsg"];
 
+/// The hooks of cgroups and their `enum bpf_attach_type`.
+const ATTACH_TYPES: [(&str, u32); 9] = [
+    ("egress", 1),
+    ("sock_create", 2),
+    ("handshake", 3),
+    ("connect4", 10),
+    ("connect6", 11),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+];
+
+/// A hook that is attached at the root of cgroup v2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attached {
+    pub(crate) hook: &'static str,
+    /// `enum bpf_attach_type`.
+    pub(crate) kind: u32,
+    /// The program's id.
+    pub(crate) program: u32,
+}
+
+/// The hooks of the LSM that the kernel doesn't take, with its reasons.
+pub(crate) type Missing = Vec<(&'static str, String)>;
+
 /// Whether the hooks of the LSM may be missing. They close ways that need an accomplice outside the enrolled cgroups, or
 /// `CAP_NET_RAW`; everything else is closed without them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -88,24 +114,31 @@ pub(crate) fn load(
 }
 
 /// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Gives those
-/// of the LSM's that this kernel doesn't take, with its reason, if `lsm` says that they may be missing.
+/// of cgroups, and those of the LSM's that this kernel doesn't take, with its reason, if `lsm` says that they may be
+/// missing.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     folder: &bpffs::Folder,
     cgroup_root: &Path,
     lsm: LsmHooks,
     made: &mut Made,
-) -> Result<Vec<(&'static str, String)>, CaptureError> {
+) -> Result<(Vec<Attached>, Missing), CaptureError> {
     let mut missing = Vec::new();
+    let mut attached = Vec::new();
     for hook in HOOKS {
         match attach_one(ebpf, hook, folder, cgroup_root, made) {
             Err(error) if lsm == LsmHooks::WhereAvailable && LSM_HOOKS.contains(&hook) => {
                 missing.push((hook, chain(&error)));
             }
-            attached => attached?,
+            done => done?,
+        }
+        if let Some((_, kind)) = ATTACH_TYPES.iter().find(|(name, _)| *name == hook) {
+            let info = ebpf.program(hook).expect("BUG: it was there").info();
+            let program = info.map_err(|error| CaptureError::Load { reason: chain(&error) })?.id();
+            attached.push(Attached { hook, kind: *kind, program });
         }
     }
-    Ok(missing)
+    Ok((attached, missing))
 }
 
 fn attach_one(

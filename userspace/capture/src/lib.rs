@@ -17,6 +17,7 @@ mod listen;
 mod netns;
 mod origin;
 mod process;
+mod self_test;
 mod sock_diag;
 mod sys;
 
@@ -30,4 +31,5 @@ pub use hooks::LsmHooks;
 pub use listen::{ListenPorts, Listeners};
 pub use origin::Origins;
 pub use process::process_facts;
+pub use self_test::Check;
 pub use sys::netns_cookie;

@@ -86,3 +86,38 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attr, size_of::<LinkUpdate>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The ids of the programs that run for a cgroup, inherited ones too: `BPF_PROG_QUERY` with `BPF_F_QUERY_EFFECTIVE`
+/// (Linux 4.15). At most 64.
+pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct Query {
+        target: i32,
+        attach_type: u32,
+        flags: u32,
+        found_flags: u32,
+        ids: u64,
+        count: u32,
+        reserved: u32,
+    }
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    const EFFECTIVE: u32 = 1;
+
+    let mut ids = [0_u32; 64];
+    let mut attr = Query {
+        target: cgroup.as_raw_fd(),
+        attach_type,
+        flags: EFFECTIVE,
+        found_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: 64,
+        reserved: 0,
+    };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call, as do the ids that they point to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<Query>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ids[..(attr.count as usize).min(ids.len())].to_vec())
+}

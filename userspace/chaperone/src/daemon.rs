@@ -106,6 +106,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             "not attached: agents can have packet and vsock sockets, and use connections that are handed to them"
         );
     }
+    self_test(&capture)?;
     let listeners = enroll(&capture, &config, &cgroups)?;
 
     let calls = Builder::new_multi_thread()
@@ -240,6 +241,20 @@ fn check_enrolment(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// No agent is redirected by hooks that were not seen to work.
+fn self_test(capture: &Capture) -> anyhow::Result<()> {
+    let failed: Vec<_> = capture
+        .self_test()
+        .map_err(|error| ConfigError(format!("{:#}", anyhow::Error::from(error))))?
+        .into_iter()
+        .filter_map(|check| check.result.err().map(|found| format!("not so: {}: {found}", check.what)))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError(format!("the self-test of the kernel hooks failed; {}", failed.join("; "))).into())
+}
+
 /// Enrols what is configured now and withdraws what was before, then opens the listeners: from here on agents are
 /// redirected.
 fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<Listeners> {
@@ -268,8 +283,11 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
         }
     }
     capture.bind_users(&config.capture.user_ids()?)?;
-    let own = cgroups.join(sandbox::own_cgroup()?.trim_start_matches('/'));
-    capture.exempt(cgroup_id(own)?)?;
+    let own = sandbox::own_cgroup()?;
+    // Exempting the root would exempt everything that isn't enrolled, bound users too.
+    if own != "/" {
+        capture.exempt(cgroup_id(cgroups.join(own.trim_start_matches('/')))?)?;
+    }
     let [v4, v6] = config.proxy.ports;
     Ok(capture.listen(ListenPorts { v4, v6 })?)
 }

@@ -6,6 +6,7 @@ mod bypasses;
 mod guard;
 mod lab;
 mod lsm;
+mod self_test;
 mod sockets;
 
 use std::{
