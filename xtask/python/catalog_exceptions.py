@@ -6,6 +6,15 @@ PREFIXES = {
     "ses": ["ses"], "sesv2": ["ses"],  # sign as `ses` or `email`
     "pinpoint": ["mobiletargeting"],
     "apigatewayv2": ["apigateway"],
+    # The service authorization reference's own prefixes, where endpoint and signing name are called otherwise.
+    "partnercentral-selling": ["partnercentral"], "partnercentral-account": ["partnercentral"],
+    "partnercentral-benefits": ["partnercentral"], "partnercentral-channel": ["partnercentral"],
+    "mturk": ["mechanicalturk"],  # signs as `mturk-requester`
+    "iot-data": ["iot"],  # signs as `iotdata`
+    "iot-jobs-data": ["iotjobsdata"],
+    "iotsecuretunneling": ["iot"],  # signs as `IoTSecuredTunneling`
+    "resourcegroupstaggingapi": ["tag"],  # signs as `tagging`
+    "cloudcontrol": ["cloudformation"],  # Cloud Control's operations are permitted by CloudFormation's prefix
 }
 
 # Endings of operations whose permission is another operation's.
@@ -58,8 +67,69 @@ def _s3():
     return actions
 
 
+def _each(service, table):
+    """`{"actions": "Operation Operation"}` of one service."""
+    return {(service, operation): actions.split() for actions, operations in table.items()
+            for operation in operations.split()}
+
+
 ACTIONS = {
     **_s3(),
+    # S3 Control repeats some of S3's operations, which have S3's names in IAM; buckets on outposts have a prefix of
+    # their own, and so have access points of directory buckets. Which of the two it is, the request's host or ARN says:
+    # both are needed where it can be either.
+    **_each("s3control", {
+        "s3:GetAccountPublicAccessBlock": "GetPublicAccessBlock",
+        "s3:PutAccountPublicAccessBlock": "PutPublicAccessBlock DeletePublicAccessBlock",
+        "s3-outposts:GetBucket": "GetBucket", "s3-outposts:ListRegionalBuckets": "ListRegionalBuckets",
+        "s3-outposts:GetLifecycleConfiguration": "GetBucketLifecycleConfiguration",
+        "s3-outposts:PutLifecycleConfiguration": "PutBucketLifecycleConfiguration DeleteBucketLifecycleConfiguration",
+        "s3-outposts:GetReplicationConfiguration": "GetBucketReplication",
+        "s3-outposts:PutReplicationConfiguration": "PutBucketReplication DeleteBucketReplication",
+        "s3-outposts:PutBucketTagging": "DeleteBucketTagging",
+        "s3express:GetAccessPointScope": "GetAccessPointScope", "s3express:PutAccessPointScope": "PutAccessPointScope",
+        "s3express:DeleteAccessPointScope": "DeleteAccessPointScope",
+        "s3express:ListAccessPointsForDirectoryBuckets": "ListAccessPointsForDirectoryBuckets"}),
+    # Budgets: viewing and changing are one action each.
+    **_each("budgets", {
+        "budgets:ViewBudget": "DescribeBudget DescribeBudgets DescribeBudgetNotificationsForAccount "
+        "DescribeBudgetPerformanceHistory DescribeNotificationsForBudget DescribeSubscribersForNotification",
+        "budgets:ModifyBudget": "CreateBudget UpdateBudget DeleteBudget CreateNotification UpdateNotification "
+        "DeleteNotification CreateSubscriber UpdateSubscriber DeleteSubscriber"}),
+    # Keyspaces is permitted by what the operation would be in CQL.
+    **_each("keyspaces", {
+        "cassandra:Create": "CreateKeyspace CreateTable CreateType",
+        "cassandra:Select": "GetKeyspace GetTable GetTableAutoScalingSettings GetType ListKeyspaces ListTables "
+        "ListTagsForResource ListTypes",
+        "cassandra:Alter": "UpdateKeyspace UpdateTable", "cassandra:Drop": "DeleteKeyspace DeleteTable DeleteType",
+        "cassandra:Restore cassandra:Create": "RestoreTable"}),
+    # Neptune's data actions are by what a query does; a query can read, write and delete, which its text alone says.
+    **_each("neptunedata", {
+        "neptune-db:CancelQuery": "CancelGremlinQuery CancelOpenCypherQuery",
+        "neptune-db:ReadDataViaQuery neptune-db:WriteDataViaQuery neptune-db:DeleteDataViaQuery":
+        "ExecuteGremlinQuery ExecuteGremlinProfileQuery ExecuteOpenCypherQuery",
+        "neptune-db:ReadDataViaQuery": "ExecuteGremlinExplainQuery ExecuteOpenCypherExplainQuery",
+        "neptune-db:GetQueryStatus": "GetGremlinQueryStatus GetOpenCypherQueryStatus ListGremlinQueries "
+        "ListOpenCypherQueries",
+        "neptune-db:DeleteStatistics": "DeletePropertygraphStatistics DeleteSparqlStatistics",
+        "neptune-db:GetStatisticsStatus": "GetPropertygraphStatistics GetSparqlStatistics",
+        "neptune-db:ManageStatistics": "ManagePropertygraphStatistics ManageSparqlStatistics",
+        "neptune-db:GetGraphSummary": "GetPropertygraphSummary GetRDFGraphSummary",
+        "neptune-db:GetStreamRecords": "GetPropertygraphStream GetSparqlStream",
+        "neptune-db:ResetDatabase": "ExecuteFastReset", "neptune-db:CancelMLDataProcessingJob": "CancelMLDataProcessingJob",
+        "neptune-db:GetEngineStatus": "GetEngineStatus", "neptune-db:StartLoaderJob": "StartLoaderJob"}),
+    # Connections of WebSocket APIs.
+    **_each("apigatewaymanagementapi", {
+        "execute-api:ManageConnections": "DeleteConnection GetConnection PostToConnection"}),
+    ("lambda", "GetLayerVersionByArn"): ["lambda:GetLayerVersion"],  # the same, by ARN
+    ("bedrock-runtime", "StartAsyncInvoke"): ["bedrock:InvokeModel"],  # Bedrock's guide: "requires bedrock:InvokeModel"
+    ("bedrock-agent-runtime", "RetrieveAndGenerateStream"): ["bedrock:RetrieveAndGenerate"],  # the same, streamed
+    # Tags on creation need the permission to tag, and the operation is CreateDistribution's.
+    ("cloudfront", "CreateDistributionWithTags"): ["cloudfront:CreateDistribution", "cloudfront:TagResource"],
+    ("timestream-query", "Query"): ["timestream:Select"],  # SQL, permitted as what it does
+    ("cloudsearchdomain", "UploadDocuments"): ["cloudsearch:document"],
+    ("verifiedpermissions", "BatchIsAuthorized"): ["verifiedpermissions:IsAuthorized"],  # checked one by one
+    ("verifiedpermissions", "BatchIsAuthorizedWithToken"): ["verifiedpermissions:IsAuthorizedWithToken"],
     # The service authorization reference: all forms of invoking a function are one action.
     ("lambda", "Invoke"): ["lambda:InvokeFunction"],
     ("lambda", "InvokeAsync"): ["lambda:InvokeFunction", "lambda:InvokeAsync"],
@@ -77,8 +147,9 @@ ACTIONS = {
     # Bedrock: the Converse family is permitted as invocation.
     ("bedrock-runtime", "Converse"): ["bedrock:InvokeModel"],
     ("bedrock-runtime", "ConverseStream"): ["bedrock:InvokeModelWithResponseStream"],
-    ("bedrock-runtime", "InvokeModelWithBidirectionalStream"): ["bedrock:InvokeModelWithResponseStream",
-                                                               "bedrock:InvokeModelWithBidirectionalStream"],
+    # Bedrock's guide to Nova Sonic asks for bedrock:InvokeModel; the stronger of the two is needed as well.
+    ("bedrock-runtime", "InvokeModelWithBidirectionalStream"): ["bedrock:InvokeModel",
+                                                               "bedrock:InvokeModelWithResponseStream"],
     ("bedrock-runtime", "InvokeModelWithResponseStream"): ["bedrock:InvokeModelWithResponseStream"],
     ("iot-data", "Publish"): ["iot:Publish"],
 }
@@ -110,5 +181,6 @@ HOSTS = {
     "elasticmapreduce": "emr", "{r}.elasticmapreduce": "emr",
     # Buckets on outposts are made through S3 Control's API at this host.
     "s3-outposts.{r}": "s3control", "s3-outposts-fips.{r}": "s3control",
+    "realtime.machinelearning.{r}": "machinelearning",  # told by GetMLModel, for Predict
     "sts": "sts", "ec2": "ec2", "email": "ses",
 }

@@ -37,7 +37,7 @@ pub struct Options {
     #[arg(long, value_enum, value_delimiter = ',', value_name = "CASE,…")]
     cases: Vec<CaseName>,
     /// The cargo profile that Chaperone is built with.
-    #[arg(long, default_value = "lab", value_name = "NAME")]
+    #[arg(long, default_value = "release", value_name = "NAME")]
     profile: String,
     /// Run everything at real-time priority: on a machine that has other work to do, which then waits.
     #[arg(long)]

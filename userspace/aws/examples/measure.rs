@@ -10,9 +10,10 @@ use http::{Request, request::Parts};
 use time::OffsetDateTime;
 
 fn main() {
+    let before = resident();
     let started = Instant::now();
     let catalog = Catalog::global();
-    println!("catalog read in {:.1} ms", started.elapsed().as_secs_f64() * 1e3);
+    println!("catalog read in {:.1} ms, {} KiB resident", started.elapsed().as_secs_f64() * 1e3, resident() - before);
 
     let pad = "x".repeat(800);
     let item = format!(
@@ -106,10 +107,11 @@ fn main() {
         let found = catalog.host(host).expect("AWS's");
         let first = decode(&parts, host, &body);
         println!(
-            "{name}: {} {:?} (first: {:.0} µs)",
+            "{name}: {} {:?} (first: {:.0} µs, {} KiB resident so far)",
             first.operation,
             found.region,
-            started.elapsed().as_secs_f64() * 1e6
+            started.elapsed().as_secs_f64() * 1e6,
+            resident() - before
         );
         time("  host", || {
             black_box(catalog.host(host));
@@ -139,6 +141,13 @@ fn main() {
 fn decode(parts: &Parts, host: &str, body: &str) -> chaperone_model::Call {
     let found = Catalog::global().host(host).expect("AWS's");
     Catalog::global().decode(&found, parts, Some(body.as_bytes()), &Authority::of(parts), None).expect("decoded")
+}
+
+/// Resident memory, in KiB.
+fn resident() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap_or_default();
+    line.trim().trim_end_matches(" kB").parse().unwrap_or_default()
 }
 
 fn time(name: &str, mut work: impl FnMut()) -> f64 {

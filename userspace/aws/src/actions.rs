@@ -2,12 +2,11 @@
 
 use std::borrow::Cow;
 
-use chaperone_model::{AccessLevel, Action, Call, Protocol};
-use http::{HeaderMap, request::Parts};
+use chaperone_model::{AccessLevel, Action};
+use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::{
-    authority::payload_shape,
     decode::{Candidate, DecodeError, header},
     host::{HostKind, HostMatch},
     resources::{self, Place},
@@ -55,6 +54,23 @@ impl Needs {
         };
         add(&mut self.group.1, place);
         Ok(())
+    }
+
+    /// Replaces an action of the group that is open.
+    pub fn replace_action(&mut self, name: &str, by: &'static str, level: AccessLevel) {
+        let old = self.actions.iter().position(|action| action.name == name);
+        self.group.0.retain(|place| Some(usize::from(*place)) != old);
+        self.action(by, level);
+    }
+
+    /// Whether the group that is open has resources yet.
+    pub fn has_resources(&self) -> bool {
+        !self.group.1.is_empty()
+    }
+
+    /// The actions of the group that is open.
+    pub fn open_actions(&self) -> Vec<Action> {
+        self.group.0.iter().map(|place| self.actions[usize::from(*place)].clone()).collect()
     }
 
     /// Ends a group. Actions without a resource are on `*`.
@@ -105,6 +121,11 @@ impl Needs {
                         }
                     }
                 }
+                if name == "CreateBucket"
+                    && members.get("CreateBucketConfiguration").is_some_and(|c| c.get("Tags").is_some())
+                {
+                    self.action("s3:TagResource", AccessLevel::Tagging);
+                }
                 resources::s3(self, name, members, headers, host, place)?;
             }
             ("apigateway" | "apigatewayv2", _) => {
@@ -113,39 +134,55 @@ impl Needs {
                     _ => AccessLevel::Write,
                 };
                 self.action(format!("apigateway:{}", operation.method), level);
+                // The API's own resource policy can come with these. (In an import, as an extension in the document.)
+                let with_policy = match operation.name {
+                    "CreateRestApi" => members.contains_key("policy"),
+                    "ImportRestApi" | "PutRestApi" => true,
+                    "UpdateRestApi" => {
+                        let patches = members.get("patchOperations").and_then(Value::as_array).into_iter().flatten();
+                        let mut paths =
+                            patches.map(|patch| patch.get("path").and_then(Value::as_str).unwrap_or("/policy"));
+                        dropped || paths.any(|path| path.starts_with("/policy"))
+                    }
+                    _ => false,
+                };
+                if with_policy {
+                    self.action("apigateway:UpdateRestApiPolicy", AccessLevel::PermissionsManagement);
+                }
                 let by_verb = resources::api_gateway(operation, members, place);
                 self.resource(by_verb)?;
             }
             ("dynamodb", "TransactWriteItems") => {
-                for item in members.get("TransactItems").and_then(Value::as_array).into_iter().flatten() {
-                    for kind in item.as_object().into_iter().flat_map(Map::keys) {
-                        match kind.as_str() {
-                            "ConditionCheck" => self.action("dynamodb:ConditionCheckItem", AccessLevel::Read),
-                            "Delete" => self.action("dynamodb:DeleteItem", AccessLevel::Write),
-                            "Put" => self.action("dynamodb:PutItem", AccessLevel::Write),
-                            "Update" => self.action("dynamodb:UpdateItem", AccessLevel::Write),
-                            _ => {}
-                        }
-                    }
-                }
-                if self.group.0.is_empty() || dropped {
+                if !resources::transaction(self, members, place)? {
                     self.usual_actions(candidate);
                 }
-                resources::usual(self, candidate, members, path, place)?;
             }
             ("dynamodb", "ExecuteStatement" | "BatchExecuteStatement" | "ExecuteTransaction") => {
-                part_iql(self, members, dropped || operation.name != "ExecuteStatement", candidate);
-                resources::usual(self, candidate, members, path, place)?;
+                resources::part_iql(self, members, place)?;
+            }
+            ("ec2", "RunInstances") => {
+                self.usual_actions(candidate);
+                resources::run_instances(self, members, place)?;
             }
             _ => {
                 self.usual_actions(candidate);
                 resources::usual(self, candidate, members, path, place)?;
             }
         }
+        self.tagging(candidate, members, place)?;
+        if service.name == "lambda" && matches!(operation.name, "CreateFunction" | "UpdateFunctionConfiguration") {
+            // Whose code comes along: <https://docs.aws.amazon.com/lambda/latest/dg/permissions-layer-cross-account.html>
+            let layers = members.get("Layers").and_then(Value::as_array);
+            self.close();
+            for layer in layers.into_iter().flatten().filter_map(Value::as_str) {
+                self.action("lambda:GetLayerVersion", AccessLevel::Read);
+                self.resource(layer.to_owned())?;
+            }
+        }
         if operation.passes_role != 0 {
             let mut roles = Vec::new();
-            for value in members.values() {
-                resources::roles(value, &mut roles);
+            for (name, value) in members {
+                resources::roles(name, value, place, &mut roles);
             }
             if !roles.is_empty() {
                 self.close();
@@ -159,6 +196,46 @@ impl Needs {
         // Resources are named by a list that isn't whole: one of those left out could be the forbidden one.
         if dropped && resources::come_from_lists(operation, service.name, members) {
             return Err(DecodeError::TooLarge("list of resources"));
+        }
+        Ok(())
+    }
+
+    /// What tags on creation need besides, on what is tagged.
+    fn tagging(
+        &mut self,
+        candidate: &Candidate,
+        members: &Map<String, Value>,
+        place: &Place<'_>,
+    ) -> Result<(), DecodeError> {
+        let Candidate { service, operation, .. } = candidate;
+        if operation.tagging.is_empty() {
+            return Ok(());
+        }
+        let some = |value: &Value| match value {
+            Value::Array(all) => !all.is_empty(),
+            Value::Object(all) => !all.is_empty(),
+            _ => false,
+        };
+        if service.name == "ec2" {
+            let specified = members.iter().filter(|(name, _)| name.starts_with("TagSpecification"));
+            let kinds: Vec<_> = specified
+                .flat_map(|(_, value)| value.as_array().into_iter().flatten())
+                .map(|one| one.get("ResourceType").and_then(Value::as_str).unwrap_or("*"))
+                .collect();
+            if !kinds.is_empty() {
+                self.close();
+                self.action("ec2:CreateTags", AccessLevel::Tagging);
+                for kind in kinds {
+                    self.resource(place.arn("ec2", &format!("{kind}/*")))?;
+                }
+            }
+        } else if ["Tags", "tags", "TagList", "TagSet", "tagSet", "TagsList"]
+            .iter()
+            .any(|name| members.get(*name).is_some_and(some))
+        {
+            for action in &operation.tagging {
+                self.action(*action, AccessLevel::Tagging);
+            }
         }
         Ok(())
     }
@@ -245,78 +322,4 @@ fn versioned(needs: &mut Needs, operation: &str) -> bool {
     };
     needs.action(action, level);
     true
-}
-
-/// PartiQL's action by the statement's first word; all of them where it can't be told.
-fn part_iql(needs: &mut Needs, members: &Map<String, Value>, unclear: bool, candidate: &Candidate) {
-    let statement = members.get("Statement").and_then(Value::as_str).unwrap_or_default();
-    let word: String = statement.trim_start().chars().take_while(char::is_ascii_alphabetic).collect();
-    match word.to_ascii_uppercase().as_str() {
-        "SELECT" if !unclear => needs.action("dynamodb:PartiQLSelect", AccessLevel::Read),
-        "INSERT" if !unclear => needs.action("dynamodb:PartiQLInsert", AccessLevel::Write),
-        "UPDATE" if !unclear => needs.action("dynamodb:PartiQLUpdate", AccessLevel::Write),
-        "DELETE" if !unclear => needs.action("dynamodb:PartiQLDelete", AccessLevel::Write),
-        _ => needs.usual_actions(candidate),
-    }
-}
-
-/// The services that have no model: customers' own endpoints behind IAM.
-pub(crate) fn outside_the_models(
-    host: &HostMatch,
-    parts: &Parts,
-    place: &Place<'_>,
-    signing_name: Option<&str>,
-) -> Option<Call> {
-    let method = parts.method.as_str();
-    let reads = matches!(method, "GET" | "HEAD" | "OPTIONS");
-    let by_method = if reads { AccessLevel::Read } else { AccessLevel::Write };
-    let (service, default_name, action, level, resource): (_, _, Cow<'static, str>, _, _) = match &host.kind {
-        HostKind::ExecuteApi { api } => {
-            let path = parts.uri.path().trim_start_matches('/');
-            let (stage, rest) = path.split_once('/').unwrap_or((path, ""));
-            let tail = format!("{api}/{stage}/{method}/{rest}");
-            (
-                "execute-api",
-                "execute-api",
-                "execute-api:Invoke".into(),
-                AccessLevel::Write,
-                place.arn("execute-api", &tail),
-            )
-        }
-        HostKind::LambdaUrl => {
-            ("lambda-url", "lambda", "lambda:InvokeFunctionUrl".into(), AccessLevel::Write, "*".to_owned())
-        }
-        HostKind::OpenSearch { domain: Some(domain) } => {
-            let verb = match method {
-                "DELETE" => "es:ESHttpDelete",
-                "GET" => "es:ESHttpGet",
-                "HEAD" => "es:ESHttpHead",
-                "PATCH" => "es:ESHttpPatch",
-                "POST" => "es:ESHttpPost",
-                "PUT" => "es:ESHttpPut",
-                _ => return None,
-            };
-            let tail = format!("domain/{domain}{}", parts.uri.path());
-            ("es", "es", verb.into(), by_method, place.arn("es", &tail))
-        }
-        HostKind::OpenSearch { domain: None } => {
-            ("aoss", "aoss", "aoss:APIAccessAll".into(), AccessLevel::Write, "*".to_owned())
-        }
-        _ => return None,
-    };
-    Some(Call {
-        partition: Cow::Borrowed(place.partition),
-        region: place.region.clone().map(Cow::Owned),
-        account: place.account.map(|account| Cow::Owned(account.to_owned())),
-        service: Cow::Borrowed(service),
-        signing_name: Cow::Owned(signing_name.unwrap_or(default_name).to_owned()),
-        operation: Cow::Owned(method.to_owned()),
-        candidates: Vec::new(),
-        pairs: Vec::new(),
-        protocol: Protocol::RestJson,
-        actions: vec![Action { name: action, level }],
-        resources: vec![resource],
-        parameters: Value::Null,
-        payload: payload_shape(parts),
-    })
 }

@@ -182,6 +182,15 @@ fn fields(rest: &str) -> Result<HeaderAuthority<'_>, &'static str> {
         return Err("a character in the credential scope that has no place there");
     }
     let signed_headers = signed.ok_or("no SignedHeaders in the Authorization field")?;
+    check_names(signed_headers)?;
+    let mut bytes = [0; 32];
+    hex::decode_to_slice(signature.ok_or("no Signature in the Authorization field")?, &mut bytes)
+        .map_err(|_| "a signature that is not 64 hexadecimal digits")?;
+    Ok(HeaderAuthority { access_key_id: id, date, region, service, signed_headers, signature: bytes })
+}
+
+/// SignedHeaders: sorted, unique, few, in lower case.
+pub(crate) fn check_names(signed_headers: &str) -> Result<(), &'static str> {
     let mut before = "";
     for (count, name) in signed_headers.split(';').enumerate() {
         if name.is_empty() || name <= before || count >= MAX_SIGNED_HEADERS {
@@ -192,10 +201,7 @@ fn fields(rest: &str) -> Result<HeaderAuthority<'_>, &'static str> {
         }
         before = name;
     }
-    let mut bytes = [0; 32];
-    hex::decode_to_slice(signature.ok_or("no Signature in the Authorization field")?, &mut bytes)
-        .map_err(|_| "a signature that is not 64 hexadecimal digits")?;
-    Ok(HeaderAuthority { access_key_id: id, date, region, service, signed_headers, signature: bytes })
+    Ok(())
 }
 
 /// How the payload is signed, by what the request says. `None` only when nothing of the request is signed.

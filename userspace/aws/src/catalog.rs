@@ -14,6 +14,8 @@ use serde::Deserialize;
 
 use crate::route::Routes;
 
+/// A line of JSON for the head, one for each service, one for all IAM actions: each a zstd frame of its own, so that a
+/// service's text is in memory only once the service is used.
 static DATA: &[u8] = include_bytes!("../data/catalog.ndjson.zst");
 
 /// Where the catalog comes from.
@@ -31,9 +33,10 @@ pub struct Catalog {
     pub(crate) partitions: Vec<Partition>,
     pub(crate) names: Vec<ServiceName>,
     pub(crate) hosts: HashMap<&'static str, Vec<u16>>,
-    lines: Vec<&'static str>,
-    /// All IAM actions; read when somebody asks for them.
-    iam: &'static str,
+    /// Each service's line, compressed.
+    lines: Vec<&'static [u8]>,
+    /// All IAM actions, compressed; read when somebody asks for them.
+    iam: &'static [u8],
     services: Vec<OnceLock<Service>>,
 }
 
@@ -85,15 +88,15 @@ struct RawService {
 
 /// The part of a service's line that tells which actions there are.
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct RawActions {
-    o: Vec<OperationActions>,
+struct RawActions<'a> {
+    #[serde(borrow)]
+    o: Vec<OperationActions<'a>>,
 }
 
 #[derive(Deserialize)]
-#[serde(bound(deserialize = "'de: 'static"))]
-struct OperationActions {
-    a: Vec<ActionEntry>,
+struct OperationActions<'a> {
+    #[serde(borrow)]
+    a: Vec<(&'a str, &'a str)>,
 }
 
 /// One service, ready to decode with.
@@ -134,6 +137,9 @@ pub(crate) struct Operation {
     /// Superseded by another operation, which may look the same on the wire.
     #[serde(rename = "d", default)]
     pub deprecated: u8,
+    /// Clients may compress the body, and the service expands it.
+    #[serde(rename = "gz", default)]
+    pub compressible: u8,
     /// Not signed.
     #[serde(rename = "na", default)]
     pub no_auth: u8,
@@ -143,6 +149,9 @@ pub(crate) struct Operation {
     pub templates: Vec<&'static str>,
     #[serde(rename = "ra", default)]
     pub arn_members: Vec<&'static str>,
+    /// What tags in the input need besides.
+    #[serde(rename = "tg", default)]
+    pub tagging: Vec<&'static str>,
     /// Roles in the input are passed on: `iam:PassRole`.
     #[serde(rename = "pr", default)]
     pub passes_role: u8,
@@ -297,12 +306,12 @@ impl Catalog {
     }
 
     fn load() -> Self {
-        let text = zstd::decode_all(DATA).expect("BUG: the catalog that is compiled in is zstd");
-        let text: &'static str = String::from_utf8(text).expect("BUG: the catalog is UTF-8").leak();
-        let mut lines = text.lines();
-        let head: RawHead = serde_json::from_str(lines.next().unwrap_or_default()).expect("BUG: the catalog's head");
-        let mut lines: Vec<_> = lines.collect();
-        let iam = lines.pop().unwrap_or_default();
+        let mut frames = frames(DATA);
+        let iam = frames.pop().unwrap_or_default();
+        let mut frames = frames.into_iter();
+        let head: &'static str = text(frames.next().unwrap_or_default()).leak();
+        let head: RawHead = serde_json::from_str(head).expect("BUG: the catalog's head");
+        let lines: Vec<_> = frames.collect();
         assert_eq!(lines.len(), head.services.len(), "BUG: the catalog has a line for each service");
         Self {
             version: CatalogVersion { botocore: head.botocore, iam: head.iam },
@@ -333,12 +342,14 @@ impl Catalog {
     /// All IAM actions, for checking policies: those of the IAM data, and those that operations in the catalog need.
     /// Looks through every service and keeps none of it: ready to decode with, all services together take 40 MB.
     pub fn actions(&'static self) -> BTreeMap<String, AccessLevel> {
-        let raw: RawIam<'_> = serde_json::from_str(self.iam).expect("BUG: the catalog's IAM actions");
+        let iam = text(self.iam);
+        let raw: RawIam<'_> = serde_json::from_str(&iam).expect("BUG: the catalog's IAM actions");
         let mut all = BTreeMap::new();
         for line in &self.lines {
-            let service: RawActions = serde_json::from_str(line).expect("BUG: a service in the catalog");
-            for action in service.o.iter().flat_map(|operation| &operation.a) {
-                all.insert(action.0.to_owned(), action.level());
+            let line = text(line);
+            let service: RawActions<'_> = serde_json::from_str(&line).expect("BUG: a service in the catalog");
+            for (action, level) in service.o.iter().flat_map(|operation| &operation.a) {
+                all.insert((*action).to_owned(), level_of(level));
             }
         }
         for (prefix, levels) in raw.iam_actions {
@@ -358,10 +369,28 @@ impl Catalog {
 
     pub(crate) fn service(&self, position: usize) -> &Service {
         self.services[position].get_or_init(|| {
-            let raw: RawService = serde_json::from_str(self.lines[position]).expect("BUG: a service in the catalog");
+            let line: &'static str = text(self.lines[position]).leak();
+            let raw: RawService = serde_json::from_str(line).expect("BUG: a service in the catalog");
             Service::new(self.names[position].name, raw)
         })
     }
+}
+
+/// The zstd frames, one after another.
+fn frames(mut data: &'static [u8]) -> Vec<&'static [u8]> {
+    let mut all = Vec::new();
+    while !data.is_empty() {
+        let length = zstd::zstd_safe::find_frame_compressed_size(data).expect("BUG: the catalog is zstd frames");
+        let (frame, rest) = data.split_at(length);
+        all.push(frame);
+        data = rest;
+    }
+    all
+}
+
+fn text(frame: &[u8]) -> String {
+    let text = zstd::decode_all(frame).expect("BUG: the catalog that is compiled in is zstd");
+    String::from_utf8(text).expect("BUG: the catalog is UTF-8")
 }
 
 impl Service {
@@ -464,5 +493,66 @@ mod tests {
                 assert!(!operation.actions.is_empty(), "{}", operation.name);
             }
         }
+    }
+
+    /// The IAM data's own actions, without those that operations bring.
+    fn iam() -> BTreeMap<String, AccessLevel> {
+        let iam = text(Catalog::global().iam);
+        let raw: RawIam<'_> = serde_json::from_str(&iam).unwrap();
+        let one = |prefix: &str, level: &str, name: &str| (format!("{prefix}:{name}"), level_of(level));
+        raw.iam_actions
+            .iter()
+            .flat_map(|(prefix, levels)| {
+                levels.iter().flat_map(move |(level, names)| names.split(' ').map(move |name| one(prefix, level, name)))
+            })
+            .collect()
+    }
+
+    #[test]
+    fn every_operation_needs_actions_that_iam_has_or_is_listed_with_a_reason() {
+        let mut listed = BTreeMap::new();
+        for line in include_str!("../data/not-in-iam.tsv").lines().filter(|line| !line.starts_with('#')) {
+            let [service, operations, why] = line.split('\t').collect::<Vec<_>>()[..] else { panic!("{line}") };
+            assert!(!why.is_empty(), "{line}");
+            for operation in operations.split(' ') {
+                assert!(listed.insert((service, operation), false).is_none(), "{service} {operation} is listed twice");
+            }
+        }
+        let iam = iam();
+        assert!(DATA.len() <= 4 << 20, "the binary carries at most 4 MiB of it");
+        let catalog = Catalog::global();
+        for position in 0..catalog.names.len() {
+            let service = catalog.service(position);
+            for operation in &service.operations {
+                let known = operation.actions.iter().all(|action| iam.contains_key(action.0));
+                match listed.get_mut(&(service.name, operation.name)) {
+                    Some(used) if !known => *used = true,
+                    Some(_) => panic!("{}:{} is listed, and IAM has its actions", service.name, operation.name),
+                    None => assert!(known, "{}:{} is neither IAM's nor listed", service.name, operation.name),
+                }
+                for action in &operation.actions {
+                    let level = iam.get(action.0).copied().unwrap_or(AccessLevel::Write);
+                    assert_eq!(action.level(), level, "{}:{} {}", service.name, operation.name, action.0);
+                }
+                for action in &operation.tagging {
+                    assert_eq!(iam.get(*action), Some(&AccessLevel::Tagging), "{action}");
+                }
+            }
+        }
+        let unknown: Vec<_> = listed.iter().filter(|(_, used)| !**used).collect();
+        assert!(unknown.is_empty(), "listed, and no operation: {unknown:?}");
+    }
+
+    #[test]
+    fn operations_that_pass_roles_are_known() {
+        let catalog = Catalog::global();
+        let all = (0..catalog.names.len()).flat_map(|i| &catalog.service(i).operations);
+        let (mut passing, mut tagging) = (0, 0);
+        for operation in all {
+            passing += usize::from(operation.passes_role != 0);
+            tagging += usize::from(!operation.tagging.is_empty());
+        }
+        // A version of the data without dependent actions must not slip in.
+        assert!(passing >= 280 && tagging >= 400, "{passing} pass roles, {tagging} tag");
     }
 }

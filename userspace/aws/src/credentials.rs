@@ -10,6 +10,7 @@ use aws_credential_types::{
     Credentials,
     provider::{ProvideCredentials, SharedCredentialsProvider},
 };
+use http::HeaderName;
 
 /// Credentials are fetched anew this long before they expire; SDKs use five minutes and more.
 const AHEAD: Duration = Duration::from_mins(10);
@@ -31,18 +32,47 @@ pub enum CredentialsError {
     TimedOut,
 }
 
+/// Which header field carries a session token.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenField {
+    /// `x-amz-s3session-token`, for what S3 Express's `CreateSession` gave.
+    S3Session,
+    /// `x-amz-security-token`.
+    Security,
+}
+
+impl TokenField {
+    /// The field's name.
+    pub fn name(self) -> HeaderName {
+        const S3_SESSION: HeaderName = HeaderName::from_static("x-amz-s3session-token");
+        const SECURITY: HeaderName = HeaderName::from_static("x-amz-security-token");
+        match self {
+            Self::S3Session => S3_SESSION,
+            Self::Security => SECURITY,
+        }
+    }
+}
+
 /// Real credentials. `Debug` shows the access key id and nothing else.
 #[derive(Clone)]
 pub struct AwsCredentials {
     inner: Credentials,
     account: Option<Arc<str>>,
+    token_field: TokenField,
 }
 
 impl AwsCredentials {
     /// Credentials as they are, for tests and for sessions by `AssumeRole`.
     pub fn new(inner: Credentials) -> Self {
         let account = inner.account_id().map(|id| Arc::from(id.as_str()));
-        Self { inner, account }
+        Self { inner, account, token_field: TokenField::Security }
+    }
+
+    /// The same, as S3's `CreateSession` gave them.
+    #[must_use]
+    pub fn for_s3_express(mut self) -> Self {
+        self.token_field = TokenField::S3Session;
+        self
     }
 
     /// The same, in this account.
@@ -65,6 +95,11 @@ impl AwsCredentials {
     /// The session token of temporary credentials.
     pub fn session_token(&self) -> Option<&str> {
         self.inner.session_token()
+    }
+
+    /// Where the session token goes.
+    pub fn token_field(&self) -> TokenField {
+        self.token_field
     }
 
     /// When they end; `None` for keys of a user.

@@ -3,12 +3,12 @@
 //! Pure: what is taken for what depends on the bytes and the catalog alone. What the bytes leave open is in the call as
 //! all candidates' actions together; what they contradict is refused.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, cell::OnceCell};
 
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
     HeaderMap, Method,
-    header::{CONTENT_ENCODING, CONTENT_TYPE},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -17,6 +17,7 @@ use crate::{
     actions,
     authority::{Authority, payload_shape, single},
     catalog::{Catalog, Operation, Service, ShapeId},
+    endpoint::Endpoint,
     host::{HostKind, HostMatch, S3At},
     resources::Place,
     route::{Query, decoded, narrow},
@@ -24,6 +25,7 @@ use crate::{
 
 mod cbor;
 mod form;
+mod gzip;
 mod json;
 mod rest;
 pub(crate) mod value;
@@ -52,6 +54,12 @@ pub enum DecodeError {
     /// Two parts of the request say different things.
     #[error("the request contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// Nothing in IAM covers it, so no policy can permit it.
+    #[error("IAM has no action for {what}, so no policy can permit it")]
+    NoAction {
+        /// What it is.
+        what: &'static str,
+    },
     /// The service is known, and nothing in it looks like this.
     #[error("no operation of {service} is like this request")]
     NoOperation {
@@ -89,19 +97,49 @@ struct Request<'a> {
     path: Cow<'a, str>,
     query: Query,
     body: Option<&'a [u8]>,
+    /// The body without its compression, once somebody asked.
+    expanded: OnceCell<Result<Vec<u8>, DecodeError>>,
+}
+
+impl<'a> Request<'a> {
+    fn new(host: &HostMatch, parts: &'a Parts, body: Option<&'a [u8]>) -> Self {
+        let query = Query::parse(parts.uri.query());
+        Self { parts, path: path(host, parts), query, body, expanded: OnceCell::new() }
+    }
+
+    /// The body as the service reads it. `operation` is the one that reads it, when that is known.
+    fn plain(&self, operation: Option<&Operation>) -> Result<&[u8], DecodeError> {
+        let body = self.body.ok_or(DecodeError::BodyNeeded)?;
+        let mut encodings = self.parts.headers.get_all(CONTENT_ENCODING).iter().map(http::HeaderValue::as_bytes);
+        match (encodings.next(), encodings.next()) {
+            (None | Some(b"identity"), None) => Ok(body),
+            (Some(b"gzip"), None) if operation.is_none_or(|operation| operation.compressible != 0) => {
+                let expanded = self.expanded.get_or_init(|| gzip::expanded(body));
+                expanded.as_deref().map_err(Clone::clone)
+            }
+            _ => Err(DecodeError::Body("compressed, where no client of AWS compresses it")),
+        }
+    }
+
+    fn text(&self, operation: Option<&Operation>) -> Result<&str, DecodeError> {
+        std::str::from_utf8(self.plain(operation)?).map_err(|_| DecodeError::Body("not UTF-8"))
+    }
 }
 
 impl Catalog {
     /// Whether decoding needs the body. (Checking the signature may need it too: see [`payload_shape`].)
     pub fn body_need(&'static self, host: &HostMatch, parts: &Parts) -> BodyNeed {
-        if parts.method == Method::GET || parts.method == Method::HEAD {
+        // One operation of all, of EFS, is a GET with a body.
+        let empty = header(&parts.headers, "content-length").is_none_or(|length| length == "0")
+            && !parts.headers.contains_key(TRANSFER_ENCODING);
+        if (parts.method == Method::GET && empty) || parts.method == Method::HEAD {
             return BodyNeed::None;
         }
-        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body: None };
+        let request = Request::new(host, parts, None);
         for &position in &host.services {
             let service = self.service(usize::from(position));
             let Some(protocol) = service.rest() else { return BodyNeed::Whole };
-            if service.protocols.len() > 1 {
+            if service.protocols.len() > 1 || service.name == "cloudsearchdomain" {
                 return BodyNeed::Whole;
             }
             let found = route(service, protocol, &request);
@@ -127,52 +165,63 @@ impl Catalog {
         authority: &Authority<'_>,
         account: Option<&str>,
     ) -> Result<Call, DecodeError> {
-        let (services, place, signing_name) = self.scope(host, authority, account)?;
-        let request = Request { parts, path: path(host, parts), query: Query::parse(parts.uri.query()), body };
-        if let Some(call) = actions::outside_the_models(host, parts, &place, signing_name) {
-            return Ok(call);
+        if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
+            return Err(DecodeError::NoAction { what });
         }
+        let (services, place, signing_name) = self.scope(host, authority, account)?;
+        if let HostKind::Endpoint(endpoint) = &host.kind {
+            return endpoint.call(parts, &place, signing_name);
+        }
+        let request = Request::new(host, parts, body);
         if services.is_empty() {
             return Err(DecodeError::UnknownService);
         }
         let candidates = self.candidates(&host.kind, &services, &request)?;
-        let Some(primary) = primary(&candidates) else {
+        if candidates.is_empty() {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
-        };
+        }
+        let mut read = Vec::with_capacity(candidates.len());
+        for candidate in candidates {
+            let mut budget = Budget::new();
+            let members = members(&candidate, &request, &mut budget)?;
+            read.push((candidate, members, budget));
+        }
+        fitting_best(&mut read);
+        let primary = primary(read.iter().map(|(candidate, ..)| candidate)).expect("BUG: the best of some is one");
+        let (service, operation) = (primary.service, primary.operation);
+        let protocol = primary.protocol;
 
         let mut merged = actions::Needs::default();
         let mut parameters = Value::Null;
-        for candidate in &candidates {
-            let mut budget = Budget::new();
-            let members = members(candidate, &request, &mut budget)?;
+        let mut names = Vec::new();
+        let several = read.len() > 1;
+        for (candidate, members, budget) in read {
             let dropped = budget.dropped;
-            merged.add(candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
-            if std::ptr::eq(candidate, primary) {
+            if several {
+                names.push(format!("{}:{}", candidate.service.name, candidate.operation.name));
+            }
+            merged.add(&candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
+            if std::ptr::eq(candidate.operation, operation) {
                 parameters = budget.finish(members);
             }
         }
-        let signing_name =
-            signing_name.map_or(Cow::Borrowed(primary.service.signing_name), |name| Cow::Owned(name.to_owned()));
+        let signing_name = signing_name.map_or(Cow::Borrowed(service.signing_name), |name| Cow::Owned(name.to_owned()));
         let actions::Needed { actions, resources, pairs } = merged.finish();
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
             region: place.region.map(Cow::Owned),
             account: account.map(|account| Cow::Owned(account.to_owned())),
-            service: Cow::Borrowed(primary.service.name),
+            service: Cow::Borrowed(service.name),
             signing_name,
-            operation: Cow::Borrowed(primary.operation.name),
-            candidates: if candidates.len() > 1 {
-                candidates.iter().map(|c| format!("{}:{}", c.service.name, c.operation.name)).collect()
-            } else {
-                Vec::new()
-            },
-            protocol: primary.protocol,
+            operation: Cow::Borrowed(operation.name),
+            candidates: names,
+            protocol,
             actions,
             resources,
             pairs,
             parameters,
-            payload: if primary.operation.no_auth != 0 && matches!(authority, Authority::None) {
+            payload: if operation.no_auth != 0 && matches!(authority, Authority::None) {
                 Payload::None
             } else {
                 payload_shape(parts)
@@ -203,13 +252,8 @@ impl Catalog {
                 fits.then(|| host.services.clone()).ok_or_else(wrong)?
             }
             HostKind::Unknown => Vec::new(),
-            HostKind::ExecuteApi { .. } | HostKind::LambdaUrl | HostKind::OpenSearch { .. } => {
-                let fits = match &host.kind {
-                    HostKind::ExecuteApi { .. } => header.service == "execute-api",
-                    HostKind::LambdaUrl => header.service == "lambda",
-                    _ => matches!(header.service, "es" | "aoss"),
-                };
-                fits.then(Vec::new).ok_or_else(wrong)?
+            HostKind::Endpoint(endpoint) => {
+                endpoint.signing_names().contains(&header.service).then(Vec::new).ok_or_else(wrong)?
             }
             HostKind::S3ExpressControl | HostKind::S3Path | HostKind::Service => {
                 let signs = |i: &&u16| self.names[usize::from(**i)].signing.contains(&header.service);
@@ -290,8 +334,25 @@ impl Catalog {
 
 /// The candidate whose name the call bears: of services that share everything, the one that the others sign as; of
 /// operations that do, the one that isn't superseded.
-fn primary(candidates: &[Candidate]) -> Option<&Candidate> {
-    candidates.iter().min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
+fn primary<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
+    candidates.min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
+}
+
+/// Of services that share paths or actions (RDS, Neptune and DocumentDB, say), those whose models know the most of what
+/// was sent. Only where it makes no difference to what must be permitted: otherwise a field that means nothing could
+/// choose.
+fn fitting_best(read: &mut Vec<(Candidate, Map<String, Value>, Budget)>) {
+    let Some(((first, ..), others)) = read.split_first() else { return };
+    let same = |one: &Operation, other: &Operation| {
+        one.actions.iter().map(|action| action.0).eq(other.actions.iter().map(|action| action.0))
+            && one.templates == other.templates
+            && one.arn_members == other.arn_members
+            && one.passes_role == other.passes_role
+    };
+    if others.iter().all(|(o, ..)| o.service.name != first.service.name && same(first.operation, o.operation)) {
+        let most = read.iter().map(|(_, members, _)| members.len()).max();
+        read.retain(|(_, members, _)| Some(members.len()) == most);
+    }
 }
 
 fn path<'a>(host: &HostMatch, parts: &'a Parts) -> Cow<'a, str> {
@@ -369,7 +430,7 @@ impl<'a> Markers<'a> {
             && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
                 t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
             });
-        let body = if is_form && method == Method::POST { text_body(request)? } else { "" };
+        let body = if is_form && method == Method::POST { request.text(None)? } else { "" };
         let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
         Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
     }
@@ -403,21 +464,6 @@ impl<'a> Markers<'a> {
     }
 }
 
-fn text_body<'a>(request: &Request<'a>) -> Result<&'a str, DecodeError> {
-    let body = plain_body(request)?;
-    std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))
-}
-
-/// The body, which must be there and not be compressed.
-fn plain_body<'a>(request: &Request<'a>) -> Result<&'a [u8], DecodeError> {
-    if let Some(encoding) = request.parts.headers.get(CONTENT_ENCODING)
-        && encoding != "identity"
-    {
-        return Err(DecodeError::Body("compressed; set disable_request_compression in the client"));
-    }
-    request.body.ok_or(DecodeError::BodyNeeded)
-}
-
 /// The operation's input.
 fn members(
     candidate: &Candidate,
@@ -431,7 +477,7 @@ fn members(
             if request.parts.method != Method::POST {
                 return Err(DecodeError::Contradiction("X-Amz-Target without POST"));
             }
-            let body = plain_body(request)?;
+            let body = request.plain(Some(operation))?;
             if body.is_empty() {
                 return Ok(Map::new());
             }
@@ -441,23 +487,26 @@ fn members(
             if request.parts.method != Method::POST {
                 return Err(DecodeError::Contradiction("an RPC path without POST"));
             }
-            let body = plain_body(request)?;
+            let body = request.plain(Some(operation))?;
             if body.is_empty() { Map::new() } else { cbor::members(body, service, shape, budget)? }
         }
         Protocol::Query | Protocol::Ec2 => {
             let query = request.parts.uri.query().unwrap_or_default();
-            let body = if request.parts.method == Method::POST { text_body(request)? } else { "" };
+            let body = if request.parts.method == Method::POST { request.text(Some(operation))? } else { "" };
             form::Form::parse([query, body])?.members(service, operation.input, budget)
         }
         Protocol::RestJson | Protocol::RestXml => {
-            let reads =
-                !operation.streams() && has_body(service, operation) && !matches!(operation.method, "GET" | "HEAD");
+            let reads = !operation.streams() && has_body(service, operation) && operation.method != "HEAD";
             let body = match request.body {
-                Some(body) if reads && !body.is_empty() => Some(plain_body(request).map(|_| body)?),
+                Some(body) if reads && !body.is_empty() => Some(request.plain(Some(operation))?),
                 _ => None,
             };
-            let from =
-                rest::Request { path: &request.path, query: &request.query, headers: &request.parts.headers, body };
+            // A search by POST has its query in the body.
+            let searched = (service.name == "cloudsearchdomain" && request.parts.method == Method::POST && !reads)
+                .then(|| request.text(Some(operation)).map(|text| Query::parse(Some(text))))
+                .transpose()?;
+            let query = searched.as_ref().unwrap_or(&request.query);
+            let from = rest::Request { path: &request.path, query, headers: &request.parts.headers, body };
             rest::members(&from, service, operation, *protocol, budget)?
         }
         Protocol::Http => Map::new(),

@@ -7,14 +7,14 @@ use http::{Request, request::Parts};
 
 use crate::{Authority, BodyNeed, Catalog, DecodeError};
 
-struct Ask<'a> {
-    method: &'a str,
-    host: &'a str,
-    target: &'a str,
-    fields: &'a [(&'a str, &'a str)],
-    body: &'a [u8],
+pub(crate) struct Ask<'a> {
+    pub method: &'a str,
+    pub host: &'a str,
+    pub target: &'a str,
+    pub fields: &'a [(&'a str, &'a str)],
+    pub body: &'a [u8],
     /// Region and signing name; empty: unsigned.
-    scope: &'a str,
+    pub scope: &'a str,
 }
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
@@ -35,7 +35,7 @@ fn parts(ask: &Ask<'_>) -> Parts {
     request.body(()).unwrap().into_parts().0
 }
 
-fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
+pub(crate) fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
     let parts = parts(ask);
     let catalog = Catalog::global();
     let host = catalog.host(ask.host).expect("AWS's");
@@ -43,7 +43,7 @@ fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
     catalog.decode(&host, &parts, body, &Authority::of(&parts), Some("123456789012"))
 }
 
-fn needs(ask: &Ask<'_>) -> Vec<String> {
+pub(crate) fn needs(ask: &Ask<'_>) -> Vec<String> {
     let call = decode(ask).unwrap();
     call.needs().map(|(action, resource)| format!("{} {resource}", action.name)).collect()
 }
@@ -53,14 +53,14 @@ fn s3(method: &str, target: &str, fields: &[(&str, &str)], body: &str) -> Vec<St
     needs(&Ask { method, host, target, fields, body: body.as_bytes(), scope: "eu-west-1/s3" })
 }
 
-fn json(service: &str, target: &str, body: &str) -> Result<Call, DecodeError> {
+pub(crate) fn json(service: &str, target: &str, body: &str) -> Result<Call, DecodeError> {
     let host = format!("{service}.eu-west-1.amazonaws.com");
     let scope = format!("eu-west-1/{service}");
     let fields = [("x-amz-target", target)];
     decode(&Ask { method: "POST", host: &host, target: "/", fields: &fields, body: body.as_bytes(), scope: &scope })
 }
 
-fn form(service: &str, body: &str) -> Result<Call, DecodeError> {
+pub(crate) fn form(service: &str, body: &str) -> Result<Call, DecodeError> {
     let host = format!("{service}.eu-west-1.amazonaws.com");
     let scope = format!("eu-west-1/{service}");
     decode(&Ask { method: "POST", host: &host, target: "/", fields: &[FORM], body: body.as_bytes(), scope: &scope })
@@ -89,12 +89,7 @@ fn s3_needs_what_the_request_really_does() {
                   <Object><Key>c</Key><VersionId>1</VersionId></Object></Delete>";
     assert_eq!(
         s3("POST", "/?delete", &[], delete),
-        [
-            "s3:DeleteObject arn:aws:s3:::b/a&b",
-            "s3:DeleteObject arn:aws:s3:::b/c",
-            "s3:DeleteObjectVersion arn:aws:s3:::b/a&b",
-            "s3:DeleteObjectVersion arn:aws:s3:::b/c"
-        ]
+        ["s3:DeleteObject arn:aws:s3:::b/a&b", "s3:DeleteObjectVersion arn:aws:s3:::b/c"]
     );
     let path =
         Ask { method: "GET", host: "s3.amazonaws.com", target: "/", fields: &[], body: b"", scope: "us-east-1/s3" };
@@ -398,4 +393,40 @@ fn unsigned_calls_are_decoded_too() {
     };
     let call = decode(&ask).unwrap();
     assert_eq!((call.operation.as_ref(), call.payload), ("GetObject", chaperone_model::Payload::None));
+}
+
+#[test]
+fn what_clients_compress_is_decoded_and_nothing_else() {
+    use std::io::Write as _;
+    let packed = |text: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(text).unwrap();
+        encoder.finish().unwrap()
+    };
+    let gzip = ("content-encoding", "gzip");
+    let put = packed(b"Action=PutMetricData&Version=2010-08-01&Namespace=N&MetricData.member.1.MetricName=m");
+    let ask = Ask {
+        method: "POST",
+        host: "monitoring.eu-west-1.amazonaws.com",
+        target: "/",
+        fields: &[FORM, gzip],
+        body: &put,
+        scope: "eu-west-1/monitoring",
+    };
+    let call = decode(&ask).unwrap();
+    assert_eq!((call.operation.as_ref(), call.protocol), ("PutMetricData", Protocol::Query));
+    assert_eq!(call.parameters["MetricData"][0]["MetricName"], "m");
+
+    let json = packed(br#"{"Namespace":"N","MetricData":[]}"#);
+    let fields = [("x-amz-target", "GraniteServiceVersion20100801.PutMetricData"), gzip];
+    assert_eq!(decode(&Ask { fields: &fields, body: &json, ..ask }).unwrap().parameters["Namespace"], "N");
+
+    let other = packed(b"Action=DeleteAlarms&Version=2010-08-01&AlarmNames.member.1=a");
+    let twice = [FORM, gzip, gzip];
+    let list = [FORM, ("content-encoding", "gzip, gzip")];
+    for (fields, body) in
+        [(&[FORM, gzip][..], &other[..]), (&twice, &put), (&list, &put), (&[FORM, gzip], b"Action=PutMetricData")]
+    {
+        assert!(matches!(decode(&Ask { fields, body, ..ask }), Err(DecodeError::Body(_))), "{fields:?}");
+    }
 }

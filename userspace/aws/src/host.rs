@@ -6,10 +6,13 @@
 
 use std::borrow::Cow;
 
-use crate::catalog::{Catalog, Partition};
+use crate::{
+    catalog::{Catalog, Partition},
+    endpoint::Endpoint,
+};
 
 /// Suffixes that the partitions' data don't list, with their partitions.
-const MORE_SUFFIXES: [(&str, &str); 15] = [
+const MORE_SUFFIXES: [(&str, &str); 14] = [
     ("on.aws", "aws"),
     ("on.amazonwebservices.com.cn", "aws-cn"),
     ("signin.aws.amazon.com", "aws"),
@@ -23,7 +26,6 @@ const MORE_SUFFIXES: [(&str, &str); 15] = [
     ("signin.sc2shome.sgov.gov", "aws-iso-b"),
     ("amazonaws-us-gov.com", "aws-us-gov"),
     ("amazonaws.cn", "aws-cn"),
-    ("cloudfront-kvs.global.api.aws", "aws"),
     ("amazonwebservices.com.cn", "aws-cn"),
 ];
 
@@ -43,18 +45,8 @@ pub struct HostMatch {
 /// What kind of name it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum HostKind {
-    /// API Gateway's `ID.execute-api.REGION`: the customer's own API.
-    ExecuteApi {
-        /// The API's id.
-        api: String,
-    },
-    /// A Lambda function's URL.
-    LambdaUrl,
-    /// An OpenSearch domain, or a serverless collection.
-    OpenSearch {
-        /// The domain's name, without `search-` and the hash; `None` for a collection.
-        domain: Option<String>,
-    },
+    /// A customer's own endpoint, which no model describes.
+    Endpoint(Endpoint),
     /// An S3 bucket or access point in the host's name.
     S3Bucket {
         /// The bucket, or what S3 takes in its place: an access point's name with its account (`name-123456789012`).
@@ -143,8 +135,9 @@ impl Catalog {
 
         let (kind, services) = self
             .s3(&labels, endpoint)
-            .or_else(|| self.outside_the_models(&labels))
+            .or_else(|| self.endpoint(&labels, endpoint.is_some()))
             .or_else(|| self.by_pattern(name, &labels))
+            .or_else(|| self.customers_own(&labels))
             .unwrap_or((HostKind::Unknown, Vec::new()));
         Some(HostMatch { partition, region, kind, services })
     }
@@ -228,7 +221,9 @@ impl Catalog {
             "s3-object-lambda" | "s3-object-lambda-fips" if !before.is_empty() => Some(bucket(S3At::ObjectLambda)),
             "s3-outposts" | "s3-outposts-fips" if before.len() >= 2 => Some(bucket(S3At::Outposts)),
             "s3-global" if before.last() == Some(&"accesspoint") => {
-                Some((HostKind::S3Bucket { bucket: before.join("."), at: S3At::MultiRegion }, s3))
+                // `ALIAS.mrap`, as its ARN has it.
+                let alias = before[..before.len() - 1].join(".");
+                (!alias.is_empty()).then_some((HostKind::S3Bucket { bucket: alias, at: S3At::MultiRegion }, s3))
             }
             "s3-control" | "s3-control-fips" if before.len() <= 1 => {
                 Some((HostKind::Service, vec![self.position("s3control")?]))
@@ -247,29 +242,50 @@ impl Catalog {
         }
     }
 
-    fn outside_the_models(&self, labels: &[&str]) -> Option<(HostKind, Vec<u16>)> {
-        let (_, rest) = labels.split_last()?;
-        if self.region(labels.last()?).is_some() {
-            return match rest {
-                [api, "execute-api" | "execute-api-fips"] => {
-                    Some((HostKind::ExecuteApi { api: (*api).to_owned() }, Vec::new()))
-                }
-                [_, "lambda-url"] => Some((HostKind::LambdaUrl, Vec::new())),
-                _ => None,
-            };
+    /// The labels before the region and those after it; all are before, if there is none.
+    fn around_region<'a, 'b>(&self, labels: &'a [&'b str]) -> (&'a [&'b str], &'a [&'b str]) {
+        match labels.iter().rposition(|label| self.region(label).is_some()) {
+            Some(at) => (&labels[..at], &labels[at + 1..]),
+            None => (labels, &[]),
         }
-        // OpenSearch puts its own name after the region.
-        let (kind, at) = (labels.last()?, rest.last()?);
-        self.region(at)?;
-        match (*kind, &rest[..rest.len() - 1]) {
-            ("es", [endpoint]) => {
-                let name = endpoint.strip_prefix("search-").or_else(|| endpoint.strip_prefix("vpc-"))?;
-                let (domain, _hash) = name.rsplit_once('-')?;
-                Some((HostKind::OpenSearch { domain: Some(domain.to_owned()) }, Vec::new()))
+    }
+
+    fn endpoint(&self, labels: &[&str], vpc_endpoint: bool) -> Option<(HostKind, Vec<u16>)> {
+        let (before, after) = self.around_region(labels);
+        Endpoint::of(before, after, vpc_endpoint).map(|endpoint| (HostKind::Endpoint(endpoint), Vec::new()))
+    }
+
+    /// Endpoints that a model describes, at names that a customer's own label is part of and no rule set lists.
+    fn customers_own(&self, labels: &[&str]) -> Option<(HostKind, Vec<u16>)> {
+        let services: &[&str] = match self.around_region(labels) {
+            ([_, "iot" | "iot-fips"], []) => &["iot-data"],
+            // By account: `123456789012.control-kinesis`.
+            ([_, "control-kinesis" | "control-kinesis-fips" | "data-kinesis" | "data-kinesis-fips"], []) => {
+                &["kinesis"]
             }
-            ("aoss", [_]) => Some((HostKind::OpenSearch { domain: None }, Vec::new())),
-            _ => None,
-        }
+            ([_, "cloudfront-kvs", "global"], []) => &["cloudfront-keyvaluestore"],
+            // Global endpoints: `abcde.veo.endpoint.events`.
+            ([.., "endpoint", "events"], []) => &["events"],
+            ([.., "endpoints", "email"], []) => &["sesv2"],
+            ([_, "jobs", "iot"], []) => &["iot-jobs-data"],
+            ([_, "data", "mediastore" | "mediastore-fips"], []) => &["mediastore-data"],
+            ([_, "kinesisvideo" | "kinesisvideo-fips"], []) => &[
+                "kinesis-video-archived-media",
+                "kinesis-video-media",
+                "kinesis-video-signaling",
+                "kinesis-video-webrtc-storage",
+            ],
+            // By endpoint discovery: `ingest-cell1`, `query-cell2`.
+            ([cell, "timestream"], []) if cell.starts_with("ingest-") => &["timestream-write"],
+            ([cell, "timestream"], []) if cell.starts_with("query-") => &["timestream-query"],
+            ([name], ["cloudsearch"]) if name.starts_with("search-") || name.starts_with("doc-") => {
+                &["cloudsearchdomain"]
+            }
+            ([.., _], ["neptune"]) => &["neptunedata"],
+            _ => return None,
+        };
+        let services: Vec<u16> = services.iter().filter_map(|name| self.position(name)).collect();
+        Some((HostKind::Service, services))
     }
 
     fn by_pattern(&self, name: &str, labels: &[&str]) -> Option<(HostKind, Vec<u16>)> {
@@ -308,6 +324,7 @@ mod tests {
                 match &found.kind {
                     HostKind::S3Bucket { bucket, at } => format!("{} {region} {at:?} {bucket}", found.partition),
                     HostKind::Service => format!("{} {region} {}", found.partition, services.join("|")),
+                    HostKind::Endpoint(endpoint) => format!("{} {region} {endpoint:?}", found.partition),
                     kind => format!("{} {region} {kind:?}", found.partition),
                 }
             }
@@ -357,7 +374,33 @@ mod tests {
             ("bucket.s3-fips.dualstack.us-east-1.amazonaws.com", "aws us-east-1 Bucket bucket"),
             ("bucket.s3.cn-north-1.amazonaws.com.cn", "aws-cn cn-north-1 Bucket bucket"),
             ("ap-123456789012.s3-accesspoint.us-east-1.amazonaws.com", "aws us-east-1 AccessPoint ap-123456789012"),
-            ("m.accesspoint.s3-global.amazonaws.com", "aws - MultiRegion m.accesspoint"),
+            ("mfzwi23gnjvgw.mrap.accesspoint.s3-global.amazonaws.com", "aws - MultiRegion mfzwi23gnjvgw.mrap"),
+            ("s3.dualstack.us-gov-west-1.amazonaws.com", "aws-us-gov us-gov-west-1 S3Path"),
+            ("bucket.s3-fips.us-gov-west-1.amazonaws.com", "aws-us-gov us-gov-west-1 Bucket bucket"),
+            ("bucket.s3.us-iso-east-1.c2s.ic.gov", "aws-iso us-iso-east-1 Bucket bucket"),
+            ("bucket.s3.us-isob-east-1.sc2s.sgov.gov", "aws-iso-b us-isob-east-1 Bucket bucket"),
+            ("bucket.s3.dualstack.cn-northwest-1.amazonaws.com.cn", "aws-cn cn-northwest-1 Bucket bucket"),
+            ("bucket.s3-us-west-2.amazonaws.com", "aws us-west-2 Bucket bucket"),
+            ("bucket.s3-fips-us-gov-west-1.amazonaws.com", "aws-us-gov us-gov-west-1 Bucket bucket"),
+            ("bucket.s3-external-1.amazonaws.com", "aws - Bucket bucket"),
+            (
+                "a-123456789012.s3-accesspoint-fips.dualstack.us-east-1.amazonaws.com",
+                "aws us-east-1 AccessPoint a-123456789012",
+            ),
+            (
+                "b--use1-az4--x-s3.s3express-fips-use1-az4.us-east-1.amazonaws.com",
+                "aws us-east-1 Express b--use1-az4--x-s3",
+            ),
+            (
+                "b--use1-az4--x-s3.s3express-use1-az4.dualstack.us-east-1.amazonaws.com",
+                "aws us-east-1 Express b--use1-az4--x-s3",
+            ),
+            ("s3express-control.dualstack.us-east-1.amazonaws.com", "aws us-east-1 S3ExpressControl"),
+            (
+                "a-123456789012.accesspoint.vpce-1a-2b-us-east-1a.s3.us-east-1.vpce.amazonaws.com",
+                "aws us-east-1 AccessPoint a-123456789012",
+            ),
+            ("123456789012.control.vpce-1a-2b.s3.us-east-1.vpce.amazonaws.com", "aws us-east-1 s3control"),
             ("l-123456789012.s3-object-lambda.us-east-1.amazonaws.com", "aws us-east-1 ObjectLambda l-123456789012"),
             ("a-1.op-2.s3-outposts.us-east-1.amazonaws.com", "aws us-east-1 Outposts a-1.op-2"),
             ("b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.com", "aws us-east-1 Express b--use1-az4--x-s3"),
@@ -372,13 +415,32 @@ mod tests {
     #[test]
     fn names_outside_the_models() {
         for (name, expected) in [
-            ("abc123.execute-api.eu-west-1.amazonaws.com", "aws eu-west-1 ExecuteApi { api: \"abc123\" }"),
+            ("abc123.execute-api.eu-west-1.amazonaws.com", "aws eu-west-1 ExecuteApi { api: Some(\"abc123\") }"),
+            (
+                "abc123.execute-api.cn-north-1.amazonaws.com.cn",
+                "aws-cn cn-north-1 ExecuteApi { api: Some(\"abc123\") }",
+            ),
+            ("execute-api.us-east-1.amazonaws.com", "aws us-east-1 apigatewaymanagementapi"),
             ("abc.lambda-url.us-east-1.on.aws", "aws us-east-1 LambdaUrl"),
             (
                 "search-logs-prod-abc123.us-east-1.es.amazonaws.com",
-                "aws us-east-1 OpenSearch { domain: Some(\"logs-prod\") }",
+                "aws us-east-1 OpenSearch { domain: \"logs-prod\" }",
             ),
-            ("123456789012.dkr.ecr.us-east-1.amazonaws.com", "aws us-east-1 Unknown"),
+            ("search-logs-prod-abc123.aos.us-east-1.on.aws", "aws us-east-1 OpenSearch { domain: \"logs-prod\" }"),
+            (
+                "123456789012.dkr.ecr.us-east-1.amazonaws.com",
+                "aws us-east-1 Registry { account: Some(\"123456789012\") }",
+            ),
+            ("a1b2c3-ats.iot.us-east-1.amazonaws.com", "aws us-east-1 iot-data"),
+            ("123456789012.data-kinesis.eu-west-1.amazonaws.com", "aws eu-west-1 kinesis"),
+            ("123456789012.cloudfront-kvs.global.api.aws", "aws - cloudfront-keyvaluestore"),
+            ("abcde.veo.endpoint.events.amazonaws.com", "aws - events"),
+            ("a1b2c3.jobs.iot.us-east-1.amazonaws.com", "aws us-east-1 iot-jobs-data"),
+            ("data-ats.iot.us-gov-west-1.amazonaws.com", "aws-us-gov us-gov-west-1 iot-data"),
+            ("abcd.data.mediastore.eu-west-1.amazonaws.com", "aws eu-west-1 mediastore-data"),
+            ("ingest-cell1.timestream.us-west-2.amazonaws.com", "aws us-west-2 timestream-write"),
+            ("query-cell2.timestream.us-west-2.amazonaws.com", "aws us-west-2 timestream-query"),
+            ("search-imdb-x.us-east-1.cloudsearch.amazonaws.com", "aws us-east-1 cloudsearchdomain"),
         ] {
             assert_eq!(host(name), expected, "{name}");
         }

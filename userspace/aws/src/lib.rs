@@ -7,6 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod actions;
+#[cfg(test)]
+mod actions_tests;
+mod answers;
 mod authority;
 mod canonical;
 mod catalog;
@@ -15,26 +18,38 @@ mod credentials;
 mod decode;
 #[cfg(test)]
 mod decode_tests;
+mod endpoint;
 mod error;
+mod explain;
 mod host;
+mod issued;
 mod metadata;
 mod placeholder;
+mod presigned;
 mod resources;
 mod route;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
+mod sigv4a;
+mod unsigned;
 #[cfg(test)]
 mod wire_tests;
 
+pub use answers::{AnswerError, Issuer, IssuingCall, MAX_CREDENTIALS_ANSWER};
 pub use authority::{Authority, HeaderAuthority, payload_shape};
 pub use canonical::PathRules;
 pub use catalog::{Catalog, CatalogVersion};
-pub use chunked::{AwsChunkedHasher, ChunkedError};
-pub use credentials::{AwsCredentials, CredentialSource, CredentialsError};
+pub use chunked::{AwsChunkedHasher, ChunkKey, ChunkResigner, ChunkedError};
+pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
 pub use decode::{BodyNeed, DecodeError};
+pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
+pub use explain::Explanation;
 pub use host::{HostKind, HostMatch, S3At};
+pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::Placeholder;
+pub use presigned::Presigned;
 pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
+pub use sigv4a::V4aAuthority;

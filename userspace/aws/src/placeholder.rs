@@ -6,6 +6,8 @@ use aws_lc_rs::rand;
 use chaperone_model::SessionId;
 use zeroize::Zeroizing;
 
+use crate::TokenField;
+
 /// A session's stand-in for credentials. It never expires by itself: it is worth nothing outside of the daemon, and ends
 /// with its session.
 #[derive(Clone)]
@@ -14,6 +16,7 @@ pub struct Placeholder {
     access_key_id: String,
     secret_access_key: Zeroizing<String>,
     session_token: Zeroizing<String>,
+    token_field: TokenField,
 }
 
 impl Placeholder {
@@ -29,7 +32,25 @@ impl Placeholder {
         let secret = base64(&random[10..40]);
         // Real tokens are some hundred characters; clients treat them as opaque.
         let token = format!("chaperone/{session}/{}", base64(&random[40..]));
-        Self { session, access_key_id, secret_access_key: Zeroizing::new(secret), session_token: Zeroizing::new(token) }
+        Self {
+            session,
+            access_key_id,
+            secret_access_key: Zeroizing::new(secret),
+            session_token: Zeroizing::new(token),
+            token_field: TokenField::Security,
+        }
+    }
+
+    /// The same for credentials whose token goes elsewhere.
+    #[must_use]
+    pub fn with_token_field(mut self, field: TokenField) -> Self {
+        self.token_field = field;
+        self
+    }
+
+    /// Where the agent sends the token.
+    pub fn token_field(&self) -> TokenField {
+        self.token_field
     }
 
     /// The session that it stands for.
@@ -59,6 +80,7 @@ impl Placeholder {
             access_key_id: id.into(),
             secret_access_key: Zeroizing::new(secret.into()),
             session_token: Zeroizing::new(token.into()),
+            token_field: TokenField::Security,
         }
     }
 }

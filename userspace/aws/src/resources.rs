@@ -170,15 +170,7 @@ fn alias(service: &str, value: &str, place: &Place<'_>) -> Option<String> {
 }
 
 fn dynamodb(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) -> Result<(), DecodeError> {
-    let table = |needs: &mut Needs, name: &str, index: Option<&str>| {
-        let name = checked(name)?;
-        let mut arn = if name.starts_with("arn:") { name } else { place.arn("dynamodb", &format!("table/{name}")) };
-        if let Some(index) = index {
-            arn.push_str("/index/");
-            arn.push_str(index);
-        }
-        needs.resource(arn)
-    };
+    let table = |needs: &mut Needs, name: &str, index: Option<&str>| needs.resource(table_arn(name, index, place)?);
     let index = members.get("IndexName").and_then(Value::as_str);
     for name in ["TableName", "SourceTableName", "TargetTableName", "GlobalTableName"] {
         if let Some(name) = members.get(name).and_then(Value::as_str) {
@@ -201,17 +193,145 @@ fn dynamodb(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) 
     for item in members.get("TransactItems").and_then(Value::as_array).into_iter().flatten() {
         for part in item.as_object().into_iter().flat_map(Map::values) {
             if let Some(name) = part.get("TableName").and_then(Value::as_str) {
-                table(needs, name, None)?;
+                needs.resource(table_arn(name, None, place)?)?;
             }
         }
     }
+    Ok(())
+}
+
+fn table_arn(name: &str, index: Option<&str>, place: &Place<'_>) -> Result<String, DecodeError> {
+    let name = checked(name)?;
+    let mut arn = if name.starts_with("arn:") { name } else { place.arn("dynamodb", &format!("table/{name}")) };
+    if let Some(index) = index {
+        arn.push_str("/index/");
+        arn.push_str(index);
+    }
+    Ok(arn)
+}
+
+/// A transaction is checked item by item, each by what it does to which table. False: an item doesn't say it, so that
+/// all of a transaction's actions are needed on everything.
+pub(crate) fn transaction(
+    needs: &mut Needs,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<bool, DecodeError> {
+    let mut items = Vec::new();
+    for item in members.get("TransactItems").and_then(Value::as_array).into_iter().flatten() {
+        let parts = item.as_object().map(Map::iter).into_iter().flatten();
+        let before = items.len();
+        items.extend(parts.map(|(kind, part)| (kind.as_str(), part.get("TableName").and_then(Value::as_str))));
+        if items.len() == before {
+            return Ok(false);
+        }
+    }
+    let mut asks = Vec::with_capacity(items.len());
+    for (kind, table) in items {
+        let (action, level) = match kind {
+            "ConditionCheck" => ("dynamodb:ConditionCheckItem", AccessLevel::Read),
+            "Delete" => ("dynamodb:DeleteItem", AccessLevel::Write),
+            "Put" => ("dynamodb:PutItem", AccessLevel::Write),
+            "Update" => ("dynamodb:UpdateItem", AccessLevel::Write),
+            _ => return Ok(false),
+        };
+        let Some(table) = table.filter(|name| !name.is_empty()) else { return Ok(false) };
+        asks.push((action, level, table_arn(table, None, place)?));
+    }
+    let any = !asks.is_empty();
+    for (action, level, table) in asks {
+        needs.action(action, level);
+        needs.resource(table)?;
+        needs.close();
+    }
+    Ok(any)
+}
+
+/// PartiQL is checked statement by statement, each by its first word and its table.
+pub(crate) fn part_iql(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) -> Result<(), DecodeError> {
+    const UNCLEAR: DecodeError = DecodeError::Body("a PartiQL statement whose table can't be told");
     let statements = members.get("Statements").or_else(|| members.get("TransactStatements"));
     let statements = statements.and_then(Value::as_array).into_iter().flatten();
-    let all = statements.filter_map(|s| s.get("Statement")).chain(members.get("Statement"));
-    for statement in all.filter_map(Value::as_str) {
-        match part_iql_table(statement) {
-            Some((name, index)) => table(needs, &name, index.as_deref())?,
-            None => return Err(DecodeError::Body("a PartiQL statement whose table can't be told")),
+    let mut all = statements.map(|s| s.get("Statement")).chain(members.get("Statement").map(Some)).peekable();
+    if all.peek().is_none() {
+        return Err(UNCLEAR);
+    }
+    for statement in all {
+        let statement = statement.and_then(Value::as_str).ok_or(UNCLEAR)?;
+        let (word, name, index) = part_iql_statement(statement).ok_or(UNCLEAR)?;
+        let (action, level) = match word.as_str() {
+            "SELECT" => ("dynamodb:PartiQLSelect", AccessLevel::Read),
+            "INSERT" => ("dynamodb:PartiQLInsert", AccessLevel::Write),
+            "UPDATE" => ("dynamodb:PartiQLUpdate", AccessLevel::Write),
+            "DELETE" => ("dynamodb:PartiQLDelete", AccessLevel::Write),
+            _ => return Err(UNCLEAR),
+        };
+        needs.action(action, level);
+        needs.resource(table_arn(&name, index.as_deref(), place)?)?;
+        needs.close();
+    }
+    Ok(())
+}
+
+/// A statement's first word, table and index. In a transaction a condition can stand for a statement:
+/// `EXISTS(SELECT …)`, <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/ql-functions.exists.html>.
+fn part_iql_statement(statement: &str) -> Option<(String, String, Option<String>)> {
+    let mut statement = statement.trim();
+    if statement.get(..6).is_some_and(|word| word.eq_ignore_ascii_case("EXISTS")) {
+        statement = statement[6..].trim_start().strip_prefix('(')?.strip_suffix(')')?.trim();
+        statement.get(..6).filter(|word| word.eq_ignore_ascii_case("SELECT"))?;
+    }
+    let word: String = statement.chars().take_while(char::is_ascii_alphabetic).collect();
+    let (table, index) = part_iql_table(statement)?;
+    Some((word.to_ascii_uppercase(), table, index))
+}
+
+/// What launching touches: besides what is named, new instances, their volumes and interfaces. What isn't named is the
+/// launch template's or the account's default, and could be any.
+pub(crate) fn run_instances(
+    needs: &mut Needs,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    let region = place.region.as_deref().unwrap_or_default();
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let ours = |kind: &str, id: &str| place.arn("ec2", &format!("{kind}/{id}"));
+    // Images and snapshots have no account in their ARNs.
+    let image = text(members.get("ImageId")).unwrap_or_else(|| "*".into());
+    needs.resource(checked(&format!("arn:{}:ec2:{region}::image/{image}", place.partition))?)?;
+    let interfaces = members.get("NetworkInterfaces").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut subnets: Vec<String> = text(members.get("SubnetId")).into_iter().collect();
+    let mut groups: Vec<String> = texts(members.get("SecurityGroupIds")).map(str::to_owned).collect();
+    let mut joined = Vec::new();
+    for interface in interfaces {
+        subnets.extend(text(interface.get("SubnetId")));
+        groups.extend(texts(interface.get("Groups")).map(str::to_owned));
+        joined.extend(text(interface.get("NetworkInterfaceId")));
+    }
+    for (kind, ids) in [("subnet", subnets), ("security-group", groups), ("network-interface", joined)] {
+        if ids.is_empty() {
+            needs.resource(ours(kind, "*"))?;
+        }
+        for id in ids {
+            needs.resource(checked(&ours(kind, &id))?)?;
+        }
+    }
+    for kind in ["instance", "volume"] {
+        needs.resource(ours(kind, "*"))?;
+    }
+    if let Some(name) = text(members.get("KeyName")) {
+        needs.resource(checked(&ours("key-pair", &name))?)?;
+    }
+    if let Some(template) = members.get("LaunchTemplate") {
+        let id = text(template.get("LaunchTemplateId")).unwrap_or_else(|| "*".into());
+        needs.resource(checked(&ours("launch-template", &id))?)?;
+    }
+    if let Some(group) = members.get("Placement").and_then(|placement| text(placement.get("GroupName"))) {
+        needs.resource(checked(&ours("placement-group", &group))?)?;
+    }
+    for mapping in members.get("BlockDeviceMappings").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(snapshot) = mapping.get("Ebs").and_then(|ebs| text(ebs.get("SnapshotId"))) {
+            needs.resource(checked(&format!("arn:{}:ec2:{region}::snapshot/{snapshot}", place.partition))?)?;
         }
     }
     Ok(())
@@ -311,22 +431,50 @@ pub(crate) fn api_gateway(operation: &Operation, members: &Map<String, Value>, p
     format!("arn:{}:apigateway:{region}::{path}", place.partition)
 }
 
-/// Role ARNs anywhere in the input.
-pub(crate) fn roles(value: &Value, found: &mut Vec<String>) {
+/// Roles anywhere in the input of a call that passes them on: by ARN wherever it stands, by name where the member's
+/// name says that it is one (ECS, Glue, CodeBuild, EMR and others take either).
+pub(crate) fn roles(name: &str, value: &Value, place: &Place<'_>, found: &mut Vec<String>) {
     match value {
         Value::String(text) => {
             let mut parts = text.split(':');
             let is_role = parts.next() == Some("arn")
                 && parts.nth(1) == Some("iam")
                 && parts.nth(2).is_some_and(|tail| tail.starts_with("role/") || tail.starts_with("instance-profile/"));
-            if is_role && !found.contains(text) {
-                found.push(text.clone());
+            let account = place.account.unwrap_or("*");
+            let role = if is_role {
+                text.clone()
+            } else if text.is_empty() || text.contains(':') {
+                return;
+            } else if is_profile(name) {
+                format!("arn:{}:iam::{account}:instance-profile/{text}", place.partition)
+            } else if is_role_name(name) {
+                format!("arn:{}:iam::{account}:role/{text}", place.partition)
+            } else {
+                return;
+            };
+            if !found.contains(&role) {
+                found.push(role);
             }
         }
-        Value::Array(all) => all.iter().for_each(|value| roles(value, found)),
-        Value::Object(all) => all.values().for_each(|value| roles(value, found)),
+        Value::Array(all) => all.iter().for_each(|value| roles(name, value, place, found)),
+        Value::Object(all) => {
+            for (inner, value) in all {
+                // `IamInstanceProfile: {Name: …}`
+                roles(if inner == "Name" && is_profile(name) { name } else { inner }, value, place, found);
+            }
+        }
         _ => {}
     }
+}
+
+fn is_profile(member: &str) -> bool {
+    let member = member.to_ascii_lowercase();
+    member.ends_with("instanceprofile") || member.ends_with("instanceprofilename")
+}
+
+fn is_role_name(member: &str) -> bool {
+    let member = member.to_ascii_lowercase();
+    ["role", "rolearn", "rolename", "iamrole", "iamroles"].iter().any(|ending| member.ends_with(ending))
 }
 
 /// S3's buckets, objects and access points.
@@ -358,12 +506,28 @@ pub(crate) fn s3(
         _ if operation == "DeleteObjects" => {
             let keys = members.get("Delete").and_then(|delete| delete.get("Objects")).and_then(Value::as_array);
             let mut any = false;
+            let mut versions = Vec::new();
             for entry in keys.into_iter().flatten() {
                 let key = entry.get("Key").and_then(Value::as_str).ok_or(DecodeError::Body("a key that is missing"))?;
-                needs.resource(object(key)?)?;
                 any = true;
-                if entry.get("VersionId").is_some() {
-                    needs.action("s3:DeleteObjectVersion", AccessLevel::Write);
+                if entry.get("VersionId").and_then(Value::as_str).is_some_and(|id| !id.is_empty()) {
+                    versions.push(object(key)?);
+                } else {
+                    needs.resource(object(key)?)?;
+                }
+            }
+            if !versions.is_empty() {
+                let others = needs.open_actions();
+                let objects = needs.has_resources();
+                if objects {
+                    needs.close();
+                    for action in others {
+                        needs.action(action.name, action.level);
+                    }
+                }
+                needs.replace_action("s3:DeleteObject", "s3:DeleteObjectVersion", AccessLevel::Write);
+                for version in versions {
+                    needs.resource(version)?;
                 }
             }
             if !any {
@@ -407,6 +571,10 @@ fn bucket_arn(bucket: &str, kind: &HostKind, place: &Place<'_>) -> String {
             let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
             format!("arn:{partition}:s3-object-lambda:{region}:{account}:accesspoint/{name}")
         }
+        // An access point of a directory bucket.
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } if bucket.ends_with("--xa-s3") => {
+            place.arn("s3express", &format!("accesspoint/{bucket}"))
+        }
         HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => {
             place.arn("s3express", &format!("bucket/{bucket}"))
         }
@@ -435,7 +603,11 @@ mod tests {
         assert_eq!(table("  UPDATE \"My-Table\" SET a=1").as_deref(), Some("My-Table/"));
         assert_eq!(table("INSERT INTO t VALUE {'a':1}").as_deref(), Some("t/"));
         assert_eq!(table("DELETE FROM t WHERE x = ' FROM other '"), None);
-        assert_eq!(table("EXISTS(SELECT * FROM t)"), None);
+        let statement = |text: &str| part_iql_statement(text).map(|(word, t, _)| format!("{word} {t}"));
+        assert_eq!(statement("EXISTS(SELECT * FROM \"t\" WHERE a = 1)").as_deref(), Some("SELECT t"));
+        assert_eq!(statement("exists ( select * from t )").as_deref(), Some("SELECT t"));
+        assert_eq!(statement("EXISTS(DELETE FROM t)"), None);
+        assert_eq!(statement("EXISTS(SELECT * FROM t) FROM u)"), None);
         assert_eq!(table("ſELECT * FROM t"), None);
     }
 }

@@ -14,7 +14,7 @@ use serde::Deserialize;
 use time::{Duration, OffsetDateTime, macros::datetime};
 
 use crate::{
-    Authority, AwsCredentials, PathRules, Placeholder, Scope, SignError, Signer, VerifyError,
+    Authority, AwsCredentials, IssuedKeys, PathRules, Placeholder, Scope, SignError, Signer, VerifyError,
     canonical::write_head,
     sign::signature_of,
     wire_tests::{placeholder, wire},
@@ -261,8 +261,13 @@ fn shapes_that_are_not_signed_again_are_named() {
     let parts = signed("/", &[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], &placeholder());
     let scope = Scope { region: "us-east-1".into(), service: "s3".into() };
     for (name, value, what) in [
-        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD", "a body whose chunks are signed"),
-        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER", "a body whose chunks are signed"),
+        (
+            "x-amz-content-sha256",
+            "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
+            "a body whose chunks are signed by SigV4A",
+        ),
+        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS", "an event stream to AWS"),
+        ("x-amz-content-sha256", "STREAMING-NEW", "an x-amz-content-sha256 that SigV4 has not"),
         ("authorization", "Bearer abc", "a bearer token"),
         ("authorization", "AWS AKID:abc", "a Signature Version 2 header"),
         ("authorization", "AWS4-ECDSA-P256-SHA256 Credential=A/2/s3/aws4_request", "a SigV4A signature"),
@@ -300,4 +305,40 @@ fn s3_gets_the_hash_that_it_asks_for() {
     let scope = Scope { region: "us-east-1".into(), service: "s3".into() };
     Signer::new().sign(&mut parts, Some(&sha256(b"{}")), &real(), &scope, NOW).unwrap();
     assert_eq!(parts.headers["x-amz-content-sha256"].to_str().unwrap(), hex::encode(sha256(b"{}")));
+}
+
+/// S3 Express: `CreateSession` is signed by the session's own key, what follows by what it gave, whose token goes into a
+/// field of its own.
+#[test]
+fn s3_expresss_tokens_have_their_own_field() {
+    let scope = Scope { region: "us-east-1".into(), service: "s3express".into() };
+    let express = |inner: Credentials| AwsCredentials::new(inner).for_s3_express();
+    let keys = IssuedKeys::default();
+    let session = chaperone_model::SessionId::new();
+    let real = Credentials::new("ASIAEXPRESS", "express secret", Some("express-token".into()), None, "test");
+    let issued = keys.issue(session, express(real));
+    let placeholder = issued.placeholder();
+    let agents = Credentials::new(
+        placeholder.access_key_id(),
+        placeholder.secret_access_key(),
+        Some(placeholder.session_token().to_owned()),
+        None,
+        "test",
+    );
+    let mut parts = signed("/k", &[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], &Placeholder::mint(session));
+    Signer::new().sign(&mut parts, None, &express(agents.clone()), &scope, NOW).unwrap();
+    let verify = |parts: &Parts| Signer::new().verify(parts, &Authority::of(parts), None, placeholder, NOW);
+    assert!(parts.headers.contains_key("x-amz-s3session-token") && !parts.headers.contains_key("x-amz-security-token"));
+    assert_eq!(verify(&parts), Ok(()));
+    Signer::new().sign(&mut parts, None, issued.credentials(), &scope, NOW).unwrap();
+    assert_eq!(parts.headers["x-amz-s3session-token"], "express-token");
+    assert!(!parts.headers.contains_key("x-amz-security-token"));
+    let Authority::Header(header) = Authority::of(&parts) else { panic!("not signed") };
+    assert_eq!((header.access_key_id, header.service), ("ASIAEXPRESS", "s3express"));
+    assert!(header.signed_headers.contains("x-amz-s3session-token"));
+
+    // In the other field it is not believed.
+    let mut elsewhere = signed("/k", &[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], &Placeholder::mint(session));
+    Signer::new().sign(&mut elsewhere, None, &AwsCredentials::new(agents), &scope, NOW).unwrap();
+    assert_eq!(verify(&elsewhere), Err(VerifyError::Token));
 }

@@ -1,5 +1,11 @@
 //! Requests that the real botocore client built and signed (`tests/data/wire.py`), decoded, verified and signed again.
 
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io::{BufRead, BufReader},
+};
+
 use http::{Request, request::Parts};
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,14 +19,26 @@ static WIRE: &[u8] = include_bytes!("../tests/data/wire.ndjson.zst");
 struct Line {
     s: String,
     o: String,
+    #[serde(default)]
     m: String,
+    #[serde(default)]
     u: String,
+    #[serde(default)]
     h: Vec<(String, String)>,
+    #[serde(default)]
     b: String,
+    #[serde(default)]
     p: Value,
+    /// How it differs from what botocore does by itself: another protocol, partition, kind of endpoint.
+    #[serde(default)]
+    v: String,
+    /// Why botocore wouldn't build it.
+    #[serde(default)]
+    not_built: Option<String>,
 }
 
 pub(crate) struct Wire {
+    pub variant: String,
     pub service: String,
     pub operation: String,
     pub parts: Parts,
@@ -38,7 +56,8 @@ impl Wire {
             request = request.header(name, value.as_bytes());
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();
-        Self { service: line.s, operation: line.o, parts, body: base64(&line.b), input: line.p }
+        let body = base64(&line.b);
+        Self { variant: line.v, service: line.s, operation: line.o, parts, body, input: line.p }
     }
 
     pub fn now(&self) -> OffsetDateTime {
@@ -81,12 +100,24 @@ fn base64(text: &str) -> Vec<u8> {
 }
 
 pub(crate) fn wire() -> Vec<Wire> {
-    let text = match std::env::var_os("CHAPERONE_WIRE") {
-        Some(path) => std::fs::read(path).unwrap(),
-        None => zstd::decode_all(WIRE).unwrap(),
+    let mut all = Vec::new();
+    for_each_line(|line| {
+        if line.not_built.is_none() {
+            all.push(Wire::new(line));
+        }
+    });
+    all
+}
+
+/// The committed requests, or those in the file that `CHAPERONE_WIRE` names (`cargo xtask catalog --prove`).
+fn for_each_line(mut take: impl FnMut(Line)) {
+    let input: Box<dyn BufRead> = match std::env::var_os("CHAPERONE_WIRE") {
+        Some(path) => Box::new(BufReader::new(File::open(path).unwrap())),
+        None => Box::new(BufReader::new(zstd::Decoder::new(WIRE).unwrap())),
     };
-    let lines = text.split(|b| *b == b'\n').filter(|line| !line.is_empty());
-    lines.map(|line| Wire::new(serde_json::from_slice(line).unwrap())).collect()
+    for line in input.lines() {
+        take(serde_json::from_str(&line.unwrap()).unwrap());
+    }
 }
 
 /// What was meant and what was read agree, as far as a request can say it.
@@ -106,38 +137,92 @@ fn agrees(meant: &Value, read: Option<&Value>) -> bool {
     }
 }
 
+/// What became of a request, the worst last: an operation counts by the worst of its requests.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Outcome {
+    Exact,
+    /// Other operations are like it on the wire; it is among the candidates.
+    Ambiguous,
+    Refused,
+    /// Taken for another, and a policy that forbids its actions forbids it all the same.
+    Other,
+    /// Taken for another that a policy could permit while it forbids this one.
+    Unsafe,
+}
+
+fn outcome(wire: &Wire, wrong: &mut Vec<String>, inputs: &mut Vec<String>) -> Outcome {
+    let catalog = Catalog::global();
+    let authority = Authority::of(&wire.parts);
+    let decoded = catalog.host(wire.host()).map(|host| {
+        let need = catalog.body_need(&host, &wire.parts);
+        let body = (need == BodyNeed::Whole).then_some(&wire.body[..]);
+        catalog.decode(&host, &wire.parts, body, &authority, Some("123456789012"))
+    });
+    let Some(Ok(call)) = decoded else {
+        wrong.push(format!("[{}] {} {} {}: {decoded:?}", wire.variant, wire.name(), wire.parts.method, wire.host()));
+        return Outcome::Refused;
+    };
+    let is = format!("{}:{}", call.service, call.operation);
+    if call.candidates.contains(&wire.name()) {
+        return Outcome::Ambiguous;
+    }
+    if is != wire.name() {
+        wrong.push(format!("[{}] {} is taken for {is}", wire.variant, wire.name()));
+        let service = catalog.service(usize::from(catalog.position(&wire.service).unwrap()));
+        let meant = &service.operation(&wire.operation).unwrap().actions;
+        let forbidden = meant.iter().all(|action| call.actions.iter().any(|needed| needed.name == action.0));
+        return if forbidden { Outcome::Other } else { Outcome::Unsafe };
+    }
+    if !agrees(&wire.input, Some(&call.parameters)) {
+        inputs.push(format!("[{}] {}: {} read as {}", wire.variant, wire.name(), wire.input, call.parameters));
+    }
+    Outcome::Exact
+}
+
 #[test]
 fn what_botocore_builds_is_taken_for_what_it_is() {
-    let (mut wrong, mut ambiguous, mut inputs) = (Vec::new(), Vec::new(), Vec::new());
-    let all = wire();
-    for wire in &all {
-        let authority = Authority::of(&wire.parts);
-        let decoded = Catalog::global().host(wire.host()).map(|host| {
-            let need = Catalog::global().body_need(&host, &wire.parts);
-            let body = (need == BodyNeed::Whole).then_some(&wire.body[..]);
-            Catalog::global().decode(&host, &wire.parts, body, &authority, Some("123456789012"))
-        });
-        match decoded {
-            Some(Ok(call)) => {
-                let is = format!("{}:{}", call.service, call.operation);
-                if call.candidates.contains(&wire.name()) {
-                    ambiguous.push(wire.name());
-                } else if is != wire.name() {
-                    wrong.push(format!("{} is taken for {is}", wire.name()));
-                } else if !agrees(&wire.input, Some(&call.parameters)) {
-                    inputs.push(format!("{}: {} read as {}", wire.name(), wire.input, call.parameters));
-                }
-            }
-            other => wrong.push(format!("{} {} {}: {other:?}", wire.name(), wire.parts.method, wire.host())),
+    let (mut wrong, mut inputs) = (Vec::new(), Vec::new());
+    let mut requests: BTreeMap<String, usize> = BTreeMap::new();
+    let mut operations: BTreeMap<(String, String), Option<Outcome>> = BTreeMap::new();
+    for_each_line(|line| {
+        let variant = if line.v.is_empty() { " as botocore does".to_owned() } else { line.v.clone() };
+        let entry = (variant.clone(), format!("{}:{}", line.s, line.o));
+        if line.not_built.is_some() {
+            operations.entry(entry).or_default();
+            return;
         }
-    }
+        *requests.entry(variant).or_default() += 1;
+        let outcome = outcome(&Wire::new(line), &mut wrong, &mut inputs);
+        let worst = operations.entry(entry).or_default();
+        *worst = (*worst).max(Some(outcome));
+    });
     let show = |list: &[String]| {
         list.iter().take(400).map(|x| x.chars().take(1200).collect::<String>()).collect::<Vec<_>>().join("\n")
     };
-    println!("{} requests; ambiguous: {}", all.len(), ambiguous.len());
-    println!("ambiguous:\n{}", show(&ambiguous));
+    println!(
+        "| variant | requests | operations | exact | ambiguous | refused | other, forbidden alike | other | not built |"
+    );
+    println!("|---|---|---|---|---|---|---|---|---|");
+    for (variant, count) in &requests {
+        let of =
+            |wanted: Option<Outcome>| operations.iter().filter(|((v, _), o)| v == variant && **o == wanted).count();
+        let all = operations.keys().filter(|(v, name)| v == variant && !name.ends_with(":*")).count();
+        let row = [Outcome::Exact, Outcome::Ambiguous, Outcome::Refused, Outcome::Other, Outcome::Unsafe]
+            .map(|o| of(Some(o)));
+        let [exact, ambiguous, refused, other, unsafe_] = row;
+        println!(
+            "| {} | {count} | {all} | {exact} | {ambiguous} | {refused} | {other} | {unsafe_} | {} |",
+            variant.trim(),
+            of(None)
+        );
+    }
     println!("inputs that differ: {}\n{}", inputs.len(), show(&inputs));
     println!("wrong: {}\n{}", wrong.len(), show(&wrong));
+    if let Some(path) = std::env::var_os("CHAPERONE_WIRE_AMBIGUOUS") {
+        let names =
+            operations.iter().filter(|(_, o)| **o == Some(Outcome::Ambiguous)).map(|((v, n), _)| format!("{v} {n}\n"));
+        std::fs::write(path, names.collect::<String>()).unwrap();
+    }
     assert!(wrong.is_empty() && inputs.is_empty());
 }
 

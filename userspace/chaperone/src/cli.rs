@@ -60,6 +60,9 @@ pub enum Command {
     /// Check what the daemon needs, with a remedy for each thing that is missing.
     #[command(after_help = "Example: chaperone doctor")]
     Doctor,
+    /// Tell what a request is taken for, and why. Needs no daemon, no configuration and no privileges.
+    #[command(after_help = EXPLAIN_EXAMPLES)]
+    Explain(Explain),
     /// Move into a cgroup and become a command (used by `run`).
     #[command(hide = true)]
     Enter {
@@ -132,6 +135,42 @@ pub enum Command {
         #[arg(long)]
         key: Option<PathBuf>,
     },
+}
+
+const EXPLAIN_EXAMPLES: &str = "Examples:
+  chaperone explain GET https://my-bucket.s3.eu-west-1.amazonaws.com/key
+  chaperone explain POST https://dynamodb.eu-west-1.amazonaws.com/ --header 'X-Amz-Target: DynamoDB_20120810.GetItem' \\
+    --body item.json --account 123456789012 --json
+  chaperone explain --batch < requests.jsonl > answers.jsonl
+
+--batch reads one JSON object a line: {\"method\", \"url\", \"headers\": [[name, value], …], \"body_base64\"}; the last
+two may be left out. Each gets one line: service, operation, candidates, region, account, actions, access_level,
+resources, signing_name, payload, and error where it can't be decoded. A line that can't be read gets a line whose
+error begins with its number.
+
+Exit codes: 0 decoded, or the batch is through; 1 the request would be refused as undecodable; 2 bad input.";
+
+/// A request to be explained.
+#[derive(Args, Debug)]
+pub struct Explain {
+    /// The HTTP method.
+    #[arg(required_unless_present = "batch", value_name = "METHOD")]
+    pub method: Option<String>,
+    /// The whole URL, https or http.
+    #[arg(required_unless_present = "batch", value_name = "URL")]
+    pub url: Option<String>,
+    /// A header field; may be given many times. Host is taken from the URL if it isn't given.
+    #[arg(long = "header", short = 'H', value_name = "NAME: VALUE", conflicts_with = "batch")]
+    pub headers: Vec<String>,
+    /// The file with the body; `-` is standard input.
+    #[arg(long, value_name = "FILE", conflicts_with = "batch")]
+    pub body: Option<PathBuf>,
+    /// Read requests from standard input, one JSON object a line.
+    #[arg(long, conflicts_with_all = ["method", "url"])]
+    pub batch: bool,
+    /// The account whose credentials would sign, for the resources' names.
+    #[arg(long, value_name = "ID")]
+    pub account: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]

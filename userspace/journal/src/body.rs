@@ -127,6 +127,7 @@ impl BodyRecorder {
             digest: running(&hash),
             payload,
             mark: None,
+            staged: 0,
             waiter: None,
         };
         match self.shared.admit(item) {

@@ -19,6 +19,7 @@ use crate::{
     queue::{Class, Item, Level, Shared, Waiter},
     record::{Kind, Position, Salt},
     recover::{Recovered, beginning, find_end},
+    staged::{self, Staged},
     writer::{BUFFER, Current, Writer},
 };
 
@@ -81,6 +82,11 @@ impl Journal {
         let shared = Arc::clone(&writer.shared);
         close_open_work(&mut writer, &mut recovered)?;
         shared.set_open(writer.open.calls.keys().copied());
+        match Staged::open(&shared.config.dir, id, staged::capacity(shared.config.segment_bytes)) {
+            Ok(staged) => shared.stage_in(staged),
+            // Nothing is less safe without: what would be staged waits for the writer, and is slower.
+            Err(error) => tracing::warn!(%error, "records can't be staged: each call waits for the disk"),
+        }
 
         let (send, done) = oneshot::channel();
         let thread = std::thread::Builder::new()
@@ -124,14 +130,18 @@ impl Journal {
             let ticket = Ticket::new(shared);
             poll_fn(|cx| shared.poll_room(ticket.number, Class::Begins, cx)).await?;
         }
-        let level = match event {
-            _ if wait => Level::Durable,
-            Event::CallIntent(_) => Level::Written,
+        let answer = match event {
+            _ if wait => {
+                let (waiter, answer) = Waiter::new(Level::Durable);
+                item.waiter = Some(waiter);
+                shared.admit(item)?;
+                Some(answer)
+            }
+            // The connection too: an intent that survives must find the one that it names.
+            Event::CallIntent(_) | Event::ConnectionOpened(_) => shared.admit_staged(item)?,
             _ => return shared.admit(item),
         };
-        let (waiter, answer) = Waiter::new(level);
-        item.waiter = Some(waiter);
-        shared.admit(item)?;
+        let Some(answer) = answer else { return Ok(()) };
         match tokio::time::timeout(shared.config.commit_timeout, answer).await {
             Ok(Ok(result)) => result.map(|_| ()),
             Ok(Err(_)) => Err(JournalError::Closed),
@@ -281,6 +291,7 @@ fn prepare(
         journal: identity.journal,
         is_new,
         torn,
+        staged: 0,
         interrupted: open.calls.keys().copied().collect(),
         closed_connections: open.connections.len(),
         sessions: open.sessions.values().cloned().collect(),
@@ -302,6 +313,7 @@ fn prepare(
         seq: position.seq,
         hash: position.hash,
         open,
+        staged: 0,
         unsigned: u64::from(!sealed),
         signed_at: Instant::now(),
         acknowledge: Vec::new(),
@@ -311,19 +323,26 @@ fn prepare(
 
 /// Records the torn end and closes what was open, before anything new is taken.
 fn close_open_work(writer: &mut Writer, recovered: &mut Recovered) -> Result<(), JournalError> {
-    recovered.interrupted.sort_unstable();
     let max = writer.shared.config.max_event();
     let mut items = VecDeque::new();
     if let Some(torn) = &recovered.torn {
         items.push_back(Item::json(Kind::Recovery, [0; 16], torn)?);
     }
-    for event in writer.open.closing_events(OffsetDateTime::now_utc()) {
-        items.push_back(Item::event(&event, max)?);
-    }
     if writer.current.offset == 0 {
         writer.begin_segment()?;
     }
+    let staged = staged::recover(&writer.shared.config.dir, recovered.journal)?;
+    recovered.staged = staged.len();
+    items.extend(staged);
     writer.allocate_next();
+    writer.store(items)?;
+    recovered.interrupted = writer.open.calls.keys().copied().collect();
+    recovered.interrupted.sort_unstable();
+    recovered.closed_connections = writer.open.connections.len();
+    let mut items = VecDeque::new();
+    for event in writer.open.closing_events(OffsetDateTime::now_utc()) {
+        items.push_back(Item::event(&event, max)?);
+    }
     writer.store(items)?;
     writer.flush()
 }

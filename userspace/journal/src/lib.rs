@@ -25,6 +25,7 @@ mod rows;
 #[cfg(test)]
 mod samples;
 mod scan;
+mod staged;
 mod verify;
 mod writer;
 

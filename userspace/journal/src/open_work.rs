@@ -3,12 +3,11 @@
 //! The writer keeps it up to date, every segment begins with a copy (so that a start reads one segment, not all), and
 //! a start after a crash closes what is left in it.
 
-use std::collections::HashMap;
-
 use chaperone_model::{
     BodyDigest, CallId, CallOutcome, ConnectionClosed, ConnectionId, Direction, Event, OutcomeStatus, Session,
     SessionId,
 };
+use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 

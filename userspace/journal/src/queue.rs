@@ -1,7 +1,7 @@
 //! The queue between calls and the writer's thread: what is admitted, who waits, and whether the disk is well.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::VecDeque,
     path::PathBuf,
     sync::{
         Arc,
@@ -13,6 +13,7 @@ use std::{
 
 use bytes::Bytes;
 use chaperone_model::{CallId, Event};
+use foldhash::{HashMap, HashSet};
 use parking_lot::{Condvar, Mutex};
 use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
@@ -21,6 +22,7 @@ use crate::{
     JournalConfig, JournalError,
     open_work::Mark,
     record::{HEAD, Kind, Position, Seq, sha256},
+    staged::Staged,
 };
 
 /// What an append waits for.
@@ -39,8 +41,11 @@ pub(crate) struct Waiter {
     pub(crate) answer: oneshot::Sender<Result<Seq, JournalError>>,
 }
 
+/// Where who waits is told.
+pub(crate) type Answer = oneshot::Receiver<Result<Seq, JournalError>>;
+
 impl Waiter {
-    pub(crate) fn new(level: Level) -> (Self, oneshot::Receiver<Result<Seq, JournalError>>) {
+    pub(crate) fn new(level: Level) -> (Self, Answer) {
         let (answer, receiver) = oneshot::channel();
         (Self { level, answer }, receiver)
     }
@@ -61,6 +66,8 @@ pub(crate) struct Item {
     pub(crate) digest: [u8; 32],
     pub(crate) payload: Bytes,
     pub(crate) mark: Option<Mark>,
+    /// Its number among the staged records, or 0.
+    pub(crate) staged: u64,
     pub(crate) waiter: Option<Waiter>,
 }
 
@@ -76,6 +83,7 @@ impl Item {
             digest: sha256(&payload),
             payload: payload.into(),
             mark: None,
+            staged: 0,
             waiter: None,
         })
     }
@@ -130,7 +138,7 @@ impl Class {
     }
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Queue {
     pub(crate) items: VecDeque<Item>,
     /// Sum of the items' lengths on disk.
@@ -151,6 +159,8 @@ pub(crate) struct Queue {
     /// Calls that have an intent here or on disk, and no outcome.
     open: HashSet<CallId>,
     sleepers: HashMap<u64, Waker>,
+    /// Where records go that need not wait for the writer.
+    staged: Option<Staged>,
 }
 
 /// What the journal's handles and the writer share.
@@ -161,6 +171,8 @@ pub(crate) struct Shared {
     /// The writer sleeps here.
     pub(crate) work: Condvar,
     pub(crate) committed: watch::Sender<Position>,
+    /// The number of the last staged record that the segments have too.
+    pub(crate) written: AtomicU64,
     tickets: AtomicU64,
 }
 
@@ -175,6 +187,7 @@ impl Shared {
             queue: Mutex::default(),
             work: Condvar::new(),
             committed: watch::Sender::new(position),
+            written: AtomicU64::new(0),
             tickets: AtomicU64::new(0),
         }
     }
@@ -186,6 +199,16 @@ impl Shared {
 
     /// Puts a record at the queue's end, or says why it can't be taken. What is taken is written in this order.
     pub(crate) fn admit(&self, item: Item) -> Result<(), JournalError> {
+        self.admit_item(item, false).map(drop)
+    }
+
+    /// The same for what must survive the daemon before anything follows from it. When there was no room to stage an
+    /// intent, whoever appends it waits for the writer.
+    pub(crate) fn admit_staged(&self, item: Item) -> Result<Option<Answer>, JournalError> {
+        self.admit_item(item, true)
+    }
+
+    fn admit_item(&self, mut item: Item, stage: bool) -> Result<Option<Answer>, JournalError> {
         let class = Class::of(&item);
         let len = item.record_len();
         let mut queue = self.queue.lock();
@@ -213,6 +236,19 @@ impl Shared {
             }
             _ => {}
         }
+        let mut answer = None;
+        if stage {
+            let (written, segment) = (self.written.load(Ordering::Acquire), self.committed.borrow().segment);
+            match queue.staged.as_mut().and_then(|staged| staged.stage(&item, written, segment)) {
+                Some(number) => item.staged = number,
+                None if matches!(item.mark, Some(Mark::CallOpened(..))) => {
+                    let (waiter, receiver) = Waiter::new(Level::Written);
+                    item.waiter = Some(waiter);
+                    answer = Some(receiver);
+                }
+                None => {}
+            }
+        }
         let was_below = queue.bytes < BATCH;
         let was_empty = queue.items.is_empty();
         let waits = item.waiter.is_some();
@@ -223,7 +259,7 @@ impl Shared {
         if waits || was_empty || (was_below && queue.bytes >= BATCH) {
             self.work.notify_one();
         }
-        Ok(())
+        Ok(answer)
     }
 
     fn check_state(&self, queue: &mut Queue, class: Class, len: usize) -> Result<(), JournalError> {
@@ -284,6 +320,11 @@ impl Shared {
     /// Gives a ticket back.
     pub(crate) fn forget(&self, ticket: u64) {
         self.queue.lock().sleepers.remove(&ticket);
+    }
+
+    /// From now on, records can be staged.
+    pub(crate) fn stage_in(&self, staged: Staged) {
+        self.queue.lock().staged = Some(staged);
     }
 
     /// What is open after a start; known before anybody appends.

@@ -29,6 +29,8 @@ pub struct Recovered {
     pub is_new: bool,
     /// The torn end that was cut off.
     pub torn: Option<TornTail>,
+    /// How many records had been staged and were in no segment; they are now.
+    pub staged: usize,
     /// The calls that were open and are closed as interrupted now.
     pub interrupted: Vec<CallId>,
     /// How many connections were open and are closed now.

@@ -10,7 +10,7 @@ use std::{
     collections::VecDeque,
     fs::File,
     path::PathBuf,
-    sync::Arc,
+    sync::{Arc, atomic::Ordering},
     time::{Duration, Instant},
 };
 
@@ -68,6 +68,8 @@ pub(crate) struct Writer {
     pub(crate) seq: Seq,
     pub(crate) hash: ChainHash,
     pub(crate) open: OpenWork,
+    /// The number of the last staged record that is encoded.
+    pub(crate) staged: u64,
     /// Records since the last checkpoint.
     pub(crate) unsigned: u64,
     pub(crate) signed_at: Instant,
@@ -307,6 +309,9 @@ impl Writer {
         if item.kind.is_body() {
             self.open.body(&head);
         }
+        if item.staged > 0 {
+            self.staged = item.staged;
+        }
         if let Some(mark) = item.mark {
             self.open.mark(mark);
         }
@@ -362,6 +367,7 @@ impl Writer {
         self.has_failed = result.is_err();
         result.context("write", &current.path)?;
         self.written = self.buffer.len();
+        self.shared.written.store(self.staged, Ordering::Release);
         for (waiter, seq) in self.acknowledge.extract_if(.., |(waiter, _)| waiter.level == Level::Written) {
             waiter.answer(Ok(seq));
         }

@@ -176,6 +176,7 @@ impl Shared {
     fn own(&self, session: &Session) -> Own {
         Own {
             placeholder: chaperone_aws::Placeholder::mint(session.id),
+            issued: chaperone_aws::IssuedKeys::default(),
             principal: self.engine.principal(session),
             id: session.id.to_string(),
             recorded: OnceCell::new(),

@@ -10,7 +10,6 @@ use std::{
 };
 
 use bytes::Bytes;
-use chaperone_aws::AwsChunkedHasher;
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::BodyDigest;
 use http_body::{Body, Frame, SizeHint};
@@ -18,13 +17,13 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use crate::closing::Closing;
+use crate::{chunks::Chunks, closing::Closing};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
 pub enum BodyError {
     /// The aws-chunked framing is wrong.
-    #[error("the request body's aws-chunked framing is wrong: {0}")]
+    #[error("the request's aws-chunked body is wrong: {0}")]
     Chunked(#[from] chaperone_aws::ChunkedError),
     /// The hash in `x-amz-content-sha256` is another than the body's.
     #[error("the body's SHA-256 is not the one in x-amz-content-sha256")]
@@ -73,7 +72,7 @@ pub enum Outgoing {
 pub struct RequestStream {
     pub(crate) inner: Option<Incoming>,
     pub(crate) recorder: Option<BodyRecorder>,
-    pub(crate) chunked: Option<AwsChunkedHasher>,
+    pub(crate) chunked: Option<Chunks>,
     /// The hash that the request declared. Its last frame is held back until the body is known to have it.
     pub(crate) declared: Option<[u8; 32]>,
     pub(crate) held: Option<Bytes>,
@@ -100,6 +99,10 @@ impl RequestStream {
         if let Some(recorder) = self.recorder.take() {
             self.sent.lock().digest = Some(recorder.finish());
         }
+        // hyper doesn't ask for the end of a body whose announced length has gone out.
+        if let Some(Ok(payload)) = self.chunked.take().map(Chunks::finish) {
+            self.sent.lock().payload = Some(payload);
+        }
     }
 
     /// The body's end: only now is it known whether it was what the head said.
@@ -108,8 +111,9 @@ impl RequestStream {
         if let Some(recorder) = &mut self.recorder {
             recorder.flush()?;
         }
+        let chunked = self.chunked.take();
         self.close();
-        if let Some(chunked) = self.chunked.take() {
+        if let Some(chunked) = chunked {
             self.sent.lock().payload = Some(chunked.finish()?);
         }
         let digest = self.sent.lock().digest;
@@ -150,14 +154,15 @@ impl RequestStream {
                     if bytes.is_empty() {
                         continue;
                     }
-                    if let Some(chunked) = &mut self.chunked
-                        && let Err(error) = chunked.update(&bytes)
-                    {
-                        return self.fail(error.into());
-                    }
                     if let Err(error) = recorder.push(bytes.clone()) {
                         return self.fail(error.into());
                     }
+                    let bytes = match self.chunked.as_mut().map(|chunked| chunked.update(&bytes)) {
+                        None => bytes,
+                        Some(Ok(bytes)) if bytes.is_empty() => continue,
+                        Some(Ok(bytes)) => bytes,
+                        Some(Err(error)) => return self.fail(error.into()),
+                    };
                     let ready = if self.declared.is_some() { self.held.replace(bytes) } else { Some(bytes) };
                     if let Some(bytes) = ready {
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
@@ -198,7 +203,8 @@ impl Body for Outgoing {
         match self {
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
             Self::Streaming(stream) => {
-                let held = stream.held.as_ref().map_or(0, Bytes::len) as u64;
+                let held = stream.held.as_ref().map_or(0, Bytes::len) + stream.chunked.as_ref().map_or(0, Chunks::held);
+                let held = held as u64;
                 stream.inner.as_ref().map_or(SizeHint::with_exact(held), |inner| with_held(inner.size_hint(), held))
             }
         }

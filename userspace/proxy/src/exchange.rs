@@ -4,7 +4,8 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, HostMatch, Scope, VerifyError, error_response, payload_shape,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, HostMatch, IssuedKey, Presigned, Scope, SignError,
+    TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
@@ -27,7 +28,9 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use crate::{
     Own, Shared,
     body::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
+    chunks::Chunks,
     closing::Closing,
+    issuing::Issuing,
     redact,
     refusal::{Failure, Kind, Refusal},
     strict::Violation,
@@ -81,8 +84,19 @@ struct Received {
 /// What decoding and checking gave.
 struct Checked {
     call: Call,
-    scope: Option<Scope>,
+    /// `None`: it goes on as it is, without a signature.
+    signing: Option<Signing>,
     body: CheckedBody,
+    /// The memory in which chunks are held to be checked.
+    held: Option<OwnedSemaphorePermit>,
+}
+
+/// By what the request is signed.
+struct Signing {
+    /// `None`: SigV4A, for the regions that the request names.
+    scope: Option<Scope>,
+    /// The agent signed it by a placeholder that stands for credentials from an answer.
+    issued: Option<Arc<IssuedKey>>,
 }
 
 enum CheckedBody {
@@ -132,7 +146,7 @@ impl Inspected {
             let refusal = Refusal::denied(Kind::Misdirected, Reason::Undecodable, why);
             return self.refuse(&received, None, refusal, Some(body)).await;
         };
-        match self.check(&parts, &found, body).await {
+        match self.check(&mut parts, &found, body).await {
             Err((refusal, call, body)) => self.refuse(&received, call.map(|call| *call), refusal, body).await,
             Ok(checked) => self.decide(received, parts, checked).await,
         }
@@ -178,15 +192,23 @@ impl Inspected {
     /// Signature, body and operation. What fails comes back with the call as far as it is known, and the unread body.
     async fn check(
         &self,
-        parts: &Parts,
+        parts: &mut Parts,
         found: &HostMatch,
         body: Incoming,
     ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
-        let placeholder = &self.session.own.placeholder;
+        let presigned = match self.presigned(parts, found) {
+            Ok(presigned) => presigned,
+            Err(error) => return Err((Self::not_verified(&error), None, Some(body))),
+        };
+        let parts = &*parts;
+        let own = &self.session.own.placeholder;
         let authority = Authority::of(parts);
+        let id = authority.access_key_id();
+        let issued = id.filter(|id| *id != own.access_key_id()).and_then(|id| self.session.own.issued.get(id));
+        let placeholder = issued.as_deref().map_or(own, IssuedKey::placeholder);
         let foreign = |what: String| Refusal::denied(Kind::Signature, Reason::ForeignAuthority, what);
         // Before anything of the body is read: whose authority is it?
-        match authority.access_key_id() {
+        match id {
             Some(id) if id != placeholder.access_key_id() => {
                 let shown: String = id.chars().filter(char::is_ascii_graphic).take(24).collect();
                 let why = format!("the request is signed by {shown}, which is not this session's placeholder key");
@@ -219,46 +241,113 @@ impl Inspected {
             CheckedBody::Streaming(body) => (None, None, Some(body)),
         };
         let decoded = {
-            let account = self.shared.credentials.account();
-            let decode = |body| self.shared.catalog.decode(found, parts, body, &authority, account.as_deref());
-            decode(bytes.as_deref())
+            let of_host = if issued.is_none() && id.is_some() { self.shared.credentials.account() } else { None };
+            let account = issued.as_deref().map_or(of_host.as_deref(), |issued| issued.credentials().account());
+            self.shared.catalog.decode(found, parts, bytes.as_deref(), &authority, account)
         };
         let call = match decoded {
             Ok(call) => call,
             Err(error) => {
-                let refusal =
-                    Refusal::denied(Kind::AccessDenied, Reason::Undecodable, format!("not permitted: {error}"));
-                return Err((refusal, None, unread));
+                let (reason, why) = if is_post_policy(found, parts, &authority) {
+                    (
+                        Reason::NotSupported,
+                        "an S3 POST policy can't be signed again by this version; use PUT".to_owned(),
+                    )
+                } else {
+                    (Reason::Undecodable, format!("not permitted: {error}"))
+                };
+                return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, unread));
             }
         };
-        let Authority::Header(header) = &authority else {
-            let what = authority.describe();
-            let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
-            let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
-            return Err((refusal, Some(Box::new(call)), unread));
-        };
-        let scope = Scope::of(header);
-        let verified = self.shared.signer.verify(
-            parts,
-            &authority,
-            hash.as_ref().map(|(hash, _)| hash),
-            placeholder,
-            OffsetDateTime::now_utc(),
-        );
-        if let Err(error) = verified {
-            let (kind, reason) = match error {
-                VerifyError::ForeignKey { .. } => (Kind::Signature, Reason::ForeignAuthority),
-                VerifyError::NotSupported(_) => (Kind::AccessDenied, Reason::NotSupported),
-                _ => (Kind::Signature, Reason::InvalidSignature),
+        if authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
+            let body = match (bytes, hash, unread) {
+                (Some(bytes), Some((hash, permit)), _) => CheckedBody::Whole(bytes, hash, permit),
+                (_, _, Some(body)) => CheckedBody::Streaming(body),
+                _ => unreachable!("BUG: a body is in memory or unread"),
             };
-            return Err((Refusal::denied(kind, reason, error.to_string()), Some(Box::new(call)), unread));
+            return Ok(Checked { call, signing: None, body, held: None });
+        }
+        let scope = match &authority {
+            Authority::Header(header) => Some(Scope::of(header)),
+            // Its regions are in a field of its own. What it is for must be what it was decoded as.
+            Authority::SigV4a { .. } => match V4aAuthority::of(parts) {
+                Ok(v4a) if v4a.service == call.signing_name => None,
+                Ok(_) => {
+                    let why = "not permitted: the request is signed for another service than its host's";
+                    let refusal = Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why);
+                    return Err((refusal, Some(Box::new(call)), unread));
+                }
+                Err(error) => return Err((Self::not_verified(&error), Some(Box::new(call)), unread)),
+            },
+            other => {
+                let what = other.describe();
+                let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
+                let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
+                return Err((refusal, Some(Box::new(call)), unread));
+            }
+        };
+        let body_sha256 = hash.as_ref().map(|(hash, _)| hash);
+        let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
+        let verified = match &presigned {
+            Some(presigned) => presigned.verify(signer, body_sha256, placeholder, now),
+            None if scope.is_none() => signer.verify_v4a(parts, body_sha256, placeholder, now),
+            None => signer.verify(parts, &authority, body_sha256, placeholder, now),
+        };
+        if let Err(error) = verified {
+            return Err((Self::not_verified(&error), Some(Box::new(call)), unread));
         }
         let body = match (bytes, hash, unread) {
             (Some(bytes), Some((hash, permit)), _) => CheckedBody::Whole(bytes, hash, permit),
             (_, _, Some(body)) => CheckedBody::Streaming(body),
             _ => unreachable!("BUG: a body is in memory or unread"),
         };
-        Ok(Checked { call, scope: Some(scope), body })
+        let signed_chunks = matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer);
+        let held = match &body {
+            CheckedBody::Whole(..) if signed_chunks => {
+                let why = format!("{} with a body of signed chunks is not supported", call.operation);
+                let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
+                return Err((refusal, Some(Box::new(call)), None));
+            }
+            CheckedBody::Streaming(body) if signed_chunks && !body.is_end_stream() => {
+                let bound = self.shared.limits.signed_chunk_bytes as u64;
+                let most = body.size_hint().exact().unwrap_or(u64::MAX).min(bound);
+                match self.reserve(most).await {
+                    Ok(permit) => Some(permit),
+                    Err(refusal) => return Err((refusal, Some(Box::new(call)), None)),
+                }
+            }
+            _ => None,
+        };
+        Ok(Checked { call, signing: Some(Signing { scope, issued }), body, held })
+    }
+
+    /// A presigned request by a key of this session becomes a header-signed one. Others stay what they are, and are
+    /// refused for whose key it is.
+    fn presigned(&self, parts: &mut Parts, found: &HostMatch) -> Result<Option<Presigned>, VerifyError> {
+        if parts.uri.query().is_none() || parts.headers.contains_key(header::AUTHORIZATION) {
+            return Ok(None);
+        }
+        let (Authority::Presigned { access_key_id: id } | Authority::PresignedV2 { access_key_id: id }) =
+            Authority::of(parts)
+        else {
+            return Ok(None);
+        };
+        let own = &self.session.own;
+        if id != own.placeholder.access_key_id() && own.issued.get(id).is_none() {
+            return Ok(None);
+        }
+        let settings = self.shared.settings.load();
+        let region = if settings.region.is_empty() { "us-east-1" } else { &settings.region };
+        Presigned::take(parts, found, region, OffsetDateTime::now_utc()).map(Some)
+    }
+
+    fn not_verified(error: &VerifyError) -> Refusal {
+        let (kind, reason) = match error {
+            VerifyError::ForeignKey { .. } => (Kind::Signature, Reason::ForeignAuthority),
+            VerifyError::NotSupported(_) => (Kind::AccessDenied, Reason::NotSupported),
+            _ => (Kind::Signature, Reason::InvalidSignature),
+        };
+        Refusal::denied(kind, reason, error.to_string())
     }
 
     /// A name that the configuration lists under `inspect`: decided by method, recorded whole, not signed.
@@ -282,11 +371,11 @@ impl Inspected {
             parameters: serde_json::Value::Null,
             payload: Payload::None,
         };
-        let checked = Checked { call, scope: None, body: CheckedBody::Streaming(body) };
+        let checked = Checked { call, signing: None, body: CheckedBody::Streaming(body), held: None };
         self.decide(received, parts, checked).await
     }
 
-    async fn decide(self: Arc<Self>, received: Received, parts: Parts, checked: Checked) -> Response<AnswerBody> {
+    async fn decide(self: Arc<Self>, received: Received, mut parts: Parts, checked: Checked) -> Response<AnswerBody> {
         let facts = CallFacts {
             method: received.method.as_str(),
             host: &received.host,
@@ -311,12 +400,23 @@ impl Inspected {
         let mutating = checked.call.is_mutating();
         let protocol = checked.call.protocol;
         let shape = checked.call.payload;
-        let intent = self.intent(&received, Some(checked.call), decision);
+        let Checked { call, signing, body, held } = checked;
+        if signing.is_none() && call.protocol != Protocol::Http {
+            // A token without a signature is nobody's authority.
+            for field in [TokenField::Security, TokenField::S3Session] {
+                parts.headers.remove(field.name());
+            }
+        }
+        let issuing = Issuing::of(&call);
+        let intent = self.intent(&received, Some(call), decision);
         let wait = self.shared.journal.must_wait(mutating);
         if let Err(error) = self.shared.journal.append(&intent, wait).await {
             return self.unrecorded(&received, protocol, &error);
         }
-        let forward = self.forward(&received, parts, checked.scope, checked.body, shape).await;
+        // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of the
+        // host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a microsecond.
+        tokio::task::yield_now().await;
+        let forward = self.forward(&received, parts, signing, body, shape, held, issuing).await;
         match forward {
             Ok(response) => response,
             Err((failure, sent)) => {
@@ -333,13 +433,16 @@ impl Inspected {
     }
 
     /// Everything after the decision: credentials, signature, AWS.
+    #[allow(clippy::too_many_arguments)] // all that a request consists of once it is allowed
     async fn forward(
         self: &Arc<Self>,
         received: &Received,
         mut parts: Parts,
-        scope: Option<Scope>,
+        signing: Option<Signing>,
         body: CheckedBody,
         shape: Payload,
+        held: Option<OwnedSemaphorePermit>,
+        issuing: Option<Issuing>,
     ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
         let sent = Arc::new(Mutex::new(Sent::default()));
         let failed = |failure: Failure| (failure, sent.clone());
@@ -349,17 +452,39 @@ impl Inspected {
         let http2 = parts.version == Version::HTTP_2;
         let host = HeaderValue::from_str(&received.host).expect("BUG: a DNS name fits a header");
         parts.headers.insert(HOST, host);
-        if let Some(scope) = scope {
-            let credentials =
-                self.shared.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?;
+        let mut chunked = (shape == Payload::StreamingUnsignedTrailer)
+            .then(|| Chunks::Hashed(AwsChunkedHasher::new(decoded_length(&parts.headers))));
+        if issuing.is_some() {
+            // The answer must be read.
+            parts.headers.remove(header::ACCEPT_ENCODING);
+        }
+        if let Some(Signing { scope, issued }) = signing {
+            let credentials = match &issued {
+                Some(issued) => issued.credentials().clone(),
+                None => self.shared.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?,
+            };
+            let placeholder = issued.as_deref().map_or(&self.session.own.placeholder, IssuedKey::placeholder);
+            let agent =
+                held.as_ref().and_then(|_| self.shared.signer.chunk_key(&parts, placeholder.secret_access_key()));
             let hash = match &body {
                 CheckedBody::Whole(_, hash, _) => Some(hash),
                 CheckedBody::Streaming(_) => None,
             };
-            self.shared
-                .signer
-                .sign(&mut parts, hash, &credentials, &scope, OffsetDateTime::now_utc())
-                .map_err(|error| failed(Failure::Sign(error)))?;
+            let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
+            match &scope {
+                Some(scope) => signer.sign(&mut parts, hash, &credentials, scope, now),
+                None => signer.sign_v4a(&mut parts, hash, &credentials, now),
+            }
+            .map_err(|error| failed(Failure::Sign(error)))?;
+            if let Some(held) = held {
+                let ours = signer.chunk_key(&parts, credentials.secret_access_key());
+                let (Some(agent), Some(ours)) = (agent, ours) else {
+                    return Err(failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed"))));
+                };
+                let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
+                let bound = self.shared.limits.signed_chunk_bytes;
+                chunked = Some(Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held));
+            }
         }
         let mut permit = None;
         let recorder = self.shared.journal.body(received.id, Direction::Request);
@@ -378,8 +503,7 @@ impl Inspected {
             CheckedBody::Streaming(inner) => Outgoing::Streaming(Box::new(RequestStream {
                 inner: Some(inner),
                 recorder: Some(recorder),
-                chunked: (shape == Payload::StreamingUnsignedTrailer)
-                    .then(|| AwsChunkedHasher::new(decoded_length(&parts.headers))),
+                chunked,
                 declared: (shape == Payload::DeclaredHash).then(|| declared_hash(&parts.headers)).flatten(),
                 held: None,
                 sent: sent.clone(),
@@ -406,16 +530,24 @@ impl Inspected {
             }
         })?;
         drop(permit);
-        Ok(self.pass_on(received, answer.response, answer.lease, sent).await)
+        let issuing = issuing.filter(|_| answer.response.status().is_success());
+        let (response, stream) = self.begin_answer(received, answer.response, answer.lease, &sent);
+        match issuing {
+            None => Ok(Self::pass_on(response, stream).await),
+            Some(issuing) => issuing
+                .answer(&self.shared, &self.session, response, stream)
+                .await
+                .map_err(|failure| failed_with(failure, &sent)),
+        }
     }
 
-    async fn pass_on(
+    fn begin_answer(
         self: &Arc<Self>,
         received: &Received,
         response: Response<Incoming>,
         lease: Option<Lease>,
-        sent: Arc<Mutex<Sent>>,
-    ) -> Response<AnswerBody> {
+        sent: &Arc<Mutex<Sent>>,
+    ) -> (http::response::Parts, AnswerStream) {
         let (mut parts, inner) = response.into_parts();
         let head = redact::head(parts.version, &parts.headers);
         for name in &HOP_BY_HOP {
@@ -440,9 +572,9 @@ impl Inspected {
                 })
                 .or_else(|| text("x-amz-error-code")),
             lease,
-            sent,
+            sent: sent.clone(),
         };
-        let mut stream = AnswerStream {
+        let stream = AnswerStream {
             recorder: Some(self.shared.journal.body(received.id, Direction::Response)),
             inner,
             first: None,
@@ -451,6 +583,10 @@ impl Inspected {
             stall: Stall::new(self.shared.limits.body_timeout),
         };
         parts.version = Version::HTTP_11;
+        (parts, stream)
+    }
+
+    async fn pass_on(parts: http::response::Parts, mut stream: AnswerStream) -> Response<AnswerBody> {
         if stream.inner.is_end_stream() {
             // hyper doesn't ask for a body that is over: the outcome is due now.
             stream.end_now();
@@ -473,19 +609,7 @@ impl Inspected {
             return Err(too_large());
         }
         // Without an announced length, the most that it can become is set aside.
-        let reserve = announced.unwrap_or(limit).div_ceil(1024).max(1);
-        let permits = u32::try_from(reserve).unwrap_or(u32::MAX);
-        let permit = timeout(self.shared.limits.body_timeout, self.shared.spool.clone().acquire_many_owned(permits))
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| Refusal {
-                kind: Kind::Unavailable,
-                reason: Reason::NotSupported,
-                message: "too many large requests are waiting to be signed (limits.spool_total_bytes): try again"
-                    .into(),
-                outcome: OutcomeStatus::Failed,
-            })?;
+        let permit = self.reserve(announced.unwrap_or(limit) as u64).await?;
         if body.is_end_stream() {
             return Ok((Bytes::new(), permit));
         }
@@ -520,6 +644,22 @@ impl Inspected {
             }
         }
         Ok((first.unwrap_or_else(|| more.freeze()), permit))
+    }
+
+    /// Waits for so many bytes of the memory that all agents' requests share.
+    async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
+        let permits = u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
+        timeout(self.shared.limits.body_timeout, self.shared.spool.clone().acquire_many_owned(permits))
+            .await
+            .ok()
+            .and_then(Result::ok)
+            .ok_or_else(|| Refusal {
+                kind: Kind::Unavailable,
+                reason: Reason::NotSupported,
+                message: "too many large requests are waiting to be signed (limits.spool_total_bytes): try again"
+                    .into(),
+                outcome: OutcomeStatus::Failed,
+            })
     }
 
     fn intent(&self, received: &Received, call: Option<Call>, decision: Decision) -> Event {
@@ -673,11 +813,20 @@ impl Inspected {
     }
 }
 
+/// A form for S3, whose authority is inside of it.
+fn is_post_policy(found: &HostMatch, parts: &Parts, authority: &Authority<'_>) -> bool {
+    let kind = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
+    found.is_s3()
+        && parts.method == Method::POST
+        && *authority == Authority::None
+        && kind.to_ascii_lowercase().starts_with(b"multipart/form-data")
+}
+
 fn failed_with(failure: Failure, sent: &Arc<Mutex<Sent>>) -> (Failure, Arc<Mutex<Sent>>) {
     (failure, sent.clone())
 }
 
-async fn record_whole(mut recorder: BodyRecorder, bytes: &Bytes) -> Result<BodyDigest, JournalError> {
+pub(crate) async fn record_whole(mut recorder: BodyRecorder, bytes: &Bytes) -> Result<BodyDigest, JournalError> {
     if !bytes.is_empty() {
         std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
         recorder.push(bytes.clone())?;

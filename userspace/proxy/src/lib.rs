@@ -8,10 +8,12 @@
 
 mod accept;
 mod body;
+mod chunks;
 mod closing;
 mod exchange;
 mod frames;
 pub mod hello;
+mod issuing;
 mod limits;
 mod metrics;
 mod redact;
@@ -25,7 +27,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_authority::Authority;
-use chaperone_aws::{Catalog, CredentialSource, Metadata, Placeholder, Signer};
+use chaperone_aws::{Catalog, CredentialSource, IssuedKeys, Metadata, Placeholder, Signer};
 use chaperone_capture::Origins;
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
@@ -45,6 +47,8 @@ pub use upstream::{RootsError, Upstream, UpstreamError, roots};
 pub struct Own {
     /// The credentials that the session's processes get.
     pub placeholder: Placeholder,
+    /// What its processes were given in answers, and what each of it stands for.
+    pub issued: IssuedKeys,
     /// The agent, as the policies see it.
     pub principal: Principal,
     /// The session's id as text.
@@ -150,7 +154,8 @@ impl Shared {
         }
         // A second ticket is for clients that open connections in parallel; SDKs resume one by one.
         tls.send_tls13_tickets = 1;
-        let spool = parts.limits.spool_total_bytes.max(parts.limits.spool_bytes).div_ceil(1024);
+        let largest = parts.limits.spool_bytes.max(parts.limits.signed_chunk_bytes);
+        let spool = parts.limits.spool_total_bytes.max(largest).div_ceil(1024);
         Arc::new(Self {
             catalog: Catalog::global(),
             signer: Signer::new(),

@@ -14,6 +14,9 @@ pub struct Limits {
     pub spool_bytes: usize,
     /// All such bodies together, in bytes.
     pub spool_total_bytes: usize,
+    /// Largest chunk of a body whose chunks are signed, in bytes: each is held until its signature is checked. SDKs make
+    /// them of 64 to 128 KiB. Counts towards `spool_total_bytes`.
+    pub signed_chunk_bytes: usize,
     /// How much of a refused request's body is read and thrown away, so that the client gets to read the answer.
     pub drain_bytes: u64,
     /// Streams of one HTTP/2 connection at once.
@@ -45,6 +48,7 @@ impl Default for Limits {
             connections: 20_000,
             spool_bytes: 16 << 20,
             spool_total_bytes: 64 << 20,
+            signed_chunk_bytes: 1 << 20,
             drain_bytes: 16 << 20,
             http2_streams: 128,
             http2_window: 256 << 10,

@@ -19,7 +19,7 @@ const SECRET_FIELDS: [&str; 9] = [
 ];
 
 /// Query parameters that do the same (presigned URLs of versions 4 and 2).
-const SECRET_PARAMETERS: [&str; 3] = ["x-amz-security-token", "x-amz-signature", "signature"];
+const SECRET_PARAMETERS: [&str; 4] = ["x-amz-security-token", "x-amz-s3session-token", "x-amz-signature", "signature"];
 
 /// The head, as it is recorded.
 pub(crate) fn head(version: Version, headers: &HeaderMap) -> Head {

@@ -1,6 +1,6 @@
 //! Why a request is not forwarded, or could not be: kept apart by whose fault it is.
 
-use chaperone_aws::ErrorKind;
+use chaperone_aws::{ChunkedError, ErrorKind};
 use chaperone_model::{OutcomeStatus, Reason};
 use http::StatusCode;
 
@@ -50,6 +50,8 @@ impl Refusal {
 /// Why an allowed call could not be carried out.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
+    #[error("AWS answered, and the answer was kept back: {0}")]
+    Answer(String),
     #[error(transparent)]
     Body(BodyError),
     #[error("no credentials to sign with: {0}")]
@@ -65,7 +67,9 @@ pub(crate) enum Failure {
 impl Failure {
     pub(crate) fn kind(&self) -> (Kind, OutcomeStatus) {
         match self {
+            Self::Body(BodyError::Chunked(ChunkedError::Signature(_))) => (Kind::Signature, OutcomeStatus::Aborted),
             Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
+            Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
             Self::Body(_) | Self::Credentials(_) | Self::Upstream(_) => (Kind::Unavailable, OutcomeStatus::Failed),

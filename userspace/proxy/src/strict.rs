@@ -43,6 +43,28 @@ pub enum Role {
     Answers(Arc<AtomicBool>),
 }
 
+/// How long a request's head says its body is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodyLength {
+    /// By `Transfer-Encoding: chunked`.
+    Chunked,
+    /// By `Content-Length`, in bytes; 0 if neither is there.
+    Length(u64),
+}
+
+/// Checks one whole request head, its empty line included, as the data path does.
+pub fn check_request_head(head: &[u8]) -> Result<BodyLength, Violation> {
+    let mut framing = Framing { role: Role::Requests(Arc::default()), state: State::Head, searched: 0 };
+    if framing.find(head, false)? != Some(head.len()) {
+        return Err(Violation("the head doesn't end with its empty line"));
+    }
+    Ok(match request_head(head)? {
+        State::ChunkSize => BodyLength::Chunked,
+        State::Length(length) => BodyLength::Length(length),
+        _ => BodyLength::Length(0),
+    })
+}
+
 /// What stands in for a refused request head.
 const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
 
@@ -136,7 +158,8 @@ impl Framing {
             return Ok(Some(2));
         }
         let from = self.searched.saturating_sub(3).min(bytes.len());
-        let found = bytes[from..].windows(4).position(|four| four == b"\r\n\r\n").map(|at| from + at + 4);
+        let end = |at: &usize| bytes[from + at..].starts_with(b"\r\n\r\n");
+        let found = memchr::memchr_iter(b'\r', &bytes[from..]).find(end).map(|at| from + at + 4);
         if found.unwrap_or(bytes.len()) > MAX_HEAD_BYTES {
             return Err(Violation("the head is larger than 64 KiB"));
         }
@@ -145,9 +168,14 @@ impl Framing {
     }
 }
 
+/// Where the first CR LF is. Lines are short: a search made for longer needles costs more than it saves.
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    memchr::memchr_iter(b'\r', bytes).find(|at| bytes.get(at + 1) == Some(&b'\n'))
+}
+
 fn memchr_crlf(bytes: &[u8]) -> Option<usize> {
     let bounded = &bytes[..bytes.len().min(MAX_CHUNK_LINE + 2)];
-    bounded.windows(2).position(|two| two == b"\r\n")
+    line_end(bounded)
 }
 
 /// RFC 9112, 7.1: hexadecimal digits, then nothing or extensions of visible characters.
@@ -164,8 +192,25 @@ fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     Ok(size.iter().fold(0, |sum, digit| sum << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0))))
 }
 
+/// RFC 9110, 5.6.2. A table, since every byte of every field's name is looked up.
+const TOKEN: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0_u8;
+    while byte < 0x7f {
+        table[byte as usize] = byte.is_ascii_alphanumeric();
+        byte += 1;
+    }
+    let marks = b"!#$%&'*+-.^_`|~";
+    let mut at = 0;
+    while at < marks.len() {
+        table[marks[at] as usize] = true;
+        at += 1;
+    }
+    table
+};
+
 fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+    TOKEN[usize::from(byte)]
 }
 
 /// A field's name and value.
@@ -200,7 +245,7 @@ fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Field<'a>>, V
 fn lines(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = section;
     std::iter::from_fn(move || {
-        let end = rest.windows(2).position(|two| two == b"\r\n")?;
+        let end = line_end(rest)?;
         let line = &rest[..end];
         rest = &rest[end + 2..];
         (!line.is_empty()).then_some(line)

@@ -1,7 +1,6 @@
 //! Connections to the real AWS: dialled at the agent's original address, verified for the name, pooled.
 
 use std::{
-    collections::HashMap,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -12,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use foldhash::HashMap;
 use http::{Request, Response};
 use hyper::{
     body::Incoming,

@@ -166,8 +166,11 @@ impl Drop for World {
 /// Builds the daemon; its path.
 pub(super) fn build(profile: &str) -> Result<PathBuf> {
     eprintln!("bench: building chaperone (profile {profile})");
-    // With the fakes, as the lab does: alone it would be built with other features of what they share, all anew.
-    let packages = ["--package", "chaperone", "--package", "chaperone-fakes"];
+    // The lab's is built with the fakes: alone it would be built with other features of what they share, all anew.
+    let packages: &[&str] = match profile {
+        "lab" => &["--package", "chaperone", "--package", "chaperone-fakes"],
+        _ => &["--package", "chaperone"],
+    };
     run(place::cargo().args(["build", "--quiet", "--locked", "--profile", profile]).args(packages))?;
     let folder = if profile == "dev" { "debug" } else { profile };
     Ok(place::target()?.join(folder).join("chaperone"))

@@ -121,7 +121,7 @@ fn outside(
                     }
                     (!kept.is_empty()).then_some(Value::Array(kept))
                 }
-                Shape::Map { .. } => None,
+                Shape::Map { value, .. } => rest_of_query(request, structure, service, *value, budget),
                 _ => request.query.get(member.wire()).and_then(|text| budget.scalar(text, service, member.1)),
             },
             Location::Header => request
@@ -136,6 +136,42 @@ fn outside(
             out.insert(member.0.to_owned(), value);
         }
     }
+}
+
+/// A map in the query takes all that no other member is called.
+fn rest_of_query(
+    request: &Request<'_>,
+    structure: &Structure,
+    service: &Service,
+    value: ShapeId,
+    budget: &mut Budget,
+) -> Option<Value> {
+    let claimed = |name: &str| {
+        structure.members.iter().any(|m| {
+            m.location() == Location::Query && m.wire() == name && !matches!(service.shape(m.1), Shape::Map { .. })
+        })
+    };
+    let mut kept = Map::new();
+    for (name, text) in request.query.0.iter().filter(|(name, _)| !claimed(name)) {
+        if !budget.element(1) {
+            break;
+        }
+        let name: String = name.chars().take(super::value::MAX_STRING).collect();
+        match service.shape(value) {
+            Shape::List { element, .. } => {
+                let one = budget.scalar(text, service, *element);
+                if let Value::Array(all) = kept.entry(name).or_insert_with(|| Value::Array(Vec::new())) {
+                    all.extend(one);
+                }
+            }
+            _ => {
+                if let Some(one) = budget.scalar(text, service, value) {
+                    kept.insert(name, one);
+                }
+            }
+        }
+    }
+    (!kept.is_empty()).then_some(Value::Object(kept))
 }
 
 fn prefixed(headers: &HeaderMap, prefix: &str, budget: &mut Budget) -> Option<Value> {

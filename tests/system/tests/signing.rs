@@ -1,0 +1,168 @@
+//! Every shape of signature that clients make: checked by the placeholder, made again by the real key.
+
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
+
+const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
+
+/// s3s-fs checks each chunk's signature by the real key, so what it takes was signed again.
+#[test]
+fn signed_chunks_are_checked_and_signed_again() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    lab.agent_ok(&format!("{REGION} aws s3 mb s3://chunks"));
+    let script = script("signed_chunks.py");
+    for how in ["plain", "trailer"] {
+        let put = lab.agent_ok(&format!("python3 {} chunks {how} {how}", script.display()));
+        assert!(put.starts_with("status 200"), "{how}: {put}\n{}", lab.log());
+        let sha = put.trim().rsplit(' ').next().unwrap();
+        let got = lab.agent_ok(&format!("{REGION} aws s3 cp s3://chunks/{how} - | sha256sum"));
+        assert_eq!(got.split(' ').next(), Some(sha), "the object is what was sent");
+        let calls = lab.calls_like("--service s3");
+        let key = format!("arn:aws:s3:::chunks/{how}");
+        let put = |it: &&serde_json::Value| text(it, "operation") == "PutObject" && it["resources"][0] == key.as_str();
+        let call = calls.iter().find(put).unwrap_or_else(|| panic!("{how}: {calls:?}"));
+        assert_eq!(text(call, "request_sha256"), sha, "the recorded digest is the payload's");
+    }
+    let whole = lab.upstream().iter().filter(|it| text(it, "method") == "PUT" && it["status"] == 200).count();
+    for how in ["plain-tampered", "trailer-tampered", "plain-secret", "trailer-secret", "plain-large"] {
+        let output = lab.agent(&format!("python3 {} chunks {how} {how}", script.display()));
+        assert!(both(&output).contains("status 4"), "{how}: {}", both(&output));
+        let output = lab.agent(&format!("{REGION} aws s3api head-object --bucket chunks --key {how}"));
+        assert!(!output.status.success(), "{how}: {}", both(&output));
+    }
+    let upstream = lab.upstream();
+    let after = upstream.iter().filter(|it| text(it, "method") == "PUT" && it["status"] == 200).count();
+    assert_eq!(whole, after, "S3 took none of them: {upstream:?}");
+}
+
+/// boto3 presigns by version 2 unless told otherwise. s3s-fs checks what becomes of it.
+#[test]
+fn presigned_urls_of_the_session_work_and_others_are_foreign() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    let script = script("presigned.py");
+    let seen = lab.agent_ok(&format!(
+        "{REGION} aws s3 mb s3://presigned >/dev/null; python3 {} presigned $CHAPERONE_LAB/urls",
+        script.display()
+    ));
+    for version in ["s3", "s3v4"] {
+        for line in ["put 200", &format!("get 200 text of {version}"), "late 403", "other key 403"] {
+            assert!(
+                seen.contains(&format!("{version} {line}\n").replace("200\n", "200")),
+                "{line}: {seen}\n{}",
+                lab.log()
+            );
+        }
+    }
+    let calls = lab.calls();
+    let reasons: Vec<&str> =
+        calls.iter().map(|it| text(it, "reason")).filter(|it| *it == "invalid-signature").collect();
+    assert_eq!(reasons.len(), 4, "{calls:?}");
+    let get = calls.iter().find(|it| text(it, "operation") == "GetObject" && text(it, "decision") == "allow").unwrap();
+    assert!(get["resources"].to_string().contains("arn:aws:s3:::presigned/a b+c"), "{get}");
+    let reached = lab.upstream().len();
+    assert!(lab.upstream().iter().all(|it| !text(it, "path").to_lowercase().contains("signature=")));
+
+    // Another session's URL, and one by a key that is nobody's here.
+    let output = lab.agent_ok(
+        "while read -r url; do curl -sS -o /dev/null -w '%{http_code} ' \"$url\"; done < $CHAPERONE_LAB/urls",
+    );
+    assert_eq!(output, "403 403 ");
+    let foreign = "https://s3.eu-west-1.amazonaws.com/presigned/k?AWSAccessKeyId=AKIAIOSFODNN7EXAMPLE&Signature=c2ln&Expires=99999999999";
+    assert_eq!(lab.agent_ok(&format!("curl -sS -o /dev/null -w '%{{http_code}}' '{foreign}'")), "403");
+    let calls = lab.calls();
+    assert_eq!(calls.iter().filter(|it| text(it, "reason") == "foreign-authority").count(), 3);
+    assert_eq!(lab.upstream().len(), reached, "none of it reached S3");
+}
+
+#[test]
+fn roles_are_chained_and_the_agent_holds_nothing_real() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let said = lab.agent_ok(&format!("python3 {}", script("role_chain.py").display()));
+    assert!(said.contains("assumed-role/two/chain") && said.contains("buckets ['chained']"), "{said}");
+    assert!(said.contains("wrong secret") && said.contains("SignatureDoesNotMatch"), "{said}");
+    let given: Vec<Vec<&str>> =
+        said.lines().filter(|line| line.starts_with("given")).map(|line| line.split(' ').collect()).collect();
+    assert_eq!(given.len(), 2, "{said}");
+    let upstream = lab.upstream();
+    let mut ids: Vec<&str> = upstream.iter().map(|it| text(it, "access_key_id")).collect();
+    ids.dedup();
+    assert_eq!(ids.len(), 3, "the daemon's key and two roles': {ids:?}");
+    let raw = std::fs::read_to_string(lab.dir.join("upstream.jsonl")).unwrap();
+    for one in &given {
+        assert!(!raw.contains(one[1]), "a placeholder reached AWS");
+        let recorded = lab.operator(&format!("grep -a -r -l {} $CHAPERONE_LAB/journal", one[1]));
+        assert!(recorded.status.success(), "what the agent was given is in the record");
+    }
+    for real in ids {
+        assert!(!said.contains(real), "the agent saw {real}");
+        let grep = lab.operator(&format!("grep -a -r -l {real} $CHAPERONE_LAB/journal $CHAPERONE_LAB/daemon.log"));
+        assert!(!grep.status.success(), "{}", both(&grep));
+    }
+    let calls = lab.calls_like("--service sts");
+    assert!(calls.iter().any(|it| text(it, "operation") == "AssumeRole" && it["status"] == 200), "{calls:?}");
+}
+
+/// What can't be signed again is refused by its name, and nothing of it reaches AWS.
+#[test]
+fn what_is_not_signed_again_is_named() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    let ask = |arguments: &str| lab.agent_ok(&format!("curl -sS {arguments}"));
+    let bucket = "https://b.s3.eu-west-1.amazonaws.com/";
+    for (arguments, named) in [
+        (format!("-F key=k -F policy=e30= -F file=x {bucket}"), "POST policy"),
+        (format!("-H 'Authorization: Bearer abc' {bucket}"), "a bearer token"),
+        (format!("-u user:password {bucket}"), "an authorization scheme"),
+        (format!("-T /etc/hostname {bucket}k"), "no authorization"),
+        (format!("-X DELETE {bucket}k"), "no authorization"),
+    ] {
+        let said = ask(&arguments);
+        assert!(said.contains("<Error>") && said.contains(named), "{arguments}: {said}");
+    }
+    assert!(lab.calls().iter().all(|it| text(it, "decision") == "deny"));
+    assert_eq!(lab.upstream().len(), 0);
+}
+
+#[test]
+fn what_needs_no_signature_goes_without_one() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let said = lab.agent_ok(
+        "python3 - <<'E'
+import boto3
+from botocore import UNSIGNED
+from botocore.config import Config
+unsigned = Config(signature_version=UNSIGNED)
+region = {'region_name': 'eu-west-1'}
+boto3.client('s3', **region).create_bucket(Bucket='public', ACL='public-read', CreateBucketConfiguration={'LocationConstraint': 'eu-west-1'})
+answer = boto3.client('sts', config=unsigned, **region).assume_role_with_web_identity(
+    RoleArn='arn:aws:iam::123456789012:role/web', RoleSessionName='web', WebIdentityToken='token-of-somebody')
+given = answer['Credentials']
+print('given', given['AccessKeyId'])
+keys = dict(aws_access_key_id=given['AccessKeyId'], aws_secret_access_key=given['SecretAccessKey'], aws_session_token=given['SessionToken'])
+print(boto3.client('sts', **region, **keys).get_caller_identity()['Arn'])
+s3 = boto3.client('s3', config=unsigned, **region)
+def tried(name, call):
+    try:
+        call()
+        print(name, 'done')
+    except Exception as error:
+        print(name, error)
+tried('list', lambda: s3.list_objects_v2(Bucket='public'))
+tried('put', lambda: s3.put_object(Bucket='public', Key='k', Body=b'x'))
+tried('who', lambda: boto3.client('sts', config=unsigned, **region).get_caller_identity())
+E",
+    );
+    assert!(said.contains(":assumed-role/web/web"), "{said}");
+    let upstream = lab.upstream();
+    let unsigned: Vec<_> = upstream.iter().filter(|it| it["access_key_id"].is_null()).collect();
+    assert_eq!(unsigned.len(), 2, "the role's and the list: {unsigned:?}");
+    let given = said.lines().find_map(|line| line.strip_prefix("given ")).unwrap();
+    assert!(upstream.iter().all(|it| text(it, "access_key_id") != given));
+    let calls = lab.calls();
+    let of = |name: &str| calls.iter().find(|it| text(it, "operation") == name).unwrap();
+    assert_eq!(text(of("ListObjectsV2"), "decision"), "allow");
+    for refused in ["PutObject", "GetCallerIdentity"] {
+        let call = calls.iter().find(|it| text(it, "operation") == refused && text(it, "decision") == "deny").unwrap();
+        assert_eq!(text(call, "reason"), "not-supported", "{call}");
+    }
+}

@@ -1,0 +1,653 @@
+//! Customers' own endpoints: names below AWS's suffixes that no model describes, and what a request to each needs.
+//!
+//! Where IAM has an action for it, it is that action. Where it has none, the request is refused and the reason says so:
+//! what no action covers no policy can permit.
+
+use std::borrow::Cow;
+
+use chaperone_model::{AccessLevel, Action, Call, Protocol};
+use http::{Method, header::CACHE_CONTROL, request::Parts};
+use serde_json::Value;
+
+use crate::{
+    actions::Needs,
+    authority::{payload_shape, single},
+    decode::{DecodeError, header},
+    resources::Place,
+    route::Query,
+};
+
+/// An endpoint of a customer's, by its name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// `ID.gateway.bedrock-agentcore.REGION`: a gateway to tools.
+    AgentCoreGateway {
+        /// The gateway's id.
+        gateway: String,
+    },
+    /// `ID.appsync-api.REGION`. The id is not the API's own.
+    AppSync,
+    /// `git-codecommit.REGION`: git over HTTPS.
+    CodeCommit,
+    /// `ID.execute-api.REGION`: API Gateway.
+    ExecuteApi {
+        /// The API's id; `None` at a VPC endpoint's own name, where a header names it.
+        api: Option<String>,
+    },
+    /// `SERVICE.HASH.vpc-lattice-svcs.REGION.on.aws`.
+    Lattice {
+        /// The service's id, `svc-…`.
+        service: String,
+    },
+    /// `ID.lambda-url.REGION.on.aws`: a function's URL.
+    LambdaUrl,
+    /// Something that IAM has no action for: what it is.
+    NoAction(&'static str),
+    /// `search-NAME-HASH.REGION.es`, or `NAME-HASH.aos.REGION.on.aws`.
+    OpenSearch {
+        /// The domain's name.
+        domain: String,
+    },
+    /// `ID.REGION.aoss`: a collection of OpenSearch Serverless.
+    OpenSearchServerless {
+        /// The collection's id; `None` for the dashboards of all.
+        collection: Option<String>,
+    },
+    /// `aps-workspaces.REGION`: Managed Service for Prometheus.
+    Prometheus,
+    /// `ACCOUNT.dkr.ecr.REGION`: a container registry (the OCI distribution API).
+    Registry {
+        /// The registry's account; `None` at a VPC endpoint's own name.
+        account: Option<String>,
+    },
+}
+
+/// What a request to an endpoint needs: the IAM prefix, then actions on one resource, group by group.
+struct Asks {
+    service: &'static str,
+    groups: Vec<(Vec<(&'static str, AccessLevel)>, String)>,
+}
+
+impl Asks {
+    fn one(service: &'static str, action: &'static str, level: AccessLevel, resource: String) -> Self {
+        Self { service, groups: vec![(vec![(action, level)], resource)] }
+    }
+}
+
+impl Endpoint {
+    /// By a name's labels before the region, and those after it. `endpoint`: it is a VPC endpoint's own name.
+    pub(crate) fn of(before: &[&str], after: &[&str], endpoint: bool) -> Option<Self> {
+        let is_account = |label: &str| label.len() == 12 && label.bytes().all(|b| b.is_ascii_digit());
+        Some(match (before, after) {
+            ([id, "gateway", "bedrock-agentcore"], []) => Self::AgentCoreGateway { gateway: (*id).to_owned() },
+            ([_, "appsync-api"], []) => Self::AppSync,
+            ([_, "appsync-realtime-api"], []) => Self::NoAction("a WebSocket of AppSync"),
+            (["git-codecommit" | "git-codecommit-fips"], []) => Self::CodeCommit,
+            ([], ["execute-api"]) | (["execute-api"], []) if endpoint => Self::ExecuteApi { api: None },
+            ([id, "execute-api" | "execute-api-fips"], []) => {
+                // A private API's name may carry its VPC endpoint: `ID-vpce-0123`.
+                let api = id.split_once("-vpce-").map_or(*id, |(api, _)| api);
+                Self::ExecuteApi { api: Some(api.to_owned()) }
+            }
+            ([name, _, "vpc-lattice-svcs"], []) => Self::Lattice { service: name[name.rfind("svc-")?..].to_owned() },
+            ([_, "lambda-url"], []) => Self::LambdaUrl,
+            ([name, "aos"], []) | ([name], ["es"]) => Self::OpenSearch { domain: domain(name)? },
+            (["dashboards"], ["aoss" | "aoss-fips"]) => Self::OpenSearchServerless { collection: None },
+            ([id], ["aoss" | "aoss-fips"]) => Self::OpenSearchServerless { collection: Some((*id).to_owned()) },
+            (["aps-workspaces" | "aps-workspaces-fips"], []) => Self::Prometheus,
+            ([account, "dkr", "ecr" | "ecr-fips"] | [account, "dkr-ecr" | "dkr-ecr-fips"], [])
+                if is_account(account) =>
+            {
+                Self::Registry { account: Some((*account).to_owned()) }
+            }
+            (["dkr", "ecr"], []) if endpoint => Self::Registry { account: None },
+            ([_, _], ["eks"]) | (["eks-cluster"] | ["eks-cluster", _] | [_, "eks-cluster"], []) => {
+                Self::NoAction("the Kubernetes API of an EKS cluster")
+            }
+            (["oidc", "eks"] | ["oidc-eks"], []) => Self::NoAction("the OpenID Connect issuer of an EKS cluster"),
+            ([_, "credentials", "iot"], []) => Self::NoAction("IoT's credentials provider, which takes certificates"),
+            ([_, "deviceadvisor", "iot"], []) => Self::NoAction("a test endpoint of IoT Device Advisor"),
+            ([.., "s3-website"], []) => Self::website(),
+            ([.., last], []) if last.starts_with("s3-website-") => Self::website(),
+            ([.., "elb"], []) | ([_], ["elb"]) => Self::NoAction("a customer's load balancer"),
+            ([.., "compute"], []) | ([_], ["compute"]) => Self::NoAction("a customer's own machine"),
+            ([.., _], ["rds" | "cache" | "redshift" | "redshift-serverless" | "docdb"]) => {
+                Self::NoAction("a customer's database, which speaks no AWS API")
+            }
+            _ => return None,
+        })
+    }
+
+    pub(crate) fn website() -> Self {
+        Self::NoAction("a web site on S3, which takes no signatures and whose own rules choose the object")
+    }
+
+    /// The names by which requests to it are signed; none, if it takes no SigV4.
+    pub(crate) fn signing_names(&self) -> &'static [&'static str] {
+        match self {
+            Self::AgentCoreGateway { .. } => &["bedrock-agentcore"],
+            Self::AppSync => &["appsync"],
+            Self::CodeCommit => &["codecommit"],
+            Self::ExecuteApi { .. } => &["execute-api"],
+            Self::LambdaUrl => &["lambda"],
+            Self::Lattice { .. } => &["vpc-lattice-svcs"],
+            Self::OpenSearch { .. } => &["es"],
+            Self::OpenSearchServerless { .. } => &["aoss"],
+            Self::Prometheus => &["aps"],
+            Self::NoAction(_) | Self::Registry { .. } => &[],
+        }
+    }
+
+    /// What it is, for people.
+    pub(crate) fn describe(&self) -> String {
+        match self {
+            Self::AgentCoreGateway { gateway } => format!("the AgentCore gateway `{gateway}`"),
+            Self::AppSync => "an API of AppSync".into(),
+            Self::CodeCommit => "CodeCommit's git".into(),
+            Self::ExecuteApi { api: Some(api) } => format!("API Gateway's API `{api}`"),
+            Self::ExecuteApi { api: None } => "API Gateway behind a VPC endpoint".into(),
+            Self::LambdaUrl => "a Lambda function's URL".into(),
+            Self::Lattice { service } => format!("the VPC Lattice service `{service}`"),
+            Self::NoAction(what) => (*what).into(),
+            Self::OpenSearch { domain } => format!("the OpenSearch domain `{domain}`"),
+            Self::OpenSearchServerless { .. } => "OpenSearch Serverless".into(),
+            Self::Prometheus => "Managed Service for Prometheus".into(),
+            Self::Registry { .. } => "a container registry of ECR".into(),
+        }
+    }
+
+    /// The call that a request to it is.
+    pub(crate) fn call(
+        &self,
+        parts: &Parts,
+        place: &Place<'_>,
+        signing_name: Option<&str>,
+    ) -> Result<Call, DecodeError> {
+        let asks = self.asks(parts, place)?;
+        let mut needs = Needs::default();
+        for (actions, resource) in asks.groups {
+            for (name, level) in actions {
+                needs.action(name, level);
+            }
+            needs.resource(resource)?;
+            needs.close();
+        }
+        let needed = needs.finish();
+        let signing_name = signing_name.or(self.signing_names().first().copied()).unwrap_or(asks.service);
+        let operation = needed.actions.first().map_or("", |action: &Action| match &action.name {
+            Cow::Borrowed(name) => name.split(':').nth(1).unwrap_or_default(),
+            Cow::Owned(_) => "",
+        });
+        Ok(Call {
+            partition: Cow::Borrowed(place.partition),
+            region: place.region.clone().map(Cow::Owned),
+            account: place.account.map(|account| Cow::Owned(account.to_owned())),
+            service: Cow::Borrowed(asks.service),
+            signing_name: Cow::Owned(signing_name.to_owned()),
+            operation: Cow::Borrowed(operation),
+            candidates: Vec::new(),
+            pairs: needed.pairs,
+            protocol: Protocol::RestJson,
+            actions: needed.actions,
+            resources: needed.resources,
+            parameters: Value::Null,
+            payload: payload_shape(parts),
+        })
+    }
+
+    fn asks(&self, parts: &Parts, place: &Place<'_>) -> Result<Asks, DecodeError> {
+        use AccessLevel::{PermissionsManagement, Read, Write};
+        let none = || DecodeError::NoOperation { service: self.describe() };
+        let path = parts.uri.path();
+        Ok(match self {
+            Self::AgentCoreGateway { gateway } => {
+                let resource = place.arn("bedrock-agentcore", &format!("gateway/{gateway}"));
+                Asks::one("bedrock-agentcore", "bedrock-agentcore:InvokeGateway", PermissionsManagement, resource)
+            }
+            // Neither fields nor the API can be told: its id isn't the one in the name.
+            Self::AppSync => match path {
+                "/graphql" => Asks::one("appsync", "appsync:GraphQL", Write, "*".into()),
+                "/event" => Asks::one("appsync", "appsync:EventPublish", Write, "*".into()),
+                _ => return Err(none()),
+            },
+            Self::CodeCommit => code_commit(parts, place).ok_or_else(none)?,
+            Self::ExecuteApi { api } => execute_api(api.as_deref(), parts, place)?,
+            // Which function it is, only AWS knows.
+            Self::LambdaUrl => Asks::one("lambda", "lambda:InvokeFunctionUrl", Write, "*".into()),
+            Self::Lattice { service } => {
+                let tail = format!("service/{service}{}", clear_path(path)?);
+                Asks::one("vpc-lattice-svcs", "vpc-lattice-svcs:Invoke", Write, place.arn("vpc-lattice", &tail))
+            }
+            Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
+            Self::OpenSearch { domain } => {
+                let (action, level) = match parts.method.as_str() {
+                    "DELETE" => ("es:ESHttpDelete", Write),
+                    "GET" => ("es:ESHttpGet", Read),
+                    "HEAD" => ("es:ESHttpHead", Read),
+                    "PATCH" => ("es:ESHttpPatch", Write),
+                    "POST" => ("es:ESHttpPost", Write),
+                    "PUT" => ("es:ESHttpPut", Write),
+                    _ => return Err(none()),
+                };
+                let tail = format!("domain/{domain}{}", clear_path(path)?);
+                Asks::one("es", action, level, place.arn("es", &tail))
+            }
+            Self::OpenSearchServerless { collection: Some(collection) } => {
+                let resource = place.arn("aoss", &format!("collection/{collection}"));
+                Asks::one("aoss", "aoss:APIAccessAll", Write, resource)
+            }
+            Self::OpenSearchServerless { collection: None } => {
+                Asks::one("aoss", "aoss:DashboardsAccessAll", Write, place.arn("aoss", "dashboards/default"))
+            }
+            Self::Prometheus => prometheus(parts, place).ok_or_else(none)?,
+            Self::Registry { account } => {
+                let place = Place { account: account.as_deref().or(place.account), ..place.clone() };
+                registry(parts, &place).ok_or_else(none)?
+            }
+        })
+    }
+}
+
+/// The domain's name in `search-NAME-HASH` or `vpc-NAME-HASH`; names of the dual stack have neither before them.
+fn domain(label: &str) -> Option<String> {
+    let name = label.strip_prefix("search-").or_else(|| label.strip_prefix("vpc-")).unwrap_or(label);
+    let (domain, _hash) = name.rsplit_once('-')?;
+    (!domain.is_empty()).then(|| domain.to_owned())
+}
+
+/// A path as a resource names it, decoded; refused if it could be read in two ways.
+fn clear_path(path: &str) -> Result<String, DecodeError> {
+    const UNCLEAR: DecodeError = DecodeError::Path("a path that could be read in two ways");
+    let mut decoded = String::with_capacity(path.len());
+    let mut segments = path.split('/').skip(1).peekable();
+    while let Some(segment) = segments.next() {
+        let plain = percent_encoding::percent_decode_str(segment).decode_utf8().map_err(|_| UNCLEAR)?;
+        let dots = |text: &str| text.split(['/', '\\']).any(|part| part == "." || part == "..");
+        if (segment.is_empty() && segments.peek().is_some()) || dots(&plain) || plain.contains(char::is_control) {
+            return Err(UNCLEAR);
+        }
+        // Letters and digits have no need to be encoded, save to look like something else.
+        let hidden = segment.match_indices('%').any(|(at, _)| {
+            let code = segment.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            code.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte))
+        });
+        if hidden {
+            return Err(UNCLEAR);
+        }
+        decoded.push('/');
+        decoded.push_str(&plain);
+    }
+    Ok(decoded)
+}
+
+/// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-control-access-using-iam-policies-to-invoke-api.html>
+fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<Asks, DecodeError> {
+    // At a VPC endpoint's own name a header says which API it is.
+    let named = single(&parts.headers, "x-apigw-api-id");
+    let api = match (api, named) {
+        (Some(api), None) => api,
+        (None, Some(api)) if api.bytes().all(|b| b.is_ascii_alphanumeric()) && !api.is_empty() => api,
+        (Some(_), Some(_)) => return Err(DecodeError::Contradiction("the host and x-apigw-api-id name an API each")),
+        _ => return Err(DecodeError::Path("no API named by the host or by x-apigw-api-id")),
+    };
+    let path = clear_path(parts.uri.path())?;
+    let (stage, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+    let resource = place.arn("execute-api", &format!("{api}/{stage}/{}/{rest}", parts.method));
+    let mut actions = if rest.starts_with("@connections/") {
+        vec![("execute-api:ManageConnections", AccessLevel::Write)]
+    } else {
+        vec![("execute-api:Invoke", AccessLevel::Write)]
+    };
+    // A client that asks past the stage's cache needs leave to empty it.
+    let fresh = |directive: &str| {
+        let mut sides = directive.split('=').map(str::trim);
+        sides.next().is_some_and(|name| name.eq_ignore_ascii_case("max-age"))
+            && sides.next().is_none_or(|age| age.trim_start_matches('0').is_empty())
+    };
+    let fields = parts.headers.get_all(CACHE_CONTROL).iter();
+    if fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh))) {
+        actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
+    }
+    Ok(Asks { service: "execute-api", groups: vec![(actions, resource)] })
+}
+
+/// git's smart HTTP protocol: <https://git-scm.com/docs/http-protocol>.
+fn code_commit(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+    let (repository, rest) = parts.uri.path().strip_prefix("/v1/repos/")?.split_once('/')?;
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
+    if repository.is_empty() || repository.starts_with('.') || !repository.bytes().all(allowed) {
+        return None;
+    }
+    let query = Query::parse(parts.uri.query());
+    let service = match (&parts.method, rest) {
+        (&Method::GET, "info/refs") => match &query.0[..] {
+            [(name, service)] if name == "service" => service.clone(),
+            _ => return None,
+        },
+        (&Method::POST, service) if query.0.is_empty() => service.to_owned(),
+        _ => return None,
+    };
+    let (action, level) = match service.as_str() {
+        "git-upload-pack" => ("codecommit:GitPull", AccessLevel::Read),
+        "git-receive-pack" => ("codecommit:GitPush", AccessLevel::Write),
+        _ => return None,
+    };
+    Some(Asks::one("codecommit", action, level, place.arn("codecommit", repository)))
+}
+
+/// <https://docs.aws.amazon.com/prometheus/latest/userguide/AMP-APIReference-Prometheus-Compatible-Apis.html>
+fn prometheus(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+    use AccessLevel::{Read, Write};
+    let (workspace, rest) = parts.uri.path().strip_prefix("/workspaces/")?.split_once('/')?;
+    if !workspace.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
+        return None;
+    }
+    let asks = matches!(parts.method, Method::GET | Method::POST);
+    let label = rest.strip_prefix("api/v1/label/").and_then(|rest| rest.strip_suffix("/values"));
+    let (action, level) = match rest {
+        "api/v1/remote_write" if parts.method == Method::POST => ("aps:RemoteWrite", Write),
+        "api/v1/query" | "api/v1/query_range" if asks => ("aps:QueryMetrics", Read),
+        "api/v1/labels" if asks => ("aps:GetLabels", Read),
+        "api/v1/series" if asks => ("aps:GetSeries", Read),
+        "api/v1/metadata" if parts.method == Method::GET => ("aps:GetMetricMetadata", Read),
+        _ if parts.method == Method::GET && label.is_some_and(|name| !name.contains('/')) => ("aps:GetLabels", Read),
+        _ => return None,
+    };
+    Some(Asks::one("aps", action, level, place.arn("aps", &format!("workspace/{workspace}"))))
+}
+
+/// The OCI distribution API, by the ECR actions that stand for its steps.
+/// <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>,
+/// <https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html>
+fn registry(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+    use AccessLevel::{List, Read, Write};
+    let path = parts.uri.path().strip_prefix("/v2/")?;
+    let repository = |name: &str| {
+        let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
+        let segments_fit = name.split('/').all(|segment| !segment.is_empty() && !segment.starts_with(['.', '_', '-']));
+        (name.bytes().all(allowed) && segments_fit).then(|| place.arn("ecr", &format!("repository/{name}")))
+    };
+    let one = |action, level, name| Some(Asks::one("ecr", action, level, repository(name)?));
+    let query = Query::parse(parts.uri.query());
+    let method = parts.method.as_str();
+    let length = header(&parts.headers, "content-length");
+    let has_body = length.is_none_or(|length| length != "0");
+    let (rest, last) = path.rsplit_once('/')?;
+    if let Some(name) = path.strip_suffix("/tags/list") {
+        return if method == "GET" { one("ecr:ListImages", List, name) } else { None };
+    }
+    if let Some(name) = rest.strip_suffix("/blobs/uploads").or_else(|| path.strip_suffix("/blobs/uploads")) {
+        let session = path.strip_prefix(name).and_then(|tail| tail.strip_prefix("/blobs/uploads/")).unwrap_or_default();
+        let mut actions = match (method, session) {
+            ("POST", "") => vec![("ecr:InitiateLayerUpload", Write)],
+            ("PATCH", session) if !session.is_empty() => vec![("ecr:UploadLayerPart", Write)],
+            ("PUT", session) if !session.is_empty() => vec![("ecr:CompleteLayerUpload", Write)],
+            _ => return None,
+        };
+        if method == "PUT" && has_body {
+            actions.push(("ecr:UploadLayerPart", Write));
+        }
+        if method == "POST" && query.get("digest").is_some() {
+            actions.extend([("ecr:UploadLayerPart", Write), ("ecr:CompleteLayerUpload", Write)]);
+        }
+        let mut groups = vec![(actions, repository(name)?)];
+        if let Some(from) = query.get("from") {
+            let reads = vec![("ecr:BatchCheckLayerAvailability", Read), ("ecr:GetDownloadUrlForLayer", Read)];
+            groups.push((reads, repository(from)?));
+        }
+        return Some(Asks { service: "ecr", groups });
+    }
+    let (name, kind) = rest.rsplit_once('/')?;
+    match (method, kind) {
+        _ if last.is_empty() => None,
+        ("GET" | "HEAD", "manifests") => one("ecr:BatchGetImage", Read, name),
+        ("PUT", "manifests") => one("ecr:PutImage", Write, name),
+        ("DELETE", "manifests") => one("ecr:BatchDeleteImage", Write, name),
+        ("GET", "blobs") => one("ecr:GetDownloadUrlForLayer", Read, name),
+        ("HEAD", "blobs") => one("ecr:BatchCheckLayerAvailability", Read, name),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::LazyLock};
+
+    use http::Request;
+
+    use super::*;
+    use crate::{Authority, Catalog};
+
+    /// Every action with IAM's level.
+    static KNOWN: LazyLock<BTreeMap<String, AccessLevel>> = LazyLock::new(|| Catalog::global().actions());
+
+    fn ask(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Result<Vec<String>, DecodeError> {
+        let mut request = Request::builder().method(method).uri(target).header("host", host);
+        for (name, value) in fields {
+            request = request.header(*name, *value);
+        }
+        let (parts, ()) = request.body(()).unwrap().into_parts();
+        let found = Catalog::global().host(host).expect("AWS's");
+        let call = Catalog::global().decode(&found, &parts, Some(b""), &Authority::of(&parts), Some("123456789012"))?;
+        for action in &call.actions {
+            assert_eq!(Some(&action.level), KNOWN.get(&*action.name), "{}", action.name);
+        }
+        Ok(call.needs().map(|(action, resource)| format!("{} {resource}", action.name)).collect())
+    }
+
+    fn one(method: &str, host: &str, target: &str) -> String {
+        ask(method, host, target, &[]).map_or_else(|error| format!("refused: {error}"), |needs| needs.join(", "))
+    }
+
+    #[test]
+    fn requests_to_customers_endpoints_need_iams_actions() {
+        let here = "eu-west-1:123456789012";
+        let api = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com";
+        for (method, host, target, expected) in [
+            // https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-control-access-using-iam-policies-to-invoke-api.html
+            (
+                "GET",
+                api,
+                "/test/mydemoresource/a",
+                format!("execute-api:Invoke arn:aws:execute-api:{here}:a1b2c3d4e5/test/GET/mydemoresource/a"),
+            ),
+            ("POST", api, "/prod", format!("execute-api:Invoke arn:aws:execute-api:{here}:a1b2c3d4e5/prod/POST/")),
+            (
+                "POST",
+                api,
+                "/prod/@connections/L0SM9cOFvHcCIhw=",
+                format!(
+                    "execute-api:ManageConnections arn:aws:execute-api:{here}:a1b2c3d4e5/prod/POST/@connections/L0SM9cOFvHcCIhw="
+                ),
+            ),
+            (
+                "GET",
+                "a1b2c3d4e5.execute-api.cn-north-1.amazonaws.com.cn",
+                "/s/x",
+                "execute-api:Invoke arn:aws-cn:execute-api:cn-north-1:123456789012:a1b2c3d4e5/s/GET/x".into(),
+            ),
+            (
+                "GET",
+                "a1b2c3d4e5-vpce-01234567abcdef012.execute-api.eu-west-1.amazonaws.com",
+                "/s/x",
+                format!("execute-api:Invoke arn:aws:execute-api:{here}:a1b2c3d4e5/s/GET/x"),
+            ),
+            // https://docs.aws.amazon.com/lambda/latest/dg/urls-invocation.html
+            ("POST", "abcdefg.lambda-url.us-east-1.on.aws", "/any", "lambda:InvokeFunctionUrl *".into()),
+            // https://docs.aws.amazon.com/opensearch-service/latest/developerguide/ac.html
+            (
+                "GET",
+                "search-test-domain-abc123.eu-west-1.es.amazonaws.com",
+                "/commerce-data/_search",
+                format!("es:ESHttpGet arn:aws:es:{here}:domain/test-domain/commerce-data/_search"),
+            ),
+            (
+                "PUT",
+                "vpc-test-domain-abc123.eu-west-1.es.amazonaws.com",
+                "/i%2Cj/_doc/1",
+                format!("es:ESHttpPut arn:aws:es:{here}:domain/test-domain/i,j/_doc/1"),
+            ),
+            (
+                "POST",
+                "07tjusf2h91cunochc.eu-west-1.aoss.amazonaws.com",
+                "/i/_search",
+                format!("aoss:APIAccessAll arn:aws:aoss:{here}:collection/07tjusf2h91cunochc"),
+            ),
+            // https://docs.aws.amazon.com/codecommit/latest/userguide/auth-and-access-control-permissions-reference.html
+            (
+                "GET",
+                "git-codecommit.eu-west-1.amazonaws.com",
+                "/v1/repos/MyDemoRepo/info/refs?service=git-upload-pack",
+                format!("codecommit:GitPull arn:aws:codecommit:{here}:MyDemoRepo"),
+            ),
+            (
+                "POST",
+                "git-codecommit.eu-west-1.amazonaws.com",
+                "/v1/repos/MyDemoRepo/git-receive-pack",
+                format!("codecommit:GitPush arn:aws:codecommit:{here}:MyDemoRepo"),
+            ),
+            (
+                "POST",
+                "git-codecommit-fips.us-gov-west-1.amazonaws.com",
+                "/v1/repos/R/git-upload-pack",
+                "codecommit:GitPull arn:aws-us-gov:codecommit:us-gov-west-1:123456789012:R".into(),
+            ),
+            // https://docs.aws.amazon.com/appsync/latest/devguide/security-authz.html
+            (
+                "POST",
+                "zvyymspqrbe2pivyrhhjmb.appsync-api.eu-west-1.amazonaws.com",
+                "/graphql",
+                "appsync:GraphQL *".into(),
+            ),
+            (
+                "POST",
+                "zvyymspqrbe2pivyrhhjmb.appsync-api.eu-west-1.amazonaws.com",
+                "/event",
+                "appsync:EventPublish *".into(),
+            ),
+            (
+                "POST",
+                "aps-workspaces.eu-west-1.amazonaws.com",
+                "/workspaces/ws-1/api/v1/remote_write",
+                format!("aps:RemoteWrite arn:aws:aps:{here}:workspace/ws-1"),
+            ),
+            (
+                "GET",
+                "name-svc-0a1b.7d67968.vpc-lattice-svcs.eu-west-1.on.aws",
+                "/a/b",
+                format!("vpc-lattice-svcs:Invoke arn:aws:vpc-lattice:{here}:service/svc-0a1b/a/b"),
+            ),
+            (
+                "POST",
+                "gw-x1.gateway.bedrock-agentcore.eu-west-1.amazonaws.com",
+                "/mcp",
+                format!("bedrock-agentcore:InvokeGateway arn:aws:bedrock-agentcore:{here}:gateway/gw-x1"),
+            ),
+        ] {
+            assert_eq!(one(method, host, target), expected, "{method} {host} {target}");
+        }
+        let fresh = ask("GET", api, "/s/x", &[("cache-control", "max-age=0")]).unwrap();
+        let resource = format!("arn:aws:execute-api:{here}:a1b2c3d4e5/s/GET/x");
+        assert_eq!(
+            fresh,
+            [format!("execute-api:Invoke {resource}"), format!("execute-api:InvalidateCache {resource}")]
+        );
+        let endpoint = "vpce-0a1b-2c3d.execute-api.eu-west-1.vpce.amazonaws.com";
+        let named = ask("GET", endpoint, "/s/x", &[("x-apigw-api-id", "a1b2c3d4e5")]).unwrap();
+        assert_eq!(named, [format!("execute-api:Invoke {resource}")]);
+        assert!(ask("GET", endpoint, "/s/x", &[]).is_err());
+        assert!(ask("GET", api, "/s/x", &[("x-apigw-api-id", "other")]).is_err());
+    }
+
+    #[test]
+    fn a_registrys_steps_are_ecrs_actions() {
+        let host = "111122223333.dkr.ecr.eu-west-1.amazonaws.com";
+        let on = |name: &str| format!("arn:aws:ecr:eu-west-1:111122223333:repository/{name}");
+        for (method, target, expected) in [
+            ("GET", "/v2/team/app/manifests/latest", format!("ecr:BatchGetImage {}", on("team/app"))),
+            ("HEAD", "/v2/app/manifests/sha256:ab", format!("ecr:BatchGetImage {}", on("app"))),
+            ("PUT", "/v2/app/manifests/1.0", format!("ecr:PutImage {}", on("app"))),
+            ("DELETE", "/v2/app/manifests/sha256:ab", format!("ecr:BatchDeleteImage {}", on("app"))),
+            ("GET", "/v2/app/blobs/sha256:ab", format!("ecr:GetDownloadUrlForLayer {}", on("app"))),
+            ("HEAD", "/v2/app/blobs/sha256:ab", format!("ecr:BatchCheckLayerAvailability {}", on("app"))),
+            ("POST", "/v2/app/blobs/uploads/", format!("ecr:InitiateLayerUpload {}", on("app"))),
+            ("PATCH", "/v2/app/blobs/uploads/u-1", format!("ecr:UploadLayerPart {}", on("app"))),
+            ("GET", "/v2/app/tags/list", format!("ecr:ListImages {}", on("app"))),
+        ] {
+            assert_eq!(one(method, host, target), expected, "{method} {target}");
+        }
+        let done = ask("PUT", host, "/v2/app/blobs/uploads/u-1?digest=sha256:ab", &[("content-length", "0")]).unwrap();
+        assert_eq!(done, [format!("ecr:CompleteLayerUpload {}", on("app"))]);
+        let mount = one("POST", host, "/v2/app/blobs/uploads/?mount=sha256:ab&from=other");
+        assert!(mount.contains(&format!("ecr:GetDownloadUrlForLayer {}", on("other"))), "{mount}");
+        for (method, target) in [
+            ("GET", "/v2/"),
+            ("GET", "/v2/_catalog"),
+            ("GET", "/v2/%61pp/manifests/latest"),
+            ("GET", "/v2/app/../other/manifests/latest"),
+            ("GET", "/v2/app//manifests/latest"),
+            ("DELETE", "/v2/app/blobs/uploads/u-1"),
+            ("GET", "/v2/app/manifests/"),
+        ] {
+            assert!(one(method, host, target).starts_with("refused"), "{method} {target}");
+        }
+        let dual = one("GET", "111122223333.dkr-ecr.eu-west-1.on.aws", "/v2/app/manifests/latest");
+        assert_eq!(dual, format!("ecr:BatchGetImage {}", on("app")));
+    }
+
+    #[test]
+    fn what_iam_has_no_action_for_is_refused_and_says_so() {
+        for host in [
+            "0123456789ABCDEF0123456789ABCDEF.gr7.us-west-2.eks.amazonaws.com",
+            "0123456789abcdef.yl4.cn-north-1.eks.amazonaws.com.cn",
+            "oidc.eks.us-west-2.amazonaws.com",
+            "c3k3sxyz.credentials.iot.us-east-1.amazonaws.com",
+            "my-site.s3-website-us-west-2.amazonaws.com",
+            "my.site.s3-website.eu-central-1.amazonaws.com",
+            "my-site.s3-website.cn-north-1.amazonaws.com.cn",
+            "my-lb-1234567890.us-east-2.elb.amazonaws.com",
+            "my-nlb-1234567890.elb.us-east-2.amazonaws.com",
+            "ec2-203-0-113-25.us-west-2.compute.amazonaws.com",
+            "mydb.123456789012.us-east-1.rds.amazonaws.com",
+        ] {
+            assert!(
+                one("GET", host, "/").starts_with("refused: IAM has no action for "),
+                "{host}: {}",
+                one("GET", host, "/")
+            );
+        }
+    }
+
+    #[test]
+    fn paths_that_hide_something_are_refused() {
+        let host = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com";
+        for target in [
+            "/s/%61dmin",
+            "/s/../admin",
+            "/s/%2e%2e/admin",
+            "/s//admin",
+            "/s/a%2F..%2Fadmin",
+            "/s/%00",
+            "/s/%zz",
+            "/s/%ff",
+            "/s/%2561",
+        ] {
+            assert!(one("GET", host, target).starts_with("refused"), "{target}: {}", one("GET", host, target));
+        }
+        assert!(one("GET", host, "/s/a%20b/").ends_with("a1b2c3d4e5/s/GET/a b/"));
+    }
+
+    #[test]
+    fn every_action_of_an_endpoint_is_iams_with_its_level() {
+        let source = include_str!("endpoint.rs");
+        let code = source.split("#[cfg(test)]").next().unwrap();
+        let mut seen = 0;
+        for text in code.split('"').filter(|text| {
+            text.contains(':') && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b':' || b == b'-')
+        }) {
+            assert!(KNOWN.contains_key(text), "{text}");
+            seen += 1;
+        }
+        assert!(seen > 30, "only {seen}");
+    }
+}
