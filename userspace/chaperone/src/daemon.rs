@@ -15,7 +15,9 @@ use std::{
 use anyhow::Context;
 use chaperone_authority::{Authority, Trust};
 use chaperone_aws::{Catalog, CredentialSource};
-use chaperone_capture::{Capture, CaptureConfig, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root};
+use chaperone_capture::{
+    Capture, CaptureConfig, CommandEvent, Commands, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root,
+};
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
@@ -29,7 +31,7 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
@@ -97,6 +99,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         bpffs: config.paths.bpffs.clone(),
         cgroup_root: Some(cgroups.clone()),
         lsm: config.capture.lsm.into(),
+        mask: Arc::new(config.mask()?),
     };
     let mut capture = Capture::attach(&capture).map_err(|error| ConfigError(error.to_string()))?;
     for (hook, reason) in capture.missing_hooks() {
@@ -108,6 +111,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     }
     self_test(&capture)?;
     let listeners = enroll(&capture, &config, &cgroups)?;
+    let commands = capture.take_commands();
 
     let calls = Builder::new_multi_thread()
         .worker_threads(match config.proxy.threads {
@@ -174,8 +178,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         shipping: shipper.as_ref().map(Shipper::status),
     });
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
+    control.block_on(async { capture.forward_log() })?;
+    let capture = Arc::new(capture);
     let shipping = control.block_on(async {
-        capture.forward_log()?;
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
@@ -195,6 +200,15 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             tokio::spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
+        if let Some(commands) = commands {
+            let commands = read_commands(commands)?;
+            let capture = capture.clone();
+            tokio::spawn(shared.clone().record_commands(commands, move |lost| {
+                if let Err(error) = capture.commands_lost_recorded(lost) {
+                    tracing::error!(%error, "the next daemon will tell of the same lost commands again");
+                }
+            }));
+        }
         let ticking = shared.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -290,6 +304,39 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
     }
     let [v4, v6] = config.proxy.ports;
     Ok(capture.listen(ListenPorts { v4, v6 })?)
+}
+
+/// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.
+const COMMANDS_WAITING: usize = 1024;
+
+/// Commands are read in a thread of its own: it waits for files.
+fn read_commands(mut commands: Commands) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
+    let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
+    let read = move || loop {
+        let events = match commands.read() {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(%error, "agents' commands can't be read any more");
+                return;
+            }
+        };
+        if events.is_empty()
+            && let Err(error) = commands.wait(Duration::from_secs(1))
+        {
+            tracing::error!(%error, "agents' commands can't be waited for any more");
+            return;
+        }
+        for event in events {
+            if sender.blocking_send(event).is_err() {
+                return;
+            }
+        }
+        if sender.is_closed() {
+            return;
+        }
+    };
+    std::thread::Builder::new().name("commands".to_owned()).spawn(read).context("starting the commands' thread")?;
+    Ok(receiver)
 }
 
 fn settings(config: &Config) -> Settings {

@@ -1,6 +1,6 @@
 //! `chaperone doctor`: what the daemon needs, in words, with a remedy for each thing that is missing.
 
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use chaperone_authority::{Authority, Trust};
 use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root};
@@ -75,6 +75,7 @@ fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
         bpffs: config.paths.bpffs.with_file_name(name),
         cgroup_root: None,
         lsm: LsmHooks::WhereAvailable,
+        mask: Arc::default(),
     };
     let capture = match Capture::attach(&wanted) {
         Ok(capture) => capture,

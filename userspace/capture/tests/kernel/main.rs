@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // a test's steps either work or fail it; clippy knows only functions marked #[test]
 
 mod bypasses;
+mod commands;
 mod guard;
 mod lab;
 mod lsm;
