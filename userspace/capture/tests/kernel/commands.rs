@@ -61,8 +61,10 @@ fn ends(events: &[CommandEvent]) -> HashMap<CommandId, CommandExit> {
 }
 
 fn starts(events: &[CommandEvent]) -> Vec<&StartedCommand> {
-    let start = |event| if let &CommandEvent::Started(ref started) = event { Some(&**started) } else { None };
-    events.iter().filter_map(start).collect()
+    events
+        .iter()
+        .filter_map(|event| if let CommandEvent::Started(started) = event { Some(started.as_ref()) } else { None })
+        .collect()
 }
 
 fn lost(events: &[CommandEvent]) -> u64 {
