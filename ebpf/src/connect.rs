@@ -14,6 +14,7 @@ use chaperone_ebpf_abi::{
 };
 
 use crate::{
+    commands,
     enrolment::{self, Standing},
     maps,
 };
@@ -166,6 +167,7 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
             listener,
             pid: (bpf_get_current_pid_tgid() >> 32) as u32,
             uid: bpf_get_current_uid_gid() as u32,
+            command: commands::current(),
         }
     };
     if maps::keep(ctx, &mut record).is_err() {

@@ -8,7 +8,7 @@ use aya_log_ebpf::warn;
 use chaperone_ebpf_abi::{AF_INET, AF_INET6, Counter};
 
 use crate::{
-    connect,
+    commands, connect,
     enrolment::{self, Standing},
     maps,
 };
@@ -61,6 +61,7 @@ pub fn ip_socket(ctx: &SockContext) -> i32 {
         warn!(ctx, "refused: no room to mark a socket of cgroup {}", enrolled.cgroup);
         return connect::REFUSE;
     }
+    commands::find(&enrolled);
     connect::PASS
 }
 

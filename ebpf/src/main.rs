@@ -7,6 +7,7 @@
 #![no_std]
 #![no_main]
 
+mod commands;
 mod connect;
 mod create;
 mod enrolment;
@@ -15,8 +16,8 @@ mod handshake;
 mod maps;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, sock_ops},
-    programs::{LsmContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, raw_tracepoint, sock_ops},
+    programs::{LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
 };
 use connect::{PASS, REFUSE, Verdict};
 
@@ -137,6 +138,30 @@ pub fn handshake(ctx: SockOpsContext) -> u32 {
     }
     // 1 leaves the reply to other programs; without one it is 0: the kernel's own values.
     1
+}
+
+/// `execve(2)` has succeeded: an agent's command begins.
+///
+/// Minimum kernel: 5.8 (ring buffers).
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn command_began(ctx: RawTracePointContext) -> i32 {
+    commands::began(&ctx)
+}
+
+/// A process or thread has been made: a process inherits its parent's command.
+///
+/// Minimum kernel: 5.5 (`bpf_probe_read_kernel`).
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn command_forked(ctx: RawTracePointContext) -> i32 {
+    commands::forked(&ctx)
+}
+
+/// A thread ends, and perhaps its process and a command with it.
+///
+/// Minimum kernel: 5.8, as `command_began`.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn command_ended(ctx: RawTracePointContext) -> i32 {
+    commands::ended(&ctx)
 }
 
 /// The hooks are compiled without a way to panic; the language wants the function all the same.

@@ -1,16 +1,16 @@
-//! The maps. The daemon pins `ENROLLED`, `BOUND_USERS`, `STAMPS` and `COUNTERS`; the others live as long as the attached programs and are empty
-//! after a restart, which refuses everything until the daemon listens again.
+//! The maps. The daemon pins `ENROLLED`, `BOUND_USERS`, `STAMPS`, `COMMANDS`, `COMMAND_EVENTS`, `COMMANDS_LOST` and
+//! `COUNTERS`; the others live as long as the attached programs and are empty after a restart, which refuses everything until the daemon listens again.
 
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock,
-    btf_maps::{HashMap, PerCpuArray, SkStorage, SockHash},
+    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
     cty::c_void,
     helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_get},
     macros::btf_map,
     programs::{SockAddrContext, SockOpsContext},
 };
-use chaperone_ebpf_abi::{Counter, Endpoint, ListenerKey, OriginRecord, Stamp, Tuple};
+use chaperone_ebpf_abi::{Command, Counter, Endpoint, ListenerKey, OriginRecord, Stamp, Tuple};
 
 use crate::connect;
 
@@ -43,6 +43,18 @@ pub static ORIGINS: SkStorage<OriginRecord> = SkStorage::new();
 /// On a socket of an agent's: whose it is. Goes with the socket.
 #[btf_map]
 pub static STAMPS: SkStorage<Stamp> = SkStorage::new();
+
+/// Process id → the command that it is in the middle of, for processes that are agents'. An entry goes with its process.
+#[btf_map]
+pub static COMMANDS: HashMap<u32, Command, 65536> = HashMap::new();
+
+/// Commands' beginnings and ends, for the daemon to record. Kept while there is none.
+#[btf_map]
+pub static COMMAND_EVENTS: RingBuf<u8, 4194304> = RingBuf::new();
+
+/// At 0: how many of the commands that were lost are recorded as such. The daemon's own, for the next one.
+#[btf_map]
+pub static COMMANDS_LOST: Array<u64, 1> = Array::new();
 
 /// How often what happened, by [`Counter`].
 #[btf_map]

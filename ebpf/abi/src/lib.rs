@@ -107,6 +107,8 @@ pub struct OriginRecord {
     pub pid: u32,
     /// User id in the first user namespace.
     pub uid: u32,
+    /// The command that the process is in the middle of; [`NO_COMMAND`] if that isn't known.
+    pub command: [u8; 16],
 }
 
 impl OriginRecord {
@@ -124,6 +126,111 @@ pub struct Stamp {
     pub cgroup: u64,
     /// The enrolled cgroup: that one or an ancestor. The stamp holds for as long as that one is enrolled.
     pub enrolled: u64,
+}
+
+/// A command's id that is none.
+pub const NO_COMMAND: [u8; 16] = [0; 16];
+
+/// In `COMMANDS`, by process id: the command that the process is in the middle of. Children inherit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Command {
+    /// Its id, a UUIDv7 that the hooks make.
+    pub id: [u8; 16],
+    /// `self_exec_id` of the task: which of its process's executions it is.
+    pub execution: u64,
+    /// The process that executed it; a child's entry says its ancestor here.
+    pub owner: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// An execution: [`CommandStart`], then arguments.
+pub const COMMAND_STARTED: u32 = 1;
+/// [`CommandEnd`].
+pub const COMMAND_ENDED: u32 = 2;
+/// [`CommandStart`] of a process that made a socket, and whose execution nobody saw: it is older than the enrolment, or
+/// than its place in the cgroup.
+pub const COMMAND_FOUND: u32 = 3;
+
+/// How many bytes of a command's arguments are kept.
+pub const MAX_ARGUMENTS: usize = 4096;
+/// … in a record of the smaller size.
+pub const FEW_ARGUMENTS: usize = 384;
+/// How many bytes of the name that was executed are kept, with the zero at its end.
+pub const MAX_FILE_NAME: usize = 256;
+
+/// The head of a record in `COMMAND_EVENTS`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CommandStart {
+    /// [`COMMAND_STARTED`] or [`COMMAND_FOUND`].
+    pub kind: u32,
+    /// How many bytes of arguments follow, zeroes between them.
+    pub arguments: u32,
+    /// The command.
+    pub id: [u8; 16],
+    /// The command that executed it, or that this process was before; or [`NO_COMMAND`].
+    pub parent: [u8; 16],
+    /// Nanoseconds since boot.
+    pub at_ns: u64,
+    /// The process's cgroup.
+    pub cgroup: u64,
+    /// The enrolled cgroup: that one or an ancestor.
+    pub enrolled: u64,
+    /// The executed file's inode number.
+    pub inode: u64,
+    /// … on this device, in the kernel's own numbering: major above the lower 20 bits.
+    pub device: u32,
+    /// Process id in the first pid namespace.
+    pub pid: u32,
+    /// The parent process's.
+    pub parent_pid: u32,
+    /// User id in the first user namespace.
+    pub uid: u32,
+    /// How many bytes of arguments there were.
+    pub arguments_total: u32,
+    /// 1: the process itself was `parent` before, which so ended.
+    pub replaces: u32,
+    /// The name that was executed, as it was given.
+    pub file_name: [u8; MAX_FILE_NAME],
+}
+
+/// A record in `COMMAND_EVENTS`: the last thread of the process that executed a command is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CommandEnd {
+    /// [`COMMAND_ENDED`].
+    pub kind: u32,
+    /// As `wait(2)` tells it.
+    pub status: u32,
+    /// The command.
+    pub id: [u8; 16],
+    /// Nanoseconds since boot.
+    pub at_ns: u64,
+}
+
+/// Where fields lie in the structs of the kernel that runs, in bytes, by its BTF.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+#[allow(missing_docs)] // the kernel's own names
+pub struct Offsets {
+    pub task_struct_pid: u32,
+    pub task_struct_tgid: u32,
+    pub task_struct_real_parent: u32,
+    pub task_struct_exit_code: u32,
+    pub task_struct_signal: u32,
+    pub task_struct_mm: u32,
+    pub task_struct_self_exec_id: u32,
+    pub signal_struct_live: u32,
+    pub mm_struct_arg_start: u32,
+    pub mm_struct_arg_end: u32,
+    pub linux_binprm_filename: u32,
+    pub linux_binprm_file: u32,
+    pub file_f_inode: u32,
+    pub inode_i_ino: u32,
+    pub inode_i_sb: u32,
+    pub super_block_s_dev: u32,
 }
 
 /// What the hooks count, per CPU; the index into `COUNTERS`.
@@ -154,11 +261,15 @@ pub enum Counter {
     HandedOver = 10,
     /// Refused: a process of a bound user outside of every enrolled cgroup.
     BoundUser = 11,
+    /// A command's beginning or end could not be told, because nobody made room for it (`COMMAND_EVENTS` is full).
+    CommandLost = 12,
+    /// A command could not be kept with its process (`COMMANDS` is full): its connections don't name it.
+    CommandUnkept = 13,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 14] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -171,6 +282,8 @@ impl Counter {
         Self::Guarded,
         Self::HandedOver,
         Self::BoundUser,
+        Self::CommandLost,
+        Self::CommandUnkept,
     ];
 
     /// The name used in metrics.
@@ -188,6 +301,8 @@ impl Counter {
             Self::Guarded => "guarded",
             Self::HandedOver => "handed_over",
             Self::BoundUser => "bound_user",
+            Self::CommandLost => "command_lost",
+            Self::CommandUnkept => "command_unkept",
         }
     }
 }
@@ -196,8 +311,11 @@ impl Counter {
 const _: () = assert!(size_of::<ListenerKey>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 24);
 const _: () = assert!(size_of::<Tuple>() == 56);
-const _: () = assert!(size_of::<OriginRecord>() == 120);
+const _: () = assert!(size_of::<OriginRecord>() == 136);
 const _: () = assert!(size_of::<Stamp>() == 16);
+const _: () = assert!(size_of::<Command>() == 32);
+const _: () = assert!(size_of::<CommandStart>() == 352);
+const _: () = assert!(size_of::<CommandEnd>() == 32);
 
 #[cfg(test)]
 mod tests {

@@ -4,20 +4,21 @@ use std::{
     collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use aya::{
     Ebpf, Pod,
-    maps::{HashMap, Map, MapData, MapError, SockHash},
+    maps::{Array, HashMap, Map, MapData, MapError, RingBuf, SockHash},
 };
 use aya_log::EbpfLogger;
-use chaperone_ebpf_abi::{ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
+use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
-    CaptureError, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup, earlier,
-    hooks::{self, LsmHooks, Made},
+    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup,
+    earlier,
+    hooks::{self, Attached, LsmHooks, Made, Missing},
     kernel_log::{self, Forward},
     listen::{self, Key},
     origin::Record,
@@ -32,6 +33,8 @@ pub struct CaptureConfig {
     pub cgroup_root: Option<PathBuf>,
     /// Whether to do without the hooks of the LSM.
     pub lsm: LsmHooks,
+    /// What is masked in processes' arguments.
+    pub mask: Arc<ArgumentMask>,
 }
 
 /// The attached hooks. Dropping it leaves them attached: enrolled processes are refused until a daemon listens again.
@@ -44,7 +47,11 @@ pub struct Capture {
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
     counters: Counters,
-    missing: Vec<(&'static str, String)>,
+    attached: Vec<Attached>,
+    missing: Missing,
+    commands: Option<Commands>,
+    commands_lost: Mutex<Array<MapData, u64>>,
+    running: HashMap<MapData, u32, RunningCommand>,
     log: Option<EbpfLogger<Forward>>,
 }
 
@@ -83,18 +90,26 @@ impl Capture {
         let folder = bpffs::Folder::open(&config.bpffs)?;
         let mut made = Made::default();
         let mut ebpf = hooks::load(&folder, sizes, &mut made)?;
-        let missing = hooks::attach(&mut ebpf, &folder, &cgroup_root, config.lsm, &mut made)?;
+        let (attached, missing) = hooks::attach(&mut ebpf, &folder, &cgroup_root, config.lsm, &mut made)?;
 
         let log = EbpfLogger::init_with_logger(&mut ebpf, Forward::default())
             .map_err(|error| CaptureError::Load { reason: format!("the hooks' log: {error}") })?;
+        let counters = Counters::new(take(&mut ebpf, "COUNTERS")?);
+        let commands_lost: Array<MapData, u64> = take(&mut ebpf, "COMMANDS_LOST")?;
+        let told = commands_lost.get(&0, 0).map_err(CaptureError::map("reading how many commands were lost"))?;
+        let ring: RingBuf<MapData> = take(&mut ebpf, "COMMAND_EVENTS")?;
         let capture = Self {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
             bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
             pending: take(&mut ebpf, "PENDING")?,
-            origins: Origins::new(take(&mut ebpf, "ORIGINS")?),
-            counters: Counters::new(take(&mut ebpf, "COUNTERS")?),
+            origins: Origins::new(take(&mut ebpf, "ORIGINS")?, config.mask.clone()),
+            commands: Some(Commands::new(ring, counters.clone(), told, config.mask.clone())),
+            commands_lost: Mutex::new(commands_lost),
+            running: take(&mut ebpf, "COMMANDS")?,
+            counters,
+            attached,
             missing,
             log: Some(log),
             folder,
@@ -200,6 +215,30 @@ impl Capture {
         self.counters.clone()
     }
 
+    /// The commands that agents execute; `None` if somebody reads them already. What was executed while there was no
+    /// daemon comes first.
+    pub fn take_commands(&mut self) -> Option<Commands> {
+        self.commands.take()
+    }
+
+    /// How many processes are in the middle of a command.
+    pub fn commands_running(&self) -> Result<usize, CaptureError> {
+        let mut running = 0;
+        for key in self.running.keys() {
+            key.map_err(CaptureError::map("counting the commands"))?;
+            running += 1;
+        }
+        Ok(running)
+    }
+
+    /// Remembers, beyond the daemon's end, that so many more losses of commands are recorded.
+    pub fn commands_lost_recorded(&self, more: u64) -> Result<(), CaptureError> {
+        let failed = CaptureError::map;
+        let mut map = lock(&self.commands_lost);
+        let told = map.get(&0, 0).map_err(failed("reading how many commands were lost"))?;
+        map.set(0, told.saturating_add(more), 0).map_err(failed("noting how many commands were lost"))
+    }
+
     /// How many redirected connections are in the middle of their handshake.
     pub fn pending(&self) -> Result<usize, CaptureError> {
         let mut pending = 0;
@@ -214,6 +253,10 @@ impl Capture {
     /// [required](LsmHooks::Required).
     pub fn missing_hooks(&self) -> &[(&'static str, String)] {
         &self.missing
+    }
+
+    pub(crate) fn attached(&self) -> &[Attached] {
+        &self.attached
     }
 
     /// Where cgroup v2 is mounted.
@@ -275,6 +318,14 @@ struct PendingKey(#[allow(dead_code)] Tuple); // only counted
 
 // SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
 unsafe impl Pod for PendingKey {}
+
+/// For the hooks' `COMMANDS`.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct RunningCommand(#[allow(dead_code)] Command); // only counted
+
+// SAFETY: as above.
+unsafe impl Pod for RunningCommand {}
 
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
     let map = ebpf

@@ -20,13 +20,16 @@ use aya::{
     },
 };
 
-use crate::{CaptureError, bpffs, sys};
+use crate::{CaptureError, bpffs, btf::KernelOffsets, commands, sys};
 
 /// The kernel side, as `cargo xtask bpf` built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
 
 /// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
-const HOOKS: [&str; 11] = [
+const HOOKS: [&str; 14] = [
+    "command_ended",
+    "command_forked",
+    "command_began",
     "handshake",
     "getpeername4",
     "getpeername6",
@@ -40,8 +43,41 @@ const HOOKS: [&str; 11] = [
     "egress",
 ];
 
+/// The tracepoints among them.
+const TRACEPOINTS: [(&str, &str); 3] = [
+    ("command_began", "sched_process_exec"),
+    ("command_ended", "sched_process_exit"),
+    ("command_forked", "sched_process_fork"),
+];
+
 /// Those among them that need `bpf` among the kernel's LSMs.
 const LSM_HOOKS: [&str; 2] = ["socket_create", "socket_sendmsg"];
+
+/// The hooks of cgroups and their `enum bpf_attach_type`.
+const ATTACH_TYPES: [(&str, u32); 9] = [
+    ("egress", 1),
+    ("sock_create", 2),
+    ("handshake", 3),
+    ("connect4", 10),
+    ("connect6", 11),
+    ("sendmsg4", 14),
+    ("sendmsg6", 15),
+    ("getpeername4", 29),
+    ("getpeername6", 30),
+];
+
+/// A hook that is attached at the root of cgroup v2.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Attached {
+    pub(crate) hook: &'static str,
+    /// `enum bpf_attach_type`.
+    pub(crate) kind: u32,
+    /// The program's id.
+    pub(crate) program: u32,
+}
+
+/// The hooks of the LSM that the kernel doesn't take, with its reasons.
+pub(crate) type Missing = Vec<(&'static str, String)>;
 
 /// Whether the hooks of the LSM may be missing. They close ways that need an accomplice outside the enrolled cgroups, or
 /// `CAP_NET_RAW`; everything else is closed without them.
@@ -55,8 +91,15 @@ pub enum LsmHooks {
 }
 
 /// Maps that outlive the daemon, with the sizes of key and value.
-const PINNED: [(&str, u32, u32); 4] =
-    [("ENROLLED", 8, 4), ("BOUND_USERS", 4, 4), ("STAMPS", 4, 16), ("COUNTERS", 4, 8)];
+const PINNED: [(&str, u32, u32); 7] = [
+    ("ENROLLED", 8, 4),
+    ("BOUND_USERS", 4, 4),
+    ("STAMPS", 4, 16),
+    ("COUNTERS", 4, 8),
+    ("COMMANDS", 4, 32),
+    ("COMMAND_EVENTS", 0, 0),
+    ("COMMANDS_LOST", 4, 8),
+];
 
 /// Loads the object, with the maps that an earlier daemon left.
 pub(crate) fn load(
@@ -64,7 +107,10 @@ pub(crate) fn load(
     sizes: &[(&'static str, u32)],
     made: &mut Made,
 ) -> Result<Ebpf, CaptureError> {
+    let offsets = KernelOffsets::read()?;
+    let booted_ns = commands::booted_ns().map_err(CaptureError::system("reading the clocks"))?;
     let mut loader = EbpfLoader::new();
+    loader.override_global("OFFSETS", &offsets, true).override_global("BOOTED_NS", &booted_ns, true);
     let pins = PINNED.map(|pinned| (pinned, folder.map(pinned.0)));
     for ((map, key, value), pin) in &pins {
         if pin.exists() {
@@ -88,24 +134,31 @@ pub(crate) fn load(
 }
 
 /// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Gives those
-/// of the LSM's that this kernel doesn't take, with its reason, if `lsm` says that they may be missing.
+/// of cgroups, and those of the LSM's that this kernel doesn't take, with its reason, if `lsm` says that they may be
+/// missing.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
     folder: &bpffs::Folder,
     cgroup_root: &Path,
     lsm: LsmHooks,
     made: &mut Made,
-) -> Result<Vec<(&'static str, String)>, CaptureError> {
+) -> Result<(Vec<Attached>, Missing), CaptureError> {
     let mut missing = Vec::new();
+    let mut attached = Vec::new();
     for hook in HOOKS {
         match attach_one(ebpf, hook, folder, cgroup_root, made) {
             Err(error) if lsm == LsmHooks::WhereAvailable && LSM_HOOKS.contains(&hook) => {
                 missing.push((hook, chain(&error)));
             }
-            attached => attached?,
+            done => done?,
+        }
+        if let Some((_, kind)) = ATTACH_TYPES.iter().find(|(name, _)| *name == hook) {
+            let info = ebpf.program(hook).expect("BUG: it was there").info();
+            let program = info.map_err(|error| CaptureError::Load { reason: chain(&error) })?.id();
+            attached.push(Attached { hook, kind: *kind, program });
         }
     }
-    Ok(missing)
+    Ok((attached, missing))
 }
 
 fn attach_one(
@@ -126,19 +179,27 @@ fn attach_one(
             return loaded
                 .map_err(|error| chain(&error))
                 .and_then(|()| {
-                    place(ebpf.program_mut(hook).expect("BUG: it was there"), folder.link(hook), cgroup_root, made)
+                    let program = ebpf.program_mut(hook).expect("BUG: it was there");
+                    place(program, hook, folder.link(hook), cgroup_root, made)
                 })
                 .map_err(|reason| CaptureError::Lsm { hook, reason });
         }
+        Program::RawTracePoint(program) => program.load(),
         Program::SockOps(program) => program.load(),
         _ => return Err(failed("BUG: it is of another type".to_owned())),
     }
     .map_err(|error| CaptureError::Load { reason: format!("{hook}: {}", chain(&error)) })?;
-    place(program, folder.link(hook), cgroup_root, made).map_err(failed)
+    place(program, hook, folder.link(hook), cgroup_root, made).map_err(failed)
 }
 
 /// Attaches a loaded program, pinned there.
-fn place(program: &mut Program, pin: PathBuf, cgroup_root: &Path, made: &mut Made) -> Result<(), String> {
+fn place(
+    program: &mut Program,
+    hook: &'static str,
+    pin: PathBuf,
+    cgroup_root: &Path,
+    made: &mut Made,
+) -> Result<(), String> {
     let text = |error: io::Error| format!("{}: {error}", pin.display());
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
     let earlier = match sys::open_pinned(&path) {
@@ -148,18 +209,20 @@ fn place(program: &mut Program, pin: PathBuf, cgroup_root: &Path, made: &mut Mad
     };
     match (earlier, &program) {
         (None, _) => {
-            link(program, cgroup_root)?.pin(&pin).map_err(|error| chain(&error))?;
+            link(program, hook, cgroup_root)?.pin(&pin).map_err(|error| chain(&error))?;
             made.0.push(pin);
         }
-        // The kernel can't exchange the program of an LSM's link (kernel/bpf/syscall.c, `bpf_tracing_link_lops`). Both
-        // are attached for a moment, and what one of them refuses is refused.
-        (Some(_), Program::Lsm(_)) => {
-            let new = pin.with_extension("new");
+        // The kernel can't exchange the program of an LSM's or a tracepoint's link (kernel/bpf/syscall.c,
+        // `bpf_tracing_link_lops`, `bpf_raw_tp_link_lops`). Both are attached for a moment, and what one of them refuses
+        // is refused; what one of them has told, the other doesn't tell again.
+        (Some(_), Program::Lsm(_) | Program::RawTracePoint(_)) => {
+            // Names with a dot in them are refused (kernel/bpf/inode.c, `bpf_lookup`).
+            let new = pin.with_file_name(format!("new_{hook}"));
             match fs::remove_file(&new) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(text(error)),
                 _ => {}
             }
-            link(program, cgroup_root)?.pin(&new).map_err(|error| chain(&error))?;
+            link(program, hook, cgroup_root)?.pin(&new).map_err(|error| chain(&error))?;
             fs::rename(&new, &pin).map_err(text)?;
         }
         (Some(earlier), _) => {
@@ -170,7 +233,7 @@ fn place(program: &mut Program, pin: PathBuf, cgroup_root: &Path, made: &mut Mad
     Ok(())
 }
 
-fn link(program: &mut Program, cgroup_root: &Path) -> Result<FdLink, String> {
+fn link(program: &mut Program, hook: &'static str, cgroup_root: &Path) -> Result<FdLink, String> {
     fn taken<L: TryInto<FdLink, Error = LinkError>>(link: Result<L, ProgramError>) -> Result<FdLink, String> {
         link.map_err(|error| chain(&error))?.try_into().map_err(|error: LinkError| chain(&error))
     }
@@ -186,6 +249,11 @@ fn link(program: &mut Program, cgroup_root: &Path) -> Result<FdLink, String> {
         Program::CgroupSockAddr(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
         Program::Lsm(program) => {
             program.attach().and_then(|id| program.take_link(id)).map(Into::into).map_err(|error| chain(&error))
+        }
+        Program::RawTracePoint(program) => {
+            let (_, event) =
+                TRACEPOINTS.iter().find(|(name, _)| *name == hook).expect("BUG: a tracepoint without event");
+            program.attach(event).and_then(|id| program.take_link(id)).map(Into::into).map_err(|error| chain(&error))
         }
         Program::SockOps(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
         _ => Err("BUG: it is of another type".to_owned()),

@@ -7,27 +7,35 @@
 
 mod attach;
 mod bpffs;
+mod btf;
 mod cgroup;
+mod commands;
 mod counters;
 mod earlier;
 mod error;
+mod executable;
 mod hooks;
 mod kernel_log;
 mod listen;
+mod mask;
 mod netns;
 mod origin;
 mod process;
+mod self_test;
 mod sock_diag;
 mod sys;
 
 pub use attach::{Capture, CaptureConfig, remove_pins};
 pub use cgroup::{cgroup_id, cgroup_path, cgroup_root};
 pub use chaperone_ebpf_abi::Counter;
+pub use commands::{CommandEvent, Commands, StartedCommand};
 pub use counters::Counters;
 pub use earlier::EarlierConnection;
 pub use error::{CaptureError, OriginError};
 pub use hooks::LsmHooks;
 pub use listen::{ListenPorts, Listeners};
+pub use mask::{ArgumentMask, RuleError};
 pub use origin::Origins;
 pub use process::process_facts;
+pub use self_test::Check;
 pub use sys::netns_cookie;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use aya::maps::{MapData, MapError, SkStorage};
-use chaperone_ebpf_abi::{Endpoint, OriginRecord, V4_MAPPED};
-use chaperone_model::{CgroupId, NetnsCookie, Origin, OriginalDst, SocketCookie};
+use chaperone_ebpf_abi::{Endpoint, NO_COMMAND, OriginRecord, V4_MAPPED};
+use chaperone_model::{CgroupId, CommandId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 
-use crate::{OriginError, process_facts};
+use crate::{ArgumentMask, OriginError, process_facts};
 
 /// The hooks' record, as aya takes it.
 #[derive(Clone, Copy)]
@@ -24,6 +24,7 @@ unsafe impl aya::Pod for Record {}
 #[derive(Clone)]
 pub struct Origins {
     map: Arc<SkStorage<MapData, Record>>,
+    mask: Arc<ArgumentMask>,
 }
 
 impl std::fmt::Debug for Origins {
@@ -33,8 +34,8 @@ impl std::fmt::Debug for Origins {
 }
 
 impl Origins {
-    pub(crate) fn new(map: SkStorage<MapData, Record>) -> Self {
-        Self { map: Arc::new(map) }
+    pub(crate) fn new(map: SkStorage<MapData, Record>, mask: Arc<ArgumentMask>) -> Self {
+        Self { map: Arc::new(map), mask }
     }
 
     /// The origin of a socket that was accepted from one of [`Listeners`](crate::Listeners). It stays with the socket:
@@ -44,14 +45,16 @@ impl Origins {
     /// One system call, and a few reads of `/proc` for the process.
     pub fn of(&self, socket: impl AsFd) -> Result<Origin, OriginError> {
         match self.map.get(&socket.as_fd().as_raw_fd(), 0) {
-            Ok(Record(record)) => Ok(origin(&record)),
+            Ok(Record(record)) => Ok(origin(&record, &self.mask)),
             Err(MapError::KeyNotFound) => Err(OriginError::Unknown),
             Err(error) => Err(OriginError::Lookup(error)),
         }
     }
 }
 
-fn origin(record: &OriginRecord) -> Origin {
+fn origin(record: &OriginRecord, mask: &ArgumentMask) -> Origin {
+    let command = (record.command != NO_COMMAND).then(|| CommandId::from_bytes(record.command));
+    let process = process_facts(record.pid, record.uid, record.connected_ns, mask);
     Origin {
         destination: OriginalDst(address(&record.original)),
         peer: address(&record.source),
@@ -59,7 +62,7 @@ fn origin(record: &OriginRecord) -> Origin {
         enrolled: CgroupId(record.enrolled),
         netns: NetnsCookie(record.netns),
         socket: SocketCookie(record.socket),
-        process: process_facts(record.pid, record.uid, record.connected_ns),
+        process: ProcessFacts { command, ..process },
     }
 }
 

@@ -8,14 +8,16 @@ use nix::{
     sys::stat::Mode,
 };
 
+use crate::ArgumentMask;
+
 /// How many arguments are kept.
-const MAX_ARGUMENTS: usize = 64;
+pub(crate) const MAX_ARGUMENTS: usize = 64;
 /// How many bytes of all arguments are kept. `stat` is far shorter.
 const MAX_BYTES: u64 = 4096;
 
 /// What `/proc` tells of a process that connected `connected_ns` nanoseconds after boot. A process of that id which
-/// began later is another one: then nothing is told but the ids.
-pub fn process_facts(pid: u32, uid: u32, connected_ns: u64) -> ProcessFacts {
+/// began later is another one: then nothing is told but the ids. Secrets in its arguments are masked.
+pub fn process_facts(pid: u32, uid: u32, connected_ns: u64, mask: &ArgumentMask) -> ProcessFacts {
     let nobody = ProcessFacts { pid, uid, ..ProcessFacts::default() };
     // An open folder stays with its process: once that is gone, everything below fails, even if the id is used again.
     let Ok(folder) =
@@ -30,8 +32,9 @@ pub fn process_facts(pid: u32, uid: u32, connected_ns: u64) -> ProcessFacts {
     }
     let exe = readlinkat(&folder, "exe").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     bytes.clear();
-    let argv = read(&folder, "cmdline", &mut bytes).map(|()| arguments(&bytes)).unwrap_or_default();
-    ProcessFacts { pid, uid, exe, argv }
+    let mut argv = read(&folder, "cmdline", &mut bytes).map(|()| arguments(&bytes)).unwrap_or_default();
+    mask.mask(&mut argv);
+    ProcessFacts { pid, uid, exe, argv, command: None }
 }
 
 /// The beginning of a file of the process's.
@@ -49,7 +52,7 @@ fn started_ticks(stat: &str) -> Option<u64> {
     rest.split_whitespace().nth(19)?.parse().ok()
 }
 
-fn arguments(cmdline: &[u8]) -> Vec<String> {
+pub(crate) fn arguments(cmdline: &[u8]) -> Vec<String> {
     let cmdline = cmdline.strip_suffix(&[0]).unwrap_or(cmdline);
     if cmdline.is_empty() {
         return Vec::new();
@@ -67,7 +70,7 @@ mod tests {
 
     #[test]
     fn this_process_is_described() {
-        let facts = process_facts(std::process::id(), 7, u64::MAX);
+        let facts = process_facts(std::process::id(), 7, u64::MAX, &ArgumentMask::default());
         assert_eq!(facts.exe, std::env::current_exe().unwrap().to_string_lossy());
         assert_eq!(facts.argv[0], std::env::args().next().unwrap());
         assert_eq!(facts.uid, 7);
@@ -75,7 +78,7 @@ mod tests {
 
     #[test]
     fn a_process_that_began_after_the_connection_is_another_one() {
-        let facts = process_facts(std::process::id(), 0, 0);
+        let facts = process_facts(std::process::id(), 0, 0, &ArgumentMask::default());
         assert_eq!(facts, ProcessFacts { pid: std::process::id(), ..ProcessFacts::default() });
     }
 

@@ -86,3 +86,79 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_UPDATE, &raw mut attr, size_of::<LinkUpdate>()) };
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
+
+/// The ids of the programs that run for a cgroup, inherited ones too: `BPF_PROG_QUERY` with `BPF_F_QUERY_EFFECTIVE`
+/// (Linux 4.15). At most 64.
+pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct Query {
+        target: i32,
+        attach_type: u32,
+        flags: u32,
+        found_flags: u32,
+        ids: u64,
+        count: u32,
+        reserved: u32,
+    }
+    const BPF_PROG_QUERY: libc::c_int = 16;
+    const EFFECTIVE: u32 = 1;
+
+    let mut ids = [0_u32; 64];
+    let mut attr = Query {
+        target: cgroup.as_raw_fd(),
+        attach_type,
+        flags: EFFECTIVE,
+        found_flags: 0,
+        ids: ids.as_mut_ptr() as u64,
+        count: 64,
+        reserved: 0,
+    };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call, as do the ids that they point to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<Query>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(ids[..(attr.count as usize).min(ids.len())].to_vec())
+}
+
+/// Which file it is, in which state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct FileIdentity {
+    pub(crate) inode: u64,
+    pub(crate) bytes: u64,
+    /// The mount's number, as in mountinfo.
+    pub(crate) mount: u64,
+    device: (u32, u32),
+    modified: (i64, u32),
+    changed: (i64, u32),
+}
+
+impl FileIdentity {
+    /// The device's number, as the kernel has it inside (include/linux/kdev_t.h).
+    pub(crate) const fn kernel_device(&self) -> u32 {
+        self.device.0 << 20 | self.device.1
+    }
+}
+
+/// Which file it is, as far as the kernel knows by itself: a filesystem that another process or machine answers for isn't
+/// asked. statx(2) with the mount's number: Linux 5.8.
+pub(crate) fn file_identity(file: BorrowedFd<'_>) -> io::Result<FileIdentity> {
+    // SAFETY: all zeroes is a valid `statx`.
+    let mut found: libc::statx = unsafe { std::mem::zeroed() };
+    let flags = libc::AT_EMPTY_PATH | libc::AT_STATX_DONT_SYNC;
+    let wanted = libc::STATX_BASIC_STATS | libc::STATX_MNT_ID;
+    // SAFETY: the path is a constant, and the result a local that outlives the call.
+    let result = unsafe { libc::statx(file.as_raw_fd(), c"".as_ptr(), flags, wanted, &raw mut found) };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(FileIdentity {
+        inode: found.stx_ino,
+        bytes: found.stx_size,
+        mount: found.stx_mnt_id,
+        device: (found.stx_dev_major, found.stx_dev_minor),
+        modified: (found.stx_mtime.tv_sec, found.stx_mtime.tv_nsec),
+        changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
+    })
+}

@@ -41,6 +41,21 @@ pub enum Command {
   chaperone calls --service s3 --action 's3:Delete*'
   chaperone calls --since 15m --json | jq .resources")]
     Calls(Filter),
+    /// List what agents executed, each when it ended.
+    #[command(after_help = "Examples:
+  chaperone commands
+  chaperone commands --warehouse --json | jq 'select(.id == \"0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081\").argv'")]
+    Commands {
+        /// Of this session.
+        #[arg(long)]
+        session: Option<SessionId>,
+        /// Ask ClickHouse, which has every host's commands, instead of this host's journal.
+        #[arg(long)]
+        warehouse: bool,
+        /// At most so many from ClickHouse, the oldest first.
+        #[arg(long, default_value_t = 100_000, requires = "warehouse")]
+        limit: u64,
+    },
     /// Print a completion script for a shell.
     #[command(after_help = "Example: chaperone completions bash > /etc/bash_completion.d/chaperone")]
     Completions { shell: clap_complete::Shell },

@@ -9,8 +9,8 @@ use std::{
 
 use chaperone_authority::{Authority, Trust};
 use chaperone_capture::remove_pins;
-use chaperone_journal::{CallRow, Calls, Changes, Connections, PublicKey, VerifyOptions};
-use chaperone_model::{SessionId, Verdict};
+use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
+use chaperone_model::{CommandExit, SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
 use http::Method;
 use serde_json::Value;
@@ -25,6 +25,7 @@ use crate::{
 
 /// Rows that are printed together: columns are as wide as the widest of these.
 const PAGE: usize = 200;
+const COMMAND_HEADS: [&str; 9] = ["STARTED", "PID", "PARENT", "UID", "EXIT", "TIME", "DIRECTORY", "COMMAND", "ID"];
 const CALL_HEADS: [&str; 10] =
     ["STARTED", "AGENT", "ACTION", "RESOURCE", "REGION", "DECISION", "STATUS", "TIME", "SENT/GOT", "ID"];
 
@@ -183,6 +184,67 @@ pub fn connections(config: &Path, session: Option<SessionId>, json: bool) -> any
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+pub fn commands(
+    config: &Path,
+    session: Option<SessionId>,
+    warehouse: bool,
+    limit: u64,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut page = Vec::new();
+    let mut show = |out: &mut BufWriter<io::StdoutLock<'_>>, row: &CommandRow| {
+        if json {
+            return json_line(out, row);
+        }
+        page.push(command_cells(row));
+        if page.len() == PAGE { table(out, &COMMAND_HEADS, &std::mem::take(&mut page)) } else { Ok(()) }
+    };
+    let mut lost = 0;
+    if warehouse {
+        let rows = from_warehouse(&config, async |warehouse| warehouse.commands(session, limit).await)?;
+        rows.iter().try_for_each(|row| show(&mut out, row))?;
+    } else {
+        let mut commands = chaperone_journal::Commands::scan(&config.journal.dir, session)?;
+        while let Some(row) = commands.next_row()? {
+            show(&mut out, &row)?;
+        }
+        commands.open_rows().iter().try_for_each(|row| show(&mut out, row))?;
+        lost = commands.lost();
+    }
+    if !json {
+        table(&mut out, &COMMAND_HEADS, &page)?;
+    }
+    out.flush()?;
+    if lost > 0 {
+        eprintln!("chaperone: {lost} more beginnings and ends of commands came too fast to be recorded");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn command_cells(row: &CommandRow) -> Vec<String> {
+    let exit = match row.exit {
+        None => "-".to_owned(),
+        Some(CommandExit::Code(code)) => code.to_string(),
+        Some(CommandExit::Replaced) => "exec".to_owned(),
+        Some(CommandExit::Signal(signal)) => format!("signal {signal}"),
+    };
+    let time =
+        row.ended.map_or_else(|| "-".to_owned(), |ended| format!("{:.3} s", (ended - row.started).as_seconds_f64()));
+    vec![
+        moment(row.started),
+        row.pid.to_string(),
+        row.parent_pid.to_string(),
+        row.uid.to_string(),
+        exit,
+        time,
+        cut(&row.directory, 32),
+        cut(&row.argv.join(" "), 80),
+        row.id.to_string(),
+    ]
 }
 
 /// Follows the journal's files: the writer tells nobody, but the kernel does.

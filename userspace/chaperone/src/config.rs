@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use chaperone_capture::LsmHooks;
+use chaperone_capture::{ArgumentMask, LsmHooks};
 use chaperone_identity::{Agent, Agents};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::{Limits, Rule};
@@ -51,6 +51,9 @@ pub struct Config {
     /// The kernel hooks.
     #[serde(default)]
     pub capture: CaptureSection,
+    /// What agents execute.
+    #[serde(default)]
+    pub commands: CommandsSection,
     /// The record.
     #[serde(default)]
     pub journal: Journal,
@@ -153,6 +156,15 @@ impl From<Lsm> for LsmHooks {
             Lsm::Optional => Self::WhereAvailable,
         }
     }
+}
+
+/// What agents execute.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct CommandsSection {
+    /// Regular expressions for secrets in arguments, beside those that are always masked. Group 1 is masked, or all that
+    /// is found if there is no group.
+    pub mask: Vec<String>,
 }
 
 /// The record.
@@ -304,6 +316,7 @@ impl Config {
             let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
             return Err(("listen", why));
         }
+        self.mask().map_err(|error| ("mask", format!("commands.mask: {error}")))?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
             if chaperone_proxy::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {
@@ -328,6 +341,11 @@ impl Config {
             return Err(("aws", why));
         }
         Ok(())
+    }
+
+    /// What is masked in arguments, checked.
+    pub fn mask(&self) -> Result<ArgumentMask, chaperone_capture::RuleError> {
+        ArgumentMask::new(&self.commands.mask)
     }
 
     /// The agents, checked.
@@ -402,6 +420,7 @@ mod tests {
             (format!("{AGENT}[journal]\ndirr = \"/x\"\n"), 5, "dirr"),
             (format!("{AGENT}[journal]\nsegment_bytes = \"big\"\n"), 5, "u64"),
             (format!("{AGENT}[metrics]\nlisten = \"0.0.0.0:9\"\n"), 5, "loopback"),
+            (format!("{AGENT}[commands]\nmask = [\"(\"]\n"), 5, "regular expression"),
             (format!("{AGENT}[aws]\naccount = \"1\"\n"), 5, "12 digits"),
             (format!("{AGENT}[proxy]\ninspect = [\"Example.com\"]\n"), 5, "lower case"),
             (format!("{AGENT}[limits]\nhead_timeout = 0\n"), 5, "at least 1"),

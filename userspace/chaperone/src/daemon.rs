@@ -15,7 +15,9 @@ use std::{
 use anyhow::Context;
 use chaperone_authority::{Authority, Trust};
 use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
-use chaperone_capture::{Capture, CaptureConfig, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root};
+use chaperone_capture::{
+    Capture, CaptureConfig, CommandEvent, Commands, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root,
+};
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
@@ -29,7 +31,7 @@ use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{SignalKind, signal},
-    sync::{oneshot, watch},
+    sync::{mpsc, oneshot, watch},
 };
 
 use crate::{
@@ -97,6 +99,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         bpffs: config.paths.bpffs.clone(),
         cgroup_root: Some(cgroups.clone()),
         lsm: config.capture.lsm.into(),
+        mask: Arc::new(config.mask()?),
     };
     let mut capture = Capture::attach(&capture).map_err(|error| ConfigError(error.to_string()))?;
     for (hook, reason) in capture.missing_hooks() {
@@ -106,7 +109,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             "not attached: agents can have packet and vsock sockets, and use connections that are handed to them"
         );
     }
+    self_test(&capture)?;
     let listeners = enroll(&capture, &config, &cgroups)?;
+    let commands = capture.take_commands();
 
     let calls = Builder::new_multi_thread()
         .worker_threads(match config.proxy.threads {
@@ -179,8 +184,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         shipping: shipper.as_ref().map(Shipper::status),
     });
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
+    control.block_on(async { capture.forward_log() })?;
+    let capture = Arc::new(capture);
     let shipping = control.block_on(async {
-        capture.forward_log()?;
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
@@ -200,6 +206,15 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             tokio::spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
+        if let Some(commands) = commands {
+            let commands = read_commands(commands)?;
+            let capture = capture.clone();
+            tokio::spawn(shared.clone().record_commands(commands, move |lost| {
+                if let Err(error) = capture.commands_lost_recorded(lost) {
+                    tracing::error!(%error, "the next daemon will tell of the same lost commands again");
+                }
+            }));
+        }
         let ticking = shared.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -246,6 +261,20 @@ fn check_enrolment(config: &Config) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// No agent is redirected by hooks that were not seen to work.
+fn self_test(capture: &Capture) -> anyhow::Result<()> {
+    let failed: Vec<_> = capture
+        .self_test()
+        .map_err(|error| ConfigError(format!("{:#}", anyhow::Error::from(error))))?
+        .into_iter()
+        .filter_map(|check| check.result.err().map(|found| format!("not so: {}: {found}", check.what)))
+        .collect();
+    if failed.is_empty() {
+        return Ok(());
+    }
+    Err(ConfigError(format!("the self-test of the kernel hooks failed; {}", failed.join("; "))).into())
+}
+
 /// Enrols what is configured now and withdraws what was before, then opens the listeners: from here on agents are
 /// redirected.
 fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<Listeners> {
@@ -274,10 +303,46 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
         }
     }
     capture.bind_users(&config.capture.user_ids()?)?;
-    let own = cgroups.join(sandbox::own_cgroup()?.trim_start_matches('/'));
-    capture.exempt(cgroup_id(own)?)?;
+    let own = sandbox::own_cgroup()?;
+    // Exempting the root would exempt everything that isn't enrolled, bound users too.
+    if own != "/" {
+        capture.exempt(cgroup_id(cgroups.join(own.trim_start_matches('/')))?)?;
+    }
     let [v4, v6] = config.proxy.ports;
     Ok(capture.listen(ListenPorts { v4, v6 })?)
+}
+
+/// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.
+const COMMANDS_WAITING: usize = 1024;
+
+/// Commands are read in a thread of its own: it waits for files.
+fn read_commands(mut commands: Commands) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
+    let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
+    let read = move || loop {
+        let events = match commands.read() {
+            Ok(events) => events,
+            Err(error) => {
+                tracing::error!(%error, "agents' commands can't be read any more");
+                return;
+            }
+        };
+        if events.is_empty()
+            && let Err(error) = commands.wait(Duration::from_secs(1))
+        {
+            tracing::error!(%error, "agents' commands can't be waited for any more");
+            return;
+        }
+        for event in events {
+            if sender.blocking_send(event).is_err() {
+                return;
+            }
+        }
+        if sender.is_closed() {
+            return;
+        }
+    };
+    std::thread::Builder::new().name("commands".to_owned()).spawn(read).context("starting the commands' thread")?;
+    Ok(receiver)
 }
 
 fn settings(config: &Config) -> Settings {

@@ -1,9 +1,9 @@
 //! `chaperone doctor`: what the daemon needs, in words, with a remedy for each thing that is missing.
 
-use std::{io::Write, path::Path, process::ExitCode};
+use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use chaperone_authority::{Authority, Trust};
-use chaperone_capture::cgroup_root;
+use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root};
 use chaperone_policy::PolicyVersion;
 use http::Method;
 use serde::Serialize;
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     commands::ask,
-    config::Config,
+    config::{Config, Lsm},
     daemon::KnownActions,
     output::{clean, json_line},
     sandbox,
@@ -52,6 +52,7 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
             if let Ok(authority) = &authority {
                 findings.push(finding("trust stores", trusted(authority)));
             }
+            kernel_hooks(&config, &mut findings);
             findings.push(finding("daemon", daemon(&config)));
         }
     }
@@ -65,6 +66,41 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
         }
     }
     Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What the daemon tries at its start, tried with hooks of the doctor's own beside the daemon's, which know of no agent.
+fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
+    let name = format!("chaperone-doctor-{}", std::process::id());
+    let wanted = CaptureConfig {
+        bpffs: config.paths.bpffs.with_file_name(name),
+        cgroup_root: None,
+        lsm: LsmHooks::WhereAvailable,
+        mask: Arc::default(),
+    };
+    let capture = match Capture::attach(&wanted) {
+        Ok(capture) => capture,
+        Err(error) => return findings.push(finding("kernel hooks", Err::<String, _>(error))),
+    };
+    for (hook, reason) in capture.missing_hooks() {
+        let text = format!(
+            "{hook}: {reason}: needs Linux 6.1 with CONFIG_BPF_LSM, booted with `bpf` in its `lsm=` list; without, agents \
+             can have packet and vsock sockets, and use connections that are handed to them"
+        );
+        let accepted = config.capture.lsm == Lsm::Optional;
+        findings.push(finding("LSM hook", if accepted { Ok(format!("none (optional): {text}")) } else { Err(text) }));
+    }
+    match capture.self_test() {
+        Err(error) => {
+            findings.push(finding("kernel hooks", Err::<String, _>(format!("{:#}", anyhow::Error::from(error)))));
+        }
+        Ok(checks) => findings.extend(checks.into_iter().map(|check| {
+            let found = check.result.map(|()| check.what.to_owned());
+            finding("kernel hooks", found.map_err(|found| format!("not so: {}: {found}", check.what)))
+        })),
+    }
+    if let Err(error) = capture.detach() {
+        findings.push(finding("kernel hooks", Err::<String, _>(error)));
+    }
 }
 
 fn finding<E: std::fmt::Display>(check: &'static str, result: Result<String, E>) -> Finding {

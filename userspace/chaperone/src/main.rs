@@ -61,6 +61,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "chaperone", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
+        Command::Commands { session, warehouse, limit } => commands::commands(&config, session, warehouse, limit, json),
         Command::Connections { session } => commands::connections(&config, session, json),
         Command::Daemon => {
             start_log();

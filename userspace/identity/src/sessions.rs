@@ -1,7 +1,7 @@
 //! The sessions that are open.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     fs, io,
     os::fd::AsFd,
     path::{Path, PathBuf},
@@ -51,7 +51,12 @@ pub struct Resolved<T> {
 #[derive(Debug)]
 pub struct Ended<T>(pub Arc<Resolved<T>>);
 
+/// How many sessions that are over are remembered.
+const MAX_PAST: usize = 1024;
+
 struct Open<T> {
+    /// The latest that are over.
+    past: VecDeque<(CgroupId, SessionId)>,
     by_cgroup: HashMap<CgroupId, (Arc<Resolved<T>>, WatchDescriptor)>,
     by_watch: HashMap<WatchDescriptor, CgroupId>,
     agents: Agents,
@@ -77,7 +82,8 @@ impl<T> Sessions<T> {
     /// None open yet. `root` is where the cgroup v2 hierarchy is mounted.
     pub fn new(root: &Path, agents: Agents) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let open = Mutex::new(Open { by_cgroup: HashMap::new(), by_watch: HashMap::new(), agents });
+        let open =
+            Mutex::new(Open { past: VecDeque::new(), by_cgroup: HashMap::new(), by_watch: HashMap::new(), agents });
         Ok(Self { root: root.to_owned(), open, inotify })
     }
 
@@ -125,6 +131,22 @@ impl<T> Sessions<T> {
         open.by_watch.insert(watch, cgroup);
         open.by_cgroup.insert(cgroup, (resolved.clone(), watch));
         Ok((resolved, true))
+    }
+
+    /// The session of the cgroup at `path`, if one is open; if none is and the cgroup is empty, the last one of late. For
+    /// what is told of processes that may be gone.
+    pub fn known(&self, path: &str, id_of: impl FnOnce(&Path) -> Option<CgroupId>) -> Option<SessionId> {
+        let open = self.open.lock();
+        let (_, cgroup_path) = open.agents.of(path)?;
+        let folder = self.root.join(cgroup_path.trim_start_matches('/'));
+        let cgroup = id_of(&folder)?;
+        if let Some((session, _)) = open.by_cgroup.get(&cgroup) {
+            return Some(session.session.id);
+        }
+        if is_populated(&folder) {
+            return None;
+        }
+        open.past.iter().rev().find(|(past, _)| *past == cgroup).map(|(_, session)| *session)
     }
 
     /// The open session with this id.
@@ -183,14 +205,22 @@ impl<T> Sessions<T> {
     fn take_if_over(&self, open: &mut Open<T>, id: CgroupId) -> Option<Ended<T>> {
         let (session, watch) = open.by_cgroup.get(&id)?;
         let folder = self.root.join(session.session.cgroup_path.trim_start_matches('/'));
-        let populated = fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"));
-        if populated {
+        if is_populated(&folder) {
             return None;
         }
-        let watch = *watch;
+        let (watch, past) = (*watch, session.session.id);
+        open.past.push_back((id, past));
+        if open.past.len() > MAX_PAST {
+            open.past.pop_front();
+        }
         // It fails when the folder went and took the watch along, which is as good.
         let _ = self.inotify.rm_watch(watch);
         open.by_watch.remove(&watch);
         open.by_cgroup.remove(&id).map(|(session, _)| Ended(session))
     }
+}
+
+/// Whether there are processes in that cgroup, or below.
+fn is_populated(folder: &Path) -> bool {
+    fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
 }

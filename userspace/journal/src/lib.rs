@@ -39,6 +39,6 @@ pub use reader::{Reader, Record, SegmentHeader};
 pub use record::{ChainHash, Fault, Kind, Position, RecordHead, Seq, Wrong};
 pub use recover::{Recovered, TornTail};
 pub use retention::{Retention, Retirement};
-pub use rows::{CallRow, ConnectionRow, SessionRow};
-pub use scan::{BodyReader, CallFilter, Calls, Connections, Exchange, sessions};
+pub use rows::{CallRow, CommandRow, ConnectionRow, SessionRow};
+pub use scan::{BodyReader, CallFilter, Calls, Commands, Connections, Exchange, sessions};
 pub use verify::{Verification, VerifyOptions, verify};

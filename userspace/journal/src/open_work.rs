@@ -31,7 +31,12 @@ impl Mark {
             Event::CallOutcome(outcome) => Self::CallClosed(outcome.id),
             Event::ConnectionClosed(closed) => Self::ConnectionClosed(closed.id),
             Event::ConnectionOpened(opened) => Self::ConnectionOpened(opened.id, opened.session),
-            Event::DaemonStarted(_) | Event::DaemonStopped(_) => return None,
+            // A command's process goes on whether anybody watches it or not.
+            Event::CommandEnded(_)
+            | Event::CommandStarted(_)
+            | Event::CommandsLost(_)
+            | Event::DaemonStarted(_)
+            | Event::DaemonStopped(_) => return None,
             Event::SessionEnded(ended) => Self::SessionClosed(ended.id),
             Event::SessionStarted(started) => Self::SessionOpened(Box::new(started.session.clone())),
         })

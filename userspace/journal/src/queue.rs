@@ -105,9 +105,11 @@ fn event_id(event: &Event) -> [u8; 16] {
     match event {
         Event::CallIntent(intent) => *intent.id.as_bytes(),
         Event::CallOutcome(outcome) => *outcome.id.as_bytes(),
+        Event::CommandEnded(ended) => *ended.id.as_bytes(),
+        Event::CommandStarted(started) => *started.id.as_bytes(),
         Event::ConnectionClosed(closed) => *closed.id.as_bytes(),
         Event::ConnectionOpened(opened) => *opened.id.as_bytes(),
-        Event::DaemonStarted(_) | Event::DaemonStopped(_) => [0; 16],
+        Event::CommandsLost(_) | Event::DaemonStarted(_) | Event::DaemonStopped(_) => [0; 16],
         Event::SessionEnded(ended) => *ended.id.as_bytes(),
         Event::SessionStarted(started) => *started.session.id.as_bytes(),
     }

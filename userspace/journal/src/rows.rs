@@ -3,8 +3,9 @@
 use std::collections::HashMap;
 
 use chaperone_model::{
-    BodyDigest, CallIntent, CallOutcome, ConnectionClosed, ConnectionKind, ConnectionOpened, Event, OutcomeStatus,
-    Protocol, Reason, SessionEnded, SessionId, SessionStarted, Verdict,
+    BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandId, CommandStarted, ConnectionClosed,
+    ConnectionKind, ConnectionOpened, Event, OutcomeStatus, Protocol, Reason, SessionEnded, SessionId, SessionStarted,
+    Verdict,
 };
 use chaperone_model::{CallId, ConnectionId};
 use serde::{Deserialize, Serialize};
@@ -94,6 +95,8 @@ pub struct CallRow {
     pub duration_us: Option<u64>,
     /// From there to the upstream answer's head, in microseconds.
     pub ttfb_us: Option<u64>,
+    /// The command that made it.
+    pub command: Option<CommandId>,
 }
 
 impl CallRow {
@@ -146,6 +149,7 @@ impl CallRow {
             started: intent.at,
             duration_us: outcome.map(|outcome| outcome.duration_us),
             ttfb_us: outcome.and_then(|outcome| outcome.ttfb_us),
+            command: intent.process.command,
         }
     }
 }
@@ -218,7 +222,12 @@ impl Sessions {
                     row.why = Some(why.clone());
                 }
             }
-            Event::ConnectionClosed(_) | Event::DaemonStarted(_) | Event::DaemonStopped(_) => {}
+            Event::CommandEnded(_)
+            | Event::CommandStarted(_)
+            | Event::CommandsLost(_)
+            | Event::ConnectionClosed(_)
+            | Event::DaemonStarted(_)
+            | Event::DaemonStopped(_) => {}
         }
     }
 
@@ -285,6 +294,8 @@ pub struct ConnectionRow {
     pub exe: String,
     /// Arguments.
     pub argv: Vec<String>,
+    /// The command that made it.
+    pub command: Option<CommandId>,
 }
 
 impl ConnectionRow {
@@ -306,6 +317,67 @@ impl ConnectionRow {
             uid: opened.process.uid,
             exe: opened.process.exe.clone(),
             argv: opened.process.argv.clone(),
+            command: opened.process.command,
+        }
+    }
+}
+
+/// A command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandRow {
+    /// The command.
+    pub id: CommandId,
+    /// Its session.
+    pub session: Option<SessionId>,
+    /// The command whose process executed it.
+    pub parent: Option<CommandId>,
+    /// When it began.
+    #[serde(with = "time::serde::rfc3339")]
+    pub started: OffsetDateTime,
+    /// When it ended; `None` while it goes on, or if that is not known.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub ended: Option<OffsetDateTime>,
+    /// How it ended.
+    pub exit: Option<CommandExit>,
+    /// Process id.
+    pub pid: u32,
+    /// The parent process's id.
+    pub parent_pid: u32,
+    /// User id.
+    pub uid: u32,
+    /// Executable.
+    pub exe: String,
+    /// Its SHA-256, in hexadecimal.
+    pub exe_sha256: Option<String>,
+    /// Arguments.
+    pub argv: Vec<String>,
+    /// Whether there were more of them.
+    pub argv_cut: bool,
+    /// Working directory.
+    pub directory: String,
+    /// Whether nobody saw it begin.
+    pub found: bool,
+}
+
+impl CommandRow {
+    /// The row of a command that began and ended so.
+    pub fn new(started: &CommandStarted, ended: Option<&CommandEnded>) -> Self {
+        Self {
+            id: started.id,
+            session: started.session,
+            parent: started.parent,
+            started: started.at,
+            ended: ended.map(|ended| ended.at),
+            exit: ended.map(|ended| ended.exit),
+            pid: started.pid,
+            parent_pid: started.parent_pid,
+            uid: started.uid,
+            exe: started.exe.clone(),
+            exe_sha256: started.exe_sha256.clone(),
+            argv: started.argv.clone(),
+            argv_cut: started.argv_cut,
+            directory: started.directory.clone(),
+            found: started.found,
         }
     }
 }

@@ -8,14 +8,14 @@ use std::{
 
 use bytes::Bytes;
 use chaperone_model::{
-    CallId, CallIntent, CallOutcome, ConnectionId, ConnectionOpened, Direction, Event, OutcomeStatus, SessionId,
-    Verdict,
+    CallId, CallIntent, CallOutcome, CommandId, CommandStarted, ConnectionId, ConnectionOpened, Direction, Event,
+    OutcomeStatus, SessionId, Verdict,
 };
 use time::OffsetDateTime;
 
 use crate::{
-    CallRow, ConnectionRow, JournalError, Position, Reader, Record, Seq, SessionRow, disk, open_work::body_kind,
-    record::Kind, rows::Sessions,
+    CallRow, CommandRow, ConnectionRow, JournalError, Position, Reader, Record, Seq, SessionRow, disk,
+    open_work::body_kind, record::Kind, rows::Sessions,
 };
 
 /// Which calls are wanted; what isn't set doesn't matter.
@@ -177,6 +177,53 @@ impl Connections {
         let mut rows: Vec<_> = self.open.values().map(|opened| ConnectionRow::new(opened, None)).collect();
         rows.sort_by_key(|row| row.id);
         rows
+    }
+}
+
+/// The commands in a journal, each when it ends.
+#[derive(Debug)]
+pub struct Commands {
+    reader: Reader,
+    session: Option<SessionId>,
+    open: HashMap<CommandId, Box<CommandStarted>>,
+    lost: u64,
+}
+
+impl Commands {
+    /// Begins to read; only those of `session`, if there is one.
+    pub fn scan(dir: &Path, session: Option<SessionId>) -> Result<Self, JournalError> {
+        Ok(Self { reader: Reader::open(dir)?, session, open: HashMap::new(), lost: 0 })
+    }
+
+    /// The next command that ended; `None` at the journal's end (for now).
+    pub fn next_row(&mut self) -> Result<Option<CommandRow>, JournalError> {
+        while let Some(record) = self.reader.next_record()? {
+            match event(&self.reader, &record)? {
+                Some(Event::CommandStarted(started)) if self.session.is_none_or(|id| Some(id) == started.session) => {
+                    self.open.insert(started.id, started);
+                }
+                Some(Event::CommandEnded(ended)) => {
+                    if let Some(started) = self.open.remove(&ended.id) {
+                        return Ok(Some(CommandRow::new(&started, Some(&ended))));
+                    }
+                }
+                Some(Event::CommandsLost(lost)) => self.lost = self.lost.saturating_add(lost.count),
+                _ => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// The commands that have not ended, as far as it is known, oldest first.
+    pub fn open_rows(&self) -> Vec<CommandRow> {
+        let mut rows: Vec<_> = self.open.values().map(|started| CommandRow::new(started, None)).collect();
+        rows.sort_by_key(|row| row.id);
+        rows
+    }
+
+    /// How many beginnings and ends are known to be missing, of all sessions.
+    pub fn lost(&self) -> u64 {
+        self.lost
     }
 }
 

@@ -5,7 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Call, CallId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session, SessionId};
+use crate::{Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session, SessionId};
 
 /// Which way a body flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -35,6 +35,12 @@ pub enum Event {
     CallIntent(Box<CallIntent>),
     /// A call is over.
     CallOutcome(Box<CallOutcome>),
+    /// A command of an agent's ended.
+    CommandEnded(CommandEnded),
+    /// An agent executed something.
+    CommandStarted(Box<CommandStarted>),
+    /// Commands began or ended, and it isn't known which.
+    CommandsLost(CommandsLost),
     /// A connection of an agent ended.
     ConnectionClosed(ConnectionClosed),
     /// A connection of an agent was accepted.
@@ -139,6 +145,79 @@ pub struct CallOutcome {
     pub duration_us: u64,
     /// From the head read to the upstream answer's head, in microseconds.
     pub ttfb_us: Option<u64>,
+}
+
+/// An agent executed something: one `execve(2)` that succeeded, with all that its process forks until that executes
+/// something itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandStarted {
+    /// The command.
+    pub id: CommandId,
+    /// Its session; `None` if its cgroup was gone before it could be told whose it was.
+    pub session: Option<SessionId>,
+    /// The command whose process executed it; `None` if that isn't an agent's, or was there before its enrolment.
+    pub parent: Option<CommandId>,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Process id in the daemon's pid namespace.
+    pub pid: u32,
+    /// The parent process's id.
+    pub parent_pid: u32,
+    /// User id.
+    pub uid: u32,
+    /// The process's cgroup.
+    pub cgroup: CgroupId,
+    /// Path of the executed file as its process sees it, or its name as it was given if the process was gone already.
+    pub exe: String,
+    /// SHA-256 of that file, in hexadecimal; `None` if it couldn't be read in time, or is too large.
+    pub exe_sha256: Option<String>,
+    /// Arguments, bounded to 64 of 4 KiB in all, secrets masked.
+    pub argv: Vec<String>,
+    /// Whether there were more of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub argv_cut: bool,
+    /// The working directory; empty if the process was gone already.
+    pub directory: String,
+    /// Whether nobody saw it begin: the process was there before its cgroup was enrolled, or before it was in it, and
+    /// made a socket at this time.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub found: bool,
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandExit {
+    /// By itself, with this code.
+    Code(u32),
+    /// Its process executed something else in its stead.
+    Replaced,
+    /// By this signal.
+    Signal(u32),
+}
+
+/// A command of an agent's ended.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandEnded {
+    /// The command.
+    pub id: CommandId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How.
+    pub exit: CommandExit,
+}
+
+/// Commands began or ended, and it isn't known which: more came at once than there was room for, or they could not be
+/// recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandsLost {
+    /// When that was noticed.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How many beginnings and ends.
+    pub count: u64,
 }
 
 /// What became of an accepted connection's bytes.

@@ -73,6 +73,11 @@ id!(
     "call"
 );
 id!(
+    /// One execution of a program by an agent's process.
+    CommandId,
+    "command"
+);
+id!(
     /// One accepted connection of an agent's process.
     ConnectionId,
     "connection"

@@ -16,9 +16,10 @@ mod session;
 pub use call::{AccessLevel, Action, Call, Payload, Protocol};
 pub use decision::{Decision, Reason, Verdict};
 pub use event::{
-    BodyDigest, CallIntent, CallOutcome, ConnectionClosed, ConnectionKind, ConnectionOpened, DaemonStarted,
-    DaemonStopped, Direction, Event, Head, OutcomeStatus, SessionEnded, SessionStarted,
+    BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, Head, OutcomeStatus,
+    SessionEnded, SessionStarted,
 };
-pub use id::{CallId, ConnectionId, ParseIdError, SessionId};
+pub use id::{CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 pub use session::Session;

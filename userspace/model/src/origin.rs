@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::CommandId;
+
 /// A cgroup v2 id: the inode of its folder in the unified hierarchy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -36,6 +38,9 @@ pub struct ProcessFacts {
     pub exe: String,
     /// Arguments, bounded to 64 of 4 KiB in all; empty if the process was gone.
     pub argv: Vec<String>,
+    /// The command that the process was in the middle of when it connected, if that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command: Option<CommandId>,
 }
 
 /// The origin of one accepted connection.

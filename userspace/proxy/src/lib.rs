@@ -10,6 +10,7 @@ mod accept;
 mod body;
 mod chunks;
 mod closing;
+mod commands;
 mod exchange;
 mod frames;
 pub mod hello;

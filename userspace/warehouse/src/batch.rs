@@ -8,8 +8,9 @@ use chaperone_model::{CallId, CallIntent, Event};
 use crate::{
     WarehouseError,
     rows::{
-        BodyChunksRow, BodyPartsRow, CallsRow, CheckpointsRow, ConnectionClosesRow, ConnectionOpensRow, DecisionsRow,
-        LedgerRow, SessionEndsRow, SessionStartsRow, Source, body_rows,
+        BodyChunksRow, BodyPartsRow, CallsRow, CheckpointsRow, CommandEndsRow, CommandStartsRow, CommandsLostRow,
+        ConnectionClosesRow, ConnectionOpensRow, DecisionsRow, LedgerRow, SessionEndsRow, SessionStartsRow, Source,
+        body_rows,
     },
 };
 
@@ -33,6 +34,9 @@ pub(crate) struct Batch {
     pub(crate) body_parts: Vec<BodyPartsRow>,
     pub(crate) session_starts: Vec<SessionStartsRow>,
     pub(crate) session_ends: Vec<SessionEndsRow>,
+    pub(crate) command_starts: Vec<CommandStartsRow>,
+    pub(crate) command_ends: Vec<CommandEndsRow>,
+    pub(crate) commands_lost: Vec<CommandsLostRow>,
     pub(crate) connection_opens: Vec<ConnectionOpensRow>,
     pub(crate) connection_closes: Vec<ConnectionClosesRow>,
     pub(crate) decisions: Vec<DecisionsRow>,
@@ -140,6 +144,9 @@ impl Gatherer {
                 Some(call) => batch.calls.push(CallsRow::new(source, call.seq, &call.intent, seq, &outcome)),
                 None => batch.orphans += 1,
             },
+            Event::CommandEnded(ended) => batch.command_ends.push(CommandEndsRow::new(source, seq, &ended)),
+            Event::CommandStarted(started) => batch.command_starts.push(CommandStartsRow::new(source, seq, *started)),
+            Event::CommandsLost(lost) => batch.commands_lost.push(CommandsLostRow::new(source, seq, &lost)),
             Event::ConnectionClosed(closed) => {
                 batch.connection_closes.push(ConnectionClosesRow::new(source, seq, closed));
             }

@@ -9,6 +9,7 @@ use crate::{Warehouse, WarehouseError};
 const STEPS: &[(&str, &str)] = &[
     ("tables", include_str!("../migrations/0001_tables.sql")),
     ("views", include_str!("../migrations/0002_views.sql")),
+    ("commands", include_str!("../migrations/0003_commands.sql")),
 ];
 
 #[derive(Row, Serialize, Deserialize)]
@@ -73,7 +74,10 @@ mod tests {
             let statements = statements(sql);
             assert!(!statements.is_empty(), "{name}");
             for statement in statements {
-                assert!(statement.starts_with("CREATE ") && statement.contains("IF NOT EXISTS"), "{name}: {statement}");
+                let repeats = statement.starts_with("CREATE OR REPLACE VIEW ")
+                    || statement.starts_with("CREATE ") && statement.contains("IF NOT EXISTS")
+                    || statement.starts_with("ALTER TABLE ") && statement.contains("ADD COLUMN IF NOT EXISTS");
+                assert!(repeats, "{name}: {statement}");
                 assert!(!statement.contains("MergeTree") || statement.contains("deduplication_window"), "{statement}");
             }
         }

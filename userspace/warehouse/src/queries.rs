@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use chaperone_journal::{CallFilter, CallRow, Kind, SessionRow};
-use chaperone_model::{CallId, CallIntent, CallOutcome, Direction, Event, SessionId};
+use chaperone_journal::{CallFilter, CallRow, CommandRow, Kind, SessionRow};
+use chaperone_model::{CallId, CallIntent, CallOutcome, CommandExit, CommandId, Direction, Event, SessionId};
 use clickhouse::{Row, sql::Identifier};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -64,6 +64,31 @@ struct SessionsRow {
 }
 
 #[derive(Row, Deserialize)]
+struct CommandsRow {
+    #[serde(with = "clickhouse::serde::uuid")]
+    id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    session: Option<Uuid>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    parent: Option<Uuid>,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    started: OffsetDateTime,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros::option")]
+    ended: Option<OffsetDateTime>,
+    ending: Option<String>,
+    code: Option<u32>,
+    pid: u32,
+    parent_pid: u32,
+    uid: u32,
+    exe: String,
+    exe_sha256: Option<String>,
+    argv: Vec<String>,
+    argv_cut: bool,
+    directory: String,
+    found: bool,
+}
+
+#[derive(Row, Deserialize)]
 struct PayloadRow {
     seq: u64,
     payload: String,
@@ -103,6 +128,43 @@ impl Warehouse {
             response_bytes: row.response_bytes,
         };
         Ok(rows.into_iter().map(session).collect())
+    }
+
+    /// The commands, oldest first, at most `limit`; only those of `session`, if there is one.
+    pub async fn commands(&self, session: Option<SessionId>, limit: u64) -> Result<Vec<CommandRow>, WarehouseError> {
+        let of = if session.is_some() { " AND session = toUUID(?)" } else { "" };
+        let query = format!("SELECT ?fields FROM commands WHERE tenant = ?{of} ORDER BY started, id LIMIT ?");
+        let mut query = self.client().query(&query).bind(&self.config().tenant);
+        if let Some(session) = session {
+            query = query.bind(session.to_string());
+        }
+        let rows = query.bind(limit).fetch_all::<CommandsRow>().await;
+        let rows = rows.map_err(|source| self.failed("list the commands", source))?;
+        let command = |row: CommandsRow| {
+            let code = row.code.unwrap_or_default();
+            CommandRow {
+                id: CommandId::from_bytes(row.id.into_bytes()),
+                session: row.session.map(|id| SessionId::from_bytes(id.into_bytes())),
+                parent: row.parent.map(|id| CommandId::from_bytes(id.into_bytes())),
+                started: row.started,
+                ended: row.ended,
+                exit: row.ending.map(|ending| match ending.as_str() {
+                    "replaced" => CommandExit::Replaced,
+                    "signal" => CommandExit::Signal(code),
+                    _ => CommandExit::Code(code),
+                }),
+                pid: row.pid,
+                parent_pid: row.parent_pid,
+                uid: row.uid,
+                exe: row.exe,
+                exe_sha256: row.exe_sha256,
+                argv: row.argv,
+                argv_cut: row.argv_cut,
+                directory: row.directory,
+                found: row.found,
+            }
+        };
+        Ok(rows.into_iter().map(command).collect())
     }
 
     /// The calls that ended, oldest first, at most `limit`.

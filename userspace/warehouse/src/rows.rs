@@ -1,10 +1,10 @@
-//! The rows of the tables, as in `migrations/0001_tables.sql`.
+//! The rows of the tables, as in `migrations`.
 
 use bytes::Bytes;
 use chaperone_journal::{CallRow, Checkpoint, Kind, Record, Seq};
 use chaperone_model::{
-    CallId, CallIntent, CallOutcome, ConnectionClosed, ConnectionId, ConnectionOpened, SessionEnded, SessionId,
-    SessionStarted,
+    CallId, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandId, CommandStarted, CommandsLost,
+    ConnectionClosed, ConnectionId, ConnectionOpened, SessionEnded, SessionId, SessionStarted,
 };
 use clickhouse::Row;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -71,6 +71,8 @@ pub(crate) struct CallsRow {
     pub(crate) started: OffsetDateTime,
     pub(crate) duration_us: u64,
     pub(crate) ttfb_us: Option<u64>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    pub(crate) command: Option<Uuid>,
 }
 
 impl CallsRow {
@@ -120,6 +122,7 @@ impl CallsRow {
             started: row.started,
             duration_us: outcome.duration_us,
             ttfb_us: row.ttfb_us,
+            command: row.command.map(CommandId::uuid),
         }
     }
 
@@ -166,6 +169,7 @@ impl CallsRow {
             started: self.started,
             duration_us: Some(self.duration_us),
             ttfb_us: self.ttfb_us,
+            command: self.command.map(|id| CommandId::from_bytes(id.into_bytes())),
         })
     }
 }
@@ -293,6 +297,8 @@ pub(crate) struct ConnectionOpensRow {
     uid: u32,
     exe: String,
     argv: Vec<String>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    command: Option<Uuid>,
 }
 
 impl ConnectionOpensRow {
@@ -314,6 +320,7 @@ impl ConnectionOpensRow {
             uid: opened.process.uid,
             exe: opened.process.exe.clone(),
             argv: opened.process.argv.clone(),
+            command: opened.process.command.map(CommandId::uuid),
         }
     }
 }
@@ -347,6 +354,116 @@ impl ConnectionClosesRow {
             sent_bytes: closed.sent_bytes,
             received_bytes: closed.received_bytes,
             error: closed.error.unwrap_or_default(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Row, Serialize)]
+pub(crate) struct CommandStartsRow {
+    tenant: String,
+    node: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    journal: Uuid,
+    seq: u64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    session: Option<Uuid>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    parent: Option<Uuid>,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    started: OffsetDateTime,
+    pid: u32,
+    parent_pid: u32,
+    uid: u32,
+    cgroup: u64,
+    exe: String,
+    exe_sha256: Option<String>,
+    argv: Vec<String>,
+    argv_cut: bool,
+    directory: String,
+    found: bool,
+}
+
+impl CommandStartsRow {
+    pub(crate) fn new(source: &Source, seq: Seq, started: CommandStarted) -> Self {
+        Self {
+            tenant: source.tenant.clone(),
+            node: source.node.clone(),
+            journal: source.journal,
+            seq: seq.0,
+            id: started.id.uuid(),
+            session: started.session.map(SessionId::uuid),
+            parent: started.parent.map(CommandId::uuid),
+            started: started.at,
+            pid: started.pid,
+            parent_pid: started.parent_pid,
+            uid: started.uid,
+            cgroup: started.cgroup.0,
+            exe: started.exe,
+            exe_sha256: started.exe_sha256,
+            argv: started.argv,
+            argv_cut: started.argv_cut,
+            directory: started.directory,
+            found: started.found,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Row, Serialize)]
+pub(crate) struct CommandEndsRow {
+    tenant: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    journal: Uuid,
+    seq: u64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    id: Uuid,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    ended: OffsetDateTime,
+    ending: &'static str,
+    code: u32,
+}
+
+impl CommandEndsRow {
+    pub(crate) fn new(source: &Source, seq: Seq, ended: &CommandEnded) -> Self {
+        let (ending, code) = match ended.exit {
+            CommandExit::Code(code) => ("code", code),
+            CommandExit::Replaced => ("replaced", 0),
+            CommandExit::Signal(signal) => ("signal", signal),
+        };
+        Self {
+            tenant: source.tenant.clone(),
+            journal: source.journal,
+            seq: seq.0,
+            id: ended.id.uuid(),
+            ended: ended.at,
+            ending,
+            code,
+        }
+    }
+}
+
+#[derive(Clone, Debug, Row, Serialize)]
+pub(crate) struct CommandsLostRow {
+    tenant: String,
+    node: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    journal: Uuid,
+    seq: u64,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    at: OffsetDateTime,
+    count: u64,
+}
+
+impl CommandsLostRow {
+    pub(crate) fn new(source: &Source, seq: Seq, lost: &CommandsLost) -> Self {
+        Self {
+            tenant: source.tenant.clone(),
+            node: source.node.clone(),
+            journal: source.journal,
+            seq: seq.0,
+            at: lost.at,
+            count: lost.count,
         }
     }
 }

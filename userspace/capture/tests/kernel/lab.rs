@@ -7,7 +7,10 @@ use std::{
     net::{TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
 };
 
 use chaperone_capture::{Capture, CaptureConfig, ListenPorts, Listeners, LsmHooks, cgroup_id, cgroup_root};
@@ -39,7 +42,12 @@ impl Lab {
         fs::create_dir(&cgroup).unwrap();
         Self {
             cgroup,
-            config: CaptureConfig { bpffs: bpffs.join("chaperone"), cgroup_root: None, lsm: LsmHooks::WhereAvailable },
+            config: CaptureConfig {
+                bpffs: bpffs.join("chaperone"),
+                cgroup_root: None,
+                lsm: LsmHooks::WhereAvailable,
+                mask: Arc::default(),
+            },
             _folder: folder,
         }
     }

@@ -3,9 +3,11 @@
 #![allow(clippy::unwrap_used)] // a test's steps either work or fail it; clippy knows only functions marked #[test]
 
 mod bypasses;
+mod commands;
 mod guard;
 mod lab;
 mod lsm;
+mod self_test;
 mod sockets;
 
 use std::{

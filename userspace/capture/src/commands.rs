@@ -1,0 +1,290 @@
+//! What agents execute, as the hooks tell it: a stream of commands that begin and end.
+//!
+//! Everything here describes and never authorises. The kernel's word are the ids, the process, the arguments as they were
+//! given, and the file's inode; path, working directory and digest are read from `/proc` a moment later, for as long as
+//! the process still runs that file.
+
+use std::{
+    io,
+    os::fd::AsFd as _,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use aya::maps::{MapData, RingBuf};
+use chaperone_ebpf_abi::{
+    COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CommandEnd, CommandStart, Counter, MAX_ARGUMENTS, NO_COMMAND,
+};
+use chaperone_model::{CgroupId, CommandExit, CommandId};
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    time::{ClockId, clock_gettime},
+};
+
+use crate::{
+    ArgumentMask, CaptureError, Counters,
+    executable::{Executables, Running},
+    process,
+};
+
+/// Something about a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CommandEvent {
+    /// Its process is gone, or executed something else.
+    Ended {
+        /// The command.
+        id: CommandId,
+        /// When.
+        at: SystemTime,
+        /// How.
+        exit: CommandExit,
+    },
+    /// So many beginnings and ends were not told, since there was no room.
+    Lost(u64),
+    /// It began.
+    Started(Box<StartedCommand>),
+}
+
+/// A command that began.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StartedCommand {
+    /// Its id.
+    pub id: CommandId,
+    /// The command whose process executed it; `None` if that isn't an agent's, or older than the enrolment.
+    pub parent: Option<CommandId>,
+    /// When.
+    pub at: SystemTime,
+    /// Process id.
+    pub pid: u32,
+    /// The parent process's id.
+    pub parent_pid: u32,
+    /// User id.
+    pub uid: u32,
+    /// The process's cgroup.
+    pub cgroup: CgroupId,
+    /// Path of the executed file; the name as it was given if the process was gone already.
+    pub exe: String,
+    /// SHA-256 of that file; `None` if it couldn't be read in time, or is larger than 256 MiB.
+    pub exe_sha256: Option<[u8; 32]>,
+    /// Arguments, masked.
+    pub argv: Vec<String>,
+    /// Whether there were more of them.
+    pub argv_cut: bool,
+    /// The working directory; empty if the process was gone already.
+    pub directory: String,
+    /// Whether nobody saw it begin: the process was there before, and made a socket.
+    pub found: bool,
+}
+
+/// The stream of commands. One reader at a time.
+pub struct Commands {
+    ring: RingBuf<MapData>,
+    counters: Counters,
+    told: u64,
+    mask: Arc<ArgumentMask>,
+    executables: Executables,
+}
+
+impl std::fmt::Debug for Commands {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Commands").field("told", &self.told).finish_non_exhaustive()
+    }
+}
+
+/// How many are looked at together: for all of them `/proc` is asked before any file is read.
+const BATCH: usize = 256;
+
+impl Commands {
+    /// `told`: how many losses are recorded already.
+    pub(crate) fn new(ring: RingBuf<MapData>, counters: Counters, told: u64, mask: Arc<ArgumentMask>) -> Self {
+        Self { ring, counters, told, mask, executables: Executables::default() }
+    }
+
+    /// Waits for something to read, but no longer than `patience`.
+    pub fn wait(&self, patience: Duration) -> io::Result<()> {
+        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)], patience) {
+            Ok(_) | Err(nix::errno::Errno::EINTR) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// What there is to read now, at most a few hundred; blocks while executables are read.
+    pub fn read(&mut self) -> Result<Vec<CommandEvent>, CaptureError> {
+        let clock = Clock::now().map_err(CaptureError::system("reading the clocks"))?;
+        let mut read = Vec::new();
+        while read.len() < BATCH
+            && let Some(record) = self.ring.next()
+        {
+            match parse(&record) {
+                Some(Record::Start(start, arguments)) => {
+                    let running = Running::open(&start);
+                    read.push(Parsed::Start(start, arguments.to_vec(), running));
+                }
+                Some(Record::End(end)) => read.push(Parsed::End(end)),
+                // Of another version, which was there before.
+                None => read.push(Parsed::Unreadable),
+            }
+        }
+        let mut events = Vec::with_capacity(read.len());
+        for parsed in read {
+            match parsed {
+                Parsed::Start(start, arguments, running) => {
+                    self.started(&clock, &start, &arguments, running, &mut events);
+                }
+                Parsed::End(end) => events.push(CommandEvent::Ended {
+                    id: CommandId::from_bytes(end.id),
+                    at: clock.at(end.at_ns),
+                    exit: exit(end.status),
+                }),
+                Parsed::Unreadable => events.push(CommandEvent::Lost(1)),
+            }
+        }
+        let lost = self.counters.get(Counter::CommandLost)?;
+        if lost > self.told {
+            events.push(CommandEvent::Lost(lost - self.told));
+            self.told = lost;
+        }
+        Ok(events)
+    }
+
+    fn started(
+        &mut self,
+        clock: &Clock,
+        start: &CommandStart,
+        arguments: &[u8],
+        running: Option<Running>,
+        into: &mut Vec<CommandEvent>,
+    ) {
+        let at = clock.at(start.at_ns);
+        let parent = (start.parent != NO_COMMAND).then(|| CommandId::from_bytes(start.parent));
+        let found = start.kind == COMMAND_FOUND;
+        let file_name = start.file_name.split(|byte| *byte == 0).next().unwrap_or_default();
+        let mut command = StartedCommand {
+            id: CommandId::from_bytes(start.id),
+            parent,
+            at,
+            pid: start.pid,
+            parent_pid: start.parent_pid,
+            uid: start.uid,
+            cgroup: CgroupId(start.cgroup),
+            exe: String::from_utf8_lossy(file_name).into_owned(),
+            exe_sha256: None,
+            argv: process::arguments(arguments),
+            argv_cut: start.arguments_total > start.arguments,
+            directory: String::new(),
+            found,
+        };
+        if found {
+            let facts = process::process_facts(start.pid, start.uid, start.at_ns, &self.mask);
+            command.argv = facts.argv;
+        }
+        match running {
+            Some(running) => {
+                command.exe_sha256 = self.executables.digest(&running);
+                command.exe = running.exe;
+                command.directory = running.directory;
+            }
+            None => command.exe_sha256 = self.executables.digest_named(&command.exe, start),
+        }
+        command.argv_cut |= command.argv.len() == process::MAX_ARGUMENTS;
+        self.mask.mask(&mut command.argv);
+        if start.replaces != 0
+            && let Some(id) = parent
+        {
+            into.push(CommandEvent::Ended { id, at, exit: CommandExit::Replaced });
+        }
+        into.push(CommandEvent::Started(Box::new(command)));
+    }
+}
+
+enum Parsed {
+    Start(Box<CommandStart>, Vec<u8>, Option<Running>),
+    End(CommandEnd),
+    Unreadable,
+}
+
+enum Record<'a> {
+    Start(Box<CommandStart>, &'a [u8]),
+    End(CommandEnd),
+}
+
+fn parse(record: &[u8]) -> Option<Record<'_>> {
+    let kind = u32::from_ne_bytes(record.get(..4)?.try_into().ok()?);
+    match kind {
+        COMMAND_STARTED | COMMAND_FOUND => {
+            let (head, rest) = record.split_at_checked(size_of::<CommandStart>())?;
+            // SAFETY: as many bytes as the type has, which is `repr(C)` integers without padding.
+            let start = unsafe { head.as_ptr().cast::<CommandStart>().read_unaligned() };
+            let length = (start.arguments as usize).min(MAX_ARGUMENTS);
+            Some(Record::Start(Box::new(start), rest.get(..length)?))
+        }
+        COMMAND_ENDED => {
+            let head = record.get(..size_of::<CommandEnd>())?;
+            // SAFETY: as above.
+            Some(Record::End(unsafe { head.as_ptr().cast::<CommandEnd>().read_unaligned() }))
+        }
+        _ => None,
+    }
+}
+
+/// wait(2): the low seven bits are the signal, or 0, and then the next byte is the code.
+fn exit(status: u32) -> CommandExit {
+    match status & 0x7f {
+        0 => CommandExit::Code(status >> 8 & 0xff),
+        signal => CommandExit::Signal(signal),
+    }
+}
+
+/// From the time since boot to the time of day.
+struct Clock {
+    now: SystemTime,
+    since_boot: Duration,
+}
+
+impl Clock {
+    fn now() -> io::Result<Self> {
+        let since_boot = Duration::from(clock_gettime(ClockId::CLOCK_BOOTTIME)?);
+        Ok(Self { now: SystemTime::now(), since_boot })
+    }
+
+    fn at(&self, since_boot_ns: u64) -> SystemTime {
+        let ago = self.since_boot.saturating_sub(Duration::from_nanos(since_boot_ns));
+        self.now.checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH)
+    }
+}
+
+/// What the hooks add to the time since boot for their ids, in nanoseconds.
+pub(crate) fn booted_ns() -> io::Result<u64> {
+    let clock = Clock::now()?;
+    let booted = clock.at(0).duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(booted.as_nanos()).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_are_those_of_wait() {
+        assert_eq!(exit(0), CommandExit::Code(0));
+        assert_eq!(exit(3 << 8), CommandExit::Code(3));
+        assert_eq!(exit(9), CommandExit::Signal(9));
+        assert_eq!(exit(0x8b), CommandExit::Signal(11));
+    }
+
+    #[test]
+    fn records_that_are_cut_off_are_none() {
+        let mut record = vec![0; size_of::<CommandStart>() + 8];
+        record[0] = 1;
+        record[4] = 9;
+        assert!(parse(&record).is_none());
+        record[4] = 8;
+        assert!(parse(&record).is_some());
+        for length in 0..size_of::<CommandStart>() {
+            assert!(parse(&record[..length]).is_none());
+        }
+        record[0] = 7;
+        assert!(parse(&record).is_none());
+    }
+}

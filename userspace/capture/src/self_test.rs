@@ -1,0 +1,248 @@
+//! Proof that the hooks do what they are for: a process of the daemon's own, in a cgroup and a network namespace made for
+//! it, tries what an agent may not. Nothing that it sends can leave that namespace, whether the hooks work or not.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Read as _, Write as _},
+    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    os::{
+        fd::{AsFd as _, AsRawFd as _},
+        unix::net::UnixStream,
+    },
+    path::PathBuf,
+    sync::atomic::{AtomicU32, Ordering},
+    time::Duration,
+};
+
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sched::{CloneFlags, unshare},
+    sys::{
+        signal::{Signal, kill},
+        wait::waitpid,
+    },
+    unistd::{ForkResult, Pid, fork},
+};
+
+use crate::{Capture, CaptureError, ListenPorts, Listeners, cgroup_id, netns, sys};
+
+/// One thing that was tried.
+#[derive(Clone, Debug)]
+pub struct Check {
+    /// What must be so.
+    pub what: &'static str,
+    /// What was found instead, and what to do about it.
+    pub result: Result<(), String>,
+}
+
+/// How many system calls the probe makes, each with its error number or 0.
+const TRIES: usize = 5;
+const PATIENCE: Duration = Duration::from_secs(10);
+const HTTPS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 443);
+
+impl Capture {
+    /// Tries all hooks. An error if that wasn't possible; a hook that doesn't do what it should is a failed check.
+    pub fn self_test(&self) -> Result<Vec<Check>, CaptureError> {
+        let probed = std::thread::scope(|scope| {
+            // A thread of its own, whose network namespace ends with it.
+            scope.spawn(|| self.probe()).join().unwrap_or_else(|_| Err(io::Error::other("BUG: its thread panicked")))
+        });
+        probed.map_err(CaptureError::system(
+            "the self-test (it needs CAP_SYS_ADMIN for a network namespace, and the cgroup root writable; under systemd: \
+             RestrictNamespaces= must allow `net`)",
+        ))
+    }
+
+    fn probe(&self) -> io::Result<Vec<Check>> {
+        unshare(CloneFlags::CLONE_NEWNET)?;
+        netns::loopback_up()?;
+        let listeners = self.listen(ListenPorts::default()).map_err(io::Error::other)?;
+        let place = Place::make(self)?;
+        let mut checks = self.effective(&place)?;
+        let (tried, origin) = place.run(self, &listeners)?;
+        let [guard, redirect, quic, kind, handed] = tried;
+        let mut check = |what, passed: bool, found: String| {
+            checks.push(Check { what, result: if passed { Ok(()) } else { Err(found) } });
+        };
+        let text = |error: i32| io::Error::from_raw_os_error(error).to_string();
+        check(
+            "an agent's connection is redirected",
+            redirect == 0 && origin,
+            match redirect {
+                0 => "it arrived without its origin; another BPF program changes addresses after ours \
+                      (`bpftool cgroup tree` lists them), or handshakes are seen by another sock_ops program"
+                    .to_owned(),
+                error => format!("connect(2) said: {}; another BPF program decides before ours", text(error)),
+            },
+        );
+        let refused = |error: i32| error == libc::EPERM;
+        let passed_on = "it was sent; another BPF program overrides ours, see `bpftool cgroup tree`";
+        check("an agent's UDP to port 443 is refused", refused(quic), passed_on.to_owned());
+        check(
+            "an agent's socket of another transport is refused",
+            // A kernel without UDP-Lite has none to refuse.
+            refused(kind) || kind == libc::EPROTONOSUPPORT || kind == libc::ESOCKTNOSUPPORT,
+            "it was made; another BPF program overrides ours, see `bpftool cgroup tree`".to_owned(),
+        );
+        check("what leaves past the redirection is dropped", refused(guard), passed_on.to_owned());
+        if self.missing_hooks().is_empty() {
+            check(
+                "a connection that is handed to an agent is guarded",
+                refused(handed),
+                "the LSM hook is attached, but not called: boot with `bpf` at the end of the kernel's `lsm=` list \
+                 (/sys/kernel/security/lsm has the list in force), or set `capture.lsm = \"optional\"`"
+                    .to_owned(),
+            );
+        }
+        Ok(checks)
+    }
+
+    /// Whether the kernel runs our programs for a cgroup below the root.
+    fn effective(&self, place: &Place<'_>) -> io::Result<Vec<Check>> {
+        let cgroup = File::open(&place.cgroup)?;
+        let mut absent = Vec::new();
+        for attached in self.attached() {
+            if !sys::effective_programs(cgroup.as_fd(), attached.kind)?.contains(&attached.program) {
+                absent.push(attached.hook);
+            }
+        }
+        let result = if absent.is_empty() {
+            Ok(())
+        } else {
+            Err(format!(
+                "{} are not in force there: `bpftool cgroup tree` says what is; take the pins off (`chaperone disable`) \
+                 and start again",
+                absent.join(", ")
+            ))
+        };
+        Ok(vec![Check { what: "the hooks are in force in every cgroup", result }])
+    }
+}
+
+/// The test's cgroup, gone when it is dropped.
+struct Place<'a> {
+    capture: &'a Capture,
+    cgroup: PathBuf,
+}
+
+impl<'a> Place<'a> {
+    fn make(capture: &'a Capture) -> io::Result<Self> {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let cgroup = capture.cgroup_root().join(format!("chaperone-self-test-{}-{number}", std::process::id()));
+        match fs::create_dir(&cgroup) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+            _ => Ok(Self { capture, cgroup }),
+        }
+    }
+
+    /// Runs the probe; gives what its system calls said, and whether its connection arrived with its origin.
+    fn run(&self, capture: &Capture, listeners: &Listeners) -> io::Result<([i32; TRIES], bool)> {
+        let id = cgroup_id(&self.cgroup).map_err(io::Error::other)?;
+        let procs = OpenOptions::new().write(true).open(self.cgroup.join("cgroup.procs"))?;
+        // Made and connected outside: the child inherits it as it would have been handed one.
+        let handed = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
+        handed.connect(HTTPS)?;
+        let (mut ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(PATIENCE))?;
+        // SAFETY: the child makes system calls by libc alone, allocates nothing and takes no lock, until it exits.
+        let child = match unsafe { fork() }? {
+            // SAFETY: right after fork, and all three are open.
+            ForkResult::Child => unsafe { probe(procs.as_raw_fd(), handed.as_raw_fd(), theirs.as_raw_fd()) },
+            ForkResult::Parent { child } => Child(child),
+        };
+        drop(theirs);
+        ours.read_exact(&mut [0])?;
+        // Not before: its first socket is from before the enrolment.
+        capture.enroll(id).map_err(io::Error::other)?;
+        ours.write_all(&[0])?;
+        let mut said = [0; TRIES * 4];
+        ours.read_exact(&mut said)?;
+        drop(child);
+        let mut tried = [0; TRIES];
+        for (error, bytes) in tried.iter_mut().zip(said.chunks_exact(4)) {
+            *error = i32::from_ne_bytes(bytes.try_into().expect("BUG: chunks of four"));
+        }
+        let mut arrives = [PollFd::new(listeners.v4.as_fd(), PollFlags::POLLIN)];
+        let arrived = tried[1] == 0 && poll(&mut arrives, PollTimeout::from(1000_u16))? == 1;
+        let origin = arrived
+            && listeners.v4.accept().is_ok_and(|(stream, _)| {
+                capture
+                    .origins()
+                    .of(&stream)
+                    .is_ok_and(|origin| origin.enrolled == id && origin.destination.0 == SocketAddr::from(HTTPS))
+            });
+        Ok((tried, origin))
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        if let Ok(id) = cgroup_id(&self.cgroup)
+            && let Err(error) = self.capture.withdraw(id)
+        {
+            tracing::warn!(%error, "the self-test's cgroup could not be withdrawn");
+        }
+        if let Err(error) = fs::remove_dir(&self.cgroup) {
+            tracing::warn!(cgroup = %self.cgroup.display(), %error, "the self-test's cgroup could not be removed");
+        }
+    }
+}
+
+/// The probing process, gone when it is dropped.
+struct Child(Pid);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = kill(self.0, Signal::SIGKILL);
+        let _ = waitpid(self.0, None);
+    }
+}
+
+/// What the child does: enters the cgroup, waits for its enrolment, tries.
+///
+/// # Safety
+///
+/// To be called right after fork, with descriptors that are open. It never comes back.
+unsafe fn probe(procs: i32, handed: i32, talk: i32) -> ! {
+    fn error(result: isize) -> i32 {
+        // SAFETY: the thread's own error number.
+        if result < 0 { unsafe { *libc::__errno_location() } } else { 0 }
+    }
+    // SAFETY: system calls with locals that outlive them.
+    unsafe {
+        let https = libc::sockaddr_in {
+            sin_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap_or(2),
+            sin_port: 443_u16.to_be(),
+            sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
+            sin_zero: [0; 8],
+        };
+        let to = (&raw const https).cast::<libc::sockaddr>();
+        let length = 16;
+        let byte = [0_u8];
+        let data = byte.as_ptr().cast();
+        if libc::write(procs, c"0".as_ptr().cast(), 1) != 1 {
+            libc::_exit(1);
+        }
+        let earlier = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        libc::connect(earlier, to, length);
+        libc::write(talk, data, 1);
+        let mut enrolled = [0_u8];
+        if libc::read(talk, enrolled.as_mut_ptr().cast(), 1) != 1 {
+            libc::_exit(1);
+        }
+        let stream = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        let datagram = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
+        let tried: [i32; TRIES] = [
+            error(libc::send(earlier, data, 1, 0)),
+            error(libc::connect(stream, to, length) as isize),
+            error(libc::sendto(datagram, data, 1, 0, to, length)),
+            error(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE) as isize),
+            error(libc::send(handed, data, 1, 0)),
+        ];
+        libc::write(talk, tried.as_ptr().cast(), TRIES * 4);
+        // Until the end of this process is wanted: the connection stays.
+        libc::read(talk, enrolled.as_mut_ptr().cast(), 1);
+        libc::_exit(0)
+    }
+}
