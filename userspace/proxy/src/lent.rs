@@ -61,14 +61,23 @@ impl std::fmt::Debug for Lent {
 
 impl Lending {
     /// The first rule that is for an agent holds. `sts` is needed where a rule has a role.
+    ///
+    /// # Panics
+    /// If a rule has a role and there is no `sts`: the daemon's own credentials are no stand-in for it.
     pub fn new(rules: Vec<Rule>, own: CredentialSource, sts: Option<Sts>) -> Arc<Self> {
+        assert!(sts.is_some() || rules.iter().all(|rule| rule.role.is_none()), "BUG: a rule has a role, and no STS");
         Arc::new(Self { rules, own, sts, sources: Arc::default() })
     }
 
     /// The same with other rules. Credentials that are still asked for in the same words are kept.
+    ///
+    /// # Panics
+    /// As [`Self::new`].
     #[must_use]
     pub fn with_rules(&self, rules: Vec<Rule>) -> Arc<Self> {
-        Arc::new(Self { rules, own: self.own.clone(), sts: self.sts.clone(), sources: self.sources.clone() })
+        let mut new = Self::new(rules, self.own.clone(), self.sts.clone());
+        Arc::get_mut(&mut new).expect("BUG: it is new").sources = self.sources.clone();
+        new
     }
 
     /// The daemon's own credentials.
