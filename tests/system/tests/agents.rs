@@ -124,8 +124,10 @@ fn the_agent_never_holds_a_real_key_and_aws_never_sees_a_placeholder() {
     assert!(!seen.contains(&real), "the agent could read the real key");
     // An agent that is an ordinary user can't read it from the daemon's files or memory.
     let pid = lab.daemon();
+    // The commands are recorded, too: they must not have the key in their arguments.
+    let (first, rest) = real.split_at(1);
     let read = lab.agent(&format!(
-        "setpriv --reuid 65534 --regid 65534 --clear-groups sh -c 'cat /proc/{pid}/environ /proc/{pid}/mem {}/* 2>/dev/null' | grep -a -c {real}",
+        "setpriv --reuid 65534 --regid 65534 --clear-groups sh -c 'cat /proc/{pid}/environ /proc/{pid}/mem {}/* 2>/dev/null' | grep -a -c '[{first}]{rest}'",
         lab.dir.display()
     ));
     assert_eq!(String::from_utf8_lossy(&read.stdout).trim(), "0", "{}", both(&read));
