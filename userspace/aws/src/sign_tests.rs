@@ -266,7 +266,6 @@ fn shapes_that_are_not_signed_again_are_named() {
             "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD",
             "a body whose chunks are signed by SigV4A",
         ),
-        ("x-amz-content-sha256", "STREAMING-AWS4-HMAC-SHA256-EVENTS", "an event stream to AWS"),
         ("x-amz-content-sha256", "STREAMING-NEW", "an x-amz-content-sha256 that SigV4 has not"),
         ("authorization", "Bearer abc", "a bearer token"),
         ("authorization", "AWS AKID:abc", "a Signature Version 2 header"),
