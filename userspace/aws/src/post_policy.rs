@@ -68,7 +68,7 @@ impl PostPolicy {
     }
 
     /// Reads it. `region` is for version 2, where the host's name has none.
-    pub fn read(parts: &Parts, host: &HostMatch, region: &str, body: Bytes) -> Result<Self, VerifyError> {
+    pub fn read(parts: &Parts, host: &HostMatch, region: &str, body: &Bytes) -> Result<Self, VerifyError> {
         let kind = single(&parts.headers, "content-type").unwrap_or_default();
         if parts.headers.contains_key(header::CONTENT_ENCODING) {
             return Err(VerifyError::Form("it is encoded"));
@@ -265,9 +265,10 @@ mod tests {
     }
 
     fn body(fields: &[(String, String)]) -> String {
+        let head = |name: &str| format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"");
         let mut body = String::new();
         for (name, value) in fields {
-            body.push_str(&format!("--XX\r\nContent-Disposition: form-data; name=\"{name}\"\r\n\r\n{value}\r\n"));
+            body.extend([&head(name), "\r\n\r\n", value, "\r\n"]);
         }
         body + "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"f.txt\"\r\nContent-Type: text/plain\r\n\r\nthe file\r\n--XX--\r\n"
     }
@@ -283,7 +284,7 @@ mod tests {
     fn read(body: String) -> Result<PostPolicy, VerifyError> {
         let (parts, host) = head(HOST, "/");
         assert!(PostPolicy::is(&parts, &host));
-        PostPolicy::read(&parts, &host, "us-east-1", body.into())
+        PostPolicy::read(&parts, &host, "us-east-1", &body.into())
     }
 
     fn placeholder() -> Placeholder {

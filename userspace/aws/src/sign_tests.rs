@@ -345,7 +345,7 @@ fn s3_expresss_tokens_have_their_own_field() {
         let credential = format!("{}%2F{day}%2Fus-east-1%2Fs3express%2Faws4_request", placeholder.access_key_id());
         let mut encoded = String::new();
         crate::canonical::write_encoded(&mut encoded, placeholder.session_token().as_bytes());
-        let mut members = vec![
+        let mut members = [
             "X-Amz-Algorithm=AWS4-HMAC-SHA256".to_owned(),
             format!("X-Amz-Credential={credential}"),
             "X-Amz-Date=20250601T120000Z".to_owned(),

@@ -380,7 +380,7 @@ impl Inspected {
     ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
         let (bytes, permit) = self.spool(parts, body).await.map_err(|refusal| (refusal, None, None))?;
         let wrong = |error: VerifyError| (Self::not_verified(&error), None, None);
-        let form = PostPolicy::read(parts, found, &self.region(), bytes.clone()).map_err(wrong)?;
+        let form = PostPolicy::read(parts, found, &self.region(), &bytes).map_err(wrong)?;
         let own = &self.session.own;
         let issued = Some(form.access_key_id())
             .filter(|id| *id != own.placeholder.access_key_id())

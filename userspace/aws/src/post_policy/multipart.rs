@@ -22,7 +22,7 @@ pub(super) struct Form {
 }
 
 impl Form {
-    pub(super) fn read(content_type: &str, body: Bytes) -> Result<Self, VerifyError> {
+    pub(super) fn read(content_type: &str, body: &Bytes) -> Result<Self, VerifyError> {
         let boundary = boundary(content_type).ok_or(WRONG)?;
         let between = format!("\r\n--{boundary}");
         let finder = memmem::Finder::new(&between);
@@ -159,12 +159,12 @@ mod tests {
     #[test]
     fn what_clients_write_is_read_and_written_alike() {
         let body = field("a", "1") + &field("b", "2\r\n--X") + FILE;
-        let form = Form::read(KIND, body.clone().into()).unwrap();
+        let form = Form::read(KIND, &body.clone().into()).unwrap();
         assert_eq!((form.get("A"), form.get("b"), form.get("c")), (Some("1"), Some("2\r\n--X"), None));
         assert_eq!(form.write(&[], &[]), body.as_bytes());
         let other = String::from_utf8(form.write(&["A"], &[("c", "3".into())]).to_vec()).unwrap();
         assert_eq!(other, field("b", "2\r\n--X") + &field("c", "3") + FILE);
-        assert!(Form::read("multipart/form-data;boundary=\"XX\"", body.into()).is_ok());
+        assert!(Form::read("multipart/form-data;boundary=\"XX\"", &body.into()).is_ok());
     }
 
     #[test]
@@ -193,15 +193,15 @@ mod tests {
             FILE.replace("data\r\n", "data"),
         ] {
             let shown: String = body.chars().take(100).collect();
-            assert!(Form::read(KIND, body.into()).is_err(), "{shown}");
+            assert!(Form::read(KIND, &body.into()).is_err(), "{shown}");
         }
         let not_utf8 =
             [field("a", "").replace("\r\n\r\n\r\n", "\r\n\r\n").as_bytes(), b"\xff\r\n", FILE.as_bytes()].concat();
-        assert!(Form::read(KIND, not_utf8.into()).is_err());
+        assert!(Form::read(KIND, &not_utf8.into()).is_err());
         for kind in ["multipart/form-data", "multipart/form-data; boundary=", "multipart/form-data; boundary=a b"] {
-            assert!(Form::read(kind, Bytes::from_static(FILE.as_bytes())).is_err(), "{kind}");
+            assert!(Form::read(kind, &Bytes::from_static(FILE.as_bytes())).is_err(), "{kind}");
         }
         let long = format!("multipart/form-data; boundary={}", "X".repeat(71));
-        assert!(Form::read(&long, Bytes::from_static(FILE.as_bytes())).is_err());
+        assert!(Form::read(&long, &Bytes::from_static(FILE.as_bytes())).is_err());
     }
 }
