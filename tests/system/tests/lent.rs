@@ -148,3 +148,20 @@ fn keys_and_queries_are_signed_as_verifiers_have_them() {
     let direct = run(&Lab::start_with(&["--direct", "--aws", "s3"], ""));
     assert_eq!(said, direct);
 }
+
+/// Clients with an API key send it as a bearer token; the session's own becomes a signature, and any other is refused.
+#[test]
+fn the_sessions_bearer_token_becomes_a_signature() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let said = lab.agent_ok(
+        "T=$(python3 -c '
+import botocore.session
+print(botocore.session.get_session().get_credentials().token)')
+         ask() { curl -sS -w ' %{http_code}\\n' -H \"Authorization: Bearer $1\" -d 'Action=GetCallerIdentity&Version=2011-06-15' https://sts.eu-west-1.amazonaws.com/; }
+         ask \"$T\"; ask \"${T}x\"",
+    );
+    assert!(said.contains("<Account>123456789012</Account>") && said.contains(" 200"), "{said}");
+    assert!(said.contains("a bearer token, which is not this session's authority") && said.contains(" 403"), "{said}");
+    let upstream = lab.upstream();
+    assert!(upstream.len() == 1 && !upstream[0]["access_key_id"].is_null(), "{upstream:?}");
+}
