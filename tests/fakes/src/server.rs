@@ -117,7 +117,7 @@ impl Server {
         {
             return backend::ask_s3(service, request).await;
         }
-        if host.starts_with("transcribestreaming.") {
+        if host.starts_with("bedrock-runtime.") {
             return Ok(self.events.answer(request));
         }
         if hosts::is_registry(host) {

@@ -1,6 +1,6 @@
 """Sends an event stream over HTTP/2 (by curl), signed message by message: HOW is `good`, or what is wrong with it.
 
-Written after https://docs.aws.amazon.com/transcribe/latest/dg/streaming-http2.html, with botocore's signer for the head.
+The framing is that of https://docs.aws.amazon.com/transcribe/latest/dg/streaming-http2.html, the call Bedrock's, with botocore's signer for the head.
 """
 
 import datetime
@@ -19,12 +19,9 @@ from botocore.awsrequest import AWSRequest
 from botocore.credentials import Credentials
 
 how = sys.argv[1]
-url = "https://transcribestreaming.eu-west-1.amazonaws.com/stream-transcription"
+url = "https://bedrock-runtime.eu-west-1.amazonaws.com/model/amazon.nova-sonic-v1%3A0/invoke-with-bidirectional-stream"
 fields = {
     "x-amz-content-sha256": "STREAMING-AWS4-HMAC-SHA256-EVENTS",
-    "x-amzn-transcribe-language-code": "en-US",
-    "x-amzn-transcribe-sample-rate": "16000",
-    "x-amzn-transcribe-media-encoding": "pcm",
     "content-type": "application/vnd.amazon.eventstream",
 }
 frozen = botocore.session.get_session().get_credentials().get_frozen_credentials()
@@ -37,7 +34,7 @@ class Streaming(SigV4Auth):
 
 
 request = AWSRequest("POST", url, headers=fields)
-Streaming(Credentials(frozen.access_key, frozen.secret_key, frozen.token), "transcribe", "eu-west-1").add_auth(request)
+Streaming(Credentials(frozen.access_key, frozen.secret_key, frozen.token), "bedrock", "eu-west-1").add_auth(request)
 previous = request.headers["Authorization"].rpartition("Signature=")[2]
 
 
@@ -57,17 +54,17 @@ def signed(payload):
     stamp, day = now.strftime("%Y%m%dT%H%M%SZ"), now.strftime("%Y%m%d")
     date = b"\x05:date\x08" + struct.pack(">q", int(now.timestamp()) * 1000)
     key = f"AWS4{secret}".encode()
-    for part in [day, "eu-west-1", "transcribe", "aws4_request"]:
+    for part in [day, "eu-west-1", "bedrock", "aws4_request"]:
         key = digest(key, part)
-    lines = ["AWS4-HMAC-SHA256-PAYLOAD", stamp, f"{day}/eu-west-1/transcribe/aws4_request", previous]
+    lines = ["AWS4-HMAC-SHA256-PAYLOAD", stamp, f"{day}/eu-west-1/bedrock/aws4_request", previous]
     lines += [hashlib.sha256(date).hexdigest(), hashlib.sha256(payload).hexdigest()]
     signature = digest(key, "\n".join(lines))
     previous = signature.hex()
     return framed(date + b"\x10:chunk-signature\x06\x00\x20" + signature, payload)
 
 
-audio = b"\x0b:event-type\x07\x00\x0aAudioEvent"
-messages = [signed(framed(audio, bytes([n]) * 8000 * n)) for n in range(1, 6)] + [signed(b"")]
+chunk = b"\x0b:event-type\x07\x00\x05chunk"
+messages = [signed(framed(chunk, bytes([n]) * 8000 * n)) for n in range(1, 6)] + [signed(b"")]
 if how == "left-out":
     del messages[2]
 if how == "tampered":
