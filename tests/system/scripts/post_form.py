@@ -7,6 +7,8 @@ import requests
 from botocore.config import Config
 
 bucket = sys.argv[1]
+# Version 2 in a header is none that is signed again.
+plain = boto3.client("s3", region_name="eu-west-1")
 for version in ["s3", "s3v4"]:
     s3 = boto3.client(
         "s3",
@@ -16,14 +18,14 @@ for version in ["s3", "s3v4"]:
     )
     data = f"posted by {version}".encode()
 
-    def post(key, data, **changed):
-        form = s3.generate_presigned_post(bucket, key, Conditions=[["content-length-range", 1, 50]])
+    def post(name, data, **changed):
+        form = s3.generate_presigned_post(bucket, name, Conditions=[["content-length-range", 1, 50]])
         fields = {**form["fields"], **changed}
         return requests.post(form["url"], data=fields, files={"file": ("f", data)}, timeout=20).status_code
 
     print(version, "posted", post("a b+c", data))
-    print(version, "got", s3.get_object(Bucket=bucket, Key="a b+c")["Body"].read() == data)
+    print(version, "got", plain.get_object(Bucket=bucket, Key="a b+c")["Body"].read() == data)
     print(version, "too long", post("long", b"x" * 51))
     print(version, "other key", post("one", data, key="two"))
     print(version, "changed", post("one", data, policy="eyJjb25kaXRpb25zIjpbXX0="))
-    print(version, "kept", [it["Key"] for it in s3.list_objects_v2(Bucket=bucket)["Contents"]])
+    print(version, "kept", plain.list_objects_v2(Bucket=bucket)["KeyCount"])
