@@ -3,6 +3,7 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use anyhow::Context as _;
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -94,6 +95,18 @@ where
 pub fn page(host: &str) -> Answer {
     let text = format!("<!doctype html><title>{host}</title><p>This is {host}, as the lab's fake internet has it.\n");
     text_answer(StatusCode::OK, "text/html; charset=utf-8", text)
+}
+
+/// A registry's answer to everything, for who has the token that moto's ECR gives out.
+pub fn registry(headers: &HeaderMap) -> Answer {
+    let right = format!("Basic {}", BASE64_STANDARD.encode("AWS:123456789012-auth-token"));
+    if headers.get(header::AUTHORIZATION).is_some_and(|field| *field == right) {
+        return text_answer(StatusCode::OK, "application/json", "{\"tags\":[\"latest\"]}".to_owned());
+    }
+    let mut answer = text_answer(StatusCode::UNAUTHORIZED, "text/plain", "Not Authorized\n".to_owned());
+    let realm = header::HeaderValue::from_static("Basic realm=\"https://ecr\",service=\"ecr.amazonaws.com\"");
+    answer.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+    answer
 }
 
 /// A short answer.

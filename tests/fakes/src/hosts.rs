@@ -28,6 +28,11 @@ pub fn s3(host: &str) -> Option<(&str, Option<&str>)> {
     Some((&host[start..], bucket))
 }
 
+/// Whether it is a container registry of ECR.
+pub fn is_registry(host: &str) -> bool {
+    is_aws(host) && host.contains(".dkr.ecr.")
+}
+
 fn is_s3_label(label: &str) -> bool {
     match label.strip_prefix("s3") {
         Some("" | "-accelerate") => true,

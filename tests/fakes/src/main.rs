@@ -1,13 +1,15 @@
 //! `chaperone-fakes`: what answers as AWS inside a lab's network namespace, and as its DNS.
 //!
 //! It owns TLS under a CA of its own, and the record of what it was sent (`upstream.jsonl`). It never alters what a
-//! back end answers: S3 is s3s-fs, which verifies signatures, everything else is moto. For tests and demonstrations.
+//! back end answers: S3 is s3s-fs, which verifies signatures, everything else is moto, but for what moto has not: event
+//! streams to AWS, whose signatures are checked by the SDK's signer, and ECR's registries. For tests and demonstrations.
 #![forbid(unsafe_code)]
 
 mod backend;
 mod ca;
 mod chunked;
 mod dns;
+mod events;
 mod hosts;
 mod moto;
 mod record;
@@ -79,7 +81,7 @@ async fn main() -> anyhow::Result<()> {
             Aws::Moto | Aws::None => None,
         };
         let upstream = record::Upstream::open(&options.dir.join("upstream.jsonl"))?;
-        let server = Arc::new(server::Server { upstream, s3, moto });
+        let server = Arc::new(server::Server { upstream, s3, moto, events: events::Events::new(&options.key)? });
         let tls = TcpListener::bind((options.address, 443)).await.context("listening on port 443")?;
         let plain = TcpListener::bind((options.address, 80)).await.context("listening on port 80")?;
         tokio::spawn(server::serve_plain(plain, server.clone()));

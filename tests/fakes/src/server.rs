@@ -18,6 +18,7 @@ use tokio_rustls::LazyConfigAcceptor;
 
 use crate::{
     backend::{self, Answer, AnswerBody},
+    events::Events,
     hosts,
     record::{Recorded, Upstream},
 };
@@ -31,6 +32,8 @@ pub struct Server {
     pub upstream: Arc<Upstream>,
     /// S3, if s3s-fs is it.
     pub s3: Option<S3Service>,
+    /// What event streams go to.
+    pub events: Events,
     /// moto, if it runs.
     pub moto: Option<SocketAddr>,
 }
@@ -121,6 +124,12 @@ impl Server {
             && hosts::s3(host).is_some()
         {
             return backend::ask_s3(service, request).await;
+        }
+        if host.starts_with("bedrock-runtime.") {
+            return Ok(self.events.answer(request));
+        }
+        if hosts::is_registry(host) {
+            return Ok(backend::registry(request.headers()));
         }
         match self.moto {
             Some(moto) => backend::ask_moto(moto, host, request).await,

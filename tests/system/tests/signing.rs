@@ -75,6 +75,27 @@ fn presigned_urls_of_the_session_work_and_others_are_foreign() {
     assert_eq!(lab.upstream().len(), reached, "none of it reached S3");
 }
 
+/// s3s-fs checks the policy, its signature by the real key, and the form against it.
+#[test]
+fn post_forms_are_signed_again_and_keep_their_conditions() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    let script = script("post_form.py");
+    let said = lab.agent_ok(&format!("{REGION} aws s3 mb s3://forms >/dev/null; python3 {} forms", script.display()));
+    for version in ["s3", "s3v4"] {
+        for line in ["posted 204", "got True", "too long 4", "other key 4", "changed 403", "kept 1"] {
+            assert!(said.contains(&format!("{version} {line}")), "{line}: {said}\n{}", lab.log());
+        }
+    }
+    let calls = lab.calls();
+    let call = calls.iter().find(|it| text(it, "operation") == "PostObject" && it["status"] == 204).unwrap();
+    assert_eq!(
+        (&call["actions"][0], &call["resources"][0]),
+        (&"s3:PutObject".into(), &"arn:aws:s3:::forms/a b+c".into())
+    );
+    let changed = calls.iter().filter(|it| text(it, "reason") == "invalid-signature").count();
+    assert_eq!(changed, 2, "{calls:?}");
+}
+
 #[test]
 fn roles_are_chained_and_the_agent_holds_nothing_real() {
     let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
@@ -110,7 +131,8 @@ fn what_is_not_signed_again_is_named() {
     let ask = |arguments: &str| lab.agent_ok(&format!("curl -sS {arguments}"));
     let bucket = "https://b.s3.eu-west-1.amazonaws.com/";
     for (arguments, named) in [
-        (format!("-F key=k -F policy=e30= -F file=x {bucket}"), "POST policy"),
+        (format!("-F key=k -F policy=e30= -F file=x {bucket}"), "POST form"),
+        (format!("-F key=k -F file=x {bucket}"), "without a policy"),
         (format!("-H 'Authorization: Bearer abc' {bucket}"), "a bearer token"),
         (format!("-u user:password {bucket}"), "an authorization scheme"),
         (format!("-T /etc/hostname {bucket}k"), "no authorization"),

@@ -146,6 +146,9 @@ struct Source {
 struct Cached {
     credentials: Option<Arc<AwsCredentials>>,
     refresh_at: Option<SystemTime>,
+    /// How often nobody had any, and why the last time.
+    failures: u64,
+    error: Option<CredentialsError>,
 }
 
 impl fmt::Debug for CredentialSource {
@@ -198,11 +201,27 @@ impl CredentialSource {
             self.refresh_meanwhile();
             return Ok(credentials);
         }
+        let before = self.0.lock().failures;
         let _one = self.0.refresh.lock().await;
         if let Some(credentials) = self.0.valid(SystemTime::now()) {
             return Ok(credentials);
         }
-        self.0.ask().await
+        // Who waited while another asked in vain doesn't ask once more: a source that is away would be waited for by one
+        // call after the other.
+        let failed = {
+            let cached = self.0.lock();
+            cached.error.clone().filter(|_| cached.failures != before)
+        };
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        let answer = self.0.ask().await;
+        if let Err(error) = &answer {
+            let mut cached = self.0.lock();
+            cached.failures += 1;
+            cached.error = Some(error.clone());
+        }
+        answer
     }
 
     /// Called now and then: credentials that are in use are fetched anew before a call has to wait for them.
@@ -374,6 +393,23 @@ mod tests {
         refreshed(&source).await;
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1");
         assert_eq!(provider.asked.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn a_failure_is_told_to_all_who_waited_for_it() {
+        let (provider, source) = source(None);
+        *provider.fails.lock().unwrap() = true;
+        let held = source.0.refresh.lock().await;
+        let all = futures_util::future::join_all((0..20).map(|_| source.get()));
+        let mut all = std::pin::pin!(all);
+        let pending = std::future::poll_fn(|cx| std::task::Poll::Ready(all.as_mut().poll(cx).is_pending()));
+        assert!(pending.await, "they wait for one another");
+        drop(held);
+        assert!(all.await.iter().all(Result::is_err));
+        assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
+        *provider.fails.lock().unwrap() = false;
+        source.get().await.unwrap();
+        assert_eq!(provider.asked.load(Ordering::SeqCst), 2, "who comes later asks again");
     }
 
     #[tokio::test]

@@ -273,7 +273,7 @@ mod tests {
                 .unwrap();
             let signed = match size {
                 Some(size) => {
-                    let audio = Message::new(vec![minute as u8; size])
+                    let audio = Message::new(vec![7; size])
                         .add_header(Header::new(":event-type", HeaderValue::String("AudioEvent".into())));
                     sign_message(&audio, &previous, &params).unwrap()
                 }

@@ -48,6 +48,9 @@ pub enum VerifyError {
     /// The date is missing, malformed, contradicts the scope, or is too far from now.
     #[error("the signature's date is not valid: {0}")]
     Date(&'static str),
+    /// An S3 POST form can't be read in one way only.
+    #[error("the POST form is not valid: {0}")]
+    Form(&'static str),
     /// The signature is by another key.
     #[error("the request is signed by {access_key_id}, not by this session's key")]
     ForeignKey {

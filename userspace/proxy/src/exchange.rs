@@ -4,8 +4,9 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HostMatch, IssuedKey, Presigned,
-    Scope, SignError, Signer, TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HostMatch, IssuedKey, PostPolicy,
+    Presigned, Scope, SignError, Signer, TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
+    take_bearer,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
@@ -88,6 +89,8 @@ struct Checked {
     signing: Option<Signing>,
     /// The `Authorization` field that goes on in the agent's place, where it isn't signed.
     token: Option<HeaderValue>,
+    /// It is a form that is signed inside.
+    form: Option<Box<PostPolicy>>,
     body: CheckedBody,
     /// The memory in which chunks are held to be checked.
     held: Option<OwnedSemaphorePermit>,
@@ -200,6 +203,10 @@ impl Inspected {
         found: &HostMatch,
         body: Incoming,
     ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+        if PostPolicy::is(parts, found) {
+            return self.check_form(parts, found, body).await;
+        }
+        let bearer = self.bearer(parts, found);
         let presigned = match self.presigned(parts, found) {
             Ok(presigned) => presigned,
             Err(error) => return Err((Self::not_verified(&error), None, Some(body))),
@@ -257,14 +264,7 @@ impl Inspected {
         let call = match decoded {
             Ok(call) => call,
             Err(error) => {
-                let (reason, why) = if is_post_policy(found, parts, &authority) {
-                    (
-                        Reason::NotSupported,
-                        "an S3 POST policy can't be signed again by this version; use PUT".to_owned(),
-                    )
-                } else {
-                    (Reason::Undecodable, format!("not permitted: {error}"))
-                };
+                let (reason, why) = (Reason::Undecodable, format!("not permitted: {error}"));
                 return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, unread));
             }
         };
@@ -281,7 +281,7 @@ impl Inspected {
                 (_, _, Some(body)) => CheckedBody::Streaming(body),
                 _ => unreachable!("BUG: a body is in memory or unread"),
             };
-            return Ok(Checked { call, signing: None, token, body, held: None });
+            return Ok(Checked { call, signing: None, token, form: None, body, held: None });
         }
         let scope = match &authority {
             Authority::Header(header) => Some(Scope::of(header)),
@@ -306,6 +306,7 @@ impl Inspected {
         let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
         let verified = match &presigned {
             Some(presigned) => presigned.verify(signer, body_sha256, placeholder, now),
+            None if bearer => Ok(()),
             None if scope.is_none() => signer.verify_v4a(parts, body_sha256, placeholder, now),
             None => signer.verify(parts, &authority, body_sha256, placeholder, now),
         };
@@ -335,7 +336,7 @@ impl Inspected {
             }
             _ => None,
         };
-        Ok(Checked { call, signing: Some(Signing { scope, lent, issued }), token: None, body, held })
+        Ok(Checked { call, signing: Some(Signing { scope, lent, issued }), token: None, form: None, body, held })
     }
 
     /// A presigned request by a key of this session becomes a header-signed one. Others stay what they are, and are
@@ -353,9 +354,61 @@ impl Inspected {
         if id != own.placeholder.access_key_id() && own.issued.get(id).is_none() {
             return Ok(None);
         }
+        Presigned::take(parts, found, &self.region(), OffsetDateTime::now_utc()).map(Some)
+    }
+
+    /// A request whose bearer token is the session's own becomes a header-signed one, of which nothing is left to check.
+    fn bearer(&self, parts: &mut Parts, found: &HostMatch) -> bool {
+        if !parts.headers.contains_key(header::AUTHORIZATION) || !matches!(Authority::of(parts), Authority::Bearer) {
+            return false;
+        }
+        take_bearer(parts, found, &self.region(), &self.session.own.placeholder, OffsetDateTime::now_utc())
+    }
+
+    /// Where calls go whose host names no region.
+    fn region(&self) -> String {
         let settings = self.shared.settings.load();
-        let region = if settings.region.is_empty() { "us-east-1" } else { &settings.region };
-        Presigned::take(parts, found, region, OffsetDateTime::now_utc()).map(Some)
+        if settings.region.is_empty() { "us-east-1".to_owned() } else { settings.region.clone() }
+    }
+
+    /// An S3 POST form, whose authority is inside of it. It is held whole, for what is before the file changes its length.
+    async fn check_form(
+        &self,
+        parts: &Parts,
+        found: &HostMatch,
+        body: Incoming,
+    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+        let (bytes, permit) = self.spool(parts, body).await.map_err(|refusal| (refusal, None, None))?;
+        let wrong = |error: VerifyError| (Self::not_verified(&error), None, None);
+        let form = PostPolicy::read(parts, found, &self.region(), &bytes).map_err(wrong)?;
+        let own = &self.session.own;
+        let issued = Some(form.access_key_id())
+            .filter(|id| *id != own.placeholder.access_key_id())
+            .and_then(|id| own.issued.get(id));
+        let placeholder = issued.as_deref().map_or(&own.placeholder, IssuedKey::placeholder);
+        form.verify(placeholder).map_err(wrong)?;
+        let put = form.as_put(parts, found).map_err(wrong)?;
+        let lent = self.shared.lent(&self.session);
+        let account = match &issued {
+            Some(issued) => issued.credentials().account().map(Arc::from),
+            None => lent.credentials.account(),
+        };
+        let decoded = self.shared.catalog.decode(found, &put, None, &Authority::of(&put), account.as_deref());
+        let mut call = decoded.map_err(|error| {
+            let why = format!("not permitted: {error}");
+            (Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why), None, None)
+        })?;
+        call.operation = Cow::Borrowed("PostObject");
+        call.payload = Payload::None;
+        if let Some(why) = lent.out_of_reach(&call) {
+            let why = format!("{} is not permitted: {why}", call.operation);
+            return Err((Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why), Some(Box::new(call)), None));
+        }
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+        let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
+        let signing = Some(Signing { scope: Some(form.scope()), lent, issued });
+        let body = CheckedBody::Whole(bytes, hash, permit);
+        Ok(Checked { call, signing, token: None, form: Some(Box::new(form)), body, held: None })
     }
 
     fn not_verified(error: &VerifyError) -> Refusal {
@@ -388,7 +441,8 @@ impl Inspected {
             parameters: serde_json::Value::Null,
             payload: Payload::None,
         };
-        let checked = Checked { call, signing: None, token: None, body: CheckedBody::Streaming(body), held: None };
+        let body = CheckedBody::Streaming(body);
+        let checked = Checked { call, signing: None, token: None, form: None, body, held: None };
         self.decide(received, parts, checked).await
     }
 
@@ -417,7 +471,7 @@ impl Inspected {
         let mutating = checked.call.is_mutating();
         let protocol = checked.call.protocol;
         let shape = checked.call.payload;
-        let Checked { call, signing, token, body, held } = checked;
+        let Checked { call, signing, token, form, body, held } = checked;
         if signing.is_none() && call.protocol != Protocol::Http {
             // A token without a signature is nobody's authority.
             for field in [TokenField::Security, TokenField::S3Session] {
@@ -436,7 +490,7 @@ impl Inspected {
         // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of the
         // host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a microsecond.
         tokio::task::yield_now().await;
-        let forward = self.forward(&received, parts, signing, body, shape, held, issuing).await;
+        let forward = self.forward(&received, parts, signing, form, body, shape, held, issuing).await;
         match forward {
             Ok(response) => response,
             Err((failure, sent)) => {
@@ -459,6 +513,7 @@ impl Inspected {
         received: &Received,
         mut parts: Parts,
         signing: Option<Signing>,
+        form: Option<Box<PostPolicy>>,
         body: CheckedBody,
         shape: Payload,
         held: Option<OwnedSemaphorePermit>,
@@ -478,6 +533,7 @@ impl Inspected {
             // The answer must be read.
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
+        let mut sent_form = None;
         if let Some(Signing { scope, lent, issued }) = signing {
             let credentials = match &issued {
                 Some(issued) => issued.credentials().clone(),
@@ -493,9 +549,13 @@ impl Inspected {
                 CheckedBody::Streaming(_) => None,
             };
             let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
-            match &scope {
-                Some(scope) => signer.sign(&mut parts, hash, &credentials, scope, now),
-                None => signer.sign_v4a(&mut parts, hash, &credentials, now),
+            match (&form, &scope) {
+                (Some(form), _) => form.signed(&credentials, now).map(|form| {
+                    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
+                    sent_form = Some(form);
+                }),
+                (None, Some(scope)) => signer.sign(&mut parts, hash, &credentials, scope, now),
+                (None, None) => signer.sign_v4a(&mut parts, hash, &credentials, now),
             }
             .map_err(|error| failed(Failure::Sign(error)))?;
             if let Some(held) = held {
@@ -519,7 +579,8 @@ impl Inspected {
                 let digest =
                     record_whole(recorder, &bytes).await.map_err(|error| failed(Failure::Body(error.into())))?;
                 sent.lock().digest = Some(digest);
-                Outgoing::Whole(Some(bytes))
+                // What is recorded is what the agent sent; ours has the real credentials in it.
+                Outgoing::Whole(Some(sent_form.unwrap_or(bytes)))
             }
             CheckedBody::Streaming(inner) if inner.is_end_stream() => {
                 let digest = recorder.finish();
@@ -840,15 +901,6 @@ impl Inspected {
         let message = "Chaperone can't record this call now, so it was not made. Please try again.";
         Self::error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
-}
-
-/// A form for S3, whose authority is inside of it.
-fn is_post_policy(found: &HostMatch, parts: &Parts, authority: &Authority<'_>) -> bool {
-    let kind = parts.headers.get(header::CONTENT_TYPE).map_or(&b""[..], HeaderValue::as_bytes);
-    found.is_s3()
-        && parts.method == Method::POST
-        && *authority == Authority::None
-        && kind.to_ascii_lowercase().starts_with(b"multipart/form-data")
 }
 
 fn failed_with(failure: Failure, sent: &Arc<Mutex<Sent>>) -> (Failure, Arc<Mutex<Sent>>) {

@@ -1,0 +1,156 @@
+//! An event stream's other end: it checks each message's signature by the SDK's own signer, and answers each with an event
+//! that says how long it was.
+
+use std::{io, path::Path, time::SystemTime};
+
+use anyhow::Context as _;
+use aws_credential_types::Credentials;
+use aws_sigv4::{
+    event_stream::{sign_empty_message, sign_message},
+    sign::v4::SigningParams,
+};
+use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder, read_message_from, write_message_to};
+use aws_smithy_types::event_stream::{Header, HeaderValue, Message};
+use bytes::{Bytes, BytesMut};
+use futures_util::stream;
+use http::{HeaderMap, Request, Response, header};
+use http_body::{Body, Frame};
+use http_body_util::{BodyExt as _, StreamBody};
+use tokio::sync::mpsc;
+
+use crate::backend::Answer;
+
+/// The one key that streams are signed by.
+pub struct Events {
+    id: String,
+    secret: String,
+}
+
+impl Events {
+    /// The id and the secret are the two lines of `key`.
+    pub fn new(key: &Path) -> anyhow::Result<Self> {
+        let text = std::fs::read_to_string(key).with_context(|| format!("reading {}", key.display()))?;
+        let (id, secret) =
+            text.trim().split_once('\n').with_context(|| format!("{} has not two lines", key.display()))?;
+        Ok(Self { id: id.to_owned(), secret: secret.to_owned() })
+    }
+
+    /// Answers while the stream still comes.
+    pub fn answer<B>(&self, request: Request<B>) -> Answer
+    where
+        B: Body<Data = Bytes, Error = hyper::Error> + Send + Unpin + 'static,
+    {
+        let (parts, mut body) = request.into_parts();
+        let (events, receiver) = mpsc::channel(16);
+        let chain = Chain::of(&parts.headers, &self.id, &self.secret);
+        tokio::spawn(async move {
+            let told = match chain {
+                None => exception("the head is not signed for an event stream by the key that is known here"),
+                Some(mut chain) => {
+                    let mut decoder = MessageFrameDecoder::new();
+                    let mut held = BytesMut::new();
+                    'stream: loop {
+                        match body.frame().await {
+                            None => break event("End", &format!("{{\"messages\":{}}}", chain.count)),
+                            Some(Err(error)) => break exception(&error.to_string()),
+                            Some(Ok(frame)) => held.extend_from_slice(&frame.into_data().unwrap_or_default()),
+                        }
+                        loop {
+                            match decoder.decode_frame(&mut held) {
+                                Ok(DecodedFrame::Incomplete) => break,
+                                Ok(DecodedFrame::Complete(message)) => match chain.check(&message) {
+                                    Ok(length) => {
+                                        let _ = events.send(event("Got", &format!("{{\"bytes\":{length}}}"))).await;
+                                    }
+                                    Err(why) => break 'stream exception(&why),
+                                },
+                                Err(error) => break 'stream exception(&error.to_string()),
+                            }
+                        }
+                    }
+                }
+            };
+            let _ = events.send(told).await;
+        });
+        let frames =
+            stream::unfold(receiver, async |mut receiver: mpsc::Receiver<_>| Some((receiver.recv().await?, receiver)));
+        let mut answer = Response::new(StreamBody::new(frames).boxed_unsync());
+        let kind = header::HeaderValue::from_static("application/vnd.amazon.eventstream");
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+        answer
+    }
+}
+
+/// Where the chain of signatures has got to.
+struct Chain {
+    credentials: Credentials,
+    region: String,
+    service: String,
+    previous: String,
+    count: usize,
+}
+
+impl Chain {
+    fn of(headers: &HeaderMap, id: &str, secret: &str) -> Option<Self> {
+        let text = |name: &str| headers.get(name)?.to_str().ok();
+        if text("x-amz-content-sha256") != Some("STREAMING-AWS4-HMAC-SHA256-EVENTS") {
+            return None;
+        }
+        let field = text("authorization")?;
+        let scope = field.split_once("Credential=")?.1.split(',').next()?;
+        let parts: Vec<&str> = scope.split('/').collect();
+        let [key, _, region, service, "aws4_request"] = parts[..] else { return None };
+        (key == id).then(|| Self {
+            credentials: Credentials::new(id, secret, None, None, "lab"),
+            region: region.to_owned(),
+            service: service.to_owned(),
+            previous: field.rsplit("Signature=").next().unwrap_or_default().to_owned(),
+            count: 0,
+        })
+    }
+
+    /// The length of what is inside, if it is signed as the SDK would have signed it.
+    fn check(&mut self, message: &Message) -> Result<usize, String> {
+        let of = |name: &str| message.headers().iter().find(|it| it.name().as_str() == name).map(Header::value);
+        let (Some(HeaderValue::Timestamp(date)), Some(HeaderValue::ByteArray(signature))) =
+            (of(":date"), of(":chunk-signature"))
+        else {
+            return Err("a message without a date or a signature".to_owned());
+        };
+        let identity = self.credentials.clone().into();
+        let time = SystemTime::try_from(*date).map_err(|error| error.to_string())?;
+        let params = SigningParams::builder().identity(&identity).region(&self.region).name(&self.service).time(time);
+        let params = params.settings(()).build().map_err(|error| error.to_string())?;
+        let payload = message.payload();
+        let signed = if payload.is_empty() {
+            sign_empty_message(&self.previous, &params)
+        } else {
+            let inner = read_message_from(&mut payload.clone()).map_err(|error| error.to_string())?;
+            sign_message(&inner, &self.previous, &params)
+        };
+        let (_, right) = signed.map_err(|error| error.to_string())?.into_parts();
+        if hex::encode(signature) != right {
+            return Err(format!("the signature of message {} is wrong", self.count));
+        }
+        self.previous = right;
+        self.count += 1;
+        Ok(payload.len())
+    }
+}
+
+fn event(kind: &str, payload: &str) -> Result<Frame<Bytes>, io::Error> {
+    framed("event", ":event-type", kind, payload)
+}
+
+fn exception(why: &str) -> Result<Frame<Bytes>, io::Error> {
+    framed("exception", ":exception-type", "BadRequestException", why)
+}
+
+fn framed(kind: &'static str, name: &'static str, value: &str, payload: &str) -> Result<Frame<Bytes>, io::Error> {
+    let message = Message::new(payload.as_bytes().to_vec())
+        .add_header(Header::new(":message-type", HeaderValue::String(kind.into())))
+        .add_header(Header::new(name, HeaderValue::String(value.to_owned().into())));
+    let mut bytes = Vec::new();
+    write_message_to(&message, &mut bytes).map_err(io::Error::other)?;
+    Ok(Frame::data(Bytes::from(bytes)))
+}
