@@ -20,12 +20,7 @@ const LIGHT: [Package; 4] = [
     Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
 ];
 
-const HEAVY: [Package; 3] = [
-    Package {
-        name: "ca-certificates-java",
-        why: "the trust store of Java's clients",
-        shows: "/etc/ssl/certs/java/cacerts",
-    },
+const HEAVY: [Package; 2] = [
     Package { name: "maven", why: "builds the client of the AWS SDK for Java", shows: "/usr/bin/mvn" },
     Package { name: "golang-go", why: "builds the client of the AWS SDK for Go", shows: "/usr/bin/go" },
 ];

@@ -105,7 +105,6 @@ fn go_sdk_2() {
 #[cfg(feature = "all-clients")]
 #[test]
 fn java_sdk_2_by_its_three_http_clients() {
-    let folder = path(&installed("java"));
-    let script = format!("java -cp '{folder}/classes:{folder}/jars/*' Work by-java");
+    let script = format!("sh {} {} by-java", path(&client("java.sh")), path(&installed("java")));
     the_same(&script, &["PutObject", "GetObject", "ListObjectsV2", "PutItem", "Scan"]);
 }
