@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     place,
-    setup::{Package, packages, run},
+    setup::{Package, packages, python, run},
 };
 
 const LIGHT: [Package; 4] = [
@@ -35,6 +35,7 @@ pub fn install(all: bool) -> Result<PathBuf> {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
+        python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
     }
     Ok(folder)
 }

@@ -108,3 +108,11 @@ fn java_sdk_2_by_its_three_http_clients() {
     let script = format!("sh {} {} by-java", path(&client("java.sh")), path(&installed("java")));
     the_same(&script, &["PutObject", "GetObject", "ListObjectsV2", "PutItem", "Scan"]);
 }
+
+#[cfg(feature = "all-clients")]
+#[test]
+fn ansible() {
+    let [run, playbook] = [client("ansible.sh"), client("ansible.yml")];
+    let script = format!("sh {} {} {}", path(&run), path(&installed("ansible")), path(&playbook));
+    the_same(&script, &["GetCallerIdentity", "CreateBucket", "CreateVpc", "CreateRole", "PutObject", "GetObject"]);
+}
