@@ -49,7 +49,9 @@ fuzz_target!(|data: &[u8]| {
     for step in [1, 7] {
         let (out, other) = through(data, step);
         assert_eq!(refused, other, "cut into {step}");
-        assert_eq!(out, whole, "cut into {step}");
+        // What came whole before a bad body is not always handed on with the error; then it is lost with the connection.
+        let (short, long) = if out.len() < whole.len() { (&out, &whole) } else { (&whole, &out) };
+        assert!(long.starts_with(short) && (refused || short == long), "cut into {step}");
     }
     if !refused {
         assert_eq!(whole, data[..whole.len()]);

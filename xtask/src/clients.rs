@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     place,
-    setup::{Package, packages, run},
+    setup::{Package, packages, python, run},
 };
 
 const LIGHT: [Package; 4] = [
@@ -20,12 +20,7 @@ const LIGHT: [Package; 4] = [
     Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
 ];
 
-const HEAVY: [Package; 3] = [
-    Package {
-        name: "ca-certificates-java",
-        why: "the trust store of Java's clients",
-        shows: "/etc/ssl/certs/java/cacerts",
-    },
+const HEAVY: [Package; 2] = [
     Package { name: "maven", why: "builds the client of the AWS SDK for Java", shows: "/usr/bin/mvn" },
     Package { name: "golang-go", why: "builds the client of the AWS SDK for Go", shows: "/usr/bin/go" },
 ];
@@ -40,6 +35,7 @@ pub fn install(all: bool) -> Result<PathBuf> {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
+        python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
     }
     Ok(folder)
 }

@@ -161,7 +161,7 @@ fn installed(package: &str) -> bool {
 }
 
 /// The environment with exactly what the file of requirements in `xtask/python` says.
-fn python(venv: &Path, requirements: &str, what: &str) -> Result<()> {
+pub fn python(venv: &Path, requirements: &str, what: &str) -> Result<()> {
     let requirements = place::root().join("xtask/python").join(requirements);
     let wanted = fs::read(&requirements).with_context(|| format!("reading {}", requirements.display()))?;
     let mark = venv.join("requirements.txt");

@@ -105,7 +105,14 @@ fn go_sdk_2() {
 #[cfg(feature = "all-clients")]
 #[test]
 fn java_sdk_2_by_its_three_http_clients() {
-    let folder = path(&installed("java"));
-    let script = format!("java -cp '{folder}/classes:{folder}/jars/*' Work by-java");
+    let script = format!("sh {} {} by-java", path(&client("java.sh")), path(&installed("java")));
     the_same(&script, &["PutObject", "GetObject", "ListObjectsV2", "PutItem", "Scan"]);
+}
+
+#[cfg(feature = "all-clients")]
+#[test]
+fn ansible() {
+    let [run, playbook] = [client("ansible.sh"), client("ansible.yml")];
+    let script = format!("sh {} {} {}", path(&run), path(&installed("ansible")), path(&playbook));
+    the_same(&script, &["GetCallerIdentity", "CreateBucket", "CreateVpc", "CreateRole", "PutObject", "GetObject"]);
 }

@@ -1,7 +1,7 @@
 //! What calls need beside their own action: roles that are passed, tags, layers, every item of a transaction.
 
 use crate::{
-    DecodeError,
+    Catalog, DecodeError,
     decode_tests::{Ask, decode, form, json, needs},
 };
 
@@ -151,4 +151,11 @@ fn api_gateway_is_permitted_by_method_and_its_policies_by_themselves() {
     let policy = r#"{"patchOperations":[{"op":"replace","path":"/policy","value":"{}"}]}"#;
     assert_eq!(of(patch(policy)), [format!("apigateway:PATCH {arn}"), format!("apigateway:UpdateRestApiPolicy {arn}")]);
     assert_eq!(of(gateway("GET", "/v2/apis/abc", "")), ["apigateway:GET arn:aws:apigateway:eu-west-1::/v2/apis/abc"]);
+}
+
+#[test]
+fn s3_expresss_actions_are_those_of_iam() {
+    let all = Catalog::global().actions();
+    let named: Vec<_> = all.keys().filter_map(|name| name.strip_prefix("s3express:")).collect();
+    assert_eq!(named, crate::actions::EXPRESS);
 }

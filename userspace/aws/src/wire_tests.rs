@@ -1,6 +1,7 @@
 //! Requests that the real botocore client built and signed (`tests/data/wire.py`), decoded, verified and signed again.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashMap},
     fs::File,
     io::{BufRead, BufReader},
@@ -165,26 +166,28 @@ const VERSIONED: [(&str, &str); 8] = [
     ("s3:PutObjectTagging", "s3:PutObjectVersionTagging"),
 ];
 
-/// Directory buckets are S3 Express, whose actions are others; objects in them need a session's alone.
-const EXPRESS: &str = "s3express:*";
-
 /// What IAM checks of the actions that may belong to an operation, where the request says which.
-fn checked(wire: &Wire, action: &'static str) -> Option<&'static str> {
+fn checked(wire: &Wire, action: &'static str, known: &Known) -> Option<Cow<'static, str>> {
+    let (_, name) = action.split_once(':').unwrap();
     if wire.service == "s3" && wire.host().contains("s3express") {
-        return Some(EXPRESS);
+        // Directory buckets' own. In a session IAM checks nothing more; we go on by S3's own names.
+        let express = format!("s3express:{name}");
+        if known.level(&express).is_some() {
+            return Some(express.into());
+        }
     }
     if wire.service == "s3" && wire.parts.uri.query().unwrap_or_default().contains("versionId=") {
-        return Some(VERSIONED.iter().find(|(of, _)| *of == action).map_or(action, |(_, with)| with));
+        return Some(VERSIONED.iter().find(|(of, _)| *of == action).map_or(action, |(_, with)| with).into());
     }
     // All statements that wire.py makes are SELECTs.
     let statement = wire.service == "dynamodb" && action.starts_with("dynamodb:PartiQL");
-    (!statement || action == "dynamodb:PartiQLSelect").then_some(action)
+    (!statement || action == "dynamodb:PartiQLSelect").then_some(action.into())
 }
 
 /// The daemon's own policy engine, with policies that permit everything but one action each.
 struct Forbidding {
     /// Of one service: requests come service by service.
-    engines: HashMap<&'static str, (Engine, Principal)>,
+    engines: HashMap<Cow<'static, str>, (Engine, Principal)>,
     service: String,
     known: Known,
     session: Session,
@@ -220,7 +223,7 @@ impl Forbidding {
     }
 
     /// Those of the operation's own actions that could be forbidden, and the call be permitted all the same.
-    fn evaded(&mut self, wire: &Wire, call: &Call) -> Vec<&'static str> {
+    fn evaded(&mut self, wire: &Wire, call: &Call) -> Vec<Cow<'static, str>> {
         if self.service != wire.service {
             self.service.clone_from(&wire.service);
             self.engines.clear();
@@ -230,11 +233,11 @@ impl Forbidding {
         let own = &service.operation(&wire.operation).unwrap().actions;
         let facts = CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws" };
         let mut evaded = Vec::new();
-        for action in own.iter().filter_map(|action| checked(wire, action.0)) {
-            let (engine, principal) = self.engines.entry(action).or_insert_with(|| {
+        for action in own.iter().filter_map(|action| checked(wire, action.0, &self.known)) {
+            let (engine, principal) = self.engines.entry(action.clone()).or_insert_with(|| {
                 let text = format!(
                     "permit (principal, action, resource);\n\
-                     forbid (principal, action in Action::\"{action}\", resource);"
+                     forbid (principal, action == Action::\"{action}\", resource);"
                 );
                 let version = PolicyVersion::parse(&[(PathBuf::from("one.cedar"), text)], &self.known).unwrap();
                 let engine = Engine::new(version);
