@@ -16,11 +16,11 @@ use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
-    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup,
-    earlier,
+    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, Origins, bpffs, cgroup, earlier,
     hooks::{self, Attached, LsmHooks, Made, Missing},
     kernel_log::{self, Forward},
-    listen::{self, Key},
+    listen::Key,
+    namespaces::{HomeRecord, Namespaces},
     origin::Record,
 };
 
@@ -43,7 +43,9 @@ pub struct Capture {
     cgroup_root: PathBuf,
     enrolled: Mutex<HashMap<MapData, u64, u32>>,
     bound_users: Mutex<HashMap<MapData, u32, u32>>,
-    listeners: Mutex<SockHash<MapData, Key>>,
+    pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
+    pub(crate) home: Mutex<Array<MapData, HomeRecord>>,
+    pub(crate) namespaces: Mutex<Namespaces>,
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
     counters: Counters,
@@ -103,6 +105,8 @@ impl Capture {
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
             bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
+            home: Mutex::new(take(&mut ebpf, "HOME")?),
+            namespaces: Mutex::default(),
             pending: take(&mut ebpf, "PENDING")?,
             origins: Origins::new(take(&mut ebpf, "ORIGINS")?, config.mask.clone()),
             commands: Some(Commands::new(ring, counters.clone(), told, config.mask.clone())),
@@ -127,12 +131,6 @@ impl Capture {
     /// Outside of a tokio runtime with I/O.
     pub fn forward_log(&mut self) -> Result<Option<tokio::task::JoinHandle<()>>, CaptureError> {
         self.log.take().map(kernel_log::forward).transpose()
-    }
-
-    /// Opens the listeners in the calling thread's network namespace and has the hooks point at them, and no more at
-    /// those of an earlier call there.
-    pub fn listen(&self, ports: ListenPorts) -> Result<Listeners, CaptureError> {
-        listen::listen(&mut lock(&self.listeners), ports)
     }
 
     /// Redirects the connections of all processes in this cgroup and below, from now on. Those that are there already and
@@ -182,7 +180,7 @@ impl Capture {
         Ok(())
     }
 
-    fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
+    pub(crate) fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
         lock(&self.enrolled)
             .iter()
             .filter_map(|entry| match entry {
@@ -335,7 +333,7 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
 }
 
 /// What a poisoned lock guards is a map of the kernel's, which is never half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -13,7 +13,8 @@ use std::{
 
 use aya::maps::{MapData, RingBuf};
 use chaperone_ebpf_abi::{
-    COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CommandEnd, CommandStart, Counter, MAX_ARGUMENTS, NO_COMMAND,
+    COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CommandEnd, CommandStart, Counter, MAX_ARGUMENTS, NAMESPACE_UNKNOWN,
+    NO_COMMAND,
 };
 use chaperone_model::{CgroupId, CommandExit, CommandId};
 use nix::{
@@ -41,6 +42,11 @@ pub enum CommandEvent {
     },
     /// So many beginnings and ends were not told, since there was no room.
     Lost(u64),
+    /// This process is in another network namespace than the daemon: [`Capture::listen_for`](crate::Capture::listen_for).
+    Namespace {
+        /// Process id.
+        pid: u32,
+    },
     /// It began.
     Started(Box<StartedCommand>),
 }
@@ -83,6 +89,7 @@ pub struct Commands {
     told: u64,
     mask: Arc<ArgumentMask>,
     executables: Executables,
+    home: String,
 }
 
 impl std::fmt::Debug for Commands {
@@ -97,7 +104,9 @@ const BATCH: usize = 256;
 impl Commands {
     /// `told`: how many losses are recorded already.
     pub(crate) fn new(ring: RingBuf<MapData>, counters: Counters, told: u64, mask: Arc<ArgumentMask>) -> Self {
-        Self { ring, counters, told, mask, executables: Executables::default() }
+        let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
+        let home = home.to_string_lossy().into_owned();
+        Self { ring, counters, told, mask, executables: Executables::default(), home }
     }
 
     /// Waits for something to read, but no longer than `patience`.
@@ -112,21 +121,24 @@ impl Commands {
     /// What there is to read now, at most a few hundred; blocks while executables are read.
     pub fn read(&mut self) -> Result<Vec<CommandEvent>, CaptureError> {
         let clock = Clock::now().map_err(CaptureError::system("reading the clocks"))?;
-        let mut read = Vec::new();
+        let (mut read, mut events) = (Vec::new(), Vec::new());
         while read.len() < BATCH
             && let Some(record) = self.ring.next()
         {
             match parse(&record) {
                 Some(Record::Start(start, arguments)) => {
                     let running = Running::open(&start);
+                    if running.as_ref().is_some_and(|running| running.netns != self.home) {
+                        events.push(CommandEvent::Namespace { pid: start.pid });
+                    }
                     read.push(Parsed::Start(start, arguments.to_vec(), running));
                 }
                 Some(Record::End(end)) => read.push(Parsed::End(end)),
+                Some(Record::Namespace(pid)) => events.push(CommandEvent::Namespace { pid }),
                 // Of another version, which was there before.
                 None => read.push(Parsed::Unreadable),
             }
         }
-        let mut events = Vec::with_capacity(read.len());
         for parsed in read {
             match parsed {
                 Parsed::Start(start, arguments, running) => {
@@ -207,6 +219,7 @@ enum Parsed {
 enum Record<'a> {
     Start(Box<CommandStart>, &'a [u8]),
     End(CommandEnd),
+    Namespace(u32),
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {
@@ -224,6 +237,7 @@ fn parse(record: &[u8]) -> Option<Record<'_>> {
             // SAFETY: as above.
             Some(Record::End(unsafe { head.as_ptr().cast::<CommandEnd>().read_unaligned() }))
         }
+        NAMESPACE_UNKNOWN => Some(Record::Namespace(u32::from_ne_bytes(record.get(4..8)?.try_into().ok()?))),
         _ => None,
     }
 }

@@ -56,7 +56,7 @@ impl Capture {
     fn probe(&self) -> io::Result<Vec<Check>> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         netns::loopback_up()?;
-        let listeners = self.listen(ListenPorts::default()).map_err(io::Error::other)?;
+        let listeners = self.listen_here(ListenPorts::default()).map_err(io::Error::other)?;
         let place = Place::make(self)?;
         let mut checks = self.effective(&place)?;
         let (tried, origin) = place.run(self, &listeners)?;
