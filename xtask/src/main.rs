@@ -12,6 +12,7 @@ mod lab;
 mod place;
 mod setup;
 mod test;
+mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -61,6 +62,8 @@ enum Task {
     LabEnter(lab::enter::Options),
     /// Run every test: what CI runs.
     Test(test::Options),
+    /// Run the kernel tests on other kernels, in virtual machines.
+    VmTest(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -73,6 +76,7 @@ fn main() -> ExitCode {
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Test(options) => test::run(&options).map(|()| 0),
+        Task::VmTest(options) => vm::run(&options).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -180,12 +180,17 @@ fn a_process_ends_with_its_last_thread() {
     let lab = Lab::new();
     let (mut capture, _listeners, agents) = lab.start();
     let mut commands = capture.take_commands().unwrap();
-    let script = "import threading,os;t=threading.Thread(target=lambda:0);t.start();t.join();os.execv('/bin/sh',['sh','-c','exit 5'])";
-    let mut python = spawn(&agents, "/usr/bin/python3", &["-c", script]);
-    assert_eq!(python.wait(), Some(5));
+    let agent = agent(&agents, || {
+        // Its command is found, for it makes a socket.
+        drop(std::net::UdpSocket::bind("127.0.0.1:0"));
+        std::thread::spawn(|| ()).join().unwrap();
+        let error = Command::new("/bin/sh").args(["-c", "exit 5"]).exec();
+        error.to_string()
+    });
+    assert_eq!(agent.said(), "");
     let events = read_until(&mut commands, |events| ends(events).len() == 2);
-    let [python, sh] = starts(&events)[..] else { panic!("{events:#?}") };
-    let wanted = [(python.id, CommandExit::Replaced), (sh.id, CommandExit::Code(5))];
+    let [found, sh] = starts(&events)[..] else { panic!("{events:#?}") };
+    let wanted = [(found.id, CommandExit::Replaced), (sh.id, CommandExit::Code(5))];
     assert_eq!(ends(&events), HashMap::from(wanted));
 }
 
