@@ -260,3 +260,23 @@ fn the_direct_lab_is_the_control() {
         .unwrap();
     assert!(output.status.success(), "{}", both(&output));
 }
+
+/// A container's 127.0.0.1 is not the host's: the daemon listens inside, from the first connection on.
+#[test]
+fn an_agent_in_a_network_namespace_of_its_own_is_captured_like_any_other() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    // The lab's resolver is outside: the name goes along in a file.
+    let inside = "ip link set lo up; mount --bind $HOME/hosts /etc/hosts; aws sts get-caller-identity";
+    let script = format!(
+        "{REGION} host=sts.eu-west-1.amazonaws.com; getent hosts $host > $HOME/hosts; \
+         for number in 1 2 3; do unshare -n -m sh -c '{inside}' || exit; done"
+    );
+    let said = lab.agent_ok(&script);
+    assert_eq!(said.matches("\"Account\": \"123456789012\"").count(), 3, "{said}");
+    let calls = lab.calls();
+    assert_eq!(calls.len(), 3, "{calls:?}");
+    assert!(calls.iter().all(|call| text(call, "decision") == "allow" && call["status"] == 200), "{calls:?}");
+    until("the daemon leaves namespaces that nobody is in", || {
+        lab.log().matches("no agent is in this network namespace any more").count() == 3
+    });
+}

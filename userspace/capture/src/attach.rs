@@ -16,7 +16,9 @@ use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
-    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, Origins, bpffs, cgroup, earlier,
+    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, Origins, bpffs, cgroup,
+    commands::Probes,
+    earlier,
     hooks::{self, Attached, LsmHooks, Made, Missing},
     kernel_log::{self, Forward},
     listen::Key,
@@ -52,6 +54,7 @@ pub struct Capture {
     attached: Vec<Attached>,
     missing: Missing,
     commands: Option<Commands>,
+    pub(crate) probes: Probes,
     commands_lost: Mutex<Array<MapData, u64>>,
     running: HashMap<MapData, u32, RunningCommand>,
     log: Option<EbpfLogger<Forward>>,
@@ -99,6 +102,7 @@ impl Capture {
         let counters = Counters::new(take(&mut ebpf, "COUNTERS")?);
         let commands_lost: Array<MapData, u64> = take(&mut ebpf, "COMMANDS_LOST")?;
         let told = commands_lost.get(&0, 0).map_err(CaptureError::map("reading how many commands were lost"))?;
+        let probes = Probes::default();
         let ring: RingBuf<MapData> = take(&mut ebpf, "COMMAND_EVENTS")?;
         let capture = Self {
             cgroup_root,
@@ -109,7 +113,8 @@ impl Capture {
             namespaces: Mutex::default(),
             pending: take(&mut ebpf, "PENDING")?,
             origins: Origins::new(take(&mut ebpf, "ORIGINS")?, config.mask.clone()),
-            commands: Some(Commands::new(ring, counters.clone(), told, config.mask.clone())),
+            commands: Some(Commands::new(ring, counters.clone(), told, config.mask.clone(), probes.clone())),
+            probes,
             commands_lost: Mutex::new(commands_lost),
             running: take(&mut ebpf, "COMMANDS")?,
             counters,

@@ -5,9 +5,10 @@
 //! the process still runs that file.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     io,
     os::fd::AsFd as _,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
@@ -24,6 +25,7 @@ use nix::{
 
 use crate::{
     ArgumentMask, CaptureError, Counters,
+    attach::lock,
     executable::{Executables, Running},
     process,
 };
@@ -90,7 +92,13 @@ pub struct Commands {
     mask: Arc<ArgumentMask>,
     executables: Executables,
     home: String,
+    probes: Probes,
+    /// Commands of theirs, which haven't ended.
+    probing: HashSet<[u8; 16]>,
 }
+
+/// The self-test's cgroups: what is executed there is no agent's.
+pub(crate) type Probes = Arc<Mutex<BTreeSet<u64>>>;
 
 impl std::fmt::Debug for Commands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -103,10 +111,16 @@ const BATCH: usize = 256;
 
 impl Commands {
     /// `told`: how many losses are recorded already.
-    pub(crate) fn new(ring: RingBuf<MapData>, counters: Counters, told: u64, mask: Arc<ArgumentMask>) -> Self {
+    pub(crate) fn new(
+        ring: RingBuf<MapData>,
+        counters: Counters,
+        told: u64,
+        mask: Arc<ArgumentMask>,
+        probes: Probes,
+    ) -> Self {
         let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
         let home = home.to_string_lossy().into_owned();
-        Self { ring, counters, told, mask, executables: Executables::default(), home }
+        Self { ring, counters, told, mask, executables: Executables::default(), home, probes, probing: HashSet::new() }
     }
 
     /// Waits for something to read, but no longer than `patience`.
@@ -126,6 +140,10 @@ impl Commands {
             && let Some(record) = self.ring.next()
         {
             match parse(&record) {
+                Some(Record::Start(start, _)) if lock(&self.probes).contains(&start.enrolled) => {
+                    self.probing.insert(start.id);
+                }
+                Some(Record::End(end)) if self.probing.remove(&end.id) => {}
                 Some(Record::Start(start, arguments)) => {
                     let running = Running::open(&start);
                     if running.as_ref().is_some_and(|running| running.netns != self.home) {

@@ -317,7 +317,7 @@ async fn the_warehouse_answers_as_the_journal_does() {
         assert_eq!(key(theirs), key(ours));
     }
     assert_eq!(warehouse.commands(Some(session.id), 10).await.unwrap().len(), 1);
-    let who = "SELECT count() FROM calls FINAL AS calls JOIN commands ON commands.id = calls.command \
+    let who = "SELECT count() FROM calls AS calls FINAL JOIN commands ON commands.id = calls.command \
                WHERE has(commands.argv, 'rb')";
     assert_eq!(raw(&warehouse, who).await, 1);
     assert_eq!(raw(&warehouse, "SELECT sum(count) FROM commands_lost").await, 7);
