@@ -21,7 +21,7 @@ fn dial_from_a_new_namespace(to: &str) -> String {
 
 /// Does what the daemon does, until a namespace has been opened.
 fn open_next(capture: &Capture, commands: &mut Commands) -> Listeners {
-    let deadline = Instant::now() + Duration::from_secs(120);
+    let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         for event in commands.read().unwrap() {
             if let CommandEvent::Namespace { pid } = event
