@@ -293,3 +293,45 @@ fn a_thousand_processes_leave_nothing_and_each_is_told() {
     assert_eq!(lost(&events), 0);
     assert_eq!(capture.commands_running().unwrap(), 0);
 }
+
+/// Not a check but a measurement: `cargo test --release -p chaperone-capture -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_being_told() {
+    const COMMANDS: usize = 1_000;
+    let executions = || {
+        let mut times: Vec<_> = (0..COMMANDS)
+            .map(|_| {
+                let began = Instant::now();
+                Command::new("/bin/true").status().unwrap();
+                began.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        format!("median {} µs from fork to wait", times[COMMANDS / 2].as_micros())
+    };
+    let lab = Lab::new();
+    let agents = lab.cgroup("a/b/agents");
+    for _ in 0..3 {
+        println!("not attached: {}", agent(&agents, executions).said());
+        let mut capture = Capture::attach(&lab.config).unwrap();
+        println!("attached, not enrolled: {}", agent(&agents, executions).said());
+        capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
+        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
+        println!("enrolled: {}", agent(&agents, executions).said());
+        drop(stats);
+        for program in aya::programs::loaded_programs().flatten() {
+            if let (Some(name @ ("command_began" | "command_forked" | "command_ended")), runs @ 1..) =
+                (program.name_as_str(), program.run_count())
+            {
+                let each = program.run_time().as_nanos() / u128::from(runs);
+                println!("in the hook {name}: mean {each} ns, {runs} runs");
+            }
+        }
+        let mut commands = capture.take_commands().unwrap();
+        let began = Instant::now();
+        let events = read_until(&mut commands, |events| ends(events).len() == COMMANDS);
+        println!("read: {} events in {:?}", events.len(), began.elapsed());
+        capture.detach().unwrap();
+    }
+}
