@@ -264,8 +264,12 @@ fn tell_start<const ROOM: usize>(start: &Start<'_>) {
 }
 
 /// Room for a record; null, and counted, if there is none.
+///
+/// # Safety
+///
+/// What is not null must be written and submitted.
 #[inline(always)]
-unsafe fn reserve(size: usize) -> *mut u8 {
+pub unsafe fn reserve(size: usize) -> *mut u8 {
     // SAFETY: takes the map and numbers.
     let room = unsafe { bpf_ringbuf_reserve(core::ptr::from_ref(&COMMAND_EVENTS).cast_mut().cast(), size as u64, 0) };
     if room.is_null() {

@@ -16,7 +16,7 @@ use chaperone_ebpf_abi::{
 use crate::{
     commands,
     enrolment::{self, Standing},
-    maps,
+    maps, namespaces,
 };
 
 /// The system call goes on.
@@ -141,7 +141,12 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
 
     let mapped = is_mapped(&target.address);
     let family = if mapped { AF_INET } else { AF_INET6 };
-    let port = maps::listener_port(&ListenerKey::new(netns, family));
+    let mut port = maps::listener_port(&ListenerKey::new(netns, family));
+    let mut awaited = 0;
+    if port == 0 {
+        port = namespaces::awaited(netns, family);
+        awaited = 1;
+    }
     if port == 0 {
         maps::count(Counter::NoListener);
         warn!(
@@ -168,6 +173,8 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
             pid: (bpf_get_current_pid_tgid() >> 32) as u32,
             uid: bpf_get_current_uid_gid() as u32,
             command: commands::current(),
+            awaited,
+            reserved: 0,
         }
     };
     if maps::keep(ctx, &mut record).is_err() {

@@ -17,7 +17,7 @@ use chaperone_ebpf_abi::{AF_INET, AF_INET6, Counter, Endpoint};
 use crate::{
     connect::{self, PASS, REFUSE},
     create::{EPERM, IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW, SOCK_STREAM},
-    enrolment, maps,
+    enrolment, maps, namespaces,
 };
 
 /// Decides on a packet that leaves a socket.
@@ -44,6 +44,9 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
     }
     if protocol == IPPROTO_TCP {
         let Some(remote) = remote(socket) else { return stop_agents(skb, socket) };
+        if namespaces::must_wait(socket, &remote) {
+            return REFUSE;
+        }
         if !connect::is_guarded_stream(&remote) || maps::is_redirected(socket, &remote) || is_reset(skb) {
             return PASS;
         }

@@ -8,8 +8,13 @@ use aya_ebpf::programs::SockOpsContext;
 use aya_log_ebpf::warn;
 use chaperone_ebpf_abi::{AF_INET, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, Tuple, V4_MAPPED};
 
-use crate::maps::{self, PENDING};
+use crate::{
+    maps::{self, PENDING},
+    namespaces,
+};
 
+/// `BPF_SOCK_OPS_TIMEOUT_INIT`: how long to wait until a SYN is sent again; asked for either side.
+pub const SYN_TIMEOUT: u32 = 1;
 /// `BPF_SOCK_OPS_TCP_CONNECT_CB`: just before the SYN is sent.
 pub const CONNECTING: u32 = 3;
 /// `BPF_SOCK_OPS_PASSIVE_ESTABLISHED_CB`: the accepted socket is made.
@@ -51,6 +56,15 @@ pub fn connecting(ctx: &SockOpsContext) {
     // So that the entry goes with the socket if the handshake fails. If this can't be asked for, the entry stays until
     // the tuple is used again, and full maps refuse.
     let _ = ctx.set_cb_flags((ctx.cb_flags() | STATE_FLAG) as i32);
+}
+
+/// The agent's socket is about to send its SYN: where it has to wait for a listener, it waits a shorter time.
+#[inline(always)]
+pub fn syn_timeout(ctx: &SockOpsContext) {
+    let Some(record) = maps::dialled(ctx) else { return };
+    if record.awaited != 0 {
+        ctx.set_reply(namespaces::PATIENCE);
+    }
 }
 
 /// The agent's socket changed its state.

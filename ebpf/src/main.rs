@@ -14,6 +14,7 @@ mod enrolment;
 mod guard;
 mod handshake;
 mod maps;
+mod namespaces;
 
 use aya_ebpf::{
     macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, raw_tracepoint, sock_ops},
@@ -131,6 +132,7 @@ pub fn socket_sendmsg(ctx: LsmContext) -> i32 {
 #[sock_ops]
 pub fn handshake(ctx: SockOpsContext) -> u32 {
     match ctx.op() {
+        handshake::SYN_TIMEOUT => handshake::syn_timeout(&ctx),
         handshake::CONNECTING => handshake::connecting(&ctx),
         handshake::ACCEPTED => handshake::accepted(&ctx),
         handshake::STATE => handshake::state_changed(&ctx),

@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::btf_map,
     programs::{SockAddrContext, SockOpsContext},
 };
-use chaperone_ebpf_abi::{Command, Counter, Endpoint, ListenerKey, OriginRecord, Stamp, Tuple};
+use chaperone_ebpf_abi::{Command, Counter, Endpoint, Home, ListenerKey, OriginRecord, Stamp, Tuple};
 
 use crate::connect;
 
@@ -26,6 +26,10 @@ pub static BOUND_USERS: HashMap<u32, u32, 4096> = HashMap::new();
 /// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.
 #[btf_map]
 pub static LISTENERS: SockHash<ListenerKey, 1024> = SockHash::new();
+
+/// At 0: where the daemon lives.
+#[btf_map]
+pub static HOME: Array<Home, 1> = Array::new();
 
 /// On an agent's socket: what is known of the connection. Goes with the socket.
 #[btf_map]
@@ -146,6 +150,17 @@ pub fn is_redirected(socket: *mut bpf_sock, remote: &Endpoint) -> bool {
     // SAFETY: the caller checked that it isn't null; null or the socket's slot.
     let record = unsafe { of_socket(&DIALLED, socket.cast(), core::ptr::null_mut(), 0).as_ref() };
     record.is_some_and(|record| connect::same(&record.listener, remote))
+}
+
+/// What is known of a socket's connection.
+///
+/// # Safety
+///
+/// As for [`stamp`].
+#[inline(always)]
+pub unsafe fn dialled_on(socket: *mut bpf_sock) -> Option<&'static OriginRecord> {
+    // SAFETY: as the caller says; null or the socket's slot.
+    unsafe { of_socket(&DIALLED, socket.cast(), core::ptr::null_mut(), 0).cast_const().as_ref() }
 }
 
 #[inline(always)]

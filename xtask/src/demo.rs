@@ -108,6 +108,18 @@ impl Demo {
                  ORDER BY started) GROUP BY argv, pid ORDER BY min(started)",
             )?;
         }
+        section("What the agents executed, and what each command called, from ClickHouse");
+        self.print(
+            "SELECT formatDateTime(m.started, '%H:%i:%S.%f') AS at, m.pid AS pid, m.parent_pid AS parent, \
+                    multiIf(m.ending = 'code', toString(m.code), m.ending = 'signal', concat('signal ', toString(m.code)), \
+                            ifNull(m.ending, '-')) AS exit, \
+                    substring(replaceRegexpAll(arrayStringConcat(arrayMap(a -> replaceRegexpOne(a, '^/.*/', ''), m.argv), ' '), \
+                              '\\\\s+', ' '), 1, 70) AS command, \
+                    substring(ifNull(m.exe_sha256, ''), 1, 8) AS sha256, c.calls AS calls \
+             FROM commands AS m JOIN (SELECT command, arrayStringConcat(groupArray(actions[1]), ' ') AS calls \
+                  FROM (SELECT * FROM calls FINAL ORDER BY started) GROUP BY command) AS c ON c.command = m.id \
+             ORDER BY m.started",
+        )?;
         section("One exchange, whole");
         self.exchange(&calls)?;
         section("Verification");

@@ -14,6 +14,7 @@ mod lab;
 mod place;
 mod setup;
 mod test;
+mod vm;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -65,6 +66,8 @@ enum Task {
     LabEnter(lab::enter::Options),
     /// Run every test: what CI runs.
     Test(test::Options),
+    /// Run the kernel tests on other kernels, in virtual machines.
+    VmTest(vm::Options),
 }
 
 fn main() -> ExitCode {
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Test(options) => test::run(&options).map(|()| 0),
+        Task::VmTest(options) => vm::run(&options).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

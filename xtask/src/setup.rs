@@ -36,6 +36,14 @@ const BENCH: [Package; 6] = [
     Package { name: "wrk", why: "the load", shows: "/usr/bin/wrk" },
 ];
 
+const VM: [Package; 5] = [
+    Package { name: "binutils", why: "makes the tests' binary smaller", shows: "/usr/bin/strip" },
+    Package { name: "busybox-static", why: "the machines' init", shows: "/bin/busybox" },
+    Package { name: "cpio", why: "packs the machines' files", shows: "/usr/bin/cpio" },
+    Package { name: "qemu-system-x86", why: "the machines", shows: "/usr/bin/qemu-system-x86_64" },
+    Package { name: "xz-utils", why: "unpacks kernel modules", shows: "/usr/bin/xz" },
+];
+
 const OPENCODE: [Package; 1] =
     [Package { name: "npm", why: "installs opencode, the coding agent of the demo", shows: "/usr/bin/npm" }];
 
@@ -69,6 +77,12 @@ pub fn bench(mitmproxy: Option<&Path>) -> Result<()> {
     root_user()?;
     packages(&BENCH)?;
     mitmproxy.map_or(Ok(()), |venv| python(venv, "bench-requirements.txt", "mitmproxy"))
+}
+
+/// Installs what the virtual machines need.
+pub fn vm() -> Result<()> {
+    root_user()?;
+    packages(&VM)
 }
 
 /// Installs opencode, a real coding agent, into a folder below the target folder, and returns its program.

@@ -109,6 +109,10 @@ pub struct OriginRecord {
     pub uid: u32,
     /// The command that the process is in the middle of; [`NO_COMMAND`] if that isn't known.
     pub command: [u8; 16],
+    /// 1: the daemon had no listener in that namespace yet.
+    pub awaited: u32,
+    /// Zero.
+    pub reserved: u32,
 }
 
 impl OriginRecord {
@@ -152,6 +156,35 @@ pub const COMMAND_ENDED: u32 = 2;
 /// [`CommandStart`] of a process that made a socket, and whose execution nobody saw: it is older than the enrolment, or
 /// than its place in the cgroup.
 pub const COMMAND_FOUND: u32 = 3;
+
+/// [`NamespaceUnknown`].
+pub const NAMESPACE_UNKNOWN: u32 = 4;
+
+/// A record in `COMMAND_EVENTS`: an agent connects in a network namespace in which the daemon has no listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct NamespaceUnknown {
+    /// [`NAMESPACE_UNKNOWN`].
+    pub kind: u32,
+    /// The process, which connects at this moment.
+    pub pid: u32,
+    /// The network namespace, by its cookie.
+    pub netns: u64,
+}
+
+/// Where the daemon lives.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[repr(C)]
+pub struct Home {
+    /// Its own network namespace, by its cookie; 0 while it has no listener.
+    pub netns: u64,
+    /// The port of its IPv4 listener there, and so in every other namespace.
+    pub v4: u16,
+    /// … of its IPv6 listener; 0 if it has none.
+    pub v6: u16,
+    /// Zero.
+    pub reserved: u32,
+}
 
 /// How many bytes of a command's arguments are kept.
 pub const MAX_ARGUMENTS: usize = 4096;
@@ -311,7 +344,7 @@ impl Counter {
 const _: () = assert!(size_of::<ListenerKey>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 24);
 const _: () = assert!(size_of::<Tuple>() == 56);
-const _: () = assert!(size_of::<OriginRecord>() == 136);
+const _: () = assert!(size_of::<OriginRecord>() == 144);
 const _: () = assert!(size_of::<Stamp>() == 16);
 const _: () = assert!(size_of::<Command>() == 32);
 const _: () = assert!(size_of::<CommandStart>() == 352);

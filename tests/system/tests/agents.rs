@@ -28,6 +28,42 @@ fn an_unmodified_client_is_captured_decided_signed_and_recorded() {
     assert_eq!(text(&upstream[0], "body_sha256"), text(call, "request_sha256"));
 }
 
+/// Which command deleted the bucket: by the call's own word, not by a pid that others have by now.
+#[test]
+fn every_command_is_recorded_and_a_call_names_the_one_that_made_it() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    lab.agent_ok(&format!(
+        "{REGION} cd /usr; aws s3 mb s3://doomed; mysql --password=hunter2 2>/dev/null; /bin/echo --password hunter2; \
+         aws s3 rb s3://doomed; /bin/sh -c 'exit 3'; /bin/true"
+    ));
+    let mut commands = Vec::new();
+    until("every command's end", || {
+        commands = lab.list("commands");
+        commands.iter().any(|it| it["argv"][0] == "/bin/true") && commands.iter().all(|it| !it["ended"].is_null())
+    });
+    let deleted = lab.calls().into_iter().find(|call| text(call, "operation") == "DeleteBucket").unwrap();
+    let by_id = |id: &serde_json::Value| commands.iter().find(|command| command["id"] == *id).unwrap();
+    let command = by_id(&deleted["command"]);
+    assert!(
+        command["argv"].as_array().unwrap().ends_with(&["s3".into(), "rb".into(), "s3://doomed".into()]),
+        "{command}"
+    );
+    assert_eq!((&command["pid"], &command["session"]), (&deleted["pid"], &deleted["session"]));
+    assert_eq!((text(command, "directory"), &command["exit"]["code"]), ("/usr", &0.into()));
+    assert_eq!(text(command, "exe_sha256").len(), 64);
+    // The shell that ran it.
+    let shell = by_id(&command["parent"]);
+    assert_eq!((&shell["argv"][1], &shell["pid"]), (&"-c".into(), &command["parent_pid"]));
+    let of = |name: &str| commands.iter().find(|command| command["argv"][0] == name).unwrap();
+    assert_eq!(of("/bin/sh")["exit"]["code"], 3);
+    assert_eq!(of("/bin/echo")["argv"][2], "<masked>");
+    assert!(!serde_json::to_string(&commands).unwrap().contains("hunter2"));
+    assert!(lab.connections(2).iter().all(|connection| connection["command"].is_string()));
+    // For people, too.
+    let table = lab.operator_ok("chaperone commands");
+    assert!(table.contains("s3 rb s3://doomed"), "{table}");
+}
+
 #[test]
 fn a_denial_is_an_ordinary_error_in_every_protocol() {
     let lab = Lab::start(&["--aws", "moto"]);
@@ -225,4 +261,24 @@ fn the_direct_lab_is_the_control() {
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", both(&output));
+}
+
+/// A container's 127.0.0.1 is not the host's: the daemon listens inside, from the first connection on.
+#[test]
+fn an_agent_in_a_network_namespace_of_its_own_is_captured_like_any_other() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    // The lab's resolver is outside: the name goes along in a file.
+    let inside = "ip link set lo up; mount --bind $HOME/hosts /etc/hosts; aws sts get-caller-identity";
+    let script = format!(
+        "{REGION} host=sts.eu-west-1.amazonaws.com; getent hosts $host > $HOME/hosts; \
+         for number in 1 2 3; do unshare -n -m sh -c '{inside}' || exit; done"
+    );
+    let said = lab.agent_ok(&script);
+    assert_eq!(said.matches("\"Account\": \"123456789012\"").count(), 3, "{said}");
+    let calls = lab.calls();
+    assert_eq!(calls.len(), 3, "{calls:?}");
+    assert!(calls.iter().all(|call| text(call, "decision") == "allow" && call["status"] == 200), "{calls:?}");
+    until("the daemon leaves namespaces that nobody is in", || {
+        lab.log().matches("no agent is in this network namespace any more").count() == 3
+    });
 }

@@ -16,11 +16,13 @@ use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
-    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, ListenPorts, Listeners, Origins, bpffs, cgroup,
+    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, Origins, bpffs, cgroup,
+    commands::Probes,
     earlier,
     hooks::{self, Attached, LsmHooks, Made, Missing},
     kernel_log::{self, Forward},
-    listen::{self, Key},
+    listen::Key,
+    namespaces::{HomeRecord, Namespaces},
     origin::Record,
 };
 
@@ -43,13 +45,16 @@ pub struct Capture {
     cgroup_root: PathBuf,
     enrolled: Mutex<HashMap<MapData, u64, u32>>,
     bound_users: Mutex<HashMap<MapData, u32, u32>>,
-    listeners: Mutex<SockHash<MapData, Key>>,
+    pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
+    pub(crate) home: Mutex<Array<MapData, HomeRecord>>,
+    pub(crate) namespaces: Mutex<Namespaces>,
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
     counters: Counters,
     attached: Vec<Attached>,
     missing: Missing,
     commands: Option<Commands>,
+    pub(crate) probes: Probes,
     commands_lost: Mutex<Array<MapData, u64>>,
     running: HashMap<MapData, u32, RunningCommand>,
     log: Option<EbpfLogger<Forward>>,
@@ -97,15 +102,19 @@ impl Capture {
         let counters = Counters::new(take(&mut ebpf, "COUNTERS")?);
         let commands_lost: Array<MapData, u64> = take(&mut ebpf, "COMMANDS_LOST")?;
         let told = commands_lost.get(&0, 0).map_err(CaptureError::map("reading how many commands were lost"))?;
+        let probes = Probes::default();
         let ring: RingBuf<MapData> = take(&mut ebpf, "COMMAND_EVENTS")?;
         let capture = Self {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
             bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
+            home: Mutex::new(take(&mut ebpf, "HOME")?),
+            namespaces: Mutex::default(),
             pending: take(&mut ebpf, "PENDING")?,
             origins: Origins::new(take(&mut ebpf, "ORIGINS")?, config.mask.clone()),
-            commands: Some(Commands::new(ring, counters.clone(), told, config.mask.clone())),
+            commands: Some(Commands::new(ring, counters.clone(), told, config.mask.clone(), probes.clone())),
+            probes,
             commands_lost: Mutex::new(commands_lost),
             running: take(&mut ebpf, "COMMANDS")?,
             counters,
@@ -127,12 +136,6 @@ impl Capture {
     /// Outside of a tokio runtime with I/O.
     pub fn forward_log(&mut self) -> Result<Option<tokio::task::JoinHandle<()>>, CaptureError> {
         self.log.take().map(kernel_log::forward).transpose()
-    }
-
-    /// Opens the listeners in the calling thread's network namespace and has the hooks point at them, and no more at
-    /// those of an earlier call there.
-    pub fn listen(&self, ports: ListenPorts) -> Result<Listeners, CaptureError> {
-        listen::listen(&mut lock(&self.listeners), ports)
     }
 
     /// Redirects the connections of all processes in this cgroup and below, from now on. Those that are there already and
@@ -182,7 +185,7 @@ impl Capture {
         Ok(())
     }
 
-    fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
+    pub(crate) fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
         lock(&self.enrolled)
             .iter()
             .filter_map(|entry| match entry {
@@ -335,7 +338,7 @@ fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) 
 }
 
 /// What a poisoned lock guards is a map of the kernel's, which is never half changed.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -5,15 +5,17 @@
 //! the process still runs that file.
 
 use std::{
+    collections::{BTreeSet, HashSet},
     io,
     os::fd::AsFd as _,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use aya::maps::{MapData, RingBuf};
 use chaperone_ebpf_abi::{
-    COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CommandEnd, CommandStart, Counter, MAX_ARGUMENTS, NO_COMMAND,
+    COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CommandEnd, CommandStart, Counter, MAX_ARGUMENTS, NAMESPACE_UNKNOWN,
+    NO_COMMAND,
 };
 use chaperone_model::{CgroupId, CommandExit, CommandId};
 use nix::{
@@ -23,6 +25,7 @@ use nix::{
 
 use crate::{
     ArgumentMask, CaptureError, Counters,
+    attach::lock,
     executable::{Executables, Running},
     process,
 };
@@ -41,6 +44,11 @@ pub enum CommandEvent {
     },
     /// So many beginnings and ends were not told, since there was no room.
     Lost(u64),
+    /// This process is in another network namespace than the daemon: [`Capture::listen_for`](crate::Capture::listen_for).
+    Namespace {
+        /// Process id.
+        pid: u32,
+    },
     /// It began.
     Started(Box<StartedCommand>),
 }
@@ -83,7 +91,14 @@ pub struct Commands {
     told: u64,
     mask: Arc<ArgumentMask>,
     executables: Executables,
+    home: String,
+    probes: Probes,
+    /// Commands of theirs, which haven't ended.
+    probing: HashSet<[u8; 16]>,
 }
+
+/// The self-test's cgroups: what is executed there is no agent's.
+pub(crate) type Probes = Arc<Mutex<BTreeSet<u64>>>;
 
 impl std::fmt::Debug for Commands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -96,8 +111,16 @@ const BATCH: usize = 256;
 
 impl Commands {
     /// `told`: how many losses are recorded already.
-    pub(crate) fn new(ring: RingBuf<MapData>, counters: Counters, told: u64, mask: Arc<ArgumentMask>) -> Self {
-        Self { ring, counters, told, mask, executables: Executables::default() }
+    pub(crate) fn new(
+        ring: RingBuf<MapData>,
+        counters: Counters,
+        told: u64,
+        mask: Arc<ArgumentMask>,
+        probes: Probes,
+    ) -> Self {
+        let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
+        let home = home.to_string_lossy().into_owned();
+        Self { ring, counters, told, mask, executables: Executables::default(), home, probes, probing: HashSet::new() }
     }
 
     /// Waits for something to read, but no longer than `patience`.
@@ -112,21 +135,28 @@ impl Commands {
     /// What there is to read now, at most a few hundred; blocks while executables are read.
     pub fn read(&mut self) -> Result<Vec<CommandEvent>, CaptureError> {
         let clock = Clock::now().map_err(CaptureError::system("reading the clocks"))?;
-        let mut read = Vec::new();
+        let (mut read, mut events) = (Vec::new(), Vec::new());
         while read.len() < BATCH
             && let Some(record) = self.ring.next()
         {
             match parse(&record) {
+                Some(Record::Start(start, _)) if lock(&self.probes).contains(&start.enrolled) => {
+                    self.probing.insert(start.id);
+                }
+                Some(Record::End(end)) if self.probing.remove(&end.id) => {}
                 Some(Record::Start(start, arguments)) => {
                     let running = Running::open(&start);
+                    if running.as_ref().is_some_and(|running| running.netns != self.home) {
+                        events.push(CommandEvent::Namespace { pid: start.pid });
+                    }
                     read.push(Parsed::Start(start, arguments.to_vec(), running));
                 }
                 Some(Record::End(end)) => read.push(Parsed::End(end)),
+                Some(Record::Namespace(pid)) => events.push(CommandEvent::Namespace { pid }),
                 // Of another version, which was there before.
                 None => read.push(Parsed::Unreadable),
             }
         }
-        let mut events = Vec::with_capacity(read.len());
         for parsed in read {
             match parsed {
                 Parsed::Start(start, arguments, running) => {
@@ -207,6 +237,7 @@ enum Parsed {
 enum Record<'a> {
     Start(Box<CommandStart>, &'a [u8]),
     End(CommandEnd),
+    Namespace(u32),
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {
@@ -224,6 +255,7 @@ fn parse(record: &[u8]) -> Option<Record<'_>> {
             // SAFETY: as above.
             Some(Record::End(unsafe { head.as_ptr().cast::<CommandEnd>().read_unaligned() }))
         }
+        NAMESPACE_UNKNOWN => Some(Record::Namespace(u32::from_ne_bytes(record.get(4..8)?.try_into().ok()?))),
         _ => None,
     }
 }

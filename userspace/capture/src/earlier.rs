@@ -92,7 +92,7 @@ fn is_guarded(socket: &TcpSocket) -> bool {
 }
 
 /// The cgroups from `at` down, and their processes. What vanishes meanwhile is left out.
-fn walk(at: &Path, exempt: &BTreeSet<CgroupId>, cgroups: &mut BTreeSet<CgroupId>, pids: &mut Vec<u32>) {
+pub(crate) fn walk(at: &Path, exempt: &BTreeSet<CgroupId>, cgroups: &mut BTreeSet<CgroupId>, pids: &mut Vec<u32>) {
     let Ok(id) = cgroup::cgroup_id(at) else { return };
     if exempt.contains(&id) {
         return;

@@ -37,6 +37,8 @@ pub(crate) struct Running {
     identity: FileIdentity,
     pub(crate) exe: String,
     pub(crate) directory: String,
+    /// Its network namespace, as `/proc` names it.
+    pub(crate) netns: String,
 }
 
 impl Running {
@@ -53,7 +55,8 @@ impl Running {
         }
         let text = |link: &str| readlinkat(&process, link).ok().map(|path| path.to_string_lossy().into_owned());
         let (exe, directory) = (text("exe")?, text("cwd").unwrap_or_default());
-        Some(Self { process, file, identity, exe, directory })
+        let netns = text("ns/net").unwrap_or_default();
+        Some(Self { process, file, identity, exe, directory, netns })
     }
 
     fn is_local(&self) -> bool {

@@ -43,11 +43,24 @@ unsafe impl aya::Pod for Key {}
 
 const BACKLOG: i32 = 4096;
 
+/// Whose network namespace it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// Somebody else's: the loopback interface may be brought up later.
+    Elsewhere,
+    /// The daemon's.
+    Home,
+}
+
 /// Listens in the calling thread's network namespace and tells the hooks.
-pub(crate) fn listen(map: &mut SockHash<MapData, Key>, ports: ListenPorts) -> Result<Listeners, CaptureError> {
-    let v4 = open((Ipv4Addr::LOCALHOST, ports.v4).into())?;
+pub(crate) fn listen(
+    map: &mut SockHash<MapData, Key>,
+    ports: ListenPorts,
+    place: Place,
+) -> Result<Listeners, CaptureError> {
+    let v4 = open((Ipv4Addr::LOCALHOST, ports.v4).into(), place)?;
     let address = SocketAddr::from((Ipv6Addr::LOCALHOST, ports.v6));
-    let v6 = match open(address) {
+    let v6 = match open(address, place) {
         Ok(listener) => Some(listener),
         Err(CaptureError::Listen { source, .. })
             if matches!(source.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT)) =>
@@ -63,12 +76,15 @@ pub(crate) fn listen(map: &mut SockHash<MapData, Key>, ports: ListenPorts) -> Re
     Ok(Listeners { v4, v6, netns })
 }
 
-fn open(address: SocketAddr) -> Result<TcpListener, CaptureError> {
+fn open(address: SocketAddr, place: Place) -> Result<TcpListener, CaptureError> {
     let bind = || {
         let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
         socket.set_reuse_address(true)?;
         if address.is_ipv6() {
             socket.set_only_v6(true)?;
+        }
+        if place == Place::Elsewhere {
+            if address.is_ipv6() { socket.set_freebind_v6(true)? } else { socket.set_freebind_v4(true)? }
         }
         socket.set_nonblocking(true)?;
         socket.bind(&address.into())?;

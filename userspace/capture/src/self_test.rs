@@ -24,7 +24,7 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
-use crate::{Capture, CaptureError, ListenPorts, Listeners, cgroup_id, netns, sys};
+use crate::{Capture, CaptureError, ListenPorts, Listeners, attach::lock, cgroup_id, netns, sys};
 
 /// One thing that was tried.
 #[derive(Clone, Debug)]
@@ -56,7 +56,7 @@ impl Capture {
     fn probe(&self) -> io::Result<Vec<Check>> {
         unshare(CloneFlags::CLONE_NEWNET)?;
         netns::loopback_up()?;
-        let listeners = self.listen(ListenPorts::default()).map_err(io::Error::other)?;
+        let listeners = self.listen_here(ListenPorts::default()).map_err(io::Error::other)?;
         let place = Place::make(self)?;
         let mut checks = self.effective(&place)?;
         let (tried, origin) = place.run(self, &listeners)?;
@@ -154,6 +154,7 @@ impl<'a> Place<'a> {
         drop(theirs);
         ours.read_exact(&mut [0])?;
         // Not before: its first socket is from before the enrolment.
+        lock(&capture.probes).insert(id.0);
         capture.enroll(id).map_err(io::Error::other)?;
         ours.write_all(&[0])?;
         let mut said = [0; TRIES * 4];

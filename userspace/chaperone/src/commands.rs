@@ -234,6 +234,10 @@ fn command_cells(row: &CommandRow) -> Vec<String> {
     };
     let time =
         row.ended.map_or_else(|| "-".to_owned(), |ended| format!("{:.3} s", (ended - row.started).as_seconds_f64()));
+    // Its folder says less than its arguments.
+    let mut argv = row.argv.iter().map(String::as_str);
+    let program = argv.next().map(|program| program.rsplit('/').next().unwrap_or(program));
+    let command = program.into_iter().chain(argv).collect::<Vec<_>>().join(" ");
     vec![
         moment(row.started),
         row.pid.to_string(),
@@ -242,7 +246,7 @@ fn command_cells(row: &CommandRow) -> Vec<String> {
         exit,
         time,
         cut(&row.directory, 32),
-        cut(&row.argv.join(" "), 80),
+        cut(&command, 96),
         row.id.to_string(),
     ]
 }

@@ -32,6 +32,7 @@ use tokio::{
     runtime::Builder,
     signal::unix::{SignalKind, signal},
     sync::{mpsc, oneshot, watch},
+    task::JoinSet,
 };
 
 use crate::{
@@ -207,7 +208,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         }
         tokio::spawn(shared.clone().watch_sessions());
         if let Some(commands) = commands {
-            let commands = read_commands(commands)?;
+            let (namespaces, opened) = mpsc::unbounded_channel();
+            let commands = read_commands(commands, capture.clone(), namespaces)?;
+            tokio::spawn(serve_namespaces(shared.clone(), capture.clone(), opened));
             let capture = capture.clone();
             tokio::spawn(shared.clone().record_commands(commands, move |lost| {
                 if let Err(error) = capture.commands_lost_recorded(lost) {
@@ -315,8 +318,13 @@ fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<
 /// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.
 const COMMANDS_WAITING: usize = 1024;
 
-/// Commands are read in a thread of its own: it waits for files.
-fn read_commands(mut commands: Commands) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
+/// Commands are read in a thread of its own: it waits for files. It opens the listeners in the namespaces that agents'
+/// processes are in, too: it hears of them first, and a connection waits.
+fn read_commands(
+    mut commands: Commands,
+    capture: Arc<Capture>,
+    namespaces: mpsc::UnboundedSender<Listeners>,
+) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
     let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
     let read = move || loop {
         let events = match commands.read() {
@@ -333,7 +341,17 @@ fn read_commands(mut commands: Commands) -> anyhow::Result<mpsc::Receiver<Comman
             return;
         }
         for event in events {
-            if sender.blocking_send(event).is_err() {
+            if let CommandEvent::Namespace { pid } = event {
+                match capture.listen_for(pid) {
+                    // Without a receiver, the daemon stops.
+                    Ok(Some(listeners)) => drop(namespaces.send(listeners)),
+                    Ok(None) => {}
+                    Err(error) => tracing::error!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        "no listener in an agent's network namespace: its connections are refused"
+                    ),
+                }
+            } else if sender.blocking_send(event).is_err() {
                 return;
             }
         }
@@ -343,6 +361,47 @@ fn read_commands(mut commands: Commands) -> anyhow::Result<mpsc::Receiver<Comman
     };
     std::thread::Builder::new().name("commands".to_owned()).spawn(read).context("starting the commands' thread")?;
     Ok(receiver)
+}
+
+/// Accepts in agents' network namespaces, for as long as agents' processes are in them.
+async fn serve_namespaces(
+    shared: Arc<Shared>,
+    capture: Arc<Capture>,
+    mut opened: mpsc::UnboundedReceiver<Listeners>,
+) -> anyhow::Result<()> {
+    let mut accepting = BTreeMap::<u64, JoinSet<()>>::new();
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tokio::select! {
+            listeners = opened.recv() => {
+                let Some(Listeners { v4, v6, netns }) = listeners else { return Ok(()) };
+                tracing::info!(netns = netns.0, "listening in an agent's network namespace");
+                let tasks = accepting.entry(netns.0).or_default();
+                for listener in std::iter::once(v4).chain(v6) {
+                    let listener = TcpListener::from_std(listener).context("taking over a listener")?;
+                    tasks.spawn(shared.clone().accept(listener));
+                }
+            }
+            _ = tick.tick(), if !accepting.is_empty() => {
+                let looking = capture.clone();
+                let abandoned = match tokio::task::spawn_blocking(move || looking.abandoned()).await? {
+                    Ok(abandoned) => abandoned,
+                    Err(error) => {
+                        tracing::warn!(%error, "network namespaces that agents left are kept");
+                        continue;
+                    }
+                };
+                for netns in abandoned {
+                    if let Some(mut tasks) = accepting.remove(&netns.0) {
+                        // The listeners are closed with their tasks; what they accepted goes on.
+                        tasks.shutdown().await;
+                    }
+                    capture.forget(netns);
+                    tracing::info!(netns = netns.0, "no agent is in this network namespace any more");
+                }
+            }
+        }
+    }
 }
 
 fn settings(config: &Config) -> Settings {

@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use chaperone_model::{
-    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, CgroupId, ConnectionId, Decision, Event,
-    Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, Session, SessionId, SessionStarted, Verdict,
+    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, CgroupId, CommandId, CommandStarted,
+    ConnectionId, Decision, Event, Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, Session, SessionId,
+    SessionStarted, Verdict,
 };
 use time::OffsetDateTime;
 
@@ -21,6 +22,25 @@ pub(crate) fn session() -> Session {
 
 pub(crate) fn session_started(session: &Session) -> Event {
     Event::SessionStarted(SessionStarted { session: session.clone(), host: "host".into() })
+}
+
+pub(crate) fn command(session: Option<SessionId>, argv: &[&str]) -> CommandStarted {
+    CommandStarted {
+        id: CommandId::new(),
+        session,
+        parent: Some(CommandId::new()),
+        at: OffsetDateTime::now_utc(),
+        pid: 7,
+        parent_pid: 6,
+        uid: 1000,
+        cgroup: CgroupId(42),
+        exe: "/usr/bin/aws".into(),
+        exe_sha256: Some("ab".repeat(32)),
+        argv: argv.iter().map(|&argument| argument.into()).collect(),
+        argv_cut: false,
+        directory: "/home/coder".into(),
+        found: false,
+    }
 }
 
 pub(crate) fn intent(id: CallId, session: SessionId) -> Event {

@@ -322,6 +322,8 @@ fn reader_at(dir: &Path, seconds: i64) -> Result<Reader, JournalError> {
 
 #[cfg(test)]
 mod tests {
+    use chaperone_model::{CommandEnded, CommandExit, CommandsLost};
+
     use super::*;
     use crate::{Journal, JournalConfig, samples};
 
@@ -339,6 +341,32 @@ mod tests {
         ] {
             assert_eq!(is_like(pattern, text), wanted, "{pattern} {text}");
         }
+    }
+
+    #[tokio::test]
+    async fn commands_are_listed_as_they_end_and_losses_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(JournalConfig::new(dir.path())).unwrap();
+        let session = SessionId::new();
+        let commands = [samples::command(Some(session), &["a"]), samples::command(None, &["b"])];
+        for command in &commands {
+            journal.append(&Event::CommandStarted(Box::new(command.clone())), false).await.unwrap();
+        }
+        let at = OffsetDateTime::now_utc();
+        let ended = |id| Event::CommandEnded(CommandEnded { id, at, exit: CommandExit::Code(1) });
+        journal.append(&Event::CommandsLost(CommandsLost { at, count: 3 }), false).await.unwrap();
+        journal.append(&ended(CommandId::new()), false).await.unwrap();
+        journal.append(&ended(commands[1].id), true).await.unwrap();
+
+        let mut all = Commands::scan(dir.path(), None).unwrap();
+        let row = all.next_row().unwrap().unwrap();
+        assert_eq!((row.id, row.exit, row.ended), (commands[1].id, Some(CommandExit::Code(1)), Some(at)));
+        assert_eq!(all.next_row().unwrap(), None);
+        assert_eq!(all.open_rows().iter().map(|row| row.id).collect::<Vec<_>>(), [commands[0].id]);
+        assert_eq!(all.lost(), 3);
+        let mut of_session = Commands::scan(dir.path(), Some(session)).unwrap();
+        assert_eq!(of_session.next_row().unwrap(), None);
+        assert_eq!(of_session.open_rows().len(), 1);
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ impl Shared {
                     untold = untold.saturating_add(count);
                     None
                 }
+                // The daemon's own to act upon.
+                CommandEvent::Namespace { .. } => None,
                 CommandEvent::Started(started) => {
                     let session = self.session_of(&started).await;
                     Some(Event::CommandStarted(Box::new(of(*started, session))))

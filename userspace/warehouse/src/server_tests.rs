@@ -11,8 +11,8 @@ use std::{
 use bytes::Bytes;
 use chaperone_journal::{CallFilter, Calls, Connections, Exchange, Journal, JournalConfig, Position, sessions};
 use chaperone_model::{
-    CallId, ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Direction, Event, OriginalDst,
-    SessionEnded, Verdict,
+    CallId, CommandEnded, CommandExit, CommandsLost, ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened,
+    Direction, Event, OriginalDst, ProcessFacts, SessionEnded, Verdict,
 };
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
@@ -154,7 +154,7 @@ async fn twenty_thousand_calls_arrive_once_though_both_sides_are_killed() {
             server.kill();
         }
         let cut_off = tokio::time::timeout(Duration::from_millis(40 + 37 * round), shipper.run(std::future::pending()));
-        assert!(cut_off.await.is_err());
+        assert!(Box::pin(cut_off).await.is_err());
         if round == 7 {
             server.restart();
         }
@@ -255,6 +255,19 @@ async fn the_warehouse_answers_as_the_journal_does() {
     journal.append(&samples::outcome(big, session.id, None, Some(digest)), false).await.unwrap();
     let mut denied = intent;
     denied.decision.verdict = Verdict::Deny;
+    let made = samples::command(Some(session.id), &["aws", "s3", "mb"]);
+    let deleted = samples::command(None, &["aws", "s3", "rb"]);
+    denied.process = ProcessFacts { command: Some(deleted.id), ..(*denied.process).clone() }.into();
+    let ended = CommandEnded { id: made.id, at: OffsetDateTime::now_utc(), exit: CommandExit::Signal(9) };
+    let lost = CommandsLost { at: OffsetDateTime::now_utc(), count: 7 };
+    for event in [
+        Event::CommandStarted(Box::new(made.clone())),
+        Event::CommandStarted(Box::new(deleted.clone())),
+        Event::CommandEnded(ended),
+        Event::CommandsLost(lost),
+    ] {
+        journal.append(&event, false).await.unwrap();
+    }
     journal.append(&Event::CallIntent(denied.clone()), false).await.unwrap();
     journal.append(&samples::outcome(denied.id, session.id, None, None), false).await.unwrap();
     let closed = ConnectionClosed {
@@ -290,6 +303,24 @@ async fn the_warehouse_answers_as_the_journal_does() {
         ours.sort_by_key(|row| (row.started, row.id));
         assert_eq!(warehouse.calls(&filter, 1000).await.unwrap(), ours, "{filter:?}");
     }
+    // The commands, and which of them made a call.
+    let mut commands = chaperone_journal::Commands::scan(dir.path(), None).unwrap();
+    let mut ours: Vec<_> = std::iter::from_fn(|| commands.next_row().unwrap()).collect();
+    ours.extend(commands.open_rows());
+    let theirs = warehouse.commands(None, 10).await.unwrap();
+    assert_eq!(theirs.iter().map(|row| row.id).collect::<Vec<_>>(), [made.id, deleted.id]);
+    for (theirs, ours) in theirs.iter().zip(&ours) {
+        let key = |row: &chaperone_journal::CommandRow| {
+            let row = row.clone();
+            (row.id, row.session, row.parent, row.exit, row.argv, row.exe_sha256, row.directory, row.pid)
+        };
+        assert_eq!(key(theirs), key(ours));
+    }
+    assert_eq!(warehouse.commands(Some(session.id), 10).await.unwrap().len(), 1);
+    let who = "SELECT count() FROM calls AS calls FINAL JOIN commands ON commands.id = calls.command \
+               WHERE has(commands.argv, 'rb')";
+    assert_eq!(raw(&warehouse, who).await, 1);
+    assert_eq!(raw(&warehouse, "SELECT sum(count) FROM commands_lost").await, 7);
     let (theirs, ours) = (warehouse.sessions().await.unwrap(), sessions(dir.path()).unwrap());
     assert_eq!((theirs.len(), ours.len()), (1, 1));
     let key = |row: &chaperone_journal::SessionRow| {

@@ -42,7 +42,8 @@ impl Drop for Running {
 
 /// Reads until `enough`, or fails the test.
 fn read_until(commands: &mut Commands, enough: impl Fn(&[CommandEvent]) -> bool) -> Vec<CommandEvent> {
-    let deadline = Instant::now() + Duration::from_secs(20);
+    // A virtual machine without acceleration is slow.
+    let deadline = Instant::now() + Duration::from_mins(2);
     let mut events = Vec::new();
     loop {
         events.extend(commands.read().unwrap());
@@ -95,7 +96,7 @@ fn commands_are_told_from_beginning_to_end() {
     assert!(!bash.argv_cut && !bash.found);
     assert_eq!(bash.parent, None);
     // A second ago at most: the machine is not that slow.
-    assert!(bash.at.elapsed().unwrap() < Duration::from_secs(20));
+    assert!(bash.at.elapsed().unwrap() < Duration::from_mins(2));
     for (child, arguments) in [(sleep, &["/bin/sleep", "0.2"][..]), (cat, &["/bin/cat", "--token", "<masked>", "/"])] {
         assert_eq!((child.parent, child.parent_pid), (Some(bash.id), bash.pid));
         assert_eq!(child.argv, arguments);
@@ -180,12 +181,17 @@ fn a_process_ends_with_its_last_thread() {
     let lab = Lab::new();
     let (mut capture, _listeners, agents) = lab.start();
     let mut commands = capture.take_commands().unwrap();
-    let script = "import threading,os;t=threading.Thread(target=lambda:0);t.start();t.join();os.execv('/bin/sh',['sh','-c','exit 5'])";
-    let mut python = spawn(&agents, "/usr/bin/python3", &["-c", script]);
-    assert_eq!(python.wait(), Some(5));
+    let agent = agent(&agents, || {
+        // Its command is found, for it makes a socket.
+        drop(std::net::UdpSocket::bind("127.0.0.1:0"));
+        std::thread::spawn(|| ()).join().unwrap();
+        let error = Command::new("/bin/sh").args(["-c", "exit 5"]).exec();
+        error.to_string()
+    });
+    assert_eq!(agent.said(), "");
     let events = read_until(&mut commands, |events| ends(events).len() == 2);
-    let [python, sh] = starts(&events)[..] else { panic!("{events:#?}") };
-    let wanted = [(python.id, CommandExit::Replaced), (sh.id, CommandExit::Code(5))];
+    let [found, sh] = starts(&events)[..] else { panic!("{events:#?}") };
+    let wanted = [(found.id, CommandExit::Replaced), (sh.id, CommandExit::Code(5))];
     assert_eq!(ends(&events), HashMap::from(wanted));
 }
 
@@ -286,4 +292,46 @@ fn a_thousand_processes_leave_nothing_and_each_is_told() {
     assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
     assert_eq!(lost(&events), 0);
     assert_eq!(capture.commands_running().unwrap(), 0);
+}
+
+/// Not a check but a measurement: `cargo test --release -p chaperone-capture -- --ignored --nocapture cost`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_being_told() {
+    const COMMANDS: usize = 1_000;
+    let executions = || {
+        let mut times: Vec<_> = (0..COMMANDS)
+            .map(|_| {
+                let began = Instant::now();
+                Command::new("/bin/true").status().unwrap();
+                began.elapsed()
+            })
+            .collect();
+        times.sort_unstable();
+        format!("median {} µs from fork to wait", times[COMMANDS / 2].as_micros())
+    };
+    let lab = Lab::new();
+    let agents = lab.cgroup("a/b/agents");
+    for _ in 0..3 {
+        println!("not attached: {}", agent(&agents, executions).said());
+        let mut capture = Capture::attach(&lab.config).unwrap();
+        println!("attached, not enrolled: {}", agent(&agents, executions).said());
+        capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
+        let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
+        println!("enrolled: {}", agent(&agents, executions).said());
+        drop(stats);
+        for program in aya::programs::loaded_programs().flatten() {
+            if let (Some(name @ ("command_began" | "command_forked" | "command_ended")), runs @ 1..) =
+                (program.name_as_str(), program.run_count())
+            {
+                let each = program.run_time().as_nanos() / u128::from(runs);
+                println!("in the hook {name}: mean {each} ns, {runs} runs");
+            }
+        }
+        let mut commands = capture.take_commands().unwrap();
+        let began = Instant::now();
+        let events = read_until(&mut commands, |events| ends(events).len() == COMMANDS);
+        println!("read: {} events in {:?}", events.len(), began.elapsed());
+        capture.detach().unwrap();
+    }
 }

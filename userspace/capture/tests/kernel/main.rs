@@ -7,6 +7,7 @@ mod commands;
 mod guard;
 mod lab;
 mod lsm;
+mod namespaces;
 mod self_test;
 mod sockets;
 
@@ -186,21 +187,6 @@ fn mptcp_is_redirected() {
             assert_eq!(origin.destination.0.to_string(), to.replace("[::ffff:203.0.113.7]", "203.0.113.7"));
         }
     }
-}
-
-#[test]
-fn another_network_namespace_has_no_listener() {
-    let lab = Lab::new();
-    let (capture, listeners, agents) = lab.start();
-    let said = agent(&agents, || {
-        nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNET).unwrap();
-        lab::loopback_up();
-        // Somebody in there listens where the daemon does out here.
-        let _thief = TcpListener::bind(listeners.v4.local_addr().unwrap()).unwrap();
-        dial("203.0.113.7:443")
-    });
-    assert_eq!(said.said(), "EPERM");
-    assert_eq!(capture.counters().get(Counter::NoListener).unwrap(), 1);
 }
 
 #[test]

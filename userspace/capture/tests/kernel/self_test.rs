@@ -18,8 +18,11 @@ fn failed(capture: &Capture) -> Vec<String> {
 #[test]
 fn the_self_test_passes_and_leaves_nothing() {
     let lab = Lab::new();
-    let (capture, listeners, agents) = lab.start();
+    let (mut capture, listeners, agents) = lab.start();
+    let mut commands = capture.take_commands().unwrap();
     assert!(failed(&capture).is_empty(), "{:?}", failed(&capture));
+    // Its own probe is no agent's command.
+    assert_eq!(commands.read().unwrap(), []);
     assert_eq!(capture.enrolled().unwrap(), [cgroup_id(&agents).unwrap()]);
     let left = fs::read_dir(cgroup_root().unwrap()).unwrap().flatten().filter(|entry| {
         entry.file_name().to_string_lossy().starts_with(&format!("chaperone-self-test-{}-", std::process::id()))
