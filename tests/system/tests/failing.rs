@@ -57,6 +57,16 @@ fn a_stopped_daemon_finishes_what_is_under_way() {
     let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
     assert_eq!((&verified["clean"], &verified["open_calls"]), (&Value::Bool(true), &Value::from(0)));
     assert!(verified["checkpoints"].as_u64() > Some(0), "the last checkpoint covers all: {verified}");
+
+    // Taken off, agents are free, and that is in the record.
+    let before = verified["events"].as_u64().unwrap();
+    lab.operator_ok("chaperone disable");
+    let output = lab.agent("curl -ksS -m 5 https://sts.eu-west-1.amazonaws.com/");
+    assert!(output.status.success(), "{}", both(&output));
+    let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
+    assert_eq!((&verified["clean"], verified["events"].as_u64()), (&Value::Bool(true), Some(before + 1)));
+    let there = lab.operator_ok("chaperone disable");
+    assert!(there.contains("no hooks"), "{there}");
 }
 
 #[test]

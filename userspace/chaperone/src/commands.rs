@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use anyhow::Context as _;
 use chaperone_authority::{Authority, Trust};
 use chaperone_capture::remove_pins;
-use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
-use chaperone_model::{CommandExit, SessionId, Verdict};
+use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, Journal, PublicKey, VerifyOptions};
+use chaperone_model::{CommandExit, Event, HooksRemoved, SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
 use http::Method;
 use serde_json::Value;
@@ -451,12 +452,30 @@ pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
 
 pub fn disable(config: &Path) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
+    if config.paths.bpffs.exists() {
+        // Before it is so: what can't be recorded isn't done.
+        record_removal(&config)?;
+    }
     if remove_pins(&config.paths.bpffs)? {
         println!("the hooks are off: agents reach AWS by themselves again, and nothing of it is recorded");
     } else {
         println!("there were no hooks in {}", config.paths.bpffs.display());
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn record_removal(config: &Config) -> anyhow::Result<()> {
+    let (journal, _) = Journal::open(config.journal())
+        .context("recording that the hooks are taken off (does the daemon run? `systemctl stop chaperone` first)")?;
+    // `(uid_t) -1` where nobody has logged in.
+    let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
+    let login_uid = login_uid.filter(|uid| *uid != u32::MAX);
+    let event = Event::HooksRemoved(HooksRemoved { at: OffsetDateTime::now_utc(), login_uid });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        journal.append(&event, true).await.context("recording that the hooks are taken off")?;
+        journal.close().await.context("closing the journal")
+    })
 }
 
 /// Asks the daemon.

@@ -36,7 +36,8 @@ impl Mark {
             | Event::CommandStarted(_)
             | Event::CommandsLost(_)
             | Event::DaemonStarted(_)
-            | Event::DaemonStopped(_) => return None,
+            | Event::DaemonStopped(_)
+            | Event::HooksRemoved(_) => return None,
             Event::SessionEnded(ended) => Self::SessionClosed(ended.id),
             Event::SessionStarted(started) => Self::SessionOpened(Box::new(started.session.clone())),
         })

@@ -109,7 +109,7 @@ fn event_id(event: &Event) -> [u8; 16] {
         Event::CommandStarted(started) => *started.id.as_bytes(),
         Event::ConnectionClosed(closed) => *closed.id.as_bytes(),
         Event::ConnectionOpened(opened) => *opened.id.as_bytes(),
-        Event::CommandsLost(_) | Event::DaemonStarted(_) | Event::DaemonStopped(_) => [0; 16],
+        Event::CommandsLost(_) | Event::DaemonStarted(_) | Event::DaemonStopped(_) | Event::HooksRemoved(_) => [0; 16],
         Event::SessionEnded(ended) => *ended.id.as_bytes(),
         Event::SessionStarted(started) => *started.session.id.as_bytes(),
     }

@@ -227,7 +227,8 @@ impl Sessions {
             | Event::CommandsLost(_)
             | Event::ConnectionClosed(_)
             | Event::DaemonStarted(_)
-            | Event::DaemonStopped(_) => {}
+            | Event::DaemonStopped(_)
+            | Event::HooksRemoved(_) => {}
         }
     }
 

@@ -49,6 +49,8 @@ pub enum Event {
     DaemonStarted(DaemonStarted),
     /// The daemon stopped in an orderly way.
     DaemonStopped(DaemonStopped),
+    /// Somebody took the kernel hooks off: from here on agents reach AWS by themselves.
+    HooksRemoved(HooksRemoved),
     /// A session is over.
     SessionEnded(SessionEnded),
     /// A session began.
@@ -298,6 +300,16 @@ pub struct DaemonStopped {
     /// When.
     #[serde(with = "time::serde::rfc3339")]
     pub at: OffsetDateTime,
+}
+
+/// Somebody took the kernel hooks off, by `chaperone disable`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HooksRemoved {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The login's user id, which `sudo` keeps; `None` if there was no login.
+    pub login_uid: Option<u32>,
 }
 
 /// A session began.

@@ -17,8 +17,8 @@ pub use call::{AccessLevel, Action, Call, Payload, Protocol};
 pub use decision::{Decision, Reason, Verdict};
 pub use event::{
     BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
-    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, Head, OutcomeStatus,
-    SessionEnded, SessionStarted,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, Head, HooksRemoved,
+    OutcomeStatus, SessionEnded, SessionStarted,
 };
 pub use id::{CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};

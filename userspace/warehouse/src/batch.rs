@@ -157,7 +157,7 @@ impl Gatherer {
             Event::SessionStarted(started) => {
                 batch.session_starts.push(SessionStartsRow::new(source, seq, started));
             }
-            Event::DaemonStarted(_) | Event::DaemonStopped(_) => {}
+            Event::DaemonStarted(_) | Event::DaemonStopped(_) | Event::HooksRemoved(_) => {}
         }
         Ok(())
     }
