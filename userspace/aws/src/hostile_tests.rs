@@ -63,7 +63,8 @@ fn hosts() {
 fn json_bodies() {
     let deep = "[".repeat(100_000);
     let deep_known = format!("{{\"Item\":{}", "{\"a\":{\"M\":".repeat(5_000));
-    let bad: [&[u8]; 16] = [
+    let bad: [&[u8]; 17] = [
+        b"{\"TableName\":\"a\",\"Unknown\":\"\xff\"}",
         b"{\"TableName\":\"a\",\"TableName\":\"b\"}",
         b"{\"TableName\":\"a\",\"\\u0054ableName\":\"b\"}",
         b"{\"TableName\":\"a\"} {}",

@@ -15,7 +15,7 @@ pub(crate) fn members(
     shape: ShapeId,
     budget: &mut Budget,
 ) -> Result<Map<String, Value>, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let mut deserializer = serde_json::Deserializer::from_str(text(body)?);
     let value = Node { service, shape, budget, depth: 0 }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     match value {
@@ -25,6 +25,11 @@ pub(crate) fn members(
     }
 }
 
+/// All of it, for what serde passes over it doesn't look into.
+fn text(body: &[u8]) -> Result<&str, serde_json::Error> {
+    std::str::from_utf8(body).map_err(serde::de::Error::custom)
+}
+
 /// Reads any JSON value.
 pub(crate) fn value(
     body: &[u8],
@@ -32,7 +37,7 @@ pub(crate) fn value(
     shape: ShapeId,
     budget: &mut Budget,
 ) -> Result<Option<Value>, serde_json::Error> {
-    let mut deserializer = serde_json::Deserializer::from_slice(body);
+    let mut deserializer = serde_json::Deserializer::from_str(text(body)?);
     let value = Node { service, shape, budget, depth: 0 }.deserialize(&mut deserializer)?;
     deserializer.end()?;
     Ok(value)
