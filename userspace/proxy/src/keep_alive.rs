@@ -313,7 +313,7 @@ mod tests {
     /// A connection whose answers are the request's path and the length of its body.
     fn connection(stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<Result<(), String>>) {
         let (client, server) = duplex(64 << 10);
-        let terms = Terms { head_timeout: Duration::from_secs(60), stop: stop.clone() };
+        let terms = Terms { head_timeout: Duration::from_mins(1), stop: stop.clone() };
         let answer = |request: Request<Incoming>| async {
             let path = request.uri().path().to_owned();
             let length = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
@@ -375,7 +375,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_keeps_the_connection_as_it_is() {
         let (mut client, server) = duplex(16);
-        let terms = Terms { head_timeout: Duration::from_secs(60), stop: CancellationToken::new() };
+        let terms = Terms { head_timeout: Duration::from_mins(1), stop: CancellationToken::new() };
         let large = |_: Request<Incoming>| async { Response::new(AnswerBody::Whole(Some(vec![b'x'; 4096].into()))) };
         let served = tokio::spawn(serve(server, Arc::default(), terms, large));
         for _ in 0..2 {
