@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Write as _,
     fs,
     io::BufRead as _,
     path::{Path, PathBuf},
@@ -114,7 +115,7 @@ fn seeds(root: &Path) -> Result<()> {
         let mut request = format!("{} {slash}{path} HTTP/1.1\r\nHost: {host}\r\n", one.m);
         let mut kinds = String::new();
         for (name, value) in one.h.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
-            request.push_str(&format!("{name}: {value}\r\n"));
+            let _ = write!(request, "{name}: {value}\r\n");
             if ["content-type", "content-encoding", "smithy-protocol"].contains(&name.to_ascii_lowercase().as_str()) {
                 kinds.push_str(value);
             }
