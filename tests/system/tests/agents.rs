@@ -271,7 +271,7 @@ fn an_agent_in_a_network_namespace_of_its_own_is_captured_like_any_other() {
     let inside = "ip link set lo up; mount --bind $HOME/hosts /etc/hosts; aws sts get-caller-identity";
     let script = format!(
         "{REGION} host=sts.eu-west-1.amazonaws.com; getent hosts $host > $HOME/hosts; \
-         for number in 1 2 3; do unshare -n -m sh -c '{inside}' || exit; done"
+         for number in 1 2 3; do unshare -n -m --propagation unchanged sh -c '{inside}' || exit; done"
     );
     let said = lab.agent_ok(&script);
     assert_eq!(said.matches("\"Account\": \"123456789012\"").count(), 3, "{said}");
