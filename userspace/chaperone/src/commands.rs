@@ -419,6 +419,32 @@ pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<Exi
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
+pub fn agents(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let rules = ask(&config, Method::GET, "/v1/agents", &Value::Null)?;
+    let mut out = io::stdout().lock();
+    let mut page = Vec::new();
+    for rule in rules.as_array().into_iter().flatten() {
+        if json {
+            json_line(&mut out, rule)?;
+            continue;
+        }
+        let text = |key: &str| clean(rule[key].as_str().unwrap_or_default());
+        let count = |key: &str| rule[key].as_array().map_or(0, Vec::len).to_string();
+        let first = rule["enrolled"][0].as_str().map_or_else(|| "-".to_owned(), clean);
+        let enrolled = match rule["enrolled"].as_array().map_or(0, Vec::len) {
+            0 | 1 => first,
+            more => format!("{first} and {} more", more - 1),
+        };
+        let cgroups = if rule["unmatched"] == true { "matches nothing".to_owned() } else { count("cgroups") };
+        page.push(vec![text("agent"), text("rule"), enrolled, cgroups, count("sessions"), text("place")]);
+    }
+    if !json {
+        table(&mut out, &["AGENT", "RULE", "ENROLLED", "CGROUPS", "SESSIONS", "PLACE"], &page)?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
     let status = ask(&config, Method::GET, "/v1/status", &Value::Null)?;

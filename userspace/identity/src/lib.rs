@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod rules;
 mod sessions;
 
-pub use agents::{Agent, AgentError, Agents, CgroupPattern};
+pub use agents::{Agent, AgentError, Agents};
+pub use rules::{Rule, RuleKind};
 pub use sessions::{Ended, Resolved, SessionError, Sessions};

@@ -91,7 +91,9 @@ impl Rule {
             return Err("a slice's name ends in `.slice` and has no `*` or `/`, such as \"agents.slice\"");
         };
         if stem.split('-').any(str::is_empty) {
-            return Err("it is no slice's name: no part between dashes is empty (systemd.slice(5)), and `-.slice` is the host");
+            return Err(
+                "it is no slice's name: no part between dashes is empty (systemd.slice(5)), and `-.slice` is the host",
+            );
         }
         // systemd.slice(5): `a-b.slice` is in `a.slice`.
         let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
@@ -123,11 +125,15 @@ impl Rule {
 
     fn checked(kind: RuleKind, text: &str, enrols: Vec<Step>, sessions: Vec<Step>) -> Result<Self, &'static str> {
         let rule = Self { kind, text: text.to_owned(), enrols, sessions };
-        if ["/init.scope", "/system.slice/init.scope"].iter().any(|path| rule.covers(path) || rule.claims(path)) {
+        let names = |path| rule.covers(path) || rule.claims(path);
+        if names("/init.scope") {
             return Err("it would enrol PID 1");
         }
-        if rule.covers("/system.slice/chaperone.service") || rule.claims("/system.slice/chaperone.service") {
-            return Err("it would enrol the daemon itself, /system.slice/chaperone.service");
+        if names("/system.slice/chaperone.service") {
+            return Err(
+                "it would enrol the daemon itself, /system.slice/chaperone.service (of `cgroups`, everything before \
+                        the first `*` is enrolled: services in system.slice are named by `units`)",
+            );
         }
         Ok(rule)
     }
@@ -150,6 +156,11 @@ impl Rule {
     /// Whether `path` is enrolled by this rule, being what it enrols or below that.
     pub fn covers(&self, path: &str) -> bool {
         matched(&self.enrols, path).is_some()
+    }
+
+    /// Whether `path` is what this rule enrols.
+    pub fn enrols(&self, path: &str) -> bool {
+        matched(&self.enrols, path) == Some(path)
     }
 
     fn claims(&self, path: &str) -> bool {
@@ -230,7 +241,7 @@ fn matched<'a>(steps: &[Step], path: &'a str) -> Option<&'a str> {
     for step in steps {
         match step {
             Step::Slices => {
-                while let Some(slice) = parts.next_if(|part| part.ends_with(".slice")) {
+                while let Some(slice) = parts.next_if(|part| part.strip_suffix(".slice").is_some()) {
                     end += 1 + slice.len();
                 }
             }
@@ -390,9 +401,9 @@ mod tests {
             (Rule::cgroup("/a//b"), "empty"),
             (Rule::cgroup("/a/../b"), "`..`"),
             (Rule::cgroup("/init.scope"), "PID 1"),
-            (Rule::cgroup("/system.slice/agent-*.service"), "PID 1"),
+            (Rule::cgroup("/system.slice/agent-*.service"), "named by `units`"),
             (Rule::cgroup("/system.slice/chaperone.service"), "daemon itself"),
-            (Rule::slice("system.slice"), "PID 1"),
+            (Rule::slice("system.slice"), "daemon itself"),
             (Rule::slice("-.slice"), "the host"),
             (Rule::slice("a--b.slice"), "no slice's name"),
             (Rule::slice("a*.slice"), "no `*`"),

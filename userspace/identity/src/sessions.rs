@@ -23,7 +23,7 @@ const MAX_SESSIONS: usize = 16_384;
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// No configured agent claims the cgroup.
-    #[error("no configured agent claims the cgroup {0}: add it to an [[agents]] entry's `cgroups`")]
+    #[error("no rule of a configured agent names the cgroup {0}: `chaperone agents` shows them")]
     Unclaimed(String),
     /// The cgroup is gone, or can't be watched.
     #[error("watching the cgroup {path}: {source}")]
