@@ -18,6 +18,7 @@ mod hooks;
 mod kernel_log;
 mod listen;
 mod mask;
+mod masked;
 mod namespaces;
 mod netns;
 mod origin;

@@ -87,30 +87,25 @@ impl Rule {
 
     /// A slice, such as `agents.slice` or `agents-ci.slice`: each of its units is a session, wherever in it that is.
     pub fn slice(name: &str) -> Result<Self, &'static str> {
-        let Some(stem) = name.strip_suffix(".slice").filter(|stem| is_unit_name(stem, false)) else {
-            return Err("a slice's name ends in `.slice` and has no `*` or `/`, such as \"agents.slice\"");
-        };
-        if stem.split('-').any(str::is_empty) {
-            return Err(
-                "it is no slice's name: no part between dashes is empty (systemd.slice(5)), and `-.slice` is the host",
-            );
-        }
-        // systemd.slice(5): `a-b.slice` is in `a.slice`.
-        let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
-        let folder: Vec<_> = ends.map(|end| Step::Name(format!("{}.slice", &stem[..end]))).collect();
+        let folder = slice_path(name)?;
         let sessions = with(&folder, [Step::Slices, Step::Name("*".to_owned())]);
         Self::checked(RuleKind::Slice, name, folder, sessions)
     }
 
-    /// Services and scopes by their names, such as `agent-*.service`, in whatever slice. Those of users' own managers,
-    /// which are below a service, are not meant: users name them as they like.
-    pub fn unit(pattern: &str) -> Result<Self, &'static str> {
-        let stem = pattern.strip_suffix(".service").or_else(|| pattern.strip_suffix(".scope"));
+    /// Services and scopes by their names, such as `agent-*.service`, in `system.slice`, where systemd puts them unless told
+    /// otherwise; or `agents.slice/agent-*.service` in that slice. Those in slices inside are meant, too. Those of users'
+    /// own managers are not, being below a service: users name them as they like.
+    pub fn unit(text: &str) -> Result<Self, &'static str> {
+        let (slice, unit) = text.split_once('/').unwrap_or(("system.slice", text));
+        let stem = unit.strip_suffix(".service").or_else(|| unit.strip_suffix(".scope"));
         if !stem.is_some_and(|stem| is_unit_name(stem, true)) {
-            return Err("a unit pattern ends in `.service` or `.scope` and has no `/`, such as \"agent-*.service\"");
+            return Err(
+                "a unit's name ends in `.service` or `.scope`, such as \"agent-*.service\", or with its slice \
+                        \"agents.slice/agent-*.service\"",
+            );
         }
-        let steps = vec![Step::Slices, Step::Name(pattern.to_owned())];
-        Self::checked(RuleKind::Unit, pattern, steps.clone(), steps)
+        let steps = with(&slice_path(slice)?, [Step::Slices, Step::Name(unit.to_owned())]);
+        Self::checked(RuleKind::Unit, text, steps.clone(), steps)
     }
 
     /// What systemd runs for this user: each login session and the user's own service manager is a session.
@@ -212,6 +207,20 @@ impl fmt::Display for Rule {
             kind => write!(f, "{} \"{}\"", kind.key(), self.text),
         }
     }
+}
+
+/// Where a slice is: systemd.slice(5): `a-b.slice` is in `a.slice`.
+fn slice_path(name: &str) -> Result<Vec<Step>, &'static str> {
+    let Some(stem) = name.strip_suffix(".slice").filter(|stem| is_unit_name(stem, false)) else {
+        return Err("a slice's name ends in `.slice` and has no `*` or `/`, such as \"agents.slice\"");
+    };
+    if stem.split('-').any(str::is_empty) {
+        return Err(
+            "it is no slice's name: no part between dashes is empty (systemd.slice(5)), and `-.slice` is the host",
+        );
+    }
+    let ends = stem.match_indices('-').map(|(at, _)| at).chain([stem.len()]);
+    Ok(ends.map(|end| Step::Name(format!("{}.slice", &stem[..end]))).collect())
 }
 
 fn with(folder: &[Step], rest: impl IntoIterator<Item = Step>) -> Vec<Step> {
@@ -359,6 +368,9 @@ mod tests {
         assert_eq!(session(&unit, "/system.slice/agent-1.service/x").as_deref(), Some("/system.slice/agent-1.service"));
         assert_eq!(session(&unit, "/user.slice/user-1.slice/user@1.service/agent-1.service"), None);
         assert!(!unit.covers("/system.slice"));
+        assert_eq!(session(&unit, "/other.slice/agent-1.service"), None);
+        let path = "/system.slice/system-agent.slice/agent-1.service";
+        assert_eq!(session(&unit, path).as_deref(), Some(path));
         let user = Rule::user("coder", 1000).unwrap();
         let path = "/user.slice/user-1000.slice/session-3.scope";
         assert_eq!(session(&user, path).as_deref(), Some(path));
@@ -378,8 +390,11 @@ mod tests {
             (cgroup("/agents/a-*"), cgroup("/agents/b-*"), false),
             (slice.clone(), cgroup("/agents.slice/a.service"), true),
             (slice.clone(), cgroup("/agents.slices/a.service"), false),
-            // A unit may be in any slice.
-            (unit.clone(), slice.clone(), true),
+            // It is in system.slice.
+            (unit.clone(), slice.clone(), false),
+            (Rule::unit("agents.slice/x.service").unwrap(), slice.clone(), true),
+            (Rule::unit("agents.slice/x.service").unwrap(), unit.clone(), false),
+            (unit.clone(), cgroup("/system.slice/system-agent.slice/agent-x.service"), true),
             (unit.clone(), cgroup("/system.slice/agent-x.service"), true),
             (unit.clone(), cgroup("/system.slice/other.service"), false),
             (unit.clone(), Rule::unit("ci-*.service").unwrap(), false),
@@ -408,10 +423,10 @@ mod tests {
             (Rule::slice("a--b.slice"), "no slice's name"),
             (Rule::slice("a*.slice"), "no `*`"),
             (Rule::slice("agents"), "`.slice`"),
-            (Rule::unit("*.scope"), "PID 1"),
             (Rule::unit("*.service"), "daemon itself"),
             (Rule::unit("chap*.service"), "daemon itself"),
-            (Rule::unit("a/*.service"), "no `/`"),
+            (Rule::unit("a/*.service"), "`.slice`"),
+            (Rule::unit("a.slice/b/*.service"), "`.service`"),
             (Rule::unit("agents.slice"), "`.service`"),
             (Rule::user("root", 0), "root"),
         ] {
