@@ -55,6 +55,9 @@ pub struct Config {
     /// What agents execute.
     #[serde(default)]
     pub commands: CommandsSection,
+    /// Where containers are described.
+    #[serde(default)]
+    pub containers: ContainersSection,
     /// The record.
     #[serde(default)]
     pub journal: Journal,
@@ -168,6 +171,20 @@ impl From<Lsm> for LsmHooks {
             Lsm::Required => Self::Required,
             Lsm::Optional => Self::WhereAvailable,
         }
+    }
+}
+
+/// Where containers are described.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainersSection {
+    /// podman's storage: `graphroot` in its storage.conf.
+    pub podman: Vec<PathBuf>,
+}
+
+impl Default for ContainersSection {
+    fn default() -> Self {
+        Self { podman: vec!["/var/lib/containers/storage".into()] }
     }
 }
 

@@ -16,6 +16,7 @@ pub(crate) fn session() -> Session {
         groups: vec!["agents".into()],
         cgroup: CgroupId(42),
         cgroup_path: "/agents/coder".into(),
+        container: None,
         started: OffsetDateTime::now_utc(),
     }
 }
