@@ -65,6 +65,11 @@ impl Containers {
         Self { storage }
     }
 
+    /// Whether the cgroup at `path` has a container's name, or is in one that has.
+    pub fn is_container(path: &str) -> bool {
+        container_id(path).is_some()
+    }
+
     /// The container that the cgroup at `path` is, or is in. Nothing but its id if its engine's state isn't there or can't
     /// be read. Reads files: some milliseconds.
     pub fn of(&self, path: &str) -> Option<Container> {
@@ -144,6 +149,7 @@ mod tests {
 
     #[test]
     fn a_cgroups_name_tells_the_container() {
+        assert!(Containers::is_container(&format!("/agents/libpod-{ID}/x")) && !Containers::is_container("/agents/x"));
         for path in [
             format!("/agents/libpod-{ID}"),
             format!("/machine.slice/libpod-{ID}.scope/container"),

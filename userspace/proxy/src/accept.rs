@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
 use chaperone_aws::MetadataRequest;
 use chaperone_capture::{cgroup_id, cgroup_path};
-use chaperone_identity::Resolved;
+use chaperone_identity::{Containers, Resolved};
 use chaperone_journal::JournalError;
 use chaperone_model::{
     ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Container, Event, ProcessFacts, Session,
@@ -175,6 +175,9 @@ impl Shared {
 
     /// What the session's cgroup is, if it is a container and the session is yet to begin.
     async fn container_at(&self, path: &str) -> Option<Container> {
+        if !Containers::is_container(path) {
+            return None;
+        }
         let session = self.sessions.lacking(path, |folder| cgroup_id(folder).ok())?.to_owned();
         let containers = self.containers.clone();
         // It reads files. It panics no more than it fails: what isn't known isn't told.
