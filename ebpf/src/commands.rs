@@ -9,59 +9,24 @@ use core::ptr::read_volatile;
 use aya_ebpf::{
     helpers::generated::{
         bpf_get_current_pid_tgid, bpf_get_current_task, bpf_get_current_uid_gid, bpf_get_prandom_u32,
-        bpf_ktime_get_boot_ns, bpf_probe_read_kernel, bpf_probe_read_kernel_str, bpf_probe_read_user,
-        bpf_ringbuf_reserve, bpf_ringbuf_submit,
+        bpf_ktime_get_boot_ns, bpf_probe_read_kernel_str, bpf_probe_read_user, bpf_ringbuf_reserve, bpf_ringbuf_submit,
     },
     programs::RawTracePointContext,
 };
 use chaperone_ebpf_abi::{
     COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, Command, CommandEnd, CommandStart, Counter, FEW_ARGUMENTS,
-    MAX_ARGUMENTS, MAX_FILE_NAME, NO_COMMAND, Offsets, Stamp,
+    MAX_ARGUMENTS, MAX_FILE_NAME, NO_COMMAND, Stamp,
 };
 
 use crate::{
     enrolment,
+    kernel::field,
     maps::{self, COMMAND_EVENTS, COMMANDS},
 };
 
-/// Set by the daemon when it loads the hooks.
-#[unsafe(no_mangle)]
-static OFFSETS: Offsets = Offsets {
-    task_struct_pid: 0,
-    task_struct_tgid: 0,
-    task_struct_real_parent: 0,
-    task_struct_exit_code: 0,
-    task_struct_signal: 0,
-    task_struct_mm: 0,
-    task_struct_self_exec_id: 0,
-    signal_struct_live: 0,
-    mm_struct_arg_start: 0,
-    mm_struct_arg_end: 0,
-    linux_binprm_filename: 0,
-    linux_binprm_file: 0,
-    file_f_inode: 0,
-    inode_i_ino: 0,
-    inode_i_sb: 0,
-    super_block_s_dev: 0,
-};
 /// What to add to the time since boot for that since 1970, in nanoseconds; set by the daemon, too.
 #[unsafe(no_mangle)]
 static BOOTED_NS: u64 = 0;
-
-/// Reads a field of a kernel struct: `field!(pointer, task_struct_pid as u32)`; 0 where it can't be read.
-macro_rules! field {
-    ($of:expr, $offset:ident as $type:ty) => {{
-        let of: u64 = $of;
-        let mut value: $type = 0;
-        // SAFETY: the helper reads from any address or fails, and writes the size of a local. The offset is read as it
-        // is at run time, and not as it is compiled in.
-        unsafe {
-            let at = of + u64::from(read_volatile(&raw const OFFSETS.$offset));
-            bpf_probe_read_kernel((&raw mut value).cast(), size_of::<$type>() as u32, at as *const _);
-        }
-        value
-    }};
-}
 
 /// `execve(2)`; the arguments are `(struct task_struct *, pid_t old_pid, struct linux_binprm *)`, the task the current one.
 #[inline(always)]

@@ -7,12 +7,14 @@
 #![no_std]
 #![no_main]
 
+mod appearance;
 mod commands;
 mod connect;
 mod create;
 mod enrolment;
 mod guard;
 mod handshake;
+mod kernel;
 mod maps;
 mod namespaces;
 
@@ -140,6 +142,22 @@ pub fn handshake(ctx: SockOpsContext) -> u32 {
     }
     // 1 leaves the reply to other programs; without one it is 0: the kernel's own values.
     1
+}
+
+/// A cgroup was made, and nobody can see it yet.
+///
+/// Minimum kernel: 5.5 (`bpf_probe_read_kernel_str`, and cgroups' ids in `kernfs_node`).
+#[raw_tracepoint(tracepoint = "cgroup_mkdir")]
+pub fn cgroup_made(ctx: RawTracePointContext) -> i32 {
+    appearance::made(&ctx)
+}
+
+/// Nothing refers to a removed cgroup any more.
+///
+/// Minimum kernel: 5.5, as `cgroup_made`.
+#[raw_tracepoint(tracepoint = "cgroup_release")]
+pub fn cgroup_released(ctx: RawTracePointContext) -> i32 {
+    appearance::released(&ctx)
 }
 
 /// `execve(2)` has succeeded: an agent's command begins.

@@ -1,4 +1,4 @@
-//! The maps. The daemon pins `ENROLLED`, `BOUND_USERS`, `STAMPS`, `COMMANDS`, `COMMAND_EVENTS`, `COMMANDS_LOST` and
+//! The maps. The daemon pins `ENROLLED`, `RULES`, `RULES_START`, `BOUND_USERS`, `STAMPS`, `COMMANDS`, `COMMAND_EVENTS`, `COMMANDS_LOST` and
 //! `COUNTERS`; the others live as long as the attached programs and are empty after a restart, which refuses everything until the daemon listens again.
 
 use aya_ebpf::{
@@ -10,13 +10,29 @@ use aya_ebpf::{
     macros::btf_map,
     programs::{SockAddrContext, SockOpsContext},
 };
-use chaperone_ebpf_abi::{Command, Counter, Endpoint, Home, ListenerKey, OriginRecord, Stamp, Tuple};
+use chaperone_ebpf_abi::{
+    Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_RULE_STATES, OriginRecord, RuleState, Stamp,
+    Tuple,
+};
 
 use crate::connect;
 
 /// Cgroup id → `ENROLLED` or `EXEMPT`.
 #[btf_map]
 pub static ENROLLED: HashMap<u64, u32, 16384> = HashMap::new();
+
+/// The automaton that tells by its path whether a cgroup that appears is to be enrolled. Kept while there is no daemon, so
+/// that what appears meanwhile is refused.
+#[btf_map]
+pub static RULES: Array<RuleState, MAX_RULE_STATES> = Array::new();
+
+/// At 0: the state that it starts in.
+#[btf_map]
+pub static RULES_START: Array<u32, 1> = Array::new();
+
+/// At 0: the path that is looked at, which the stack has no room for.
+#[btf_map]
+pub static PATH: PerCpuArray<[u8; MAX_CGROUP_PATH], 1> = PerCpuArray::new();
 
 /// The users whose processes are agents' wherever they are: outside of enrolled cgroups they get nowhere.
 #[btf_map]

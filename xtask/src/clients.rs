@@ -13,10 +13,12 @@ use crate::{
     setup::{Package, packages, python, run},
 };
 
-const LIGHT: [Package; 4] = [
+const LIGHT: [Package; 6] = [
     Package { name: "nodejs", why: "runs the AWS SDK for JavaScript", shows: "/usr/bin/node" },
     Package { name: "npm", why: "installs the AWS SDK for JavaScript", shows: "/usr/bin/npm" },
+    Package { name: "podman", why: "agents in containers", shows: "/usr/bin/podman" },
     Package { name: "rclone", why: "a client of S3", shows: "/usr/bin/rclone" },
+    Package { name: "runc", why: "podman's runtime that needs no CAP_SYS_RESOURCE", shows: "/usr/sbin/runc" },
     Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
 ];
 

@@ -15,6 +15,22 @@ pub const ENROLLED: u32 = 1;
 /// In `ENROLLED`: the cgroup and everything below it is left alone, though a farther ancestor is enrolled.
 pub const EXEMPT: u32 = 2;
 
+/// How many states `RULES` has room for. The first leads nowhere; the others are two halves, of which one is in use.
+pub const MAX_RULE_STATES: usize = 2048;
+/// How many bytes of a cgroup's path are looked at, with the zero at its end: as many as the kernel gives to tracepoints
+/// (kernel/cgroup/cgroup-internal.h, `TRACE_CGROUP_PATH_LEN`).
+pub const MAX_CGROUP_PATH: usize = 1024;
+
+/// In `RULES`: a state of the automaton that reads the paths of cgroups as they appear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct RuleState {
+    /// By the next byte, the next state; 0 if no path goes on so.
+    pub next: [u16; 256],
+    /// 1: a cgroup whose path ends here is enrolled.
+    pub enrols: u32,
+}
+
 /// The key of `LISTENERS`: which of the daemon's listening sockets to point a connection at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
@@ -264,6 +280,10 @@ pub struct Offsets {
     pub inode_i_ino: u32,
     pub inode_i_sb: u32,
     pub super_block_s_dev: u32,
+    pub cgroup_kn: u32,
+    pub cgroup_root: u32,
+    pub cgroup_root_hierarchy_id: u32,
+    pub kernfs_node_id: u32,
 }
 
 /// What the hooks count, per CPU; the index into `COUNTERS`.
@@ -298,11 +318,13 @@ pub enum Counter {
     CommandLost = 12,
     /// A command could not be kept with its process (`COMMANDS` is full): its connections don't name it.
     CommandUnkept = 13,
+    /// A cgroup that a rule names appeared, and could not be enrolled (`ENROLLED` is full): it is not captured.
+    Unenrolled = 14,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -317,6 +339,7 @@ impl Counter {
         Self::BoundUser,
         Self::CommandLost,
         Self::CommandUnkept,
+        Self::Unenrolled,
     ];
 
     /// The name used in metrics.
@@ -336,6 +359,7 @@ impl Counter {
             Self::BoundUser => "bound_user",
             Self::CommandLost => "command_lost",
             Self::CommandUnkept => "command_unkept",
+            Self::Unenrolled => "unenrolled",
         }
     }
 }
@@ -349,6 +373,7 @@ const _: () = assert!(size_of::<Stamp>() == 16);
 const _: () = assert!(size_of::<Command>() == 32);
 const _: () = assert!(size_of::<CommandStart>() == 352);
 const _: () = assert!(size_of::<CommandEnd>() == 32);
+const _: () = assert!(size_of::<RuleState>() == 516);
 
 #[cfg(test)]
 mod tests {

@@ -66,11 +66,35 @@ fn configuration_and_policy_errors_have_a_place() {
         ("", "permit (principal, action);\n", "p.cedar:1", "resource"),
         ("", "\npermit (principal, action == Action::\"s3:GetObjekt\", resource);\n", "p.cedar:2", "s3:GetObjekt"),
         ("[upstream]\nca_file = \"/nonexistent/ca.pem\"\n", GOOD, "/nonexistent/ca.pem", "CA"),
+        ("[[agents]]\nname = \"b\"\nunits = [\"*.service\"]\n", GOOD, "config.toml:12", "daemon itself"),
+        ("[[agents]]\nname = \"b\"\ncgroups = [\"/init.scope\"]\n", GOOD, "config.toml:12", "PID 1"),
+        ("[[agents]]\nname = \"b\"\ncgroups = [\"/*\"]\n", GOOD, "config.toml:12", "whole host"),
+        (
+            "[[agents]]\nname = \"b\"\nunits = [\"b.slice/b.service\"]\n\n[[agents]]\nname = \"c\"\nslices = [\"b.slice\"]\n",
+            GOOD,
+            "config.toml:16",
+            "overlaps",
+        ),
+        ("[[agents]]\nname = \"b\"\nusers = [\"nobody-at-all\"]\n", GOOD, "config.toml:12", "no user"),
         ("[journal]\ndir = \"/proc/nonexistent\"\n", GOOD, "/proc/nonexistent", "journal"),
     ] {
         let said = Host::new(extra, policy).refused(&[]);
         assert!(said.contains(place) && said.contains(word), "{extra}{policy}: {said}");
     }
+}
+
+/// What the daemon is in, only the daemon can know.
+#[test]
+fn rules_that_would_enrol_the_daemon_are_refused() {
+    let folder = format!("chaperone-test-own-{}", std::process::id());
+    let host = Host::new(&format!("[[agents]]\nname = \"b\"\ncgroups = [\"/{folder}/*\"]\n"), GOOD);
+    let move_in = format!(
+        "root=$(awk '$0 ~ / - cgroup2 / {{print $5}}' /proc/self/mountinfo | tail -1); mkdir -p $root/{folder}/below; \
+         echo 0 > $root/{folder}/below/cgroup.procs; \"$@\"; code=$?; echo 0 > $root/cgroup.procs; \
+         rmdir $root/{folder}/below $root/{folder}; exit $code"
+    );
+    let said = host.refused(&["sh", "-c", &move_in, "sh"]);
+    assert!(said.contains("config.toml:12") && said.contains(&format!("runs in /{folder}/below")), "{said}");
 }
 
 #[test]

@@ -216,6 +216,7 @@ impl Forbidding {
             groups: Vec::new(),
             cgroup: CgroupId(1),
             cgroup_path: "/agents/coder".into(),
+            container: None,
             started: OffsetDateTime::UNIX_EPOCH,
         };
         let known = Known(Catalog::global().actions());

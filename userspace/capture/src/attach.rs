@@ -24,6 +24,7 @@ use crate::{
     listen::Key,
     namespaces::{HomeRecord, Namespaces},
     origin::Record,
+    rules::Tables,
 };
 
 /// What capturing needs to know.
@@ -44,6 +45,7 @@ pub struct Capture {
     folder: bpffs::Folder,
     cgroup_root: PathBuf,
     enrolled: Mutex<HashMap<MapData, u64, u32>>,
+    pub(crate) rules: Mutex<Tables>,
     bound_users: Mutex<HashMap<MapData, u32, u32>>,
     pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
     pub(crate) home: Mutex<Array<MapData, HomeRecord>>,
@@ -107,6 +109,7 @@ impl Capture {
         let capture = Self {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
+            rules: Mutex::new(Tables { states: take(&mut ebpf, "RULES")?, start: take(&mut ebpf, "RULES_START")? }),
             bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
             home: Mutex::new(take(&mut ebpf, "HOME")?),

@@ -44,12 +44,26 @@ impl KernelOffsets {
             inode_i_ino: get("inode", "i_ino")?,
             inode_i_sb: get("inode", "i_sb")?,
             super_block_s_dev: get("super_block", "s_dev")?,
+            cgroup_kn: get("cgroup", "kn")?,
+            cgroup_root: get("cgroup", "root")?,
+            cgroup_root_hierarchy_id: get("cgroup_root", "hierarchy_id")?,
+            kernfs_node_id: get("kernfs_node", "id")?,
         }))
     }
 }
 
-const STRUCTS: [&str; 7] =
-    ["task_struct", "signal_struct", "mm_struct", "linux_binprm", "file", "inode", "super_block"];
+const STRUCTS: [&str; 10] = [
+    "task_struct",
+    "signal_struct",
+    "mm_struct",
+    "linux_binprm",
+    "file",
+    "inode",
+    "super_block",
+    "cgroup",
+    "cgroup_root",
+    "kernfs_node",
+];
 
 #[derive(Clone, Copy)]
 struct Member<'a> {

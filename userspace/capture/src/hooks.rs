@@ -26,7 +26,9 @@ use crate::{CaptureError, bpffs, btf::KernelOffsets, commands, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
 
 /// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
-const HOOKS: [&str; 14] = [
+const HOOKS: [&str; 16] = [
+    "cgroup_released",
+    "cgroup_made",
     "command_ended",
     "command_forked",
     "command_began",
@@ -44,7 +46,9 @@ const HOOKS: [&str; 14] = [
 ];
 
 /// The tracepoints among them.
-const TRACEPOINTS: [(&str, &str); 3] = [
+const TRACEPOINTS: [(&str, &str); 5] = [
+    ("cgroup_made", "cgroup_mkdir"),
+    ("cgroup_released", "cgroup_release"),
     ("command_began", "sched_process_exec"),
     ("command_ended", "sched_process_exit"),
     ("command_forked", "sched_process_fork"),
@@ -91,8 +95,10 @@ pub enum LsmHooks {
 }
 
 /// Maps that outlive the daemon, with the sizes of key and value.
-const PINNED: [(&str, u32, u32); 7] = [
+const PINNED: [(&str, u32, u32); 9] = [
     ("ENROLLED", 8, 4),
+    ("RULES", 4, 516),
+    ("RULES_START", 4, 4),
     ("BOUND_USERS", 4, 4),
     ("STAMPS", 4, 16),
     ("COUNTERS", 4, 8),

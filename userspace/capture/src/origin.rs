@@ -10,7 +10,11 @@ use aya::maps::{MapData, MapError, SkStorage};
 use chaperone_ebpf_abi::{Endpoint, NO_COMMAND, OriginRecord, V4_MAPPED};
 use chaperone_model::{CgroupId, CommandId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 
-use crate::{ArgumentMask, OriginError, process_facts};
+use crate::{
+    ArgumentMask, OriginError,
+    masked::MaskedArguments,
+    process::{facts, masked},
+};
 
 /// The hooks' record, as aya takes it.
 #[derive(Clone, Copy)]
@@ -25,6 +29,7 @@ unsafe impl aya::Pod for Record {}
 pub struct Origins {
     map: Arc<SkStorage<MapData, Record>>,
     mask: Arc<ArgumentMask>,
+    arguments: Arc<MaskedArguments>,
 }
 
 impl std::fmt::Debug for Origins {
@@ -35,7 +40,7 @@ impl std::fmt::Debug for Origins {
 
 impl Origins {
     pub(crate) fn new(map: SkStorage<MapData, Record>, mask: Arc<ArgumentMask>) -> Self {
-        Self { map: Arc::new(map), mask }
+        Self { map: Arc::new(map), mask, arguments: Arc::default() }
     }
 
     /// The origin of a socket that was accepted from one of [`Listeners`](crate::Listeners). It stays with the socket:
@@ -45,24 +50,26 @@ impl Origins {
     /// One system call, and a few reads of `/proc` for the process.
     pub fn of(&self, socket: impl AsFd) -> Result<Origin, OriginError> {
         match self.map.get(&socket.as_fd().as_raw_fd(), 0) {
-            Ok(Record(record)) => Ok(origin(&record, &self.mask)),
+            Ok(Record(record)) => Ok(self.origin(&record)),
             Err(MapError::KeyNotFound) => Err(OriginError::Unknown),
             Err(error) => Err(OriginError::Lookup(error)),
         }
     }
-}
 
-fn origin(record: &OriginRecord, mask: &ArgumentMask) -> Origin {
-    let command = (record.command != NO_COMMAND).then(|| CommandId::from_bytes(record.command));
-    let process = process_facts(record.pid, record.uid, record.connected_ns, mask);
-    Origin {
-        destination: OriginalDst(address(&record.original)),
-        peer: address(&record.source),
-        cgroup: CgroupId(record.cgroup),
-        enrolled: CgroupId(record.enrolled),
-        netns: NetnsCookie(record.netns),
-        socket: SocketCookie(record.socket),
-        process: ProcessFacts { command, ..process },
+    fn origin(&self, record: &OriginRecord) -> Origin {
+        let command = (record.command != NO_COMMAND).then(|| CommandId::from_bytes(record.command));
+        let process = facts(record.pid, record.uid, record.connected_ns, |cmdline| {
+            self.arguments.of(command, cmdline, |cmdline| masked(cmdline, &self.mask))
+        });
+        Origin {
+            destination: OriginalDst(address(&record.original)),
+            peer: address(&record.source),
+            cgroup: CgroupId(record.cgroup),
+            enrolled: CgroupId(record.enrolled),
+            netns: NetnsCookie(record.netns),
+            socket: SocketCookie(record.socket),
+            process: ProcessFacts { command, ..process },
+        }
     }
 }
 

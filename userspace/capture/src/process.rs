@@ -18,6 +18,18 @@ const MAX_BYTES: u64 = 4096;
 /// What `/proc` tells of a process that connected `connected_ns` nanoseconds after boot. A process of that id which
 /// began later is another one: then nothing is told but the ids. Secrets in its arguments are masked.
 pub fn process_facts(pid: u32, uid: u32, connected_ns: u64, mask: &ArgumentMask) -> ProcessFacts {
+    facts(pid, uid, connected_ns, |cmdline| masked(cmdline, mask))
+}
+
+/// The arguments in a `cmdline`, without their secrets.
+pub(crate) fn masked(cmdline: &[u8], mask: &ArgumentMask) -> Vec<String> {
+    let mut argv = arguments(cmdline);
+    mask.mask(&mut argv);
+    argv
+}
+
+/// As [`process_facts`]; `argv` makes the arguments of the beginning of `cmdline`.
+pub(crate) fn facts(pid: u32, uid: u32, connected_ns: u64, argv: impl FnOnce(&[u8]) -> Vec<String>) -> ProcessFacts {
     let nobody = ProcessFacts { pid, uid, ..ProcessFacts::default() };
     // An open folder stays with its process: once that is gone, everything below fails, even if the id is used again.
     let Ok(folder) =
@@ -32,8 +44,7 @@ pub fn process_facts(pid: u32, uid: u32, connected_ns: u64, mask: &ArgumentMask)
     }
     let exe = readlinkat(&folder, "exe").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
     bytes.clear();
-    let mut argv = read(&folder, "cmdline", &mut bytes).map(|()| arguments(&bytes)).unwrap_or_default();
-    mask.mask(&mut argv);
+    let argv = read(&folder, "cmdline", &mut bytes).map(|()| argv(&bytes)).unwrap_or_default();
     ProcessFacts { pid, uid, exe, argv, command: None }
 }
 

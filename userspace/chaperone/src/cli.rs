@@ -36,6 +36,11 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// List the rules that enrol agents: what each enrolled, and its sessions.
+    #[command(after_help = "Examples:
+  chaperone agents
+  chaperone agents --json | jq 'select(.unmatched).place'")]
+    Agents,
     /// List calls, each when it ended.
     #[command(after_help = "Examples:
   chaperone calls --service s3 --action 's3:Delete*'

@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use chaperone_authority::{Authority, Trust};
 use chaperone_capture::remove_pins;
 use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, Journal, PublicKey, VerifyOptions};
-use chaperone_model::{CommandExit, Event, HooksRemoved, SessionId, Verdict};
+use chaperone_model::{CommandExit, Container, Event, HooksRemoved, SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
 use http::Method;
 use serde_json::Value;
@@ -55,7 +55,8 @@ pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<Ex
             json_line(&mut out, row)?;
         }
     } else {
-        let heads = ["STARTED", "AGENT", "GROUPS", "CGROUP", "CALLS", "DENIED", "SENT", "GOT", "ENDED", "ID"];
+        let heads =
+            ["STARTED", "AGENT", "GROUPS", "CGROUP", "CONTAINER", "CALLS", "DENIED", "SENT", "GOT", "ENDED", "ID"];
         let cells: Vec<Vec<String>> = rows
             .iter()
             .map(|row| {
@@ -64,6 +65,7 @@ pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<Ex
                     cut(&row.agent, 24),
                     cut(&row.groups.join(","), 24),
                     cut(&row.cgroup, 48),
+                    row.container.as_ref().map_or_else(|| "-".to_owned(), container),
                     row.calls.to_string(),
                     row.denied.to_string(),
                     size(row.request_bytes),
@@ -77,6 +79,12 @@ pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<Ex
     }
     out.flush()?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// As people call it.
+fn container(container: &Container) -> String {
+    let name = if container.name.is_empty() { container.id.get(..12).unwrap_or_default() } else { &container.name };
+    cut(&format!("{name} ({})", container.image), 48)
 }
 
 pub fn calls(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<ExitCode> {
@@ -417,6 +425,32 @@ pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<Exi
         table(&mut out, &["STORE", "STATE", "PATH", "REMEDY"], &cells)?;
     }
     Ok(if report.is_complete() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+pub fn agents(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
+    let config = Config::read(config)?;
+    let rules = ask(&config, Method::GET, "/v1/agents", &Value::Null)?;
+    let mut out = io::stdout().lock();
+    let mut page = Vec::new();
+    for rule in rules.as_array().into_iter().flatten() {
+        if json {
+            json_line(&mut out, rule)?;
+            continue;
+        }
+        let text = |key: &str| clean(rule[key].as_str().unwrap_or_default());
+        let count = |key: &str| rule[key].as_array().map_or(0, Vec::len).to_string();
+        let first = rule["enrolled"][0].as_str().map_or_else(|| "-".to_owned(), clean);
+        let enrolled = match rule["enrolled"].as_array().map_or(0, Vec::len) {
+            0 | 1 => first,
+            more => format!("{first} and {} more", more - 1),
+        };
+        let cgroups = if rule["unmatched"] == true { "matches nothing".to_owned() } else { count("cgroups") };
+        page.push(vec![text("agent"), text("rule"), enrolled, cgroups, count("sessions"), text("place")]);
+    }
+    if !json {
+        table(&mut out, &["AGENT", "RULE", "ENROLLED", "CGROUPS", "SESSIONS", "PLACE"], &page)?;
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {

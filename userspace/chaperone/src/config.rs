@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use chaperone_capture::{ArgumentMask, LsmHooks};
+use chaperone_capture::{ArgumentMask, CgroupRules, LsmHooks};
 use chaperone_identity::{Agent, Agents};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::{Limits, Rule};
 use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::Deserialize;
+use toml::Spanned;
 
 use crate::roles::RoleSection;
 
@@ -54,6 +55,9 @@ pub struct Config {
     /// What agents execute.
     #[serde(default)]
     pub commands: CommandsSection,
+    /// Where containers are described.
+    #[serde(default)]
+    pub containers: ContainersSection,
     /// The record.
     #[serde(default)]
     pub journal: Journal,
@@ -80,6 +84,15 @@ pub struct Config {
     pub metrics: Metrics,
     /// ClickHouse, if there is one.
     pub warehouse: Option<WarehouseSection>,
+    #[serde(skip)]
+    source: Source,
+}
+
+/// The file itself, for telling places in it.
+#[derive(Clone, Debug, Default)]
+struct Source {
+    path: PathBuf,
+    text: String,
 }
 
 /// Folders and sockets.
@@ -118,16 +131,7 @@ pub struct CaptureSection {
 impl CaptureSection {
     /// The users' ids.
     pub fn user_ids(&self) -> Result<BTreeSet<u32>, ConfigError> {
-        let id = |user: &String| {
-            if let Ok(number) = user.parse() {
-                return Ok(number);
-            }
-            match nix::unistd::User::from_name(user) {
-                Ok(Some(found)) => Ok(found.uid.as_raw()),
-                Ok(None) => Err(ConfigError(format!("capture.users: there is no user `{user}` on this host"))),
-                Err(error) => Err(ConfigError(format!("capture.users: looking up `{user}`: {error}"))),
-            }
-        };
+        let id = |user: &String| user_id(user).map_err(|why| ConfigError(format!("capture.users: {why}")));
         let ids: BTreeSet<u32> = self.users.iter().map(id).collect::<Result<_, _>>()?;
         if ids.contains(&0) {
             return Err(ConfigError(
@@ -135,6 +139,18 @@ impl CaptureSection {
             ));
         }
         Ok(ids)
+    }
+}
+
+/// The id of a user by name or number.
+fn user_id(user: &str) -> Result<u32, String> {
+    if let Ok(number) = user.parse() {
+        return Ok(number);
+    }
+    match nix::unistd::User::from_name(user) {
+        Ok(Some(found)) => Ok(found.uid.as_raw()),
+        Ok(None) => Err(format!("there is no user `{user}` on this host")),
+        Err(error) => Err(format!("looking up `{user}`: {error}")),
     }
 }
 
@@ -155,6 +171,20 @@ impl From<Lsm> for LsmHooks {
             Lsm::Required => Self::Required,
             Lsm::Optional => Self::WhereAvailable,
         }
+    }
+}
+
+/// Where containers are described.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ContainersSection {
+    /// podman's storage: `graphroot` in its storage.conf.
+    pub podman: Vec<PathBuf>,
+}
+
+impl Default for ContainersSection {
+    fn default() -> Self {
+        Self { podman: vec!["/var/lib/containers/storage".into()] }
     }
 }
 
@@ -289,14 +319,21 @@ impl Config {
                 path.display()
             ))
         })?;
-        let config: Self = toml::from_str(&text).map_err(|error| {
+        let mut config: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             ConfigError(format!("{}:{line}: {}", path.display(), error.to_string().trim_end()))
         })?;
         config
             .check()
             .map_err(|(key, why)| ConfigError(format!("{}:{}: {why}", path.display(), line_of(&text, key))))?;
+        config.source = Source { path: path.to_owned(), text };
+        config.cgroup_rules(&config.agents()?)?;
         Ok(config)
+    }
+
+    /// Where that rule of that agent is in the file, such as `/etc/chaperone/config.toml:4`.
+    pub fn place(&self, agent: &str, rule: Option<(&str, &str)>) -> String {
+        format!("{}:{}", self.source.path.display(), line_of_rule(&self.source.text, agent, rule))
     }
 
     /// Whose authority agents' calls are made by.
@@ -306,7 +343,6 @@ impl Config {
 
     /// What TOML's types can't say.
     fn check(&self) -> Result<(), (&'static str, String)> {
-        self.agents().map_err(|error| ("agents", error.to_string()))?;
         if self.agents.is_empty() {
             return Err(("agents", "no [[agents]]: nobody would be captured; add at least one".into()));
         }
@@ -349,8 +385,19 @@ impl Config {
     }
 
     /// The agents, checked.
-    pub fn agents(&self) -> Result<Agents, chaperone_identity::AgentError> {
-        Agents::new(self.agents.clone())
+    pub fn agents(&self) -> Result<Agents, ConfigError> {
+        Agents::new(self.agents.clone(), user_id).map_err(|error| {
+            let (agent, rule) = error.place();
+            ConfigError(format!("{}: {error}", self.place(agent, rule)))
+        })
+    }
+
+    /// Which cgroups are enrolled when they appear.
+    pub fn cgroup_rules(&self, agents: &Agents) -> Result<CgroupRules, ConfigError> {
+        CgroupRules::new(&agents.patterns()).map_err(|error| {
+            let first = self.agents.first().map_or("", |agent| agent.name.as_str());
+            ConfigError(format!("{}: {error}", self.place(first, None)))
+        })
     }
 
     /// The domains that the CA must be able to vouch for.
@@ -397,6 +444,45 @@ fn line_of(text: &str, key: &str) -> usize {
     text.lines().position(sets).map_or(1, |index| index + 1)
 }
 
+/// The line of an agent's rule, or of its name.
+fn line_of_rule(text: &str, agent: &str, rule: Option<(&str, &str)>) -> usize {
+    #[derive(Deserialize)]
+    struct Places {
+        agents: Vec<AgentPlaces>,
+    }
+    #[derive(Deserialize)]
+    struct AgentPlaces {
+        name: Spanned<String>,
+        #[serde(default)]
+        cgroups: Vec<Spanned<String>>,
+        #[serde(default)]
+        slices: Vec<Spanned<String>>,
+        #[serde(default)]
+        units: Vec<Spanned<String>>,
+        #[serde(default)]
+        users: Vec<Spanned<String>>,
+        run: Option<Spanned<bool>>,
+    }
+    // Of two with one name, the second is wrong.
+    let places = toml::from_str::<Places>(text).ok();
+    let Some(place) =
+        places.and_then(|places| places.agents.into_iter().rev().find(|place| place.name.get_ref() == agent))
+    else {
+        return line_of(text, "agents");
+    };
+    let texts = match rule.map(|(key, _)| key) {
+        Some("cgroups") => &place.cgroups[..],
+        Some("slices") => &place.slices,
+        Some("units") => &place.units,
+        Some("users") => &place.users,
+        _ => &[],
+    };
+    let found = texts.iter().rev().find(|text| rule.is_some_and(|(_, rule)| text.get_ref() == rule));
+    let run = place.run.filter(|_| rule.is_some_and(|(key, _)| key == "run"));
+    let at = found.map(Spanned::span).or(run.map(|run| run.span())).unwrap_or_else(|| place.name.span()).start;
+    text.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -416,6 +502,7 @@ mod tests {
     #[test]
     fn what_is_wrong_is_named_with_its_line() {
         assert!(read(AGENT).is_ok());
+        let long: Vec<_> = (0..10).map(|number| format!("\"{number}{}.service\"", "a".repeat(200))).collect();
         for (text, line, word) in [
             (format!("{AGENT}[journal]\ndirr = \"/x\"\n"), 5, "dirr"),
             (format!("{AGENT}[journal]\nsegment_bytes = \"big\"\n"), 5, "u64"),
@@ -424,7 +511,17 @@ mod tests {
             (format!("{AGENT}[aws]\naccount = \"1\"\n"), 5, "12 digits"),
             (format!("{AGENT}[proxy]\ninspect = [\"Example.com\"]\n"), 5, "lower case"),
             (format!("{AGENT}[limits]\nhead_timeout = 0\n"), 5, "at least 1"),
-            ("[[agents]]\nname = \"a\"\ncgroups = [\"/\"]\n".into(), 1, "whole host"),
+            ("[[agents]]\nname = \"a\"\ncgroups = [\"/\"]\n".into(), 3, "whole host"),
+            ("[[agents]]\nname = \"a\"\n".into(), 2, "no rule"),
+            (
+                format!("{AGENT}[[agents]]\nname = \"b\"\nunits = [\n  \"b.service\",\n  \"c.slice\"]\n"),
+                8,
+                "`.service`",
+            ),
+            (format!("{AGENT}[[agents]]\nname = \"b\"\ncgroups = [\"/agents/b-*\"]\n"), 6, "overlaps"),
+            (format!("{AGENT}users = [\"nobody-at-all\"]\n"), 4, "no user `nobody-at-all`"),
+            (format!("{AGENT}slices = [\"user.slice\"]\nusers = [\"root\"]\n"), 5, "root"),
+            (format!("{AGENT}units = [{}]\n", long.join(", ")), 2, "too many"),
             (format!("{AGENT}[[roles]]\nagents = [\"codr\"]\n"), 4, "no agent `codr`"),
             ("agents = []\n".into(), 1, "nobody"),
             (format!("{AGENT}x = = 1\n"), 4, "column 5"),

@@ -1,7 +1,7 @@
 //! The daemon: puts the rooms together in the right order, and takes them apart again.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::ExitCode,
@@ -19,7 +19,7 @@ use chaperone_capture::{
     Capture, CaptureConfig, CommandEvent, Commands, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root,
 };
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
-use chaperone_identity::Sessions;
+use chaperone_identity::{Agents, Containers, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, SessionEnded};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
@@ -37,7 +37,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ConfigError},
-    sandbox,
+    enrolment, sandbox,
 };
 
 /// IAM's actions, as the policies ask for them.
@@ -78,7 +78,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     }
     let agents = config.agents()?;
     config.capture.user_ids()?;
-    check_enrolment(&config)?;
+    enrolment::check(&config, &agents)?;
     let authority = Arc::new(
         Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
     );
@@ -111,7 +111,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         );
     }
     self_test(&capture)?;
-    let listeners = enroll(&capture, &config, &cgroups)?;
+    let listeners = enroll(&capture, &config, &agents)?;
     let commands = capture.take_commands();
 
     let calls = Builder::new_multi_thread()
@@ -147,6 +147,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
+        containers: Containers::new(config.containers.podman.clone()),
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
         limits: config.limits.clone(),
@@ -174,7 +175,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     let shipper = warehouse.map(|warehouse| {
         Shipper::new(warehouse, ShipperOptions::default(), journal.dir(), journal.id(), journal.subscribe())
     });
+    control.block_on(async { capture.forward_log() })?;
+    let capture = Arc::new(capture);
     let console = Arc::new(Console {
+        capture: capture.clone(),
         shared: shared.clone(),
         config: Mutex::new(config.clone()),
         path: path.to_owned(),
@@ -185,8 +189,6 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         shipping: shipper.as_ref().map(Shipper::status),
     });
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
-    control.block_on(async { capture.forward_log() })?;
-    let capture = Arc::new(capture);
     let shipping = control.block_on(async {
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         if let Some(address) = config.metrics.listen {
@@ -249,21 +251,6 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// What would cut the daemon off from AWS, or the host from itself.
-fn check_enrolment(config: &Config) -> anyhow::Result<()> {
-    let own = sandbox::own_cgroup()?;
-    for root in config.agents()?.roots() {
-        if own == root || own.starts_with(&format!("{root}/")) {
-            return Err(ConfigError(format!(
-                "the daemon itself runs in {own}, which is below the enrolled cgroup {root}: \
-                 start it elsewhere, or give the agents another cgroup"
-            ))
-            .into());
-        }
-    }
-    Ok(())
-}
-
 /// No agent is redirected by hooks that were not seen to work.
 fn self_test(capture: &Capture) -> anyhow::Result<()> {
     let failed: Vec<_> = capture
@@ -280,36 +267,12 @@ fn self_test(capture: &Capture) -> anyhow::Result<()> {
 
 /// Enrols what is configured now and withdraws what was before, then opens the listeners: from here on agents are
 /// redirected.
-fn enroll(capture: &Capture, config: &Config, cgroups: &Path) -> anyhow::Result<Listeners> {
-    let mut wanted = BTreeSet::new();
-    for root in config.agents()?.roots() {
-        let folder = cgroups.join(root.trim_start_matches('/'));
-        fs::create_dir_all(&folder)
-            .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
-        let id = cgroup_id(folder)?;
-        for earlier in capture.enroll(id)? {
-            tracing::warn!(
-                peer = %earlier.peer,
-                local = %earlier.local,
-                cgroup = earlier.cgroup.0,
-                uid = earlier.uid,
-                destroyed = earlier.destroyed,
-                "an agent's connection was there before its cgroup was enrolled"
-            );
-        }
-        wanted.insert(id);
-    }
-    for id in capture.enrolled()? {
-        if !wanted.contains(&id) {
-            tracing::info!(cgroup = id.0, "withdrawn: the configuration doesn't name it any more");
-            capture.withdraw(id)?;
-        }
-    }
-    capture.bind_users(&config.capture.user_ids()?)?;
+fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Result<Listeners> {
+    enrolment::enroll(capture, config, agents)?;
     let own = sandbox::own_cgroup()?;
     // Exempting the root would exempt everything that isn't enrolled, bound users too.
     if own != "/" {
-        capture.exempt(cgroup_id(cgroups.join(own.trim_start_matches('/')))?)?;
+        capture.exempt(cgroup_id(capture.cgroup_root().join(own.trim_start_matches('/')))?)?;
     }
     let [v4, v6] = config.proxy.ports;
     Ok(capture.listen(ListenPorts { v4, v6 })?)
@@ -443,6 +406,7 @@ async fn wait_for_the_end(console: &Arc<Console>) -> anyhow::Result<()> {
 
 /// What the control API and the metrics tell.
 struct Console {
+    capture: Arc<Capture>,
     shared: Arc<Shared>,
     config: Mutex<Config>,
     path: PathBuf,
@@ -454,6 +418,16 @@ struct Console {
 }
 
 impl Backend for Console {
+    fn agents(&self) -> Result<serde_json::Value, String> {
+        let config = self.config.lock().clone();
+        let agents = config.agents().map_err(|error| error.to_string())?;
+        let enrolled = self.capture.enrolled().map_err(|error| error.to_string())?;
+        let open = self.shared.sessions.open();
+        let sessions = open.iter().map(|open| (open.session.cgroup, open.session.id)).collect();
+        let rules = enrolment::Report::of(&config, &agents, &self.shared.cgroup_root).with(&enrolled, &sessions);
+        serde_json::to_value(rules).map_err(|error| format!("BUG: {error}"))
+    }
+
     fn status(&self) -> serde_json::Value {
         let metrics = &self.shared.metrics;
         let journal = self.shared.journal.state().map_or_else(
@@ -488,26 +462,24 @@ impl Backend for Console {
     }
 
     async fn grant(&self, agent: &str) -> Result<Grant, String> {
-        let pattern = {
-            let config = self.config.lock();
-            let agents = config.agents().map_err(|error| error.to_string())?;
-            let names = || agents.iter().map(|agent| agent.name.clone()).collect::<Vec<_>>().join(", ");
-            let Some(found) = agents.named(agent) else {
-                return Err(format!("there is no agent `{agent}` in the configuration; there are: {}", names()));
-            };
-            found.cgroups[0].clone()
-        };
         let number = self.grants.fetch_add(1, Ordering::Relaxed);
         let name = format!("run-{}-{number}", std::process::id());
-        let path = pattern.as_str().replace('*', &name);
+        let path = {
+            let agents = self.config.lock().agents().map_err(|error| error.to_string())?;
+            let names = || agents.iter().map(|agent| agent.name.clone()).collect::<Vec<_>>().join(", ");
+            if agents.named(agent).is_none() {
+                return Err(format!("there is no agent `{agent}` in the configuration; there are: {}", names()));
+            }
+            let mut own = agents.rules().filter(|(of, _)| of.name == agent);
+            own.find_map(|(_, rule)| rule.cgroup_for(&name)).ok_or_else(|| {
+                format!("the agent `{agent}` has neither `cgroups` nor `run = true`: it is started by systemd alone")
+            })?
+        };
         let folder = self.shared.cgroup_root.join(path.trim_start_matches('/'));
         fs::create_dir_all(&folder).map_err(|error| format!("making the cgroup {}: {error}", folder.display()))?;
         let session = self.shared.begin_session(&path).await?;
         if session.session.agent != agent {
-            let other = &session.session.agent;
-            return Err(format!(
-                "the cgroup {path} belongs to the agent `{other}`, whose pattern fits it more closely"
-            ));
+            return Err(format!("BUG: the cgroup {path} is the agent `{}`'s", session.session.agent));
         }
         let environment = Trust::of_host().map_err(|error| error.to_string())?.environment();
         Ok(Grant {
@@ -524,7 +496,8 @@ impl Backend for Console {
         self.authority.check(&config.domains()).map_err(|error| error.to_string())?;
         let agents = config.agents().map_err(|error| error.to_string())?;
         let mut current = self.config.lock();
-        if current.agents().map_err(|error| error.to_string())?.roots() != agents.roots() {
+        let before = current.agents().map_err(|error| error.to_string())?;
+        if (before.patterns(), before.users()) != (agents.patterns(), agents.users()) {
             return Err("the enrolled cgroups changed, which takes a restart".to_owned());
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);

@@ -13,6 +13,7 @@ use crate::{
     commands::ask,
     config::{Config, Lsm},
     daemon::KnownActions,
+    enrolment::{Report, UNMATCHED},
     output::{clean, json_line},
     sandbox,
 };
@@ -21,6 +22,8 @@ use crate::{
 struct Finding {
     check: &'static str,
     ok: bool,
+    /// Nothing that must be so isn't, but it may not be what is wanted.
+    warning: bool,
     found: String,
 }
 
@@ -52,6 +55,7 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
             if let Ok(authority) = &authority {
                 findings.push(finding("trust stores", trusted(authority)));
             }
+            enrolment(&config, &mut findings);
             kernel_hooks(&config, &mut findings);
             findings.push(finding("daemon", daemon(&config)));
         }
@@ -61,11 +65,34 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
         if json {
             json_line(&mut out, finding)?;
         } else {
-            let mark = if finding.ok { "ok  " } else { "FAIL" };
+            let mark = match finding {
+                Finding { ok: false, .. } => "FAIL",
+                Finding { warning: true, .. } => "warn",
+                Finding { .. } => "ok  ",
+            };
             writeln!(out, "{mark}  {:<20} {}", finding.check, clean(&finding.found))?;
         }
     }
     Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Rules that name nothing.
+fn enrolment(config: &Config, findings: &mut Vec<Finding>) {
+    let (agents, root) = match (config.agents(), cgroup_root()) {
+        (Ok(agents), Ok(root)) => (agents, root),
+        (Err(error), _) => return findings.push(finding("enrolment", Err::<String, _>(error))),
+        // Said already.
+        (_, Err(_)) => return,
+    };
+    let report = Report::of(config, &agents, &root);
+    let before = findings.len();
+    findings.extend(report.unmatched().map(|rule| {
+        let found = format!("{}: agent `{}`, {}: {UNMATCHED}", rule.place, rule.agent, rule.rule);
+        Finding { check: "enrolment", ok: true, warning: true, found }
+    }));
+    if findings.len() == before {
+        findings.push(finding("enrolment", Ok::<_, String>("every rule matches a cgroup".to_owned())));
+    }
 }
 
 /// What the daemon tries at its start, tried with hooks of the doctor's own beside the daemon's, which know of no agent.
@@ -105,8 +132,8 @@ fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
 
 fn finding<E: std::fmt::Display>(check: &'static str, result: Result<String, E>) -> Finding {
     match result {
-        Ok(found) => Finding { check, ok: true, found },
-        Err(error) => Finding { check, ok: false, found: error.to_string() },
+        Ok(found) => Finding { check, ok: true, warning: false, found },
+        Err(error) => Finding { check, ok: false, warning: false, found: error.to_string() },
     }
 }
 

@@ -8,6 +8,7 @@ mod commands;
 mod config;
 mod daemon;
 mod doctor;
+mod enrolment;
 mod explain;
 mod metrics;
 mod output;
@@ -56,6 +57,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { config, json, command } = cli;
     match command {
+        Command::Agents => commands::agents(&config, json),
         Command::Calls(filter) => commands::calls(&config, &filter, json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "chaperone", &mut std::io::stdout());

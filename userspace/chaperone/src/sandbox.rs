@@ -31,8 +31,13 @@ pub fn keep_secrets_out_of_dumps() -> anyhow::Result<()> {
 
 /// The cgroup v2 that this process is in, such as `/system.slice/chaperone.service`.
 pub fn own_cgroup() -> anyhow::Result<String> {
-    let text = fs::read_to_string("/proc/self/cgroup").context("reading /proc/self/cgroup")?;
-    let path = text.lines().find_map(|line| line.strip_prefix("0::"));
-    path.map(str::to_owned)
+    cgroup_of("/proc/self/cgroup")
+        .context("reading /proc/self/cgroup")?
         .ok_or_else(|| ConfigError("this process is in no cgroup v2: mount cgroup2 (systemd does)".into()).into())
+}
+
+/// The cgroup v2 of a process, by its file in `/proc`.
+pub fn cgroup_of(file: &str) -> std::io::Result<Option<String>> {
+    let text = fs::read_to_string(file)?;
+    Ok(text.lines().find_map(|line| line.strip_prefix("0::")).map(str::to_owned))
 }

@@ -41,6 +41,8 @@ pub struct Grant {
 
 /// What the control API asks of the daemon. Errors are for people.
 pub trait Backend: Send + Sync + 'static {
+    /// What is enrolled, and by which rule.
+    fn agents(&self) -> Result<serde_json::Value, String>;
     /// How the daemon is.
     fn status(&self) -> serde_json::Value;
     /// A cgroup and a session for a new process of this agent.
@@ -166,6 +168,10 @@ fn answer_metrics<B: Backend>(backend: &B, request: &Request<Incoming>) -> Respo
 async fn answer_control<B: Backend>(backend: &B, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
     match (parts.method.as_str(), parts.uri.path()) {
+        ("GET", "/v1/agents") => match backend.agents() {
+            Ok(agents) => json(&agents),
+            Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
+        },
         ("GET", "/v1/status") => json(&backend.status()),
         ("POST", "/v1/reload") => match backend.reload() {
             Ok(said) => json(&serde_json::json!({ "reloaded": said })),

@@ -1,8 +1,10 @@
-//! The configured agents, and the cgroups that make a process one of them.
+//! The configured agents, and the rules that make a process one of them.
 
-use std::fmt;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+
+use crate::{Rule, RuleKind};
 
 /// What is wrong with the configured agents.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -10,98 +12,57 @@ pub enum AgentError {
     /// Agents are named in policies and recordings.
     #[error("agent `{0}`: a name is 1 to 64 of a-z, A-Z, 0-9, `-`, `_`, `.` and `@`")]
     Name(String),
-    /// Two agents with one name.
-    #[error("agent `{0}` is there twice: give each its own name, or put both cgroups into one")]
-    Twice(String),
-    /// An agent without a cgroup would never be seen.
-    #[error("agent `{0}` has no cgroup: name at least one, such as \"/agents/{0}\"")]
-    NoCgroup(String),
-    /// A pattern that would enrol too much or nothing.
-    #[error("agent `{agent}`, cgroup \"{pattern}\": {why}")]
-    Pattern {
+    /// An agent without a rule would never be seen.
+    #[error(
+        "agent `{0}` has no rule that makes a process it: name at least one of cgroups, slices, units and users, or set \
+         `run = true` for what `chaperone run` starts"
+    )]
+    NoRule(String),
+    /// Two agents could be meant.
+    #[error(
+        "agent `{agent}`, {rule}: it overlaps with {other} of the agent `{of}`: a process could be both; make one of them \
+         narrower"
+    )]
+    Overlap {
+        /// The agent that is later in the file.
+        agent: String,
+        /// Its rule.
+        rule: Box<Rule>,
+        /// The agent before.
+        of: String,
+        /// Its rule.
+        other: Box<Rule>,
+    },
+    /// A rule that would enrol too much or nothing.
+    #[error("agent `{agent}`, {} \"{rule}\": {why}", kind.key())]
+    Rule {
         /// The agent.
         agent: String,
-        /// Its pattern.
-        pattern: String,
+        /// Where the rule is.
+        kind: RuleKind,
+        /// The rule.
+        rule: String,
         /// What is wrong with it.
-        why: &'static str,
+        why: String,
     },
+    /// Two agents with one name.
+    #[error("agent `{0}` is there twice: give each its own name, or put the rules of both into one")]
+    Twice(String),
 }
 
-/// A path below the cgroup v2 root in which `*` stands for any characters but `/`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct CgroupPattern(String);
-
-impl CgroupPattern {
-    /// The pattern as it was written.
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-
-    /// The part of `path` that this pattern names: the cgroup itself or the one it is below.
-    ///
-    /// `/agents/*` names `/agents/a` for the path `/agents/a/b`.
-    pub fn matched<'a>(&self, path: &'a str) -> Option<&'a str> {
-        let mut end = 0;
-        let mut parts = path.strip_prefix('/')?.split('/');
-        for wanted in self.0.trim_start_matches('/').split('/') {
-            let part = parts.next()?;
-            if !glob(wanted, part) {
-                return None;
-            }
-            end += 1 + part.len();
-        }
-        Some(&path[..end])
-    }
-
-    /// The folder that surely exists or must be made for the pattern to match: everything before the first `*`.
-    pub fn fixed_parent(&self) -> &str {
-        match self.0.find('*') {
-            None => &self.0,
-            Some(star) => &self.0[..self.0[..star].rfind('/').unwrap_or(0)],
-        }
-    }
-
-    fn problem(&self) -> Option<&'static str> {
-        let text = &self.0;
-        if !text.starts_with('/') {
-            Some("it must begin with `/`: it is a path below the cgroup v2 root")
-        } else if text.len() > 1024 {
-            Some("it is longer than 1,024 bytes")
-        } else if text.trim_end_matches('/').is_empty() || self.fixed_parent().is_empty() {
-            Some("it would enrol the whole host: name at least the first folder")
-        } else if text[1..].split('/').any(|part| part.is_empty() || part == "." || part == "..") {
-            Some("it has an empty part, `.` or `..`")
-        } else if ["/init.scope", "/system.slice/init.scope"].iter().any(|path| self.matched(path).is_some()) {
-            Some("it would enrol PID 1")
-        } else {
-            None
+impl AgentError {
+    /// The agent's name, and the key and the text of its rule, for finding the place in the file.
+    pub fn place(&self) -> (&str, Option<(&'static str, &str)>) {
+        match self {
+            Self::Name(agent) | Self::NoRule(agent) | Self::Twice(agent) => (agent, None),
+            Self::Overlap { agent, rule, .. } => (agent, Some((rule.kind().key(), rule.text()))),
+            Self::Rule { agent, kind, rule, .. } => (agent, Some((kind.key(), rule))),
         }
     }
 }
 
-/// Whether `*` in `pattern` can be filled to give `text`. Linear in both, whatever the pattern.
-fn glob(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
-    let (mut p, mut t, mut back) = (0, 0, None);
-    while t < text.len() {
-        if p < pattern.len() && pattern[p] == b'*' {
-            back = Some((p, t));
-            p += 1;
-        } else if p < pattern.len() && pattern[p] == text[t] {
-            (p, t) = (p + 1, t + 1);
-        } else if let Some((star, from)) = back {
-            (p, t, back) = (star + 1, from + 1, Some((star, from + 1)));
-        } else {
-            return false;
-        }
-    }
-    pattern[p..].iter().all(|byte| *byte == b'*')
-}
-
-/// One configured agent.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+/// One agent, as it is configured.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Agent {
     /// Its name: the policies' principal.
@@ -109,76 +70,146 @@ pub struct Agent {
     /// The groups that it is in.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// The cgroups whose processes it is.
-    pub cgroups: Vec<CgroupPattern>,
+    /// Paths below the cgroup v2 root; see [`Rule::cgroup`].
+    #[serde(default)]
+    pub cgroups: Vec<String>,
+    /// Slices of systemd's; see [`Rule::slice`].
+    #[serde(default)]
+    pub slices: Vec<String>,
+    /// Services and scopes of systemd's; see [`Rule::unit`].
+    #[serde(default)]
+    pub units: Vec<String>,
+    /// Users, by name or number; see [`Rule::user`].
+    #[serde(default)]
+    pub users: Vec<String>,
+    /// Whether `chaperone run` may start it in a cgroup of its own; see [`Rule::run`].
+    #[serde(default)]
+    pub run: bool,
 }
 
-/// All configured agents, checked.
+impl Agent {
+    fn rules(&self, uid_of: &impl Fn(&str) -> Result<u32, String>) -> Result<Vec<(Rule, Option<u32>)>, AgentError> {
+        let wrong = |kind, rule: &str, why: String| AgentError::Rule {
+            agent: self.name.clone(),
+            kind,
+            rule: rule.to_owned(),
+            why,
+        };
+        let mut rules = Vec::new();
+        for (kind, texts, make) in [
+            (RuleKind::Cgroup, &self.cgroups, Rule::cgroup as fn(&str) -> _),
+            (RuleKind::Slice, &self.slices, Rule::slice),
+            (RuleKind::Unit, &self.units, Rule::unit),
+        ] {
+            for text in texts {
+                rules.push((make(text).map_err(|why| wrong(kind, text, why.to_owned()))?, None));
+            }
+        }
+        for text in &self.users {
+            let uid = uid_of(text).map_err(|why| wrong(RuleKind::User, text, why))?;
+            let rule = Rule::user(text, uid).map_err(|why| wrong(RuleKind::User, text, why.to_owned()))?;
+            rules.push((rule, Some(uid)));
+        }
+        if self.run {
+            let rule = Rule::run(&self.name).map_err(|why| wrong(RuleKind::Run, "true", why.to_owned()))?;
+            rules.push((rule, None));
+        }
+        Ok(rules)
+    }
+}
+
+/// All configured agents with their rules, checked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Agents(Vec<Agent>);
+pub struct Agents {
+    all: Vec<Agent>,
+    /// With the places of their agents.
+    rules: Vec<(usize, Rule)>,
+    users: BTreeSet<u32>,
+}
 
 impl Agents {
-    /// Checks names and patterns.
-    pub fn new(agents: Vec<Agent>) -> Result<Self, AgentError> {
+    /// Checks names and rules. `uid_of` gives the id of a user, or says why not.
+    pub fn new(agents: Vec<Agent>, uid_of: impl Fn(&str) -> Result<u32, String>) -> Result<Self, AgentError> {
+        let (mut rules, mut users): (Vec<(usize, Rule)>, _) = (Vec::new(), BTreeSet::new());
+        let mut names = BTreeMap::new();
         for (index, agent) in agents.iter().enumerate() {
             for name in std::iter::once(&agent.name).chain(&agent.groups) {
                 let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.@".contains(&byte);
-                if name.is_empty() || name.len() > 64 || !name.bytes().all(fits) {
+                // `..` is no name of a folder.
+                if name.is_empty()
+                    || name.len() > 64
+                    || !name.bytes().all(fits)
+                    || name.bytes().all(|byte| byte == b'.')
+                {
                     return Err(AgentError::Name(name.clone()));
                 }
             }
-            if agents[..index].iter().any(|other| other.name == agent.name) {
+            if names.insert(&agent.name, index).is_some() {
                 return Err(AgentError::Twice(agent.name.clone()));
             }
-            if agent.cgroups.is_empty() {
-                return Err(AgentError::NoCgroup(agent.name.clone()));
+            let own = agent.rules(&uid_of)?;
+            if own.is_empty() {
+                return Err(AgentError::NoRule(agent.name.clone()));
             }
-            for pattern in &agent.cgroups {
-                if let Some(why) = pattern.problem() {
-                    let (agent, pattern) = (agent.name.clone(), pattern.0.clone());
-                    return Err(AgentError::Pattern { agent, pattern, why });
+            for (rule, user) in own {
+                if let Some((of, other)) = rules.iter().find(|(of, other)| *of != index && other.overlaps(&rule)) {
+                    return Err(AgentError::Overlap {
+                        agent: agent.name.clone(),
+                        rule: Box::new(rule),
+                        of: agents[*of].name.clone(),
+                        other: Box::new(other.clone()),
+                    });
                 }
+                users.extend(user);
+                rules.push((index, rule));
             }
         }
-        Ok(Self(agents))
+        Ok(Self { all: agents, rules, users })
     }
 
-    /// The agent whose pattern names this cgroup most closely, and the cgroup that makes the session.
+    /// The agent that a process in this cgroup is, and the cgroup that makes its session: the deepest, if rules of one
+    /// agent name several.
     pub fn of<'a>(&self, path: &'a str) -> Option<(&Agent, &'a str)> {
-        let matches = self
-            .0
-            .iter()
-            .flat_map(|agent| agent.cgroups.iter().filter_map(move |pattern| Some((agent, pattern.matched(path)?))));
+        let (agent, _, cgroup) = self.rule_of(path)?;
+        Some((agent, cgroup))
+    }
+
+    /// As [`of`](Self::of), with the rule that says so.
+    pub fn rule_of<'a>(&self, path: &'a str) -> Option<(&Agent, &Rule, &'a str)> {
+        let matches =
+            self.rules.iter().filter_map(|(agent, rule)| Some((&self.all[*agent], rule, rule.session(path)?)));
         // `max_by_key` keeps the last of equals, and the first configured shall win.
-        matches.collect::<Vec<_>>().into_iter().rev().max_by_key(|(_, cgroup)| cgroup.len())
+        matches.collect::<Vec<_>>().into_iter().rev().max_by_key(|(_, _, cgroup)| cgroup.len())
     }
 
     /// The agent with this name.
     pub fn named(&self, name: &str) -> Option<&Agent> {
-        self.0.iter().find(|agent| agent.name == name)
+        self.all.iter().find(|agent| agent.name == name)
     }
 
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = &Agent> {
-        self.0.iter()
+        self.all.iter()
     }
 
-    /// The folders below which everything is enrolled.
-    pub fn roots(&self) -> Vec<String> {
-        let mut roots: Vec<String> = self
-            .0
-            .iter()
-            .flat_map(|agent| agent.cgroups.iter().map(|pattern| pattern.fixed_parent().to_owned()))
-            .collect();
-        roots.sort();
-        roots.dedup();
-        roots
+    /// All rules, with their agents.
+    pub fn rules(&self) -> impl Iterator<Item = (&Agent, &Rule)> {
+        self.rules.iter().map(|(agent, rule)| (&self.all[*agent], rule))
     }
-}
 
-impl fmt::Display for CgroupPattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+    /// The users who are agents: wherever their processes are.
+    pub fn users(&self) -> &BTreeSet<u32> {
+        &self.users
+    }
+
+    /// The cgroups that are enrolled, as regular expressions for whole paths.
+    pub fn patterns(&self) -> Vec<String> {
+        self.rules.iter().map(|(_, rule)| rule.pattern()).collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// The folders that the daemon makes.
+    pub fn folders(&self) -> Vec<String> {
+        self.rules.iter().filter_map(|(_, rule)| rule.folder()).collect::<BTreeSet<_>>().into_iter().collect()
     }
 }
 
@@ -186,53 +217,56 @@ impl fmt::Display for CgroupPattern {
 mod tests {
     use super::*;
 
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|&text| text.to_owned()).collect()
+    }
+
+    fn agent(name: &str, cgroups: &[&str]) -> Agent {
+        Agent { name: name.to_owned(), cgroups: strings(cgroups), ..Agent::default() }
+    }
+
     fn agents(list: &[(&str, &[&str])]) -> Result<Agents, AgentError> {
-        let agent = |(name, cgroups): &(&str, &[&str])| Agent {
-            name: (*name).to_owned(),
-            groups: vec![],
-            cgroups: cgroups.iter().map(|text| CgroupPattern((*text).to_owned())).collect(),
-        };
-        Agents::new(list.iter().map(agent).collect())
+        let nobody = |_: &str| Err("no such user".to_owned());
+        Agents::new(list.iter().map(|(name, cgroups)| agent(name, cgroups)).collect(), nobody)
     }
 
     #[test]
-    fn the_closest_pattern_names_the_agent() {
-        let agents =
-            agents(&[("any", &["/agents/*"]), ("coder", &["/agents/coder-*"]), ("job", &["/agents/x/job"])]).unwrap();
+    fn a_cgroup_names_the_agent_and_the_session() {
+        let agents = agents(&[("any", &["/agents/*", "/agents/x/job"]), ("coder", &["/coders/c-*"])]).unwrap();
         let of = |path| agents.of(path).map(|(agent, cgroup)| (agent.name.as_str(), cgroup));
         assert_eq!(of("/agents/a/b/c"), Some(("any", "/agents/a")));
-        assert_eq!(of("/agents/x/job/deep"), Some(("job", "/agents/x/job")));
+        assert_eq!(of("/agents/x/job/deep"), Some(("any", "/agents/x/job")));
+        assert_eq!(of("/coders/c-1"), Some(("coder", "/coders/c-1")));
+        assert_eq!(of("/coders/d-1"), None);
         assert_eq!(of("/agents"), None);
         assert_eq!(of("/other/a"), None);
-        assert_eq!(of("/agents/coder-1").map(|it| it.1), Some("/agents/coder-1"));
+        assert_eq!(agents.folders(), ["/agents", "/agents/x/job", "/coders"]);
     }
 
     #[test]
-    fn globs_are_bounded() {
-        assert!(glob("a*b*c", "aXXbYYc") && !glob("a*b*c", "aXXbYY") && glob("*", "") && !glob("", "a"));
-        assert!(!glob(&"*a".repeat(200), &"b".repeat(10_000)));
+    fn users_are_their_slices_and_bound() {
+        let agent = Agent { name: "a".into(), users: strings(&["coder", "77"]), ..Agent::default() };
+        let uid_of = |user: &str| user.parse().or(Ok(1000));
+        let agents = Agents::new(vec![agent.clone()], uid_of).unwrap();
+        assert_eq!(agents.users(), &BTreeSet::from([77, 1000]));
+        let (_, rule, cgroup) = agents.rule_of("/user.slice/user-77.slice/session-1.scope/x").unwrap();
+        assert_eq!((rule.to_string().as_str(), cgroup), ("users \"77\"", "/user.slice/user-77.slice/session-1.scope"));
+        let unknown = Agents::new(vec![agent], |_| Err("there is no such user".to_owned())).unwrap_err();
+        assert_eq!(unknown.place(), ("a", Some(("users", "coder"))));
+        assert!(unknown.to_string().contains("no such user"), "{unknown}");
     }
 
     #[test]
-    fn what_would_enrol_too_much_is_refused() {
-        for (pattern, why) in [
-            ("/", "whole host"),
-            ("/*", "whole host"),
-            ("agents", "begin with"),
-            ("/a//b", "empty"),
-            ("/init.scope", "PID 1"),
-        ] {
-            let error = agents(&[("a", &[pattern])]).unwrap_err().to_string();
-            assert!(error.contains(why), "{pattern}: {error}");
-        }
+    fn what_is_wrong_is_refused_and_has_a_place() {
+        let error = agents(&[("a", &["/x"]), ("b", &["/init.scope"])]).unwrap_err();
+        assert_eq!(error.place(), ("b", Some(("cgroups", "/init.scope"))));
+        assert!(error.to_string().contains("PID 1"), "{error}");
+        let error = agents(&[("a", &["/x/*"]), ("b", &["/y", "/x/b-*"])]).unwrap_err();
+        assert_eq!(error.place(), ("b", Some(("cgroups", "/x/b-*"))));
+        assert!(error.to_string().contains("overlaps with cgroups \"/x/*\" of the agent `a`"), "{error}");
         assert_eq!(agents(&[("a b", &["/x"])]).unwrap_err(), AgentError::Name("a b".into()));
+        assert_eq!(agents(&[("..", &["/x"])]).unwrap_err(), AgentError::Name("..".into()));
         assert_eq!(agents(&[("a", &["/x"]), ("a", &["/y"])]).unwrap_err(), AgentError::Twice("a".into()));
-        assert_eq!(agents(&[("a", &[])]).unwrap_err(), AgentError::NoCgroup("a".into()));
-    }
-
-    #[test]
-    fn roots_end_before_the_first_star() {
-        let agents = agents(&[("a", &["/agents/*", "/agents/b-*/c"]), ("b", &["/ci/run"])]).unwrap();
-        assert_eq!(agents.roots(), ["/agents", "/ci/run"]);
+        assert_eq!(agents(&[("a", &[])]).unwrap_err(), AgentError::NoRule("a".into()));
     }
 }

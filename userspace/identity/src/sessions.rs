@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use chaperone_model::{CgroupId, Session, SessionId};
+use chaperone_model::{CgroupId, Container, Session, SessionId};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -23,7 +23,7 @@ const MAX_SESSIONS: usize = 16_384;
 #[derive(Debug, thiserror::Error)]
 pub enum SessionError {
     /// No configured agent claims the cgroup.
-    #[error("no configured agent claims the cgroup {0}: add it to an [[agents]] entry's `cgroups`")]
+    #[error("no rule of a configured agent names the cgroup {0}: `chaperone agents` shows them")]
     Unclaimed(String),
     /// The cgroup is gone, or can't be watched.
     #[error("watching the cgroup {path}: {source}")]
@@ -93,11 +93,13 @@ impl<T> Sessions<T> {
     }
 
     /// The session of the cgroup at `path` (below the root, such as `/agents/coder/sub`): an open one, or a new one
-    /// with what `own` makes for it. The flag says whether it is new. `id_of` gives a cgroup folder's id.
+    /// with what `own` makes for it. The flag says whether it is new. `id_of` gives a cgroup folder's id; `container`
+    /// describes a new session.
     pub fn resolve(
         &self,
         path: &str,
         id_of: impl FnOnce(&Path) -> io::Result<CgroupId>,
+        container: Option<Container>,
         own: impl FnOnce(&Session) -> T,
     ) -> Result<(Arc<Resolved<T>>, bool), SessionError> {
         let mut open = self.open.lock();
@@ -119,6 +121,7 @@ impl<T> Sessions<T> {
             groups: agent.groups.clone(),
             cgroup,
             cgroup_path: cgroup_path.to_owned(),
+            container,
             started: OffsetDateTime::now_utc(),
         };
         // `cgroup.events` is modified when `populated` changes, and the watch ends when the folder goes.
@@ -131,6 +134,14 @@ impl<T> Sessions<T> {
         open.by_watch.insert(watch, cgroup);
         open.by_cgroup.insert(cgroup, (resolved.clone(), watch));
         Ok((resolved, true))
+    }
+
+    /// The cgroup that makes the session of the one at `path`, if none is open for it.
+    pub fn lacking<'a>(&self, path: &'a str, id_of: impl FnOnce(&Path) -> Option<CgroupId>) -> Option<&'a str> {
+        let open = self.open.lock();
+        let (_, cgroup_path) = open.agents.of(path)?;
+        let cgroup = id_of(&self.root.join(cgroup_path.trim_start_matches('/')))?;
+        (!open.by_cgroup.contains_key(&cgroup)).then_some(cgroup_path)
     }
 
     /// The session of the cgroup at `path`, if one is open; if none is and the cgroup is empty, the last one of late. For

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use chaperone_model::{
     BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandId, CommandStarted, ConnectionClosed,
-    ConnectionKind, ConnectionOpened, Event, OutcomeStatus, Protocol, Reason, SessionEnded, SessionId, SessionStarted,
-    Verdict,
+    ConnectionKind, ConnectionOpened, Container, Event, OutcomeStatus, Protocol, Reason, SessionEnded, SessionId,
+    SessionStarted, Verdict,
 };
 use chaperone_model::{CallId, ConnectionId};
 use serde::{Deserialize, Serialize};
@@ -167,6 +167,8 @@ pub struct SessionRow {
     pub host: String,
     /// The cgroup's path.
     pub cgroup: String,
+    /// The container that it is.
+    pub container: Option<Container>,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
     pub started: OffsetDateTime,
@@ -243,6 +245,7 @@ impl Sessions {
             groups: session.groups.clone(),
             host: host.clone(),
             cgroup: session.cgroup_path.clone(),
+            container: session.container.clone(),
             started: session.started,
             ended: None,
             why: None,

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use chaperone_model::{
     AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, CgroupId, CommandId, CommandStarted,
-    ConnectionId, Decision, Event, Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, Session, SessionId,
-    SessionStarted, Verdict,
+    ConnectionId, Container, Decision, Event, Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason, Session,
+    SessionId, SessionStarted, Verdict,
 };
 use time::OffsetDateTime;
 
@@ -16,6 +16,13 @@ pub(crate) fn session() -> Session {
         groups: vec!["agents".into()],
         cgroup: CgroupId(42),
         cgroup_path: "/agents/coder".into(),
+        container: Some(Container {
+            id: "6a".repeat(32),
+            name: "named".into(),
+            image: "example.com/agents/coder:1".into(),
+            image_id: "18".repeat(32),
+            labels: [("team".into(), "red".into()), ("purpose".into(), "it's \"x\"".into())].into(),
+        }),
         started: OffsetDateTime::now_utc(),
     }
 }

@@ -22,4 +22,4 @@ pub use event::{
 };
 pub use id::{CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
-pub use session::Session;
+pub use session::{Container, Session};

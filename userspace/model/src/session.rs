@@ -1,5 +1,7 @@
 //! A session: one agent in one cgroup instance.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
@@ -18,7 +20,25 @@ pub struct Session {
     pub cgroup: CgroupId,
     /// Its path below the cgroup v2 root, such as `/agents/coder`.
     pub cgroup_path: String,
+    /// The container that the cgroup is, if it is one: as its engine describes it, which authorises nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub container: Option<Container>,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
     pub started: OffsetDateTime,
+}
+
+/// A container, by its engine's own state on the host.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Container {
+    /// Its id: 64 hexadecimal digits.
+    pub id: String,
+    /// Its name; empty if the engine's state can't be read, as all below.
+    pub name: String,
+    /// The image, as it was named when the container was made.
+    pub image: String,
+    /// The image's id.
+    pub image_id: String,
+    /// Its labels, the image's among them.
+    pub labels: BTreeMap<String, String>,
 }

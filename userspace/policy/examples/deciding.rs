@@ -70,6 +70,7 @@ fn main() {
         groups: vec!["developers".into()],
         cgroup: CgroupId(1),
         cgroup_path: "/agents/coder".into(),
+        container: None,
         started: time::OffsetDateTime::UNIX_EPOCH,
     };
     let facts = CallFacts { method: "GET", host: "data.s3.amazonaws.com", path: "/a/b", session: "s", exe: "/bin/aws" };

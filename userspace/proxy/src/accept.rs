@@ -13,10 +13,11 @@ use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
 use chaperone_aws::MetadataRequest;
 use chaperone_capture::{cgroup_id, cgroup_path};
-use chaperone_identity::Resolved;
+use chaperone_identity::{Containers, Resolved};
 use chaperone_journal::JournalError;
 use chaperone_model::{
-    ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Event, ProcessFacts, Session, SessionStarted,
+    ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Container, Event, ProcessFacts, Session,
+    SessionStarted,
 };
 use http::{Request, Response};
 use http_body_util::Full;
@@ -155,8 +156,11 @@ impl Shared {
     /// what can't be recorded is tried again by whoever comes next.
     async fn session_at(&self, path: &str) -> Result<(Arc<Resolved<Own>>, Result<(), JournalError>), String> {
         let id_of = |folder: &std::path::Path| cgroup_id(folder).map_err(io::Error::other);
-        let (session, is_new) =
-            self.sessions.resolve(path, id_of, |session| self.own(session)).map_err(|error| error.to_string())?;
+        let container = self.container_at(path).await;
+        let (session, is_new) = self
+            .sessions
+            .resolve(path, id_of, container, |session| self.own(session))
+            .map_err(|error| error.to_string())?;
         if is_new {
             tracing::info!(session = %session.session.id, agent = session.session.agent, cgroup = path, "a session began");
         }
@@ -167,6 +171,17 @@ impl Shared {
         });
         let recorded = recorded.await.copied();
         Ok((session, recorded))
+    }
+
+    /// What the session's cgroup is, if it is a container and the session is yet to begin.
+    async fn container_at(&self, path: &str) -> Option<Container> {
+        if !Containers::is_container(path) {
+            return None;
+        }
+        let session = self.sessions.lacking(path, |folder| cgroup_id(folder).ok())?.to_owned();
+        let containers = self.containers.clone();
+        // It reads files. It panics no more than it fails: what isn't known isn't told.
+        tokio::task::spawn_blocking(move || containers.of(&session)).await.ok().flatten()
     }
 
     /// A session for a process that is about to start in the cgroup at `path`.

@@ -168,6 +168,7 @@ mod tests {
             groups: groups.iter().map(|&group| group.to_owned()).collect(),
             cgroup: CgroupId(1),
             cgroup_path: "/a".into(),
+            container: None,
             started: time::OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -32,7 +32,7 @@ use arc_swap::ArcSwap;
 use chaperone_authority::Authority;
 use chaperone_aws::{Catalog, IssuedKeys, Metadata, Placeholder, Signer};
 use chaperone_capture::Origins;
-use chaperone_identity::{Resolved, Sessions};
+use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{Event, SessionEnded, SessionId};
 use chaperone_policy::{Engine, Principal};
@@ -88,6 +88,8 @@ pub struct Shared {
     pub engine: Engine,
     /// The sessions.
     pub sessions: Sessions<Own>,
+    /// Containers on this host.
+    pub containers: Containers,
     /// The real AWS.
     pub upstream: Upstream,
     /// Origins of accepted connections.
@@ -129,6 +131,8 @@ pub struct Parts {
     pub engine: Engine,
     /// The sessions.
     pub sessions: Sessions<Own>,
+    /// Containers on this host.
+    pub containers: Containers,
     /// The real AWS.
     pub upstream: Upstream,
     /// Origins of accepted connections.
@@ -174,6 +178,7 @@ impl Shared {
             metadata: Metadata::new(),
             settings: ArcSwap::from_pointee(parts.settings),
             metrics: Metrics::default(),
+            containers: parts.containers,
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),

@@ -10,6 +10,7 @@ const STEPS: &[(&str, &str)] = &[
     ("tables", include_str!("../migrations/0001_tables.sql")),
     ("views", include_str!("../migrations/0002_views.sql")),
     ("commands", include_str!("../migrations/0003_commands.sql")),
+    ("containers", include_str!("../migrations/0004_containers.sql")),
 ];
 
 #[derive(Row, Serialize, Deserialize)]

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use chaperone_journal::{CallFilter, CallRow, CommandRow, Kind, SessionRow};
-use chaperone_model::{CallId, CallIntent, CallOutcome, CommandExit, CommandId, Direction, Event, SessionId};
+use chaperone_model::{
+    CallId, CallIntent, CallOutcome, CommandExit, CommandId, Container, Direction, Event, SessionId,
+};
 use clickhouse::{Row, sql::Identifier};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -61,6 +63,11 @@ struct SessionsRow {
     connections: u64,
     request_bytes: u64,
     response_bytes: u64,
+    container: String,
+    container_name: String,
+    container_image: String,
+    container_image_id: String,
+    container_labels: Vec<(String, String)>,
 }
 
 #[derive(Row, Deserialize)]
@@ -118,6 +125,13 @@ impl Warehouse {
             groups: row.groups,
             host: row.node,
             cgroup: row.cgroup,
+            container: (!row.container.is_empty()).then(|| Container {
+                id: row.container,
+                name: row.container_name,
+                image: row.container_image,
+                image_id: row.container_image_id,
+                labels: row.container_labels.into_iter().collect(),
+            }),
             started: row.started,
             ended: row.ended,
             why: row.why,

@@ -238,10 +238,16 @@ pub(crate) struct SessionStartsRow {
     cgroup: String,
     #[serde(with = "clickhouse::serde::time::datetime64::micros")]
     started: OffsetDateTime,
+    container: String,
+    container_name: String,
+    container_image: String,
+    container_image_id: String,
+    container_labels: Vec<(String, String)>,
 }
 
 impl SessionStartsRow {
     pub(crate) fn new(source: &Source, seq: Seq, SessionStarted { session, host }: SessionStarted) -> Self {
+        let container = session.container.unwrap_or_default();
         Self {
             tenant: source.tenant.clone(),
             node: host,
@@ -252,6 +258,11 @@ impl SessionStartsRow {
             groups: session.groups,
             cgroup: session.cgroup_path,
             started: session.started,
+            container: container.id,
+            container_name: container.name,
+            container_image: container.image,
+            container_image_id: container.image_id,
+            container_labels: container.labels.into_iter().collect(),
         }
     }
 }

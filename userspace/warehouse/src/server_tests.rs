@@ -328,6 +328,9 @@ async fn the_warehouse_answers_as_the_journal_does() {
         (row.id, row.calls, row.denied, row.connections, row.request_bytes, row.response_bytes, row.why, row.cgroup)
     };
     assert_eq!(key(&theirs[0]), key(&ours[0]));
+    assert!(ours[0].container.is_some());
+    assert_eq!(theirs[0].container, ours[0].container);
+    assert_eq!(raw(&warehouse, "SELECT count() FROM sessions WHERE container_labels['team'] = 'red'").await, 1);
     assert_eq!(theirs[0].calls, 22);
 
     let theirs = warehouse.exchange(big).await.unwrap().unwrap();

@@ -8,6 +8,7 @@ mod guard;
 mod lab;
 mod lsm;
 mod namespaces;
+mod rules;
 mod self_test;
 mod sockets;
 

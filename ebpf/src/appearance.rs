@@ -1,0 +1,73 @@
+//! Cgroups that appear and go: those whose path a rule names are enrolled before anybody can be in them, and forgotten when
+//! the last thing that was in them is gone.
+
+use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, programs::RawTracePointContext};
+use chaperone_ebpf_abi::{Counter, ENROLLED as FLAG, MAX_CGROUP_PATH};
+
+use crate::{
+    kernel::field,
+    maps::{self, ENROLLED, PATH, RULES, RULES_START},
+};
+
+/// Leaves what is there as it is.
+const BPF_NOEXIST: u64 = 1;
+
+/// A cgroup was made; the arguments are `(struct cgroup *, const char *path)`. It isn't visible yet (kernel/cgroup/cgroup.c,
+/// `cgroup_mkdir`, before `kernfs_activate`), so that nothing can be in it.
+#[inline(always)]
+pub fn made(ctx: &RawTracePointContext) -> i32 {
+    let (cgroup, path): (u64, u64) = (ctx.arg(0), ctx.arg(1));
+    let (Some(id), true) = (id(cgroup), is_named(path)) else { return 0 };
+    if ENROLLED.insert(id, FLAG, BPF_NOEXIST).is_err() {
+        maps::count(Counter::Unenrolled);
+    }
+    0
+}
+
+/// The last reference to a cgroup is gone, sockets' too; the first argument is it. Ids are never given again.
+#[inline(always)]
+pub fn released(ctx: &RawTracePointContext) -> i32 {
+    if let Some(id) = id(ctx.arg(0)) {
+        let _ = ENROLLED.remove(id);
+    }
+    0
+}
+
+/// The id of a cgroup of the v2 hierarchy, whose number is 0. Those of v1 have ids of their own, which are other cgroups'
+/// here.
+#[inline(always)]
+fn id(cgroup: u64) -> Option<u64> {
+    if field!(field!(cgroup, cgroup_root as u64), cgroup_root_hierarchy_id as u32) != 0 {
+        return None;
+    }
+    Some(field!(field!(cgroup, cgroup_kn as u64), kernfs_node_id as u64))
+}
+
+/// Whether a rule names this path, which lies in the kernel.
+#[inline(always)]
+fn is_named(path: u64) -> bool {
+    let (Some(buffer), Some(start)) = (PATH.get_ptr_mut(0), RULES_START.get(0)) else { return false };
+    let mut state = *start;
+    if state == 0 {
+        return false;
+    }
+    // SAFETY: as many bytes as the map's value has, which is this processor's own: cgroups are made one at a time, under
+    // the kernel's `cgroup_mutex`.
+    let path = unsafe {
+        if bpf_probe_read_kernel_str(buffer.cast(), MAX_CGROUP_PATH as u32, path as *const _) <= 1 {
+            return false;
+        }
+        &*buffer.cast_const()
+    };
+    for byte in path {
+        if *byte == 0 {
+            break;
+        }
+        let Some(row) = RULES.get(state) else { return false };
+        state = u32::from(row.next[usize::from(*byte)]);
+        if state == 0 {
+            return false;
+        }
+    }
+    RULES.get(state).is_some_and(|row| row.enrols != 0)
+}

@@ -1,0 +1,246 @@
+//! Which cgroups are enrolled when they appear: patterns of their paths, as an automaton that the kernel can run.
+
+use std::{collections::HashMap, fs, path::Path};
+
+use aya::maps::{Array, MapData};
+use chaperone_ebpf_abi::{MAX_CGROUP_PATH, MAX_RULE_STATES, RuleState};
+use chaperone_model::CgroupId;
+use regex_automata::{
+    Anchored, MatchKind,
+    dfa::{Automaton as _, StartKind, dense},
+    util::{primitives::StateID, start, syntax},
+};
+
+use crate::{Capture, CaptureError, EarlierConnection, attach::lock, cgroup_id};
+
+/// As for the hooks' map.
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+pub(crate) struct RuleRecord(RuleState);
+
+// SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
+unsafe impl aya::Pod for RuleRecord {}
+
+/// The hooks' automaton.
+pub(crate) struct Tables {
+    pub(crate) states: Array<MapData, RuleRecord>,
+    pub(crate) start: Array<MapData, u32>,
+}
+
+/// The states of one set of rules: half of the room, so that one set can be put in another's place at once. The first
+/// place is that of the state that leads nowhere.
+const HALF: usize = MAX_RULE_STATES / 2 - 1;
+/// What building the automaton may take, in bytes.
+const BUILDING: usize = 4 << 20;
+
+/// There are too many rules, or too many `*` in them.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "the rules that enrol cgroups are too many, or have too many `*`, for the kernel hooks' table of {HALF} states: use \
+     fewer, or shorter ones"
+)]
+pub struct TooManyRules;
+
+/// The paths of cgroups, below the cgroup v2 root, that are enrolled when they appear.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CgroupRules {
+    /// The first one is the first state; numbers are those of the place in here and one more, 0 leads nowhere.
+    states: Vec<RuleState>,
+}
+
+impl CgroupRules {
+    /// Each pattern is a regular expression for a whole path, such as `/agents\.slice/[^/]*`.
+    ///
+    /// # Panics
+    ///
+    /// If one isn't a regular expression: they are made by us, of what was checked.
+    pub fn new(patterns: &[String]) -> Result<Self, TooManyRules> {
+        if patterns.is_empty() {
+            return Ok(Self::default());
+        }
+        let whole: Vec<_> = patterns.iter().map(|pattern| format!("^(?:{pattern})$")).collect();
+        let config = dense::Config::new()
+            .start_kind(StartKind::Anchored)
+            .match_kind(MatchKind::All)
+            .dfa_size_limit(Some(BUILDING))
+            .determinize_size_limit(Some(BUILDING));
+        let automaton = dense::Builder::new()
+            .configure(config)
+            .syntax(syntax::Config::new().unicode(false).utf8(false))
+            .build_many(&whole)
+            .map_err(|error| {
+                assert!(error.is_size_limit_exceeded(), "BUG: {whole:?}: {error}");
+                TooManyRules
+            })?;
+        let start = automaton
+            .start_state(&start::Config::new().anchored(Anchored::Yes))
+            .expect("BUG: it was built to start anchored");
+        // Breadth first: a state has its place when it is first led to.
+        let mut places = HashMap::from([(start, 1_u16)]);
+        let (mut queue, mut states) = (vec![start], Vec::new());
+        while let Some(id) = queue.get(states.len()).copied() {
+            let mut next = [0; 256];
+            for (byte, next) in (0..=u8::MAX).zip(&mut next) {
+                let to = automaton.next_state(id, byte);
+                if is_dead(&automaton, to) {
+                    continue;
+                }
+                let place = u16::try_from(places.len() + 1).map_err(|_| TooManyRules)?;
+                *next = *places.entry(to).or_insert_with(|| {
+                    queue.push(to);
+                    place
+                });
+            }
+            // Matches are told one byte late.
+            let enrols = u32::from(automaton.is_match_state(automaton.next_eoi_state(id)));
+            states.push(RuleState { next, enrols });
+            if queue.len() > HALF {
+                return Err(TooManyRules);
+            }
+        }
+        Ok(Self { states })
+    }
+
+    /// Whether the cgroup with this path is enrolled when it appears, as the hooks decide it.
+    pub fn name(&self, path: &str) -> bool {
+        let mut state = usize::from(!self.states.is_empty());
+        for byte in path.bytes().take(MAX_CGROUP_PATH - 1) {
+            if state == 0 {
+                return false;
+            }
+            state = self.states[state - 1].next[usize::from(byte)].into();
+        }
+        state != 0 && self.states[state - 1].enrols != 0
+    }
+}
+
+fn is_dead(automaton: &dense::DFA<Vec<u32>>, state: StateID) -> bool {
+    automaton.is_dead_state(state) || automaton.is_quit_state(state)
+}
+
+impl Capture {
+    /// Enrols the cgroups that the rules name: from now on when they appear, before a process can be in them, also while
+    /// no daemon runs; and those that are there, whose earlier connections are destroyed and told. Others are withdrawn,
+    /// save those that are exempt.
+    pub fn enroll_by(&self, rules: &CgroupRules) -> Result<Vec<EarlierConnection>, CaptureError> {
+        self.load_rules(rules)?;
+        // What appears from here on is enrolled by the hooks.
+        let (mut found, mut earlier) = (Vec::new(), Vec::new());
+        named(self.cgroup_root(), "", rules, &mut found);
+        for path in &found {
+            // One that is gone by now needs no enrolment.
+            let Ok(id) = cgroup_id(self.cgroup_root().join(path.trim_start_matches('/'))) else { continue };
+            match self.enroll(id) {
+                Err(CaptureError::CgroupGone { .. }) => {}
+                enrolled => earlier.extend(enrolled?),
+            }
+        }
+        for id in self.enrolled()? {
+            match crate::cgroup_path(self.cgroup_root(), id) {
+                Ok(path) if rules.name(&path) => {}
+                // Of one that is gone, the hooks forget when its sockets are gone, too.
+                Err(CaptureError::CgroupGone { .. }) => {}
+                Ok(path) => {
+                    tracing::info!(cgroup = path, "withdrawn: no rule names it any more");
+                    self.withdraw(id)?;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(earlier)
+    }
+
+    /// Into the half that isn't in use, which is put in use then.
+    fn load_rules(&self, rules: &CgroupRules) -> Result<(), CaptureError> {
+        let failed = || CaptureError::map("giving the hooks the rules of enrolment");
+        let mut tables = lock(&self.rules);
+        let before = tables.start.get(&0, 0).map_err(failed())?;
+        let base = if before == 0 || before as usize > HALF { 0 } else { HALF };
+        let place = |state: u16| if state == 0 { 0 } else { state + u16::try_from(base).unwrap_or_default() };
+        for (index, state) in rules.states.iter().enumerate() {
+            let record = RuleRecord(RuleState { next: state.next.map(place), enrols: state.enrols });
+            let index = u32::try_from(base + 1 + index).unwrap_or_default();
+            tables.states.set(index, record, 0).map_err(failed())?;
+        }
+        let start = if rules.states.is_empty() { 0 } else { place(1) };
+        tables.start.set(0, u32::from(start), 0).map_err(failed())
+    }
+}
+
+/// The paths below `folder` that are named; not those below them, which are enrolled with them.
+fn named(folder: &Path, path: &str, rules: &CgroupRules, into: &mut Vec<String>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+        if rules.name(&path) {
+            into.push(path);
+        } else {
+            named(&entry.path(), &path, rules, into);
+        }
+    }
+}
+
+/// Every cgroup below the root, by its path, parents first, at most `limit`.
+pub fn cgroup_tree(root: &Path, limit: usize) -> Vec<(String, CgroupId)> {
+    let mut found = Vec::new();
+    let mut queue = vec![(root.to_owned(), String::new())];
+    while let Some((folder, path)) = queue.pop() {
+        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+            if found.len() == limit {
+                return found;
+            }
+            if entry.file_type().is_ok_and(|kind| kind.is_dir())
+                && let Ok(id) = cgroup_id(entry.path())
+            {
+                let path = format!("{path}/{}", entry.file_name().to_string_lossy());
+                found.push((path.clone(), id));
+                queue.push((entry.path(), path));
+            }
+        }
+    }
+    found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_matched_whole() {
+        let rules = CgroupRules::new(&[
+            r"/agents\x2eslice".to_owned(),
+            r"(?:/[^/]*\x2eslice)*/agent\x2d[^/]*\x2eservice".to_owned(),
+        ])
+        .unwrap();
+        for path in
+            ["/agents.slice", "/agent-1.service", "/system.slice/agent-1.service", "/a.slice/a-b.slice/agent-x.service"]
+        {
+            assert!(rules.name(path), "{path}");
+        }
+        for path in [
+            "",
+            "/",
+            "/agents.slice/a.service",
+            "/agents.slicer",
+            "/agents_slice",
+            "/system.slice/agent-1.service/sub",
+            "/user.slice/user@1.service/agent-1.service",
+            "/system.slice/x/agent-1.service",
+            "/système.slice/agent-1.service\n",
+        ] {
+            assert!(!rules.name(path), "{path}");
+        }
+        assert!(rules.name("/syst\u{e8}me.slice/agent-1.service"));
+        assert!(!CgroupRules::default().name("/a"));
+    }
+
+    #[test]
+    fn too_many_rules_are_refused_and_not_cut() {
+        let many: Vec<_> = (0..400).map(|number| format!("/agents/a{number}/[^/]*b[^/]*c{number}")).collect();
+        assert_eq!(CgroupRules::new(&many), Err(TooManyRules));
+        let exploding = format!("/[^/]*a{}", "[^/]".repeat(40));
+        assert_eq!(CgroupRules::new(&[exploding]), Err(TooManyRules));
+    }
+}

@@ -1,0 +1,118 @@
+//! Cgroups that are enrolled by their path when they appear.
+
+use std::{
+    fs,
+    net::TcpListener,
+    path::Path,
+    time::{Duration, Instant},
+};
+
+use chaperone_capture::{Capture, CgroupRules, ListenPorts, cgroup_id};
+use nix::mount::{MsFlags, mount};
+
+use crate::{
+    dial,
+    lab::{Lab, accept, agent},
+};
+
+/// Names the lab's `agent-*.service`, at any depth below slices.
+fn rules(lab: &Lab) -> CgroupRules {
+    let name = lab.cgroup.file_name().unwrap().to_str().unwrap().replace('-', r"\x2d");
+    CgroupRules::new(&[format!(r"/{name}(?:/[^/]*\x2eslice)*/agent\x2d[^/]*\x2eservice")]).unwrap()
+}
+
+fn is_enrolled(capture: &Capture, cgroup: &Path) -> bool {
+    capture.enrolled().unwrap().contains(&cgroup_id(cgroup).unwrap())
+}
+
+#[test]
+fn what_a_rule_names_is_enrolled_when_it_appears_and_nothing_else() {
+    let lab = Lab::new();
+    let there = lab.cgroup("agent-0.service/deeper");
+    let capture = Capture::attach(&lab.config).unwrap();
+    let listeners = capture.listen(ListenPorts::default()).unwrap();
+    assert_eq!(capture.enroll_by(&rules(&lab)).unwrap(), []);
+    assert_eq!(capture.enrolled().unwrap(), [cgroup_id(there.parent().unwrap()).unwrap()]);
+
+    let server = TcpListener::bind("127.77.0.1:443").unwrap();
+    for (name, captured) in [
+        ("agent-1.service", true),
+        ("a.slice/a-b.slice/agent-2.service", true),
+        ("agent-1.service/below", true),
+        ("other.service", false),
+        ("other.service/agent-3.service", false),
+        ("agent-4.services", false),
+    ] {
+        let cgroup = lab.cgroup(name);
+        let agent = agent(&cgroup, || dial("127.77.0.1:443"));
+        let stream = accept(if captured { &listeners.v4 } else { &server });
+        assert_eq!(agent.said(), "127.77.0.1:443", "{name}");
+        if captured {
+            assert_eq!(capture.origins().of(&stream).unwrap().cgroup, cgroup_id(&cgroup).unwrap(), "{name}");
+        }
+    }
+    assert_eq!(capture.enrolled().unwrap().len(), 3);
+}
+
+#[test]
+fn what_appears_while_no_daemon_runs_is_refused() {
+    let lab = Lab::new();
+    let capture = Capture::attach(&lab.config).unwrap();
+    capture.listen(ListenPorts::default()).unwrap();
+    capture.enroll_by(&rules(&lab)).unwrap();
+    drop(capture);
+    let _server = TcpListener::bind("127.77.0.1:443").unwrap();
+    let cgroup = lab.cgroup("agent-1.service");
+    assert_eq!(agent(&cgroup, || dial("127.77.0.1:443")).said(), "EPERM");
+    // The next daemon's rules are put in the place of these.
+    let capture = Capture::attach(&lab.config).unwrap();
+    assert!(is_enrolled(&capture, &cgroup));
+    let name = lab.cgroup.file_name().unwrap().to_str().unwrap().replace('-', r"\x2d");
+    capture.enroll_by(&CgroupRules::new(&[format!("/{name}/job[^/]*")]).unwrap()).unwrap();
+    assert!(!is_enrolled(&capture, &cgroup));
+    assert!(!is_enrolled(&capture, &lab.cgroup("agent-2.service")));
+    assert!(is_enrolled(&capture, &lab.cgroup("job1")));
+    for rules in [rules(&lab), CgroupRules::default()] {
+        capture.enroll_by(&rules).unwrap();
+        assert_eq!(is_enrolled(&capture, &lab.cgroup("agent-2.service")), rules != CgroupRules::default());
+    }
+    assert_eq!(capture.enrolled().unwrap(), []);
+}
+
+/// As fast as they can be made: none is missed, and none is remembered for longer than it lives.
+#[test]
+fn a_thousand_cgroups_come_and_go() {
+    let lab = Lab::new();
+    let capture = Capture::attach(&lab.config).unwrap();
+    capture.enroll_by(&rules(&lab)).unwrap();
+    for number in 0..1000 {
+        let cgroup = lab.cgroup(&format!("agent-{number}.service"));
+        assert!(number % 100 != 0 || is_enrolled(&capture, &cgroup));
+        fs::remove_dir(cgroup).unwrap();
+    }
+    let begun = Instant::now();
+    while !capture.enrolled().unwrap().is_empty() {
+        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", capture.enrolled());
+        std::thread::yield_now();
+    }
+}
+
+/// Cgroups of v1 have the same names, and ids that are other cgroups' in v2.
+#[test]
+fn version_1_is_left_alone() {
+    let lab = Lab::new();
+    let capture = Capture::attach(&lab.config).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let name = lab.cgroup.file_name().unwrap().to_str().unwrap();
+    capture.enroll_by(&rules(&lab)).unwrap();
+    let options = format!("none,name={name}");
+    mount(Some("none"), folder.path(), Some("cgroup"), MsFlags::empty(), Some(options.as_str())).unwrap();
+    let cgroup = folder.path().join(name).join("agent-1.service");
+    fs::create_dir_all(&cgroup).unwrap();
+    assert_eq!(capture.enrolled().unwrap(), []);
+    let enrolled = lab.cgroup("agent-1.service");
+    fs::remove_dir(&cgroup).unwrap();
+    fs::remove_dir(cgroup.parent().unwrap()).unwrap();
+    nix::mount::umount(folder.path()).unwrap();
+    assert!(is_enrolled(&capture, &enrolled));
+}

@@ -1,0 +1,148 @@
+//! The rules of enrolment, put in force, and what became of each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    path::Path,
+};
+
+use chaperone_capture::{Capture, cgroup_tree};
+use chaperone_identity::{Agents, RuleKind};
+use chaperone_model::{CgroupId, SessionId};
+use serde::Serialize;
+
+use crate::{
+    config::{Config, ConfigError},
+    sandbox,
+};
+
+/// What would cut the daemon off from AWS, or the host from itself, as far as the configuration alone can't tell.
+pub fn check(config: &Config, agents: &Agents) -> anyhow::Result<()> {
+    let own = sandbox::own_cgroup()?;
+    // In a container, it is of the host's first process or of nobody's: then there is nothing to see.
+    let first = sandbox::cgroup_of("/proc/1/cgroup").ok().flatten().unwrap_or_default();
+    for (agent, rule) in agents.rules() {
+        let place = config.place(&agent.name, Some((rule.kind().key(), rule.text())));
+        if rule.covers(&own) {
+            return Err(ConfigError(format!(
+                "{place}: agent `{}`, {rule}: the daemon itself runs in {own}, which this would enrol: start it \
+                 elsewhere, or give the agents another cgroup",
+                agent.name
+            ))
+            .into());
+        }
+        if rule.covers(&first) {
+            return Err(ConfigError(format!(
+                "{place}: agent `{}`, {rule}: it would enrol PID 1, which runs in {first}",
+                agent.name
+            ))
+            .into());
+        }
+    }
+    Ok(())
+}
+
+/// Has the hooks enrol what the rules name, now and when it appears; withdraws what others named; binds users. Warns of
+/// rules that name nothing that is there.
+pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Result<()> {
+    for path in agents.folders() {
+        let folder = capture.cgroup_root().join(path.trim_start_matches('/'));
+        fs::create_dir_all(&folder)
+            .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
+    }
+    for earlier in capture.enroll_by(&config.cgroup_rules(agents)?)? {
+        tracing::warn!(
+            peer = %earlier.peer,
+            local = %earlier.local,
+            cgroup = earlier.cgroup.0,
+            uid = earlier.uid,
+            destroyed = earlier.destroyed,
+            "an agent's connection was there before its cgroup was enrolled"
+        );
+    }
+    let users: BTreeSet<u32> = &config.capture.user_ids()? | agents.users();
+    capture.bind_users(&users)?;
+    for rule in Report::of(config, agents, capture.cgroup_root()).unmatched() {
+        tracing::warn!(agent = rule.agent, rule = rule.rule, place = rule.place, "{UNMATCHED}");
+    }
+    Ok(())
+}
+
+/// What is said of a rule that names no cgroup that is there.
+pub const UNMATCHED: &str = "this rule matches no cgroup now; if its agents should be running, it is wrong";
+
+/// What became of the rules.
+pub struct Report {
+    rules: Vec<RuleReport>,
+    tree: Vec<(String, CgroupId)>,
+}
+
+/// What became of one rule.
+#[derive(Debug, Serialize)]
+pub struct RuleReport {
+    /// The agent.
+    pub agent: String,
+    /// As it is configured, such as `units "agent-*.service"`.
+    pub rule: String,
+    /// Where.
+    pub place: String,
+    /// Whether it names no cgroup that is there. What `chaperone run` starts comes and goes, and isn't missed.
+    pub unmatched: bool,
+    /// Those that it names: a session each, as soon as they do something. At most 1,000.
+    pub cgroups: Vec<String>,
+    /// The cgroups that it enrolled: those or the ones that they are in. At most 1,000.
+    pub enrolled: Vec<String>,
+    /// The sessions that are open by it.
+    pub sessions: Vec<SessionId>,
+}
+
+/// How many cgroups of the host are looked at, and how many are told of a rule.
+const MAX_CGROUPS: usize = 100_000;
+const MAX_TOLD: usize = 1000;
+
+impl Report {
+    /// Of the cgroups that are there.
+    pub fn of(config: &Config, agents: &Agents, cgroup_root: &Path) -> Self {
+        let tree = cgroup_tree(cgroup_root, MAX_CGROUPS);
+        let mut rules: Vec<_> = agents
+            .rules()
+            .map(|(agent, rule)| RuleReport {
+                agent: agent.name.clone(),
+                rule: rule.to_string(),
+                place: config.place(&agent.name, Some((rule.kind().key(), rule.text()))),
+                unmatched: rule.kind() != RuleKind::Run,
+                cgroups: told(&tree, |path| rule.session(path) == Some(path)),
+                enrolled: told(&tree, |path| rule.enrols(path)),
+                sessions: Vec::new(),
+            })
+            .collect();
+        for rule in &mut rules {
+            rule.unmatched &= rule.cgroups.is_empty();
+        }
+        Self { rules, tree }
+    }
+
+    /// Those that name nothing.
+    pub fn unmatched(&self) -> impl Iterator<Item = &RuleReport> {
+        self.rules.iter().filter(|rule| rule.unmatched)
+    }
+
+    /// With what the hooks say is enrolled, and the sessions that are open.
+    pub fn with(mut self, enrolled: &[CgroupId], sessions: &BTreeMap<CgroupId, SessionId>) -> Vec<RuleReport> {
+        let enrolled: BTreeSet<&str> = {
+            let ids: BTreeSet<_> = enrolled.iter().collect();
+            self.tree.iter().filter(|(_, id)| ids.contains(id)).map(|(path, _)| path.as_str()).collect()
+        };
+        let by_path: BTreeMap<&str, SessionId> =
+            self.tree.iter().filter_map(|(path, id)| Some((path.as_str(), *sessions.get(id)?))).collect();
+        for rule in &mut self.rules {
+            rule.enrolled.retain(|path| enrolled.contains(path.as_str()));
+            rule.sessions = rule.cgroups.iter().filter_map(|path| by_path.get(path.as_str()).copied()).collect();
+        }
+        self.rules
+    }
+}
+
+fn told(tree: &[(String, CgroupId)], wanted: impl Fn(&str) -> bool) -> Vec<String> {
+    tree.iter().filter(|(path, _)| wanted(path)).map(|(path, _)| path.clone()).take(MAX_TOLD).collect()
+}
