@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     place,
-    setup::{Package, packages, python, run},
+    setup::{self, Package, packages, python, run},
 };
 
 const LIGHT: [Package; 4] = [
@@ -30,12 +30,17 @@ pub fn install(all: bool) -> Result<PathBuf> {
     let folder = place::target()?.join("lab/clients");
     let sources = place::root().join("tests/system/clients");
     packages_but(&LIGHT, &["npm", "node"])?;
-    javascript(&sources.join("js"), &folder.join("js"))?;
+    npm(&sources.join("js"), &folder.join("js"), "work.mjs", "the AWS SDK for JavaScript, 30 MB")?;
     if all {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
+        npm(&sources.join("cdk"), &folder.join("cdk"), "app.mjs", "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
+        python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;
+        let (program, link) = (setup::opencode()?, folder.join("opencode"));
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(&program, &link).with_context(|| format!("making {}", link.display()))?;
     }
     Ok(folder)
 }
@@ -67,9 +72,9 @@ fn copy(sources: &Path, folder: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn javascript(sources: &Path, folder: &Path) -> Result<()> {
+fn npm(sources: &Path, folder: &Path, program: &str, what: &str) -> Result<()> {
     if !is_current(sources, folder, &["package-lock.json"]) {
-        eprintln!("set-up: the AWS SDK for JavaScript, into {}: seconds, 30 MB, once", folder.display());
+        eprintln!("set-up: {what}, into {}: seconds, once", folder.display());
         copy(sources, folder, &["package.json"])?;
         // With the lock beside it from the start, but under its name only when all is there.
         run(Command::new("npm")
@@ -81,7 +86,7 @@ fn javascript(sources: &Path, folder: &Path) -> Result<()> {
         fs::rename(folder.join("staged/node_modules"), &modules).context("putting node_modules in place")?;
         copy(sources, folder, &["package-lock.json"])?;
     }
-    copy(sources, folder, &["work.mjs"])
+    copy(sources, folder, &[program])
 }
 
 fn staged(sources: &Path, folder: &Path) -> Result<PathBuf> {
