@@ -35,6 +35,7 @@ pub fn install(all: bool) -> Result<PathBuf> {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
+        rust(&sources.join("rust"), &folder.join("rust"))?;
         npm(&sources.join("cdk"), &folder.join("cdk"), "app.mjs", "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
         python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;
@@ -122,6 +123,24 @@ fn java(sources: &Path, folder: &Path) -> Result<()> {
             .arg("-d")
             .arg(folder.join("classes"))
             .arg(sources.join("Work.java")))?;
+        copy(sources, folder, &SOURCES)?;
+    }
+    Ok(())
+}
+
+fn rust(sources: &Path, folder: &Path) -> Result<()> {
+    const SOURCES: [&str; 3] = ["Cargo.toml", "Cargo.lock", "src/main.rs"];
+    if !is_current(sources, folder, &SOURCES) {
+        eprintln!("set-up: building the client of the AWS SDK for Rust: some minutes, once");
+        let built = folder.join("target");
+        run(place::cargo()
+            .args(["build", "--quiet", "--locked", "--target-dir"])
+            .arg(&built)
+            .current_dir(sources)
+            .env_remove("CARGO_TARGET_DIR"))?;
+        fs::rename(built.join("debug/client"), folder.join("client")).context("putting the client in place")?;
+        fs::remove_dir_all(&built).with_context(|| format!("removing {}", built.display()))?; // 800 MB
+        fs::create_dir_all(folder.join("src")).with_context(|| format!("making {}", folder.display()))?;
         copy(sources, folder, &SOURCES)?;
     }
     Ok(())

@@ -121,6 +121,13 @@ fn ansible() {
 
 #[cfg(feature = "all-clients")]
 #[test]
+fn rust_sdk() {
+    let script = format!("AWS_REGION=eu-west-1 {} by-rust", path(&installed("rust").join("client")));
+    the_same(&script, &[&PARTS[..], &["PutItem", "Scan", "ReceiveMessage"]].concat());
+}
+
+#[cfg(feature = "all-clients")]
+#[test]
 fn cdk() {
     let script = format!("sh {} {}", path(&client("cdk.sh")), path(&installed("cdk")));
     let wanted = ["GetCallerIdentity", "CreateChangeSet", "ExecuteChangeSet", "CreateStack", "DeleteStack"];
