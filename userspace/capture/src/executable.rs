@@ -60,10 +60,8 @@ impl Running {
     }
 
     fn is_local(&self) -> bool {
-        let Ok(table) = openat(&self.process, "mountinfo", OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()) else {
-            return false;
-        };
-        is_local(File::from(table), self.identity.mount)
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
+        is_local(openat(&self.process, "mountinfo", flags, Mode::empty()).ok().map(File::from), self.identity)
     }
 }
 
@@ -89,8 +87,7 @@ impl Executables {
             return None;
         }
         self.known(identity, || {
-            let table = File::open("/proc/self/mountinfo").ok()?;
-            if is_local(table, identity.mount) { read(&file, identity) } else { None }
+            if is_local(File::open("/proc/self/mountinfo").ok(), identity) { read(&file, identity) } else { None }
         })
     }
 
@@ -107,19 +104,27 @@ impl Executables {
     }
 }
 
-/// Whether the mount with that number is of a local filesystem; proc_pid_mountinfo(5).
-fn is_local(table: File, mount: u64) -> bool {
+/// Whether the file is on a local filesystem, by the mounts that its process sees. One that has another root, as in a
+/// chroot, may not see its own; then by the filesystem's device among the mounts of the host.
+fn is_local(table: Option<File>, identity: FileIdentity) -> bool {
+    let device = format!("{}:{}", identity.device().0, identity.device().1);
+    let kind = table
+        .and_then(|table| kind_of(table, |number, _| number.parse() == Ok(identity.mount)))
+        .or_else(|| kind_of(File::open("/proc/1/mountinfo").ok()?, |_, of| of == device));
+    kind.is_some_and(|kind| LOCAL.contains(&kind.as_str()))
+}
+
+/// The filesystem of the first mount whose number and device are so; proc_pid_mountinfo(5).
+fn kind_of(table: File, is_so: impl Fn(&str, &str) -> bool) -> Option<String> {
     let mut text = Vec::new();
-    if table.take(4 << 20).read_to_end(&mut text).is_err() {
-        return false;
-    }
+    table.take(4 << 20).read_to_end(&mut text).ok()?;
     let text = String::from_utf8_lossy(&text);
-    let kind = text.lines().find_map(|line| {
+    text.lines().find_map(|line| {
         let (left, right) = line.split_once(" - ")?;
-        let number: u64 = left.split(' ').next()?.parse().ok()?;
-        (number == mount).then(|| right.split(' ').next().unwrap_or_default())
-    });
-    kind.is_some_and(|kind| LOCAL.contains(&kind))
+        let mut left = left.split(' ');
+        let (number, _parent, device) = (left.next()?, left.next()?, left.next()?);
+        is_so(number, device).then(|| right.split(' ').next().unwrap_or_default().to_owned())
+    })
 }
 
 fn read(file: &OwnedFd, identity: FileIdentity) -> Option<[u8; 32]> {

@@ -135,6 +135,11 @@ pub(crate) struct FileIdentity {
 }
 
 impl FileIdentity {
+    /// The device's numbers, major and minor.
+    pub(crate) const fn device(&self) -> (u32, u32) {
+        self.device
+    }
+
     /// The device's number, as the kernel has it inside (include/linux/kdev_t.h).
     pub(crate) const fn kernel_device(&self) -> u32 {
         self.device.0 << 20 | self.device.1

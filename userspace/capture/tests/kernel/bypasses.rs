@@ -11,7 +11,7 @@ use std::{
 use chaperone_capture::{Counter, cgroup_id};
 use socket2::{SockAddr, Socket};
 
-use crate::lab::{Lab, accept, agent, outcome, socket};
+use crate::lab::{Lab, accept, accept_in_time, agent, outcome, socket};
 
 /// include/uapi/linux/io_uring.h: as much as one connect takes.
 mod uring {
@@ -157,7 +157,10 @@ fn a_source_port_that_is_used_again_has_the_new_connections_origin() {
     });
     let mut ports = std::collections::BTreeSet::new();
     for number in 0..CONNECTIONS {
-        let stream = accept(&listeners.v4);
+        let Some(stream) = accept_in_time(&listeners.v4) else {
+            let counted = Counter::ALL.map(|it| (it, capture.counters().get(it).unwrap()));
+            panic!("connection {number} doesn't come: {counted:?}; the client: {}", client.said());
+        };
         let origin = capture.origins().of(&stream).unwrap();
         let [_, _, c, d] = number.to_be_bytes();
         assert_eq!(origin.destination.0, SocketAddr::from(([198, 18, c, d], 443)));

@@ -8,7 +8,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
 };
@@ -26,11 +26,15 @@ pub struct Lab {
     pub cgroup: PathBuf,
     pub config: CaptureConfig,
     _folder: tempfile::TempDir,
+    /// One test at a time: agents are forks of this process, and would keep other tests' sockets and locks.
+    _alone: MutexGuard<'static, ()>,
 }
 
 impl Lab {
     pub fn new() -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        static ONE: Mutex<()> = Mutex::new(());
+        let alone = ONE.lock().unwrap_or_else(PoisonError::into_inner);
         unshare(CloneFlags::CLONE_NEWNET | CloneFlags::CLONE_NEWNS).expect("namespaces: run the tests as root");
         private_mounts();
         loopback_up();
@@ -49,6 +53,7 @@ impl Lab {
                 mask: Arc::default(),
             },
             _folder: folder,
+            _alone: alone,
         }
     }
 
@@ -143,11 +148,18 @@ impl Agent {
 
 /// Accepts the next connection; fails the test after ten seconds.
 pub fn accept(listener: &TcpListener) -> TcpStream {
+    accept_in_time(listener).expect("nothing connects")
+}
+
+/// Accepts the next connection, if one comes in ten seconds.
+pub fn accept_in_time(listener: &TcpListener) -> Option<TcpStream> {
     let mut ready = [PollFd::new(listener.as_fd(), PollFlags::POLLIN)];
-    assert_eq!(poll(&mut ready, PollTimeout::from(10_000_u16)).unwrap(), 1, "nothing connects");
+    if poll(&mut ready, PollTimeout::from(10_000_u16)).unwrap() == 0 {
+        return None;
+    }
     let (stream, _) = listener.accept().unwrap();
     stream.set_nonblocking(false).unwrap();
-    stream
+    Some(stream)
 }
 
 /// The error's name, such as `EPERM`, or `ok`.
