@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use crate::{
     place,
-    setup::{Package, packages, python, run},
+    setup::{self, Package, packages, python, run},
 };
 
 const LIGHT: [Package; 6] = [
@@ -32,12 +32,18 @@ pub fn install(all: bool) -> Result<PathBuf> {
     let folder = place::target()?.join("lab/clients");
     let sources = place::root().join("tests/system/clients");
     packages_but(&LIGHT, &["npm", "node"])?;
-    javascript(&sources.join("js"), &folder.join("js"))?;
+    npm(&sources.join("js"), &folder.join("js"), "work.mjs", "the AWS SDK for JavaScript, 30 MB")?;
     if all {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
+        rust(&sources.join("rust"), &folder.join("rust"))?;
+        npm(&sources.join("cdk"), &folder.join("cdk"), "app.mjs", "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
+        python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;
+        let (program, link) = (setup::opencode()?, folder.join("opencode"));
+        let _ = fs::remove_file(&link);
+        std::os::unix::fs::symlink(&program, &link).with_context(|| format!("making {}", link.display()))?;
     }
     Ok(folder)
 }
@@ -69,9 +75,9 @@ fn copy(sources: &Path, folder: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn javascript(sources: &Path, folder: &Path) -> Result<()> {
+fn npm(sources: &Path, folder: &Path, program: &str, what: &str) -> Result<()> {
     if !is_current(sources, folder, &["package-lock.json"]) {
-        eprintln!("set-up: the AWS SDK for JavaScript, into {}: seconds, 30 MB, once", folder.display());
+        eprintln!("set-up: {what}, into {}: seconds, once", folder.display());
         copy(sources, folder, &["package.json"])?;
         // With the lock beside it from the start, but under its name only when all is there.
         run(Command::new("npm")
@@ -83,7 +89,7 @@ fn javascript(sources: &Path, folder: &Path) -> Result<()> {
         fs::rename(folder.join("staged/node_modules"), &modules).context("putting node_modules in place")?;
         copy(sources, folder, &["package-lock.json"])?;
     }
-    copy(sources, folder, &["work.mjs"])
+    copy(sources, folder, &[program])
 }
 
 fn staged(sources: &Path, folder: &Path) -> Result<PathBuf> {
@@ -119,6 +125,24 @@ fn java(sources: &Path, folder: &Path) -> Result<()> {
             .arg("-d")
             .arg(folder.join("classes"))
             .arg(sources.join("Work.java")))?;
+        copy(sources, folder, &SOURCES)?;
+    }
+    Ok(())
+}
+
+fn rust(sources: &Path, folder: &Path) -> Result<()> {
+    const SOURCES: [&str; 3] = ["Cargo.toml", "Cargo.lock", "src/main.rs"];
+    if !is_current(sources, folder, &SOURCES) {
+        eprintln!("set-up: building the client of the AWS SDK for Rust: some minutes, once");
+        let built = folder.join("target");
+        run(place::cargo()
+            .args(["build", "--quiet", "--locked", "--target-dir"])
+            .arg(&built)
+            .current_dir(sources)
+            .env_remove("CARGO_TARGET_DIR"))?;
+        fs::rename(built.join("debug/client"), folder.join("client")).context("putting the client in place")?;
+        fs::remove_dir_all(&built).with_context(|| format!("removing {}", built.display()))?; // 800 MB
+        fs::create_dir_all(folder.join("src")).with_context(|| format!("making {}", folder.display()))?;
         copy(sources, folder, &SOURCES)?;
     }
     Ok(())

@@ -13,7 +13,7 @@ use std::{
 use anyhow::Context as _;
 use aws_lc_rs::digest::{self, SHA256};
 use bytes::Bytes;
-use http::{HeaderMap, Method, StatusCode, Uri};
+use http::{StatusCode, Version, request::Parts};
 use http_body::{Body, Frame, SizeHint};
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -29,6 +29,7 @@ pub struct Upstream {
 #[derive(Debug, Serialize)]
 struct Line<'a> {
     time: &'a str,
+    version: String,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -58,7 +59,8 @@ impl Upstream {
     }
 
     /// Begins the line of a request.
-    pub fn begin(self: &Arc<Self>, method: &Method, host: &str, uri: &Uri, headers: &HeaderMap) -> Exchange {
+    pub fn begin(self: &Arc<Self>, head: &Parts, host: &str) -> Exchange {
+        let (uri, headers) = (&head.uri, &head.headers);
         let path = uri.path_and_query().map_or("/", http::uri::PathAndQuery::as_str);
         let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let chunked =
@@ -66,7 +68,8 @@ impl Upstream {
         Exchange(Arc::new(Mutex::new(State {
             upstream: self.clone(),
             time: OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default(),
-            method: method.to_string(),
+            version: head.version,
+            method: head.method.to_string(),
             host: host.to_owned(),
             path: path.to_owned(),
             access_key_id: access_key_id(text("authorization"), uri.query().unwrap_or_default()),
@@ -89,6 +92,7 @@ pub struct Exchange(Arc<Mutex<State>>);
 struct State {
     upstream: Arc<Upstream>,
     time: String,
+    version: Version,
     method: String,
     host: String,
     path: String,
@@ -155,6 +159,7 @@ impl State {
         let (payload_length, payload_sha256) = payload.unzip();
         let line = Line {
             time: &self.time,
+            version: format!("{:?}", self.version),
             method: &self.method,
             host: &self.host,
             path: &self.path,
@@ -279,7 +284,8 @@ mod tests {
         let path = std::env::temp_dir().join(format!("chaperone-fakes-upstream-{}", std::process::id()));
         let _ = std::fs::remove_file(&path);
         let upstream = Upstream::open(&path).unwrap();
-        let begin = || upstream.begin(&Method::PUT, "h", &Uri::from_static("/p?q"), &HeaderMap::new());
+        let head = http::Request::put("/p?q").body(()).unwrap().into_parts().0;
+        let begin = || upstream.begin(&head, "h");
         let lines = || std::fs::read_to_string(&path).unwrap().lines().count();
 
         let exchange = begin();

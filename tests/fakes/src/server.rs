@@ -91,14 +91,14 @@ impl Server {
         if request.version() < http::Version::HTTP_2 && request.uri().authority().is_some() {
             let why = "an absolute-form target, which AWS's front ends don't take\n".to_owned();
             tracing::error!("{why}");
-            let exchange = self.upstream.begin(request.method(), "", request.uri(), request.headers());
+            let exchange = self.upstream.begin(&request.into_parts().0, "");
             let answer = backend::text_answer(StatusCode::BAD_REQUEST, "text/plain", why);
             let status = answer.status();
             return answer.map(|body| exchange.response(status, body));
         }
         let host = host(&request);
         let (mut head, body) = request.into_parts();
-        let exchange = self.upstream.begin(&head.method, &host, &head.uri, &head.headers);
+        let exchange = self.upstream.begin(&head, &host);
         let body = exchange.request(body);
         // HTTP/2 has it in the target alone; s3s reads the field.
         if let Ok(value) = host.parse() {

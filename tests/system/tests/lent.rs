@@ -130,11 +130,26 @@ fn event_streams_are_signed_again_message_by_message() {
     let calls = lab.calls();
     let call = calls.iter().find(|it| text(it, "operation") == "InvokeModelWithBidirectionalStream").unwrap();
     assert_eq!((text(call, "decision"), call["status"].as_u64()), ("allow", Some(200)));
+    let upstream = lab.upstream();
+    assert_eq!(text(upstream.last().unwrap(), "version"), "HTTP/2.0", "both bodies at once need it");
     for how in ["secret", "left-out", "tampered"] {
         let bad = run(how);
         assert!(!bad.contains("\"messages\":"), "{how}: {bad}");
     }
     assert_eq!(lab.upstream().iter().filter(|it| it["complete"] == true).count(), 1, "{:?}", lab.upstream());
+}
+
+/// Over HTTP/2 calls would share a window, and the end of a connection.
+#[test]
+fn what_an_agent_asks_over_http2_goes_on_over_http1() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let said = lab.agent_ok(
+        "set -- $(python3 -c 'import boto3; print(*boto3.Session().get_credentials().get_frozen_credentials()[:3])')
+         curl -sS --http2 --aws-sigv4 aws:amz:eu-west-1:sts --user \"$1:$2\" -H \"x-amz-security-token: $3\" \
+             -d 'Action=GetCallerIdentity&Version=2011-06-15' -w ' by HTTP/%{http_version}' https://sts.eu-west-1.amazonaws.com/",
+    );
+    assert!(said.contains("<Account>123456789012</Account>") && said.ends_with("by HTTP/2"), "{said}");
+    assert_eq!(text(&lab.upstream()[0], "version"), "HTTP/1.1");
 }
 
 /// The same outcome as without Chaperone: no key and no query is signed in another way than the verifiers have it.

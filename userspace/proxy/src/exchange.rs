@@ -524,7 +524,7 @@ impl Inspected {
         for name in &HOP_BY_HOP {
             parts.headers.remove(name);
         }
-        let http2 = parts.version == Version::HTTP_2;
+        let http2 = parts.version == Version::HTTP_2 && needs_http2(&parts.headers);
         let host = HeaderValue::from_str(&received.host).expect("BUG: a DNS name fits a header");
         parts.headers.insert(HOST, host);
         let mut chunked = (shape == Payload::StreamingUnsignedTrailer)
@@ -610,7 +610,7 @@ impl Inspected {
             parts.version = Version::HTTP_2;
         }
         let name = self.name.clone().unwrap_or_else(|| received.host.as_str().into());
-        let target = Target { name, address: self.upstream, http2 };
+        let target = Target { name, address: self.upstream, http2: http2.then_some(self.session.session.id) };
         let request = Request::from_parts(parts, outgoing);
         let answer = self.shared.upstream.send(&target, request).await.map_err(|error| {
             // A body that is wrong makes hyper break off: then that is what happened.
@@ -914,6 +914,16 @@ pub(crate) async fn record_whole(mut recorder: BodyRecorder, bytes: &Bytes) -> R
         recorder.flush()?;
     }
     Ok(recorder.finish())
+}
+
+/// Whether both bodies stream at once, which HTTP/1.1 has no room for: event streams of the SDKs, and gRPC. Everything
+/// else goes on over HTTP/1.1, whatever the agent spoke: there one call's answer can't slow another's by the window that
+/// they share, nor end it. (h2 ends a connection at its 101st empty DATA frame, which no setting changes.)
+fn needs_http2(headers: &HeaderMap) -> bool {
+    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
+        let kind = kind.as_bytes().to_ascii_lowercase();
+        kind.starts_with(b"application/vnd.amazon.eventstream") || kind.starts_with(b"application/grpc")
+    })
 }
 
 fn declared_hash(headers: &HeaderMap) -> Option<[u8; 32]> {

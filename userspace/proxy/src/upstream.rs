@@ -12,6 +12,7 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chaperone_model::SessionId;
 use foldhash::HashMap;
 use http::{Request, Response};
 use hyper::{
@@ -101,15 +102,21 @@ pub enum RootsError {
     None(String),
 }
 
-/// What makes two connections the same. The protocol belongs to it: an HTTP/2 connection is shared, not taken.
+/// What makes two connections the same. The protocol belongs to it: an HTTP/2 connection is shared, not taken, and only by
+/// calls of one session, so that no agent can slow or end another's.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     /// The name that is verified.
     pub name: Arc<str>,
     /// The address that is dialled.
     pub address: SocketAddr,
-    /// Whether HTTP/2 may be spoken.
-    pub http2: bool,
+    /// Whose HTTP/2 connection it may be; without one, HTTP/1.1 is spoken.
+    pub http2: Option<SessionId>,
+}
+
+struct Shared {
+    sender: http2::SendRequest<Outgoing>,
+    since: Instant,
 }
 
 struct Idle {
@@ -123,7 +130,7 @@ pub struct Upstream {
     http1: TlsConnector,
     http2: TlsConnector,
     idle: Mutex<HashMap<Target, Vec<Idle>>>,
-    shared: Mutex<HashMap<Target, http2::SendRequest<Outgoing>>>,
+    shared: Mutex<HashMap<Target, Shared>>,
     limits: Limits,
 }
 
@@ -224,7 +231,7 @@ impl Upstream {
     /// of which anything was written is never sent twice.
     pub async fn send(&self, target: &Target, mut request: Request<Outgoing>) -> Result<Answer, UpstreamError> {
         let is_head = request.method() == http::Method::HEAD;
-        if target.http2
+        if target.http2.is_some()
             && let Some(mut sender) = self.shared_connection(target)
         {
             match sender.try_send_request(request).await {
@@ -269,7 +276,7 @@ impl Upstream {
             tcp.set_nodelay(true).map_err(connect)?;
             let server = ServerName::try_from(name.clone())
                 .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            let connector = if target.http2 { &self.http2 } else { &self.http1 };
+            let connector = if target.http2.is_some() { &self.http2 } else { &self.http1 };
             connector.connect(server, tcp).await.map_err(|source| UpstreamError::Tls {
                 name: name.clone(),
                 address,
@@ -293,7 +300,8 @@ impl Upstream {
                     tracing::debug!(%error, "an upstream HTTP/2 connection ended");
                 }
             });
-            self.shared.lock().insert(target.clone(), sender.clone());
+            let shared = Shared { sender: sender.clone(), since: Instant::now() };
+            self.shared.lock().insert(target.clone(), shared);
             let response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
             return Ok(Answer { response, lease: None });
         }
@@ -333,7 +341,8 @@ impl Upstream {
             kept.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
             !kept.is_empty()
         });
-        self.shared.lock().retain(|_, sender| !sender.is_closed());
+        // What is under way on it is carried to its end.
+        self.shared.lock().retain(|_, shared| !shared.sender.is_closed() && shared.since.elapsed() < IDLE);
     }
 
     fn take(&self, target: &Target) -> Option<Idle> {
@@ -349,8 +358,10 @@ impl Upstream {
     }
 
     fn shared_connection(&self, target: &Target) -> Option<http2::SendRequest<Outgoing>> {
-        let shared = self.shared.lock();
-        shared.get(target).filter(|sender| !sender.is_closed()).cloned()
+        let mut shared = self.shared.lock();
+        let shared = shared.get_mut(target).filter(|shared| !shared.sender.is_closed())?;
+        shared.since = Instant::now();
+        Some(shared.sender.clone())
     }
 }
 
@@ -374,4 +385,150 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, convert::Infallible};
+
+    use bytes::Bytes;
+    use chaperone_authority::Authority;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::service::service_fn;
+    use hyper_util::server::conn::auto::Builder;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use tokio::{net::TcpListener, sync::Notify};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Leaves(Authority);
+
+    impl ResolvesServerCert for Leaves {
+        fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            self.0.leaf(hello.server_name()?).ok()
+        }
+    }
+
+    /// A server of both protocols, whose answers are `data` and an empty frame after it, and which counts connections.
+    /// An answer to `/held` is begun, and goes on when `Notify` says so.
+    struct Other {
+        address: SocketAddr,
+        upstream: Upstream,
+        accepted: Arc<std::sync::atomic::AtomicUsize>,
+        held: Arc<Notify>,
+    }
+
+    async fn other() -> Other {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = Authority::create(folder.path(), &["example.com".to_owned()]).unwrap();
+        let mut roots = Roots { store: RootCertStore::empty(), certificates: Vec::new() };
+        roots.store.add(authority.certificate().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Leaves(authority)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::<std::sync::atomic::AtomicUsize>::default();
+        let held = Arc::new(Notify::new());
+        let (count, hold) = (accepted.clone(), held.clone());
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let (acceptor, hold) = (acceptor.clone(), hold.clone());
+                tokio::spawn(async move {
+                    let tls = acceptor.accept(tcp).await.unwrap();
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let hold = (request.uri().path() == "/held").then(|| hold.clone());
+                        async move { Ok::<_, Infallible>(Response::new(StreamBody::new(answer(hold)))) }
+                    });
+                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await;
+                });
+            }
+        });
+        Other { address, upstream: Upstream::new(&roots, Limits::default()), accepted, held }
+    }
+
+    fn answer(hold: Option<Arc<Notify>>) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
+        let frames = VecDeque::from([Bytes::from_static(b"data"), Bytes::new()]);
+        futures_util::stream::unfold((frames, hold), |(mut frames, mut hold)| async move {
+            let frame = frames.pop_front()?;
+            if frame.is_empty()
+                && let Some(hold) = hold.take()
+            {
+                hold.notified().await;
+            }
+            Some((Ok(Frame::data(frame)), (frames, hold)))
+        })
+    }
+
+    impl Other {
+        async fn send(&self, http2: Option<SessionId>, path: &str) -> Result<Answer, UpstreamError> {
+            let target = Target { name: "a.example.com".into(), address: self.address, http2 };
+            let mut request = Request::get(format!("https://a.example.com{path}"));
+            request = request.header("host", "a.example.com");
+            if http2.is_some() {
+                request = request.version(http::Version::HTTP_2);
+            }
+            self.upstream.send(&target, request.body(Outgoing::Whole(None)).unwrap()).await
+        }
+
+        /// How many answers come whole, one after another, until one doesn't.
+        async fn whole(&self, http2: Option<SessionId>, most: usize) -> usize {
+            for n in 0..most {
+                let Ok(Answer { response, lease }) = self.send(http2, "/").await else { return n };
+                let Ok(body) = response.into_body().collect().await else { return n };
+                assert_eq!(body.to_bytes(), "data");
+                if let Some(lease) = lease {
+                    self.upstream.put_back(lease);
+                }
+            }
+            most
+        }
+    }
+
+    /// Why nothing goes over HTTP/2 that needn't.
+    #[tokio::test]
+    async fn empty_frames_end_an_http2_connection_and_not_an_http1_one() {
+        let other = other().await;
+        assert_eq!(other.whole(None, 250).await, 250);
+        let whole = other.whole(Some(SessionId::new()), 250).await;
+        assert!(whole < 250, "h2 has no such limit any more: what is said at `needs_http2` isn't true");
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_is_shared_by_the_calls_of_one_session_only() {
+        let other = other().await;
+        let (one, another) = (SessionId::new(), SessionId::new());
+        assert_eq!(other.whole(Some(one), 5).await, 5);
+        assert_eq!(other.accepted.load(Ordering::SeqCst), 1);
+        assert_eq!(other.whole(Some(another), 5).await, 5);
+        assert_eq!(other.accepted.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_that_is_dropped_from_the_pool_ends_its_calls_first() {
+        let other = other().await;
+        let session = Some(SessionId::new());
+        let mut held = other.send(session, "/held").await.unwrap().response.into_body();
+        assert_eq!(held.frame().await.unwrap().unwrap().into_data().unwrap(), "data");
+        for shared in other.upstream.shared.lock().values_mut() {
+            shared.since = Instant::now().checked_sub(IDLE).unwrap();
+        }
+        other.upstream.sweep();
+        assert!(other.upstream.shared.lock().is_empty());
+        assert_eq!(other.whole(session, 1).await, 1);
+        assert_eq!(other.accepted.load(Ordering::SeqCst), 2, "the next call has a connection of its own");
+        other.held.notify_one();
+        let rest = held.collect().await.unwrap().to_bytes();
+        assert!(rest.is_empty(), "and the old one's answer came to its end");
+    }
 }
