@@ -8,11 +8,13 @@ const MASKED: &str = "<masked>";
 const MAX_RULE_BYTES: usize = 1 << 20;
 
 /// What a rule finds is masked: its group 1, or all of it if it has no group.
-const RULES: [&str; 8] = [
+const RULES: [&str; 9] = [
     // --password=…, and PASSWORD=…, "token": …, also inside of a script
     r#"(?i)(?:pass(?:word|wd|phrase)|secret(?:[-_]?(?:access)?[-_]?key)?|token|api[-_]?key|private[-_]?key|credentials?)["']?\s*[=:]\s*["']?([^\s"'&]+)"#,
     // --password … inside of a script
     r"(?i)--?[a-z0-9-]*(?:pass(?:word|wd|phrase)|secret-key|secret-access-key|token|api-?key)\s+([^\s-]\S*)",
+    // curl -u user:…, inside of a script, and --user=user:…
+    r#"(?:^|[\s"'])(?:-u\s*|--(?:proxy-)?user[\s=]\s*)["']?[^\s"':-][^\s"':]*:([^\s"']+)"#,
     r"(?i)authorization:\s*(.+)",
     r"://[^/\s:@]*:([^/\s@]+)@",
     r"(?s)-----BEGIN [A-Z ]*PRIVATE KEY-----(.*)",
@@ -25,11 +27,15 @@ const RULES: [&str; 8] = [
 const OPTION: &str =
     r"(?i)^--?[a-z0-9-]*(?:pass(?:word|wd|phrase)|secret|secret-key|secret-access-key|secret-string|token|api-?key)$";
 
+/// An option whose value is a user and, behind a colon, a password.
+const USER: &str = r"^(?:-u|--user|--proxy-user)$";
+
 /// The rules.
 #[derive(Clone, Debug)]
 pub struct ArgumentMask {
     rules: Vec<Regex>,
     option: Regex,
+    user: Regex,
 }
 
 /// A rule that can't be used.
@@ -58,18 +64,25 @@ impl ArgumentMask {
                 .map_err(|error| RuleError { rule: rule.to_owned(), reason: error.to_string() })
         };
         let rules = RULES.into_iter().chain(more.iter().map(String::as_str)).map(compile).collect::<Result<_, _>>()?;
-        Ok(Self { rules, option: compile(OPTION)? })
+        Ok(Self { rules, option: compile(OPTION)?, user: compile(USER)? })
     }
 
     /// Replaces what the rules find.
     pub fn mask(&self, argv: &mut [String]) {
-        let mut is_value = false;
+        let (mut is_value, mut is_user) = (false, false);
         for argument in argv {
             if std::mem::take(&mut is_value) && !argument.starts_with('-') {
                 MASKED.clone_into(argument);
                 continue;
             }
+            if std::mem::take(&mut is_user)
+                && let Some((user, _)) = argument.split_once(':')
+            {
+                *argument = format!("{user}:{MASKED}");
+                continue;
+            }
             is_value = self.option.is_match(argument);
+            is_user = self.user.is_match(argument);
             for rule in &self.rules {
                 mask_all(rule, argument);
             }
@@ -115,6 +128,10 @@ mod tests {
             ),
             (&["curl", "-H", "Authorization: Bearer abc"], &["curl", "-H", "Authorization: <masked>"]),
             (&["git", "clone", "https://me:pw@example.com/x"], &["git", "clone", "https://me:<masked>@example.com/x"]),
+            (&["curl", "-u", "me:pw", "https://a"], &["curl", "-u", "me:<masked>", "https://a"]),
+            (&["curl", "--user=me:pw", "-uyou:pw"], &["curl", "--user=me:<masked>", "-uyou:<masked>"]),
+            (&["sh", "-c", "curl -sS -u 'me:pw' x:y"], &["sh", "-c", "curl -sS -u 'me:<masked>' x:y"]),
+            (&["sudo", "-u", "me", "a:b"], &["sudo", "-u", "me", "a:b"]),
             (&["echo", "ghp_0123456789abcdefghij0123456789abcdef"], &["echo", MASKED]),
             (&["echo", "CORP-42 and CORP-43"], &["echo", "<masked> and <masked>"]),
             (
