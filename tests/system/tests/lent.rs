@@ -98,12 +98,13 @@ fn without_the_role_nothing_is_signed() {
 #[test]
 fn a_registry_takes_what_stands_for_its_token() {
     let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    // The real one isn't on a command line here, since those are recorded.
     let registry = "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/v2/";
     let said = lab.agent_ok(&format!(
         "{REGION} P=$(aws ecr get-login-password); echo \"password $P\"
          curl -sS -o /dev/null -w 'unknown %{{http_code}} %header{{www-authenticate}}\\n' {registry}
          curl -sS -u AWS:$P -w ' known %{{http_code}}\\n' {registry}app/tags/list
-         curl -sS -u AWS:123456789012-auth-token -o /dev/null -w 'real %{{http_code}}\\n' {registry}app/tags/list
+         printf 'user = AWS:%s-auth-token' 123456789012 | curl -sS -K - -o /dev/null -w 'real %{{http_code}}\\n' {registry}app/tags/list
          curl -sS -u AWS:$P -o /dev/null -w 'elsewhere %{{http_code}}\\n' https://s3.eu-west-1.amazonaws.com/"
     ));
     assert!(said.contains("password chaperone-"), "{said}");
