@@ -172,6 +172,6 @@ mod tests {
                 let _ = value(&file(&damaged), &[b"ctr", ID], b"config");
             }
         }
-        assert_eq!(value(&file(&[0xff; 200_000]), &[b"ctr"], b"x"), None);
+        assert_eq!(value(&file(&vec![0xff; 200_000]), &[b"ctr"], b"x"), None);
     }
 }
