@@ -11,12 +11,9 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
 };
 
-use chaperone_capture::{
-    Capture, CaptureConfig, CaptureError, ListenPorts, Listeners, LsmHooks, cgroup_id, cgroup_root,
-};
+use chaperone_capture::{Capture, CaptureConfig, ListenPorts, Listeners, LsmHooks, cgroup_id, cgroup_root};
 use nix::{
     mount::{MsFlags, mount},
     poll::{PollFd, PollFlags, PollTimeout, poll},
@@ -65,20 +62,6 @@ impl Lab {
         let path = self.cgroup.join(name);
         fs::create_dir_all(&path).unwrap();
         path
-    }
-
-    /// Attached again, when an earlier one was dropped. An agent of another test may have been forked while that was there,
-    /// and holds its lock for as long as it lives.
-    pub fn attach_again(&self) -> Capture {
-        let begun = Instant::now();
-        loop {
-            match Capture::attach(&self.config) {
-                Err(CaptureError::AlreadyRunning { .. }) if begun.elapsed() < Duration::from_mins(1) => {
-                    std::thread::yield_now();
-                }
-                attached => return attached.unwrap(),
-            }
-        }
     }
 
     /// Attached, listening, with the cgroup `agents` enrolled.

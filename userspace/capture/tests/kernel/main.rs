@@ -343,7 +343,7 @@ fn the_hooks_outlive_the_daemon_and_the_next_one_takes_them_over() {
     fs::remove_dir(removed).unwrap();
     assert_eq!(agent(&agents, || dial("127.77.0.1:443")).said(), "EPERM");
 
-    let capture = lab.attach_again();
+    let capture = Capture::attach(&lab.config).unwrap();
     assert_eq!(capture.enrolled().unwrap(), [cgroup_id(&agents).unwrap()]);
     assert_eq!(agent(&agents, || dial("127.77.0.1:443")).said(), "EPERM");
     let listeners = capture.listen(ListenPorts::default()).unwrap();

@@ -65,7 +65,7 @@ fn what_appears_while_no_daemon_runs_is_refused() {
     let cgroup = lab.cgroup("agent-1.service");
     assert_eq!(agent(&cgroup, || dial("127.77.0.1:443")).said(), "EPERM");
     // The next daemon's rules are put in the place of these.
-    let capture = lab.attach_again();
+    let capture = Capture::attach(&lab.config).unwrap();
     assert!(is_enrolled(&capture, &cgroup));
     let name = lab.cgroup.file_name().unwrap().to_str().unwrap().replace('-', r"\x2d");
     capture.enroll_by(&CgroupRules::new(&[format!("/{name}/job[^/]*")]).unwrap()).unwrap();
