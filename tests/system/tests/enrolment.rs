@@ -28,7 +28,7 @@ fn a_unit_that_appears_is_an_agent_and_agents_are_shown_with_their_rules() {
     let (root, slice) = (cgroup_root(), format!("chaperone-test{id}.slice"));
     let run = root.join(format!("chaperone.run/ci-{id}"));
     let parent = root.join("chaperone.slice");
-    let cgroups = Cgroups(vec![parent.clone(), parent.join(&slice), run]);
+    let cgroups = Cgroups(vec![parent.clone(), parent.join(&slice), root.join("chaperone.run"), run]);
     let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
     let config = folder.path().join("agents.toml");
     fs::write(
