@@ -141,17 +141,24 @@ fn a_source_port_that_is_used_again_has_the_new_connections_origin() {
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40031").unwrap();
     let (capture, listeners, agents) = lab.start();
     let client = agent(&agents, || {
-        for number in 0..CONNECTIONS {
+        let (mut number, mut refused) = (0, 0);
+        while number < CONNECTIONS {
             let [_, _, c, d] = number.to_be_bytes();
             let socket = Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 0));
             socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
             let to = SocketAddr::from(([198, 18, c, d], 443));
-            if let Err(error) = socket.connect(&to.into()) {
-                return format!("{number}: {error}");
+            match socket.connect(&to.into()) {
+                // The SYN met the socket that had the port before, while the other side's close(2) was still in it: the
+                // kernel answers those that wait there behind a reset with one of their own.
+                Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) && refused < 100 => refused += 1,
+                Err(error) => return format!("{number}: {error}"),
+                Ok(()) => {
+                    // The answer, so that there is one connection at a time.
+                    let mut answer = [std::mem::MaybeUninit::new(0)];
+                    let _ = socket.recv(&mut answer);
+                    number += 1;
+                }
             }
-            // The answer, so that there is one connection at a time.
-            let mut answer = [std::mem::MaybeUninit::new(0)];
-            let _ = socket.recv(&mut answer);
         }
         "all".to_owned()
     });
