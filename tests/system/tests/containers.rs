@@ -13,6 +13,10 @@ const STARTS: usize = 5;
 /// its own. The container has this host's programs, and of `/etc` what a TLS client needs.
 const SCRIPT: &str = r#"
 set -e
+# In a chroot, `/` is no mount: then a bind mount of it becomes one, which runc needs.
+if ! cut -d ' ' -f 5 /proc/self/mountinfo | grep -qx /; then
+  mkdir -p $CHAPERONE_LAB/root; mount --rbind / $CHAPERONE_LAB/root; exec chroot $CHAPERONE_LAB/root sh $0
+fi
 mount --make-rprivate /
 mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs none /run
@@ -39,7 +43,7 @@ fn a_containers_calls_are_recorded_with_its_id_image_and_labels_the_first_one_to
     fs::write(&config, "[containers]\npodman = [\"${LAB}/podman\"]\n").unwrap();
     let lab = Lab::start_with(&["--aws", "moto", "--config", config.to_str().unwrap()], PERMIT_ALL);
     let script = lab.file("containers.sh", SCRIPT);
-    let output = lab.operator(&format!("STARTS={STARTS} unshare -m sh {script}"));
+    let output = lab.operator(&format!("STARTS={STARTS} unshare -m --propagation unchanged sh {script}"));
     assert!(output.status.success(), "{}\n{}", both(&output), lab.log());
 
     let calls = lab.calls();

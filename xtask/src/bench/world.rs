@@ -378,7 +378,7 @@ impl World {
             &format!(
                 "[[agents]]\nname = \"coder\"\ngroups = [\"developers\"]\ncgroups = [\"/{name}/agents/*\"]\n\
                  [paths]\nstate = \"{dir}/state\"\ncontrol = \"{dir}/control.sock\"\nbpffs = \"/sys/fs/bpf/{name}\"\n\
-                 [journal]\ndir = \"{dir}/journal\"\n[policy]\npath = \"{dir}/policies\"\n\
+                 [capture]\nlsm = \"optional\"\n[journal]\ndir = \"{dir}/journal\"\n[policy]\npath = \"{dir}/policies\"\n\
                  [upstream]\nca_file = \"{dir}/ca.crt\"\n[aws]\nregion = \"{REGION}\"\naccount = \"123456789012\"\n"
             ),
         )?;
