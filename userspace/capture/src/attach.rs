@@ -2,9 +2,12 @@
 
 use std::{
     collections::BTreeSet,
-    fs, io,
+    fs::{self, File},
+    io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -25,7 +28,11 @@ use crate::{
     namespaces::{HomeRecord, Namespaces},
     origin::Record,
     rules::Tables,
+    sys,
 };
+
+/// How long the kernel may take to take the hooks off.
+const DETACHING: Duration = Duration::from_secs(5);
 
 /// What capturing needs to know.
 #[derive(Clone, Debug)]
@@ -272,7 +279,22 @@ impl Capture {
 
     /// Detaches the hooks and forgets all enrolments: processes of agents are free again.
     pub fn detach(self) -> Result<(), CaptureError> {
-        self.folder.remove()
+        let (root, attached) = (self.cgroup_root.clone(), self.attached.clone());
+        self.folder.remove()?;
+        // The kernel takes a program off in its own time after the last pin of its link is gone (kernel/bpf/syscall.c,
+        // `bpf_link_put`).
+        let root = File::open(root).map_err(CaptureError::system("opening the root of cgroup v2"))?;
+        let began = Instant::now();
+        for Attached { kind, program, .. } in attached {
+            let in_force = || sys::effective_programs(root.as_fd(), kind).map(|programs| programs.contains(&program));
+            while in_force().map_err(CaptureError::system("asking which hooks are in force"))? {
+                if began.elapsed() > DETACHING {
+                    return Err(CaptureError::Load { reason: "the hooks are off, and yet in force after 5 s".into() });
+                }
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        Ok(())
     }
 
     /// Withdraws the cgroups that were removed while no daemon ran: ids are never used again, and places are limited.
