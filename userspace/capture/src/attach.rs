@@ -291,7 +291,7 @@ impl Capture {
                 if began.elapsed() > DETACHING {
                     return Err(CaptureError::Load { reason: "the hooks are off, and yet in force after 5 s".into() });
                 }
-                std::thread::sleep(Duration::from_millis(1));
+                std::thread::yield_now();
             }
         }
         Ok(())
