@@ -156,20 +156,26 @@ fn header(text: &str) -> Authority<'_> {
     }
 }
 
-fn fields(rest: &str) -> Result<HeaderAuthority<'_>, &'static str> {
-    let (mut credential, mut signed, mut signature) = (None, None, None);
-    for field in rest.split(',') {
-        let (name, value) = field.trim().split_once('=').ok_or("a part of the Authorization field without `=`")?;
+/// Credential, SignedHeaders and Signature of an `Authorization` field, after its algorithm; each at most once.
+pub(crate) fn members(rest: &str) -> Result<[Option<&str>; 3], &'static str> {
+    let mut found = [None; 3];
+    for member in rest.split(',') {
+        let (name, value) = member.trim().split_once('=').ok_or("a part of the Authorization field without `=`")?;
         let place = match name {
-            "Credential" => &mut credential,
-            "SignedHeaders" => &mut signed,
-            "Signature" => &mut signature,
+            "Credential" => 0,
+            "SignedHeaders" => 1,
+            "Signature" => 2,
             _ => return Err("an unknown part in the Authorization field"),
         };
-        if place.replace(value).is_some() {
+        if found[place].replace(value).is_some() {
             return Err("a part of the Authorization field twice");
         }
     }
+    Ok(found)
+}
+
+fn fields(rest: &str) -> Result<HeaderAuthority<'_>, &'static str> {
+    let [credential, signed, signature] = members(rest)?;
     let mut scope = credential.ok_or("no Credential in the Authorization field")?.split('/');
     let mut next = || scope.next().filter(|part| !part.is_empty() && part.len() <= 128);
     let (id, date, region, service) =

@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use crate::{
     AwsCredentials, PathRules, Placeholder, SignError, Signer, VerifyError,
-    authority::{check_names, single},
+    authority::{check_names, members, single},
     sign::{
         Hashed, MAX_CLOCK_SKEW, authorize, canonical_request, kept, parse_date, payload, prepare, push_hex, push_names,
         push_scope,
@@ -51,19 +51,7 @@ impl<'a> V4aAuthority<'a> {
 
     fn read(field: &'a str) -> Result<Self, &'static str> {
         let rest = field.strip_prefix(ALGORITHM).and_then(|rest| rest.strip_prefix(' ')).ok_or("not SigV4A")?;
-        let (mut credential, mut signed, mut signature) = (None, None, None);
-        for part in rest.split(',') {
-            let (name, value) = part.trim().split_once('=').ok_or("a part of the Authorization field without `=`")?;
-            let place = match name {
-                "Credential" => &mut credential,
-                "SignedHeaders" => &mut signed,
-                "Signature" => &mut signature,
-                _ => return Err("an unknown part in the Authorization field"),
-            };
-            if place.replace(value).is_some() {
-                return Err("a part of the Authorization field twice");
-            }
-        }
+        let [credential, signed, signature] = members(rest)?;
         let scope: Vec<&str> = credential.unwrap_or_default().splitn(5, '/').collect();
         let [access_key_id, date, service, "aws4_request"] = scope[..] else {
             return Err("a credential scope that is not id/date/service/aws4_request");

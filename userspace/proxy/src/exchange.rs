@@ -112,6 +112,24 @@ enum CheckedBody {
     Streaming(Incoming),
 }
 
+impl CheckedBody {
+    /// The bytes and their SHA-256, if they are in memory.
+    fn whole(&self) -> Option<(&Bytes, &[u8; 32])> {
+        match self {
+            Self::Whole(bytes, hash, _) => Some((bytes, hash)),
+            Self::Streaming(_) => None,
+        }
+    }
+
+    /// What nobody has read.
+    fn unread(self) -> Option<Incoming> {
+        match self {
+            Self::Whole(..) => None,
+            Self::Streaming(body) => Some(body),
+        }
+    }
+}
+
 impl Inspected {
     /// Answers one request. Every request is recorded and answered, whatever happens.
     pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
@@ -251,36 +269,27 @@ impl Inspected {
         } else {
             CheckedBody::Streaming(body)
         };
-        let (bytes, hash, unread) = match body {
-            CheckedBody::Whole(bytes, hash, permit) => (Some(bytes), Some((hash, permit)), None),
-            CheckedBody::Streaming(body) => (None, None, Some(body)),
-        };
         let lent = self.shared.lent(&self.session);
         let decoded = {
             let of_host = if issued.is_none() && id.is_some() { lent.credentials.account() } else { None };
             let account = issued.as_deref().map_or(of_host.as_deref(), |issued| issued.credentials().account());
-            self.shared.catalog.decode(found, parts, bytes.as_deref(), &authority, account)
+            self.shared.catalog.decode(found, parts, body.whole().map(|(bytes, _)| &bytes[..]), &authority, account)
         };
         let call = match decoded {
             Ok(call) => call,
             Err(error) => {
                 let (reason, why) = (Reason::Undecodable, format!("not permitted: {error}"));
-                return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, unread));
+                return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, body.unread()));
             }
         };
         if let Some(why) = lent.out_of_reach(&call) {
             let why = format!("{} is not permitted: {why}", call.operation);
             let refusal = Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why);
-            return Err((refusal, Some(Box::new(call)), unread));
+            return Err((refusal, Some(Box::new(call)), body.unread()));
         }
         if token.is_some() || authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
             let mut call = call;
             call.payload = Payload::None;
-            let body = match (bytes, hash, unread) {
-                (Some(bytes), Some((hash, permit)), _) => CheckedBody::Whole(bytes, hash, permit),
-                (_, _, Some(body)) => CheckedBody::Streaming(body),
-                _ => unreachable!("BUG: a body is in memory or unread"),
-            };
             return Ok(Checked { call, signing: None, token, form: None, body, held: None });
         }
         let scope = match &authority {
@@ -291,18 +300,18 @@ impl Inspected {
                 Ok(_) => {
                     let why = "not permitted: the request is signed for another service than its host's";
                     let refusal = Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why);
-                    return Err((refusal, Some(Box::new(call)), unread));
+                    return Err((refusal, Some(Box::new(call)), body.unread()));
                 }
-                Err(error) => return Err((Self::not_verified(&error), Some(Box::new(call)), unread)),
+                Err(error) => return Err((Self::not_verified(&error), Some(Box::new(call)), body.unread())),
             },
             other => {
                 let what = other.describe();
                 let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
                 let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
-                return Err((refusal, Some(Box::new(call)), unread));
+                return Err((refusal, Some(Box::new(call)), body.unread()));
             }
         };
-        let body_sha256 = hash.as_ref().map(|(hash, _)| hash);
+        let body_sha256 = body.whole().map(|(_, hash)| hash);
         let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
         let verified = match &presigned {
             Some(presigned) => presigned.verify(signer, body_sha256, placeholder, now),
@@ -311,13 +320,8 @@ impl Inspected {
             None => signer.verify(parts, &authority, body_sha256, placeholder, now),
         };
         if let Err(error) = verified {
-            return Err((Self::not_verified(&error), Some(Box::new(call)), unread));
+            return Err((Self::not_verified(&error), Some(Box::new(call)), body.unread()));
         }
-        let body = match (bytes, hash, unread) {
-            (Some(bytes), Some((hash, permit)), _) => CheckedBody::Whole(bytes, hash, permit),
-            (_, _, Some(body)) => CheckedBody::Streaming(body),
-            _ => unreachable!("BUG: a body is in memory or unread"),
-        };
         let signed_chunks =
             matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer | Payload::EventStream);
         let held = match &body {
