@@ -41,6 +41,9 @@ pub fn run(options: &Options) -> Result<()> {
     let root = place::root();
     let began = Instant::now();
     section("Setting up");
+    let target = place::target()?;
+    place::room(&target, if target.join("lab/deps").exists() { 1 } else { 6 }, "building the demo")?;
+    place::room(&std::env::temp_dir(), 1, "the demo's lab")?;
     let opencode = options.agent.map(|Agent::Opencode| setup::opencode()).transpose()?;
     let temporary = std::env::temp_dir().join(format!("chaperone-demo-{}", std::process::id()));
     let policies = temporary.with_extension("policies");

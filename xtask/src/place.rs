@@ -10,6 +10,7 @@ use anyhow::{Context as _, Result, ensure};
 use nix::{
     errno::Errno,
     mount::{MsFlags, mount},
+    sys::statvfs::statvfs,
 };
 
 /// The workspace's folder. Not by the environment: tests run this, and have a `CARGO_MANIFEST_DIR` of their own.
@@ -36,6 +37,20 @@ pub fn target() -> Result<PathBuf> {
     let metadata: serde_json::Value = serde_json::from_slice(&output.stdout).context("reading `cargo metadata`")?;
     let target = metadata["target_directory"].as_str().context("`cargo metadata` names no target directory")?;
     Ok(PathBuf::from(target))
+}
+
+/// An error if a folder's file system has less than `gigabytes` free: said before anything fails half-way for it.
+pub fn room(folder: &Path, gigabytes: u64, what: &str) -> Result<()> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(Path::new("/"));
+    let state = statvfs(there).with_context(|| format!("reading the free space of {}", there.display()))?;
+    let free = state.blocks_available() * state.fragment_size() / 1_000_000_000;
+    ensure!(
+        free >= gigabytes,
+        "{} has {free} GB free, and {what} takes {gigabytes} GB: free some space, or name another place by \
+         CARGO_TARGET_DIR (what is built) or TMPDIR (labs)",
+        there.display()
+    );
+    Ok(())
 }
 
 /// Makes the mounts of this (new) mount namespace private, so that what is mounted from here on is seen by nobody else.

@@ -47,6 +47,9 @@ const CARGO_DENY: &str = "0.20.2";
 pub fn run(options: &Options) -> Result<()> {
     let parts: Vec<_> = ALL.into_iter().filter(|part| options.only.is_empty() || options.only.contains(part)).collect();
     let mut ready = None;
+    let target = place::target()?;
+    place::room(&target, if target.join("debug/deps").exists() { 2 } else { 12 }, "building all tests")?;
+    place::room(&std::env::temp_dir(), 3, "the labs of the tests")?;
     if parts.contains(&Part::Unit) || parts.contains(&Part::System) {
         println!("== set-up ==");
         ready = Some(setup::lab()?);
@@ -134,6 +137,7 @@ fn deny(target: &Path) -> Result<()> {
                 .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
                 .env("CARGO_TARGET_DIR", tools.join("build")),
         )?;
+        std::fs::remove_dir_all(tools.join("build")).context("removing what cargo-deny was built from")?;
     }
     setup::run(
         Command::new(program).current_dir(place::root()).args(["--locked", "check", "bans", "licenses", "sources"]),
