@@ -72,19 +72,27 @@ impl Capture {
                 0 => "it arrived without its origin; another BPF program changes addresses after ours \
                       (`bpftool cgroup tree` lists them), or handshakes are seen by another sock_ops program"
                     .to_owned(),
+                libc::EBADF => "its socket was refused; another BPF program decides before ours".to_owned(),
                 error => format!("connect(2) said: {}; another BPF program decides before ours", text(error)),
             },
         );
         let refused = |error: i32| error == libc::EPERM;
-        let passed_on = "it was sent; another BPF program overrides ours, see `bpftool cgroup tree`";
-        check("an agent's UDP to port 443 is refused", refused(quic), passed_on.to_owned());
+        let instead = |error: i32| match error {
+            0 => "it was sent; another BPF program overrides ours, see `bpftool cgroup tree`".to_owned(),
+            // Its socket, then: the probe has no other descriptor to be wrong about.
+            libc::EBADF => {
+                "its socket was refused; another BPF program decides before ours (`bpftool cgroup tree`)".to_owned()
+            }
+            error => format!("it failed, but not by our hook: {}", text(error)),
+        };
+        check("an agent's UDP to port 443 is refused", refused(quic), instead(quic));
         check(
             "an agent's socket of another transport is refused",
             // A kernel without UDP-Lite has none to refuse.
             refused(kind) || kind == libc::EPROTONOSUPPORT || kind == libc::ESOCKTNOSUPPORT,
             "it was made; another BPF program overrides ours, see `bpftool cgroup tree`".to_owned(),
         );
-        check("what leaves past the redirection is dropped", refused(guard), passed_on.to_owned());
+        check("what leaves past the redirection is dropped", refused(guard), instead(guard));
         if self.missing_hooks().is_empty() {
             check(
                 "a connection that is handed to an agent is guarded",

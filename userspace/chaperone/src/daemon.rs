@@ -209,9 +209,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             tokio::spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
+        let (unread, commands_unread) = oneshot::channel();
         if let Some(commands) = commands {
             let (namespaces, opened) = mpsc::unbounded_channel();
-            let commands = read_commands(commands, capture.clone(), namespaces)?;
+            let commands = read_commands(commands, capture.clone(), namespaces, unread)?;
             tokio::spawn(serve_namespaces(shared.clone(), capture.clone(), opened));
             let capture = capture.clone();
             tokio::spawn(shared.clone().record_commands(commands, move |lost| {
@@ -231,13 +232,21 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         // Without a service manager there is nobody to tell.
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
-        wait_for_the_end(&console).await?;
+        let broken = tokio::select! {
+            ended = wait_for_the_end(&console) => { ended?; None }
+            Ok(error) = commands_unread => Some(error),
+        };
         tracing::info!("stopping: no new connections, waiting for calls under way");
         let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
         shared.drain().await;
         let stopped = Event::DaemonStopped(DaemonStopped { at: OffsetDateTime::now_utc() });
         journal.append(&stopped, true).await.context("recording the end")?;
-        journal.close().await.context("closing the journal")
+        journal.close().await.context("closing the journal")?;
+        match broken {
+            // Nothing that agents do goes on unrecorded: they are refused until the service manager starts the daemon anew.
+            Some(error) => Err(error.context("agents' commands can't be recorded any more: the daemon ended")),
+            None => Ok(()),
+        }
     })?;
     // What isn't shipped now is shipped after the next start.
     drop(stop_shipping);
@@ -287,42 +296,41 @@ fn read_commands(
     mut commands: Commands,
     capture: Arc<Capture>,
     namespaces: mpsc::UnboundedSender<Listeners>,
+    unread: oneshot::Sender<anyhow::Error>,
 ) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
     let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
-    let read = move || loop {
-        let events = match commands.read() {
-            Ok(events) => events,
-            Err(error) => {
-                tracing::error!(%error, "agents' commands can't be read any more");
-                return;
+    let mut read = move || -> anyhow::Result<()> {
+        while !sender.is_closed() {
+            let events = commands.read().context("reading agents' commands")?;
+            if events.is_empty() {
+                commands.wait(Duration::from_secs(1)).context("waiting for agents' commands")?;
             }
-        };
-        if events.is_empty()
-            && let Err(error) = commands.wait(Duration::from_secs(1))
-        {
-            tracing::error!(%error, "agents' commands can't be waited for any more");
-            return;
-        }
-        for event in events {
-            if let CommandEvent::Namespace { pid } = event {
-                match capture.listen_for(pid) {
-                    // Without a receiver, the daemon stops.
-                    Ok(Some(listeners)) => drop(namespaces.send(listeners)),
-                    Ok(None) => {}
-                    Err(error) => tracing::error!(
-                        error = format!("{:#}", anyhow::Error::from(error)),
-                        "no listener in an agent's network namespace: its connections are refused"
-                    ),
+            for event in events {
+                if let CommandEvent::Namespace { pid } = event {
+                    match capture.listen_for(pid) {
+                        // Without a receiver, the daemon stops.
+                        Ok(Some(listeners)) => drop(namespaces.send(listeners)),
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(
+                            error = format!("{:#}", anyhow::Error::from(error)),
+                            "no listener in an agent's network namespace: its connections are refused"
+                        ),
+                    }
+                } else if sender.blocking_send(event).is_err() {
+                    return Ok(());
                 }
-            } else if sender.blocking_send(event).is_err() {
-                return;
             }
         }
-        if sender.is_closed() {
-            return;
+        Ok(())
+    };
+    let run = move || {
+        if let Err(error) = read() {
+            tracing::error!(error = format!("{error:#}"), "agents' commands can't be recorded any more: stopping");
+            // Nobody waits for it when the daemon stops by itself.
+            drop(unread.send(error));
         }
     };
-    std::thread::Builder::new().name("commands".to_owned()).spawn(read).context("starting the commands' thread")?;
+    std::thread::Builder::new().name("commands".to_owned()).spawn(run).context("starting the commands' thread")?;
     Ok(receiver)
 }
 
