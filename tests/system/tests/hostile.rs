@@ -173,3 +173,48 @@ fn inspected_names_are_decided_by_method() {
     assert_eq!(calls[0]["actions"][0], "http:GET");
     assert_eq!(calls[0]["resources"][0], "https://api.example.com/v1/things");
 }
+
+/// What is hostile past a signature that is right: refused in bounded memory, in the protocol's own shape, recorded.
+#[test]
+fn hostile_bodies_are_refused_in_their_protocols_own_shape() {
+    const JSON: &str = "application/x-amz-json-1.1";
+    let cases = [
+        ("length too long", 0, ""),
+        ("length too short", 403, JSON),
+        ("chunks cut off", 0, ""),
+        ("a chunk of 2^64", 400, JSON),
+        ("100 MB of header fields", 400, "application/json"),
+        ("100 MB in one header field", 400, "application/json"),
+        ("100 MB of trailers", 400, JSON),
+        ("100 MB of chunk extensions", 400, JSON),
+        ("deep JSON", 403, JSON),
+        ("wide JSON", 403, JSON),
+        ("a JSON member twice", 403, JSON),
+        ("JSON that isn't", 403, JSON),
+        ("deep XML", 403, "application/xml"),
+        ("large XML", 413, "application/xml"),
+        ("an entity bomb", 403, "application/xml"),
+        ("deep CBOR", 403, "application/cbor"),
+        ("CBOR that promises 2^63 members", 403, "application/cbor"),
+        ("the target twice", 403, JSON),
+        ("a target and a body of another protocol", 403, JSON),
+        ("a query and a body that disagree", 403, "text/xml"),
+        ("no such operation", 403, JSON),
+    ];
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let said = lab.agent_ok(&format!("{REGION} python3 {}", script("hostile_input.py").display()));
+    let answers: Vec<serde_json::Value> = said.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    for (answer, (case, status, kind)) in answers.iter().zip(cases) {
+        assert_eq!((text(answer, "case"), answer["status"].as_u64()), (case, Some(status)), "{answer}");
+        let field = text(answer, "head").lines().find_map(|line| line.strip_prefix("content-type: "));
+        assert_eq!(field.unwrap_or_default(), kind, "{answer}");
+    }
+    assert_eq!(answers.len(), cases.len());
+    let calls = lab.calls();
+    assert_eq!(calls.len(), cases.len());
+    assert!(calls.iter().all(|call| text(call, "decision") == "deny"), "{calls:?}");
+    assert_eq!(lab.upstream().len(), 0);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", lab.daemon())).unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
+    assert!(peak.parse::<u64>().unwrap() < 100_000, "{peak} kB");
+}

@@ -54,6 +54,16 @@ pub enum DecodeError {
     /// Two parts of the request say different things.
     #[error("the request contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// The body is not the JSON that the operation takes.
+    #[error("the request's body is {what}, at line {line} column {column}")]
+    Json {
+        /// What it is instead.
+        what: &'static str,
+        /// Where in the body, from 1.
+        line: usize,
+        /// Where in the line, from 1.
+        column: usize,
+    },
     /// Nothing in IAM covers it, so no policy can permit it.
     #[error("IAM has no action for {what}, so no policy can permit it")]
     NoAction {
@@ -81,6 +91,20 @@ pub enum DecodeError {
     /// The name is AWS's, and no service is known by it.
     #[error("no service is known by the host's name")]
     UnknownService,
+}
+
+impl From<serde_json::Error> for DecodeError {
+    /// Without the error's own text: it may quote the body.
+    fn from(error: serde_json::Error) -> Self {
+        let what = match error.classify() {
+            serde_json::error::Category::Eof => "JSON that breaks off",
+            // Found after the reading, so that it has no place.
+            serde_json::error::Category::Data if error.line() == 0 => return Self::Body("not a JSON object"),
+            serde_json::error::Category::Data => "JSON with a member twice",
+            _ => "not JSON, or nested too deeply",
+        };
+        Self::Json { what, line: error.line(), column: error.column() }
+    }
 }
 
 /// One operation that the request can be.
@@ -486,7 +510,7 @@ fn members(
             if body.is_empty() {
                 return Ok(Map::new());
             }
-            json::members(body, service, shape, budget).map_err(|_| DecodeError::Body("not the JSON it should be"))?
+            json::members(body, service, shape, budget)?
         }
         Protocol::RpcV2Cbor => {
             if request.parts.method != Method::POST {

@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt as _, ReadBuf},
-    time::{Instant, sleep, timeout},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use tokio_util::sync::CancellationToken;
@@ -40,8 +40,10 @@ use crate::{
 
 /// For how long after an answer hyper's buffers are kept for the next request.
 const LINGER: Duration = Duration::from_secs(2);
-/// For the TLS alert that tells the other side of a connection's end.
+/// For the TLS alert that tells the other side of a connection's end, and for what it was still sending then.
 const FAREWELL: Duration = Duration::from_secs(1);
+/// How much of that is read, in bytes.
+const FAREWELL_BYTES: usize = 1 << 20;
 
 /// How long a connection may last.
 pub(crate) struct Terms {
@@ -121,7 +123,7 @@ where
         .header_read_timeout(terms.head_timeout)
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_HEAD_BYTES + 8192)
-        .serve_connection(TokioIo::new(Resumed { start, stream, activity: activity.clone() }), service);
+        .serve_connection(TokioIo::new(Resumed { start, stream, activity: activity.clone(), farewell: None }), service);
     let mut linger = std::pin::pin!(sleep(LINGER));
     let mut stopping = false;
     loop {
@@ -243,6 +245,14 @@ struct Resumed<S> {
     start: Bytes,
     stream: Strict<S>,
     activity: Arc<Activity>,
+    farewell: Option<Farewell>,
+}
+
+/// The end of a connection whose client was still sending. Closed at once, it would be reset, and the client never read
+/// the answer that says why.
+struct Farewell {
+    until: Pin<Box<Sleep>>,
+    left: usize,
 }
 
 impl<S> Resumed<S> {
@@ -268,7 +278,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Resumed<S> {
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note_unsent(&written);
@@ -299,7 +309,22 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
         if self.activity.parting.load(Relaxed) {
             return Poll::Ready(Ok(()));
         }
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+        let this = &mut *self;
+        if this.farewell.is_none() {
+            ready!(Pin::new(&mut this.stream).poll_shutdown(cx))?;
+            if this.stream.is_between() {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        let farewell =
+            this.farewell.get_or_insert_with(|| Farewell { until: Box::pin(sleep(FAREWELL)), left: FAREWELL_BYTES });
+        while farewell.left > 0 && farewell.until.as_mut().poll(cx).is_pending() {
+            match ready!(this.stream.poll_discard(cx)) {
+                Ok(read @ 1..) => farewell.left = farewell.left.saturating_sub(read),
+                Ok(0) | Err(_) => break,
+            }
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
@@ -397,6 +422,20 @@ mod tests {
         client.write_all(&REQUEST[..10]).await.unwrap();
         assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "closed");
         assert!(served.await.unwrap().unwrap_err().contains("in time"));
+    }
+
+    /// A client that sends on gets to read the answer, and can't keep the connection by sending.
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_after_a_refusal_is_read_for_a_while() {
+        let (mut client, served) = connection(&CancellationToken::new());
+        client.write_all(b"PUT /a HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nno\r\n").await.unwrap();
+        answer(&mut client, "/a 0").await;
+        assert_eq!(client.read(&mut [0; 1]).await.unwrap(), 0, "nothing more is said");
+        client.write_all(&vec![b'x'; 200 << 10]).await.unwrap();
+        let began = Instant::now();
+        served.await.unwrap().unwrap();
+        assert!(began.elapsed() <= FAREWELL);
+        assert!(client.write_all(b"x").await.is_err(), "closed");
     }
 
     #[tokio::test(start_paused = true)]

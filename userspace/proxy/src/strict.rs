@@ -7,6 +7,7 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
     pin::Pin,
     sync::{
         Arc,
@@ -405,13 +406,26 @@ pub struct Strict<S> {
     /// Cleared to go on.
     cleared: BytesMut,
     refused: bool,
+    /// Why, to be told as an error once what came before has gone on.
+    broken: Option<Violation>,
 }
 
 impl<S> Strict<S> {
     /// Checks what comes from `stream`.
     pub fn new(stream: S, role: Role) -> Self {
         let framing = Framing { role, state: State::Head, searched: 0 };
-        Self { stream, framing, held: BytesMut::new(), cleared: BytesMut::new(), refused: false }
+        Self { stream, framing, held: BytesMut::new(), cleared: BytesMut::new(), refused: false, broken: None }
+    }
+
+    /// Reads on, whatever it is, and throws it away; 0 at the end.
+    pub(crate) fn poll_discard(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>>
+    where
+        S: AsyncRead + Unpin,
+    {
+        let mut space = [MaybeUninit::uninit(); 8 << 10];
+        let mut buf = ReadBuf::uninit(&mut space);
+        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
+        Poll::Ready(Ok(buf.filled().len()))
     }
 
     /// Nothing has been read of the next message.
@@ -419,16 +433,15 @@ impl<S> Strict<S> {
         self.framing.state == State::Head && self.held.is_empty() && self.cleared.is_empty() && !self.refused
     }
 
-    fn refuse(&mut self, violation: Violation) -> io::Result<()> {
+    fn refuse(&mut self, violation: Violation) {
         self.refused = true;
         self.held = BytesMut::new();
         match &self.framing.role {
             Role::Requests(told) if self.framing.state == State::Head => {
                 *told.lock() = Some(violation);
                 self.cleared.extend_from_slice(STAND_IN);
-                Ok(())
             }
-            _ => Err(io::Error::new(io::ErrorKind::InvalidData, violation)),
+            _ => self.broken = Some(violation),
         }
     }
 }
@@ -445,6 +458,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             }
             if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
+            }
+            if let Some(violation) = this.broken.take() {
+                return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
             }
             if this.refused {
                 // Nothing is read any more. An end here would look like the agent's going away, and hyper would drop
@@ -463,7 +479,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 this.held.extend_from_slice(&new[cleared..]);
                 buf.set_filled(before + cleared);
                 if let Err(violation) = outcome {
-                    this.refuse(violation)?;
+                    this.refuse(violation);
                 }
                 if cleared > 0 {
                     return Poll::Ready(Ok(()));
@@ -474,7 +490,7 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 let (cleared, outcome) = this.framing.advance(&this.held);
                 this.cleared = this.held.split_to(cleared);
                 if let Err(violation) = outcome {
-                    this.refuse(violation)?;
+                    this.refuse(violation);
                 }
             }
         }
@@ -519,6 +535,22 @@ mod tests {
             buf.put_slice(&self.bytes[..count]);
             self.bytes.drain(..count);
             Poll::Ready(Ok(()))
+        }
+    }
+
+    /// A request whose body is wrong is a request all the same, to be answered and recorded.
+    #[tokio::test]
+    async fn what_came_before_a_violation_goes_on() {
+        let head = b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n";
+        for step in [1, 7, 1000] {
+            let mut strict = Strict::new(
+                tokio_test_io(&[head.as_slice(), b"no\r\n"].concat(), step),
+                Role::Requests(Arc::default()),
+            );
+            let mut read = Vec::new();
+            let error = strict.read_to_end(&mut read).await.unwrap_err();
+            assert!(error.to_string().contains("chunk size"), "{error}");
+            assert_eq!(read, head, "in steps of {step}");
         }
     }
 

@@ -43,7 +43,7 @@ pub(crate) fn members(
             let root = xml::Element::parse(body)?;
             Some(Value::Object(xml::members(&root, service, member.1, budget, 1)))
         } else {
-            json::value(body, service, member.1, budget).map_err(|_| DecodeError::Body("not the JSON it should be"))?
+            json::value(body, service, member.1, budget)?
         };
         if let Some(value) = value {
             out.insert(member.0.to_owned(), value);
@@ -54,7 +54,7 @@ pub(crate) fn members(
         let body = if protocol == Protocol::RestXml {
             xml::members(&xml::Element::parse(body)?, service, shape, budget, 0)
         } else {
-            json::members(body, service, shape, budget).map_err(|_| DecodeError::Body("not the JSON it should be"))?
+            json::members(body, service, shape, budget)?
         };
         out.extend(body);
     }
