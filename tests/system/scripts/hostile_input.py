@@ -1,13 +1,13 @@
 """Sends requests, well signed unless they can't be, that are hostile past the signature.
 
-Prints a JSON line each: the case, the answer's status (0: the connection was closed without one), the header fields
-and the first of the body.
+Prints a JSON line each: the case, the answer's status (0: the connection was closed without one), its head and
+the first of its body, and the SHA-256 of the request's body where that is sent whole.
 """
 
+import hashlib
 import json
 import socket
 import ssl
-import sys
 
 import botocore.session
 from botocore.auth import S3SigV4Auth, SigV4Auth
@@ -29,7 +29,7 @@ def signed(service, method, path, fields, body):
     return "\r\n".join(lines).encode() + b"\r\n", host
 
 
-def ask(case, host, pieces, close=False):
+def ask(case, host, pieces, close=False, sha256=None):
     """Sends the pieces until they are out or nobody reads on, and prints the answer."""
     answer = b""
     with CONTEXT.wrap_socket(socket.create_connection((host, 443), timeout=60), server_hostname=host) as stream:
@@ -50,13 +50,14 @@ def ask(case, host, pieces, close=False):
             pass
     head, _, body = answer.decode("latin-1").partition("\r\n\r\n")
     status = int(head.split(" ")[1]) if head else 0
-    print(json.dumps({"case": case, "status": status, "head": head, "body": body[:400]}), flush=True)
+    print(json.dumps({"case": case, "status": status, "head": head, "body": body[:400], "sha256": sha256}), flush=True)
 
 
 def whole(case, service, method, path, fields, body):
     """A request whose signature covers this very body."""
     head, host = signed(service, method, path, fields, body)
-    ask(case, host, [head + b"Content-Length: %d\r\n\r\n" % len(body), body])
+    ask(case, host, [head + b"Content-Length: %d\r\n\r\n" % len(body), body],
+        sha256=hashlib.sha256(body).hexdigest())
 
 
 def dynamodb(target="GetItem"):
@@ -104,4 +105,4 @@ whole("a target and a body of another protocol", "sqs", "POST", "/",
 whole("a query and a body that disagree", "sqs", "POST", "/?Action=ListQueues&Version=2012-11-05",
       {"Content-Type": "application/x-www-form-urlencoded"}, b"Action=DeleteQueue&Version=2012-11-05")
 whole("no such operation", "dynamodb", "POST", "/", dynamodb("DropEverything"), b"{}")
-sys.stdout.flush()
+whole("a denied upload", "s3", "PUT", "/bucket/key", {}, b"secrets " * (MIB // 8))

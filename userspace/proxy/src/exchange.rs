@@ -80,6 +80,8 @@ struct Received {
     protocol: Protocol,
     /// botocore's name of the service, as far as the host tells.
     service: &'static str,
+    /// The client waits for `100 Continue` before it sends the body.
+    expects: bool,
 }
 
 /// What decoding and checking gave.
@@ -121,14 +123,15 @@ impl CheckedBody {
         }
     }
 
-    /// What nobody has read.
-    fn unread(self) -> Option<Incoming> {
-        match self {
-            Self::Whole(..) => None,
-            Self::Streaming(body) => Some(body),
-        }
+    fn in_memory(bytes: Bytes, permit: OwnedSemaphorePermit) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+        let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
+        Self::Whole(bytes, hash, permit)
     }
 }
+
+/// Why a request isn't made, the call as far as it is known, and what there is of its body, to be recorded.
+type Refused = (Refusal, Option<Box<Call>>, Option<CheckedBody>);
 
 impl Inspected {
     /// Answers one request. Every request is recorded and answered, whatever happens.
@@ -150,6 +153,7 @@ impl Inspected {
             path: parts.uri.path().to_owned(),
             protocol: AwsError::guess(&parts, found.as_ref()),
             service: found.as_ref().and_then(|found| found.services().next()).unwrap_or_default(),
+            expects: parts.headers.contains_key(header::EXPECT),
         };
         if let Some(error) = &self.unrecorded {
             return self.unrecorded(&received, received.protocol, error);
@@ -160,7 +164,9 @@ impl Inspected {
                 let refusal = Refusal::denied(Kind::BadRequest, Reason::Undecodable, why);
                 return self.refuse(&received, None, refusal, None).await;
             }
-            (None, Err(refusal)) => return self.refuse(&received, None, refusal, Some(body)).await,
+            (None, Err(refusal)) => {
+                return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
+            }
             (None, Ok(host)) => host,
         };
         if self.shared.is_inspected(&host) {
@@ -169,7 +175,7 @@ impl Inspected {
         let Some(found) = found else {
             let why = format!("`{host}` is not a name of AWS");
             let refusal = Refusal::denied(Kind::Misdirected, Reason::Undecodable, why);
-            return self.refuse(&received, None, refusal, Some(body)).await;
+            return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
         };
         match self.check(&mut parts, &found, body).await {
             Err((refusal, call, body)) => self.refuse(&received, call.map(|call| *call), refusal, body).await,
@@ -215,19 +221,14 @@ impl Inspected {
     }
 
     /// Signature, body and operation. What fails comes back with the call as far as it is known, and the unread body.
-    async fn check(
-        &self,
-        parts: &mut Parts,
-        found: &HostMatch,
-        body: Incoming,
-    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+    async fn check(&self, parts: &mut Parts, found: &HostMatch, body: Incoming) -> Result<Checked, Refused> {
         if PostPolicy::is(parts, found) {
             return self.check_form(parts, found, body).await;
         }
         let bearer = self.bearer(parts, found);
         let presigned = match self.presigned(parts, found) {
             Ok(presigned) => presigned,
-            Err(error) => return Err((Self::not_verified(&error), None, Some(body))),
+            Err(error) => return Err((Self::not_verified(&error), None, Some(CheckedBody::Streaming(body)))),
         };
         let parts = &*parts;
         let own = &self.session.own.placeholder;
@@ -245,12 +246,12 @@ impl Inspected {
             Some(id) if id != placeholder.access_key_id() => {
                 let shown: String = id.chars().filter(char::is_ascii_graphic).take(24).collect();
                 let why = format!("the request is signed by {shown}, which is not this session's placeholder key");
-                return Err((foreign(why), None, Some(body)));
+                return Err((foreign(why), None, Some(CheckedBody::Streaming(body))));
             }
             None if token.is_none() && !matches!(authority, Authority::None) => {
                 let why =
                     format!("the request carries {}, which is not this session's authority", authority.describe());
-                return Err((foreign(why), None, Some(body)));
+                return Err((foreign(why), None, Some(CheckedBody::Streaming(body))));
             }
             _ => {}
         }
@@ -259,12 +260,8 @@ impl Inspected {
             || self.shared.catalog.body_need(found, parts) == BodyNeed::Whole;
         let body = if whole {
             match self.spool(parts, body).await {
-                Ok((bytes, permit)) => {
-                    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
-                    let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
-                    CheckedBody::Whole(bytes, hash, permit)
-                }
-                Err(refusal) => return Err((refusal, None, None)),
+                Ok((bytes, permit)) => CheckedBody::in_memory(bytes, permit),
+                Err((refusal, body)) => return Err((refusal, None, body)),
             }
         } else {
             CheckedBody::Streaming(body)
@@ -279,13 +276,13 @@ impl Inspected {
             Ok(call) => call,
             Err(error) => {
                 let (reason, why) = (Reason::Undecodable, format!("not permitted: {error}"));
-                return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, body.unread()));
+                return Err((Refusal::denied(Kind::AccessDenied, reason, why), None, Some(body)));
             }
         };
         if let Some(why) = lent.out_of_reach(&call) {
             let why = format!("{} is not permitted: {why}", call.operation);
             let refusal = Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why);
-            return Err((refusal, Some(Box::new(call)), body.unread()));
+            return Err((refusal, Some(Box::new(call)), Some(body)));
         }
         if token.is_some() || authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
             let mut call = call;
@@ -300,15 +297,15 @@ impl Inspected {
                 Ok(_) => {
                     let why = "not permitted: the request is signed for another service than its host's";
                     let refusal = Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why);
-                    return Err((refusal, Some(Box::new(call)), body.unread()));
+                    return Err((refusal, Some(Box::new(call)), Some(body)));
                 }
-                Err(error) => return Err((Self::not_verified(&error), Some(Box::new(call)), body.unread())),
+                Err(error) => return Err((Self::not_verified(&error), Some(Box::new(call)), Some(body))),
             },
             other => {
                 let what = other.describe();
                 let why = format!("{} with {what} is not supported by this version of Chaperone", call.operation);
                 let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
-                return Err((refusal, Some(Box::new(call)), body.unread()));
+                return Err((refusal, Some(Box::new(call)), Some(body)));
             }
         };
         let body_sha256 = body.whole().map(|(_, hash)| hash);
@@ -320,7 +317,7 @@ impl Inspected {
             None => signer.verify(parts, &authority, body_sha256, placeholder, now),
         };
         if let Err(error) = verified {
-            return Err((Self::not_verified(&error), Some(Box::new(call)), body.unread()));
+            return Err((Self::not_verified(&error), Some(Box::new(call)), Some(body)));
         }
         let signed_chunks =
             matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer | Payload::EventStream);
@@ -328,14 +325,14 @@ impl Inspected {
             CheckedBody::Whole(..) if signed_chunks => {
                 let why = format!("{} with a body of signed chunks is not supported", call.operation);
                 let refusal = Refusal::denied(Kind::AccessDenied, Reason::NotSupported, why);
-                return Err((refusal, Some(Box::new(call)), None));
+                return Err((refusal, Some(Box::new(call)), Some(body)));
             }
-            CheckedBody::Streaming(body) if signed_chunks && !body.is_end_stream() => {
+            CheckedBody::Streaming(stream) if signed_chunks && !stream.is_end_stream() => {
                 let bound = self.shared.limits.signed_chunk_bytes as u64;
-                let most = body.size_hint().exact().unwrap_or(u64::MAX).min(bound);
+                let most = stream.size_hint().exact().unwrap_or(u64::MAX).min(bound);
                 match self.reserve(most).await {
                     Ok(permit) => Some(permit),
-                    Err(refusal) => return Err((refusal, Some(Box::new(call)), None)),
+                    Err(refusal) => return Err((refusal, Some(Box::new(call)), Some(body))),
                 }
             }
             _ => None,
@@ -376,15 +373,26 @@ impl Inspected {
     }
 
     /// An S3 POST form, whose authority is inside of it. It is held whole, for what is before the file changes its length.
-    async fn check_form(
+    async fn check_form(&self, parts: &Parts, found: &HostMatch, body: Incoming) -> Result<Checked, Refused> {
+        let (bytes, permit) = self.spool(parts, body).await.map_err(|(refusal, body)| (refusal, None, body))?;
+        let body = CheckedBody::in_memory(bytes.clone(), permit);
+        match self.check_parts_of_form(parts, found, &bytes) {
+            Ok((call, signing, form)) => {
+                Ok(Checked { call, signing: Some(signing), token: None, form: Some(form), body, held: None })
+            }
+            Err((refusal, call)) => Err((refusal, call, Some(body))),
+        }
+    }
+
+    #[allow(clippy::type_complexity)] // what becomes of it, or why nothing does
+    fn check_parts_of_form(
         &self,
         parts: &Parts,
         found: &HostMatch,
-        body: Incoming,
-    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
-        let (bytes, permit) = self.spool(parts, body).await.map_err(|refusal| (refusal, None, None))?;
-        let wrong = |error: VerifyError| (Self::not_verified(&error), None, None);
-        let form = PostPolicy::read(parts, found, &self.region(), &bytes).map_err(wrong)?;
+        bytes: &Bytes,
+    ) -> Result<(Call, Signing, Box<PostPolicy>), (Refusal, Option<Box<Call>>)> {
+        let wrong = |error: VerifyError| (Self::not_verified(&error), None);
+        let form = PostPolicy::read(parts, found, &self.region(), bytes).map_err(wrong)?;
         let own = &self.session.own;
         let issued = Some(form.access_key_id())
             .filter(|id| *id != own.placeholder.access_key_id())
@@ -400,19 +408,16 @@ impl Inspected {
         let decoded = self.shared.catalog.decode(found, &put, None, &Authority::of(&put), account.as_deref());
         let mut call = decoded.map_err(|error| {
             let why = format!("not permitted: {error}");
-            (Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why), None, None)
+            (Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why), None)
         })?;
         call.operation = Cow::Borrowed("PostObject");
         call.payload = Payload::None;
         if let Some(why) = lent.out_of_reach(&call) {
             let why = format!("{} is not permitted: {why}", call.operation);
-            return Err((Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why), Some(Box::new(call)), None));
+            return Err((Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why), Some(Box::new(call))));
         }
-        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
-        let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
-        let signing = Some(Signing { scope: Some(form.scope()), lent, issued });
-        let body = CheckedBody::Whole(bytes, hash, permit);
-        Ok(Checked { call, signing, token: None, form: Some(Box::new(form)), body, held: None })
+        let signing = Signing { scope: Some(form.scope()), lent, issued };
+        Ok((call, signing, Box::new(form)))
     }
 
     fn not_verified(error: &VerifyError) -> Refusal {
@@ -466,11 +471,7 @@ impl Inspected {
                 message: decision.message.clone(),
                 outcome: OutcomeStatus::Denied,
             };
-            let (recorded, unread) = match checked.body {
-                CheckedBody::Whole(bytes, ..) => (Some(bytes), None),
-                CheckedBody::Streaming(body) => (None, Some(body)),
-            };
-            return self.refuse_decided(&received, Some(checked.call), decision, refusal, recorded, unread).await;
+            return self.refuse_decided(&received, Some(checked.call), decision, refusal, Some(checked.body)).await;
         }
         let mutating = checked.call.is_mutating();
         let protocol = checked.call.protocol;
@@ -500,7 +501,7 @@ impl Inspected {
             Err((failure, sent)) => {
                 let unread = sent.lock().unread.take();
                 if let Some(body) = unread {
-                    self.drain(body).await;
+                    self.record_refused(&received, CheckedBody::Streaming(body), &sent).await;
                 }
                 let (kind, status) = failure.kind();
                 let message = failure.to_string();
@@ -690,8 +691,12 @@ impl Inspected {
         Response::from_parts(parts, AnswerBody::Streaming(Box::new(stream)))
     }
 
-    /// Reads a body into memory, within the bounds for one and for all.
-    async fn spool(&self, parts: &Parts, body: Incoming) -> Result<(Bytes, OwnedSemaphorePermit), Refusal> {
+    /// Reads a body into memory, within the bounds for one and for all. Comes back with what there is of it, if that fails.
+    async fn spool(
+        &self,
+        parts: &Parts,
+        mut body: Incoming,
+    ) -> Result<(Bytes, OwnedSemaphorePermit), (Refusal, Option<CheckedBody>)> {
         let limit = self.shared.limits.spool_bytes;
         let too_large = || {
             let why =
@@ -700,10 +705,13 @@ impl Inspected {
         };
         let announced = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
         if announced.is_some_and(|size| size > limit) {
-            return Err(too_large());
+            return Err((too_large(), Some(CheckedBody::Streaming(body))));
         }
         // Without an announced length, the most that it can become is set aside.
-        let permit = self.reserve(announced.unwrap_or(limit) as u64).await?;
+        let permit = match self.reserve(announced.unwrap_or(limit) as u64).await {
+            Ok(permit) => permit,
+            Err(refusal) => return Err((refusal, Some(CheckedBody::Streaming(body)))),
+        };
         if body.is_end_stream() {
             return Ok((Bytes::new(), permit));
         }
@@ -713,18 +721,20 @@ impl Inspected {
             message: format!("the body of {} {} broke off: {why}", parts.method, parts.uri.path()),
             outcome: OutcomeStatus::Aborted,
         };
-        let mut body = body;
         let mut first: Option<Bytes> = None;
         let mut more = BytesMut::new();
-        loop {
-            let frame = timeout(self.shared.limits.body_timeout, body.frame())
-                .await
-                .map_err(|_| broken(format!("no byte came for {} s", self.shared.limits.body_timeout.as_secs())))?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| broken(BodyError::http(&error).to_string()))?;
+        let failed = loop {
+            let frame = match timeout(self.shared.limits.body_timeout, body.frame()).await {
+                Ok(Some(Ok(frame))) => frame,
+                Ok(None) => break None,
+                Ok(Some(Err(error))) => break Some(broken(BodyError::http(&error).to_string())),
+                Err(_) => {
+                    break Some(broken(format!("no byte came for {} s", self.shared.limits.body_timeout.as_secs())));
+                }
+            };
             let Ok(bytes) = frame.into_data() else { continue };
             if more.len() + first.as_ref().map_or(0, Bytes::len) + bytes.len() > limit {
-                return Err(too_large());
+                break Some(too_large());
             }
             match &mut first {
                 None if more.is_empty() => first = Some(bytes),
@@ -736,8 +746,12 @@ impl Inspected {
                     first = None;
                 }
             }
+        };
+        let bytes = first.unwrap_or_else(|| more.freeze());
+        match failed {
+            None => Ok((bytes, permit)),
+            Some(refusal) => Err((refusal, Some(CheckedBody::in_memory(bytes, permit)))),
         }
-        Ok((first.unwrap_or_else(|| more.freeze()), permit))
     }
 
     /// Waits for so many bytes of the memory that all agents' requests share.
@@ -779,21 +793,19 @@ impl Inspected {
         received: &Received,
         call: Option<Call>,
         refusal: Refusal,
-        unread: Option<Incoming>,
+        body: Option<CheckedBody>,
     ) -> Response<AnswerBody> {
         let decision = Decision::refused(refusal.reason, refusal.message.clone());
-        self.refuse_decided(received, call, decision, refusal, None, unread).await
+        self.refuse_decided(received, call, decision, refusal, body).await
     }
 
-    #[allow(clippy::too_many_arguments)] // all that a refusal's record and answer consist of
     async fn refuse_decided(
         &self,
         received: &Received,
         call: Option<Call>,
         decision: Decision,
         refusal: Refusal,
-        whole: Option<Bytes>,
-        unread: Option<Incoming>,
+        body: Option<CheckedBody>,
     ) -> Response<AnswerBody> {
         self.shared.metrics.denied.inc();
         let protocol = call.as_ref().map_or(received.protocol, |call| call.protocol);
@@ -803,32 +815,46 @@ impl Inspected {
             return self.unrecorded(received, protocol, &error);
         }
         let sent = Arc::new(Mutex::new(Sent::default()));
-        if let Some(bytes) = whole {
-            match record_whole(self.shared.journal.body(received.id, Direction::Request), &bytes).await {
-                Ok(digest) => sent.lock().digest = Some(digest),
-                Err(error) => tracing::error!(%error, "the body of a refused request could not be recorded"),
-            }
-        }
-        if let Some(body) = unread {
-            self.drain(body).await;
+        if let Some(body) = body {
+            self.record_refused(received, body, &sent).await;
         }
         self.own_answer(received, protocol, refusal.kind, &refusal.message, refusal.outcome, &sent)
     }
 
-    /// Reads on for a while and throws it away: a client that is still sending would otherwise meet a reset connection
-    /// instead of the answer.
-    async fn drain(&self, mut body: Incoming) {
+    /// Records the body of a request that doesn't go on: what was tried is evidence.
+    async fn record_refused(&self, received: &Received, body: CheckedBody, sent: &Mutex<Sent>) {
+        let recorder = self.shared.journal.body(received.id, Direction::Request);
+        let recorded = match body {
+            CheckedBody::Whole(bytes, ..) => record_whole(recorder, &bytes).await,
+            // The client waits to be told whether to send its body at all.
+            CheckedBody::Streaming(_) if received.expects => return,
+            CheckedBody::Streaming(body) => self.drain(body, recorder).await,
+        };
+        match recorded {
+            Ok(digest) => sent.lock().digest = Some(digest),
+            Err(error) => tracing::error!(%error, "the body of a refused request could not be recorded"),
+        }
+    }
+
+    /// Reads on for a while: a client that is still sending would otherwise meet a reset connection instead of the
+    /// answer. What is more than `limits.drain_bytes` is not read.
+    async fn drain(&self, mut body: Incoming, mut recorder: BodyRecorder) -> Result<BodyDigest, JournalError> {
         let mut left = self.shared.limits.drain_bytes;
         let drained = timeout(self.shared.limits.handshake_timeout, async {
             while let Some(Ok(frame)) = body.frame().await {
-                let length = frame.data_ref().map_or(0, Bytes::len) as u64;
-                left = match left.checked_sub(length) {
+                let Ok(bytes) = frame.into_data() else { continue };
+                left = match left.checked_sub(bytes.len() as u64) {
                     Some(left) => left,
-                    None => return,
+                    None => break,
                 };
+                std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
+                recorder.push(bytes)?;
             }
+            Ok(())
         });
-        let _ = drained.await;
+        drained.await.unwrap_or(Ok(()))?;
+        recorder.flush()?;
+        Ok(recorder.finish())
     }
 
     /// The daemon's own answer, in the protocol's shape; recorded with its body.
