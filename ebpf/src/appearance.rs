@@ -2,11 +2,11 @@
 //! the last thing that was in them is gone.
 
 use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, programs::RawTracePointContext};
-use chaperone_ebpf_abi::{Counter, ENROLLED as FLAG, MAX_CGROUP_PATH};
+use chaperone_ebpf_abi::{Counter, ENROLLED as FLAG, EXEMPT, MAX_CGROUP_LEVEL, MAX_CGROUP_PATH};
 
 use crate::{
-    kernel::field,
-    maps::{self, ENROLLED, PATH, RULES, RULES_START},
+    kernel::{field, offset},
+    maps::{self, ENROLLED, PATH, RULES, RULES_START, UNENROLLED},
 };
 
 /// Leaves what is there as it is.
@@ -19,9 +19,45 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
     let (cgroup, path): (u64, u64) = (ctx.arg(0), ctx.arg(1));
     let (Some(id), true) = (id(cgroup), is_named(path)) else { return 0 };
     if ENROLLED.insert(id, FLAG, BPF_NOEXIST).is_err() {
+        if !is_below_enrolled(cgroup) {
+            refuse_from(id);
+        }
         maps::count(Counter::Unenrolled);
     }
     0
+}
+
+/// Whether the nearest cgroup above this one that anything is said of is enrolled.
+#[inline(always)]
+fn is_below_enrolled(cgroup: u64) -> bool {
+    let mut at = cgroup;
+    for _ in 0..MAX_CGROUP_LEVEL {
+        let parent = field!(at + offset!(cgroup_self), cgroup_subsys_state_parent as u64);
+        if parent == 0 {
+            return false;
+        }
+        at = parent - offset!(cgroup_self);
+        let id = field!(field!(at, cgroup_kn as u64), kernfs_node_id as u64);
+        // SAFETY: read at once.
+        if let Some(flags) = unsafe { ENROLLED.get(id) } {
+            return *flags & EXEMPT == 0;
+        }
+    }
+    false
+}
+
+/// From this cgroup on, nobody knows whose a cgroup is that isn't enrolled: their processes get nowhere, until the daemon has
+/// made room and looked. Cgroups are made one at a time.
+#[inline(always)]
+fn refuse_from(id: u64) {
+    if let Some(first) = UNENROLLED.get_ptr_mut(0) {
+        // SAFETY: the map's value. Only this hook writes another number than 0.
+        unsafe {
+            if *first == 0 {
+                *first = id;
+            }
+        }
+    }
 }
 
 /// The last reference to a cgroup is gone, sockets' too; the first argument is it. Ids are never given again.

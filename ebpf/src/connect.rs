@@ -11,6 +11,7 @@ use aya_ebpf::{
 use aya_log_ebpf::warn;
 use chaperone_ebpf_abi::{
     AF_INET, AF_INET6, Counter, Endpoint, LOOPBACK_V4, LOOPBACK_V6, ListenerKey, OriginRecord, V4_MAPPED,
+    is_datagram_port, is_stream_port,
 };
 
 use crate::{
@@ -26,10 +27,7 @@ pub const REFUSE: i32 = 0;
 
 const SOCK_DGRAM: u32 = 2;
 
-const HTTP: u16 = 80;
-const HTTPS: u16 = 443;
 const DNS: u16 = 53;
-const DNS_OVER_QUIC: u16 = 853;
 
 /// Instance metadata, the containers' credentials of ECS and of EKS.
 const METADATA_V4: [u32; 3] = [
@@ -120,11 +118,11 @@ pub fn connect(ctx: &SockAddrContext, target: &Endpoint) -> Verdict {
     }
     let enrolled = match standing(ctx) {
         Standing::Enrolled(stamp) => stamp,
-        Standing::Escaped if wanted => {
-            refuse_escaped(ctx, target);
+        Standing::Escaped(counter) if wanted => {
+            refuse_escaped(ctx, target, counter);
             return Verdict::Refuse;
         }
-        Standing::Escaped | Standing::Free => return Verdict::Pass,
+        Standing::Escaped(_) | Standing::Free => return Verdict::Pass,
     };
     // SAFETY: the helper takes this context.
     let netns = unsafe { bpf_get_netns_cookie(ctx.as_ptr()) };
@@ -197,7 +195,7 @@ pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
             maps::count(Counter::Quic);
             warn!(ctx, "refused: UDP to port {} from cgroup {}", target.port, enrolled.cgroup);
         }
-        Standing::Escaped => refuse_escaped(ctx, target),
+        Standing::Escaped(counter) => refuse_escaped(ctx, target, counter),
         Standing::Free => return PASS,
     }
     REFUSE
@@ -206,17 +204,14 @@ pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
 /// Where an agent's connections don't get without the daemon.
 #[inline(always)]
 pub fn is_guarded_stream(target: &Endpoint) -> bool {
-    target.port == HTTPS || target.port == HTTP || is_metadata(target)
+    is_stream_port(target.port) || is_metadata(target)
 }
 
 /// Where an agent's datagrams don't get: HTTP/3, DNS over QUIC, and the metadata services but for the resolvers that some
 /// clouds have at the same address.
 #[inline(always)]
 pub fn is_guarded_datagram(target: &Endpoint) -> bool {
-    match target.port {
-        HTTPS | HTTP | DNS_OVER_QUIC => true,
-        port => port != DNS && is_metadata(target),
-    }
+    is_datagram_port(target.port) || (target.port != DNS && is_metadata(target))
 }
 
 /// Whose the call is: the task's, or if that is in no enrolled cgroup, the socket's.
@@ -231,11 +226,12 @@ fn standing(ctx: &SockAddrContext) -> Standing {
     }
 }
 
-/// Such a process has no sockets of its own making: it had this one from before its user was bound, or was handed it.
+/// Such a process has no sockets of its own making: it had this one from before its user was bound, was handed it, or was
+/// moved into its cgroup.
 #[inline(always)]
-fn refuse_escaped(ctx: &SockAddrContext, target: &Endpoint) {
-    maps::count(Counter::BoundUser);
-    warn!(ctx, "refused: port {} for a process of a bound user outside of enrolled cgroups", target.port);
+fn refuse_escaped(ctx: &SockAddrContext, target: &Endpoint, counter: Counter) {
+    maps::count(counter);
+    warn!(ctx, "refused: port {} for a process outside of enrolled cgroups, {}", target.port, enrolment::why(counter));
 }
 
 /// The destination to show as the peer, when `peer` is the daemon in its stead.

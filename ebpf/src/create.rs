@@ -35,9 +35,9 @@ pub const EPERM: i32 = -1;
 pub fn ip_socket(ctx: &SockContext) -> i32 {
     let enrolled = match enrolment::standing() {
         Standing::Enrolled(stamp) => stamp,
-        Standing::Escaped => {
-            maps::count(Counter::BoundUser);
-            warn!(ctx, "refused: an IP socket for a process of a bound user outside of enrolled cgroups");
+        Standing::Escaped(counter) => {
+            maps::count(counter);
+            warn!(ctx, "refused: an IP socket for a process outside of enrolled cgroups, {}", enrolment::why(counter));
             return connect::REFUSE;
         }
         Standing::Free => return connect::PASS,
@@ -87,8 +87,8 @@ pub fn any_socket(ctx: &LsmContext) -> i32 {
             warn!(ctx, "refused: a socket of family {} for cgroup {}", family, enrolled.cgroup);
             EPERM
         }
-        Standing::Escaped => {
-            maps::count(Counter::BoundUser);
+        Standing::Escaped(counter) => {
+            maps::count(counter);
             EPERM
         }
         Standing::Free => 0,

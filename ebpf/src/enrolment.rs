@@ -7,16 +7,17 @@ use aya_ebpf::{
         bpf_skb_ancestor_cgroup_id,
     },
 };
-use chaperone_ebpf_abi::{EXEMPT, MAX_CGROUP_LEVEL, Stamp};
+use chaperone_ebpf_abi::{Counter, EXEMPT, MAX_CGROUP_LEVEL, Stamp};
 
-use crate::maps::{BOUND_USERS, ENROLLED};
+use crate::maps::{BOUND_USERS, ENROLLED, UNENROLLED};
 
 /// Whose a task is.
 pub enum Standing {
     /// An agent's.
     Enrolled(Stamp),
-    /// A bound user's, outside of every enrolled cgroup: an agent that got out.
-    Escaped,
+    /// Outside of every enrolled cgroup, and yet an agent's, or perhaps one's: a bound user's, or in a cgroup that there
+    /// was no room to enrol. It gets nowhere; that is counted as this.
+    Escaped(Counter),
     /// Somebody else's, or the daemon's.
     Free,
 }
@@ -28,7 +29,11 @@ pub fn standing() -> Standing {
     let enrolled = nearest(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) });
     if enrolled == NOBODY {
         // SAFETY: takes nothing, gives a number: the user id in the first user namespace.
-        return if is_bound(unsafe { bpf_get_current_uid_gid() } as u32) { Standing::Escaped } else { Standing::Free };
+        let bound = is_bound(unsafe { bpf_get_current_uid_gid() } as u32);
+        return if bound { Standing::Escaped(Counter::BoundUser) } else { Standing::Free };
+    }
+    if enrolled == PERHAPS {
+        return Standing::Escaped(Counter::PerhapsAgents);
     }
     if enrolled == EXEMPTED {
         return Standing::Free;
@@ -42,7 +47,16 @@ pub fn standing() -> Standing {
 pub fn current() -> Option<Stamp> {
     match standing() {
         Standing::Enrolled(stamp) => Some(stamp),
-        Standing::Escaped | Standing::Free => None,
+        Standing::Escaped(_) | Standing::Free => None,
+    }
+}
+
+/// Why a process outside of enrolled cgroups is refused, by what that is counted as.
+#[inline(always)]
+pub fn why(counter: Counter) -> &'static str {
+    match counter {
+        Counter::PerhapsAgents => "in one that appeared when no more could be enrolled",
+        _ => "of a bound user",
     }
 }
 
@@ -68,6 +82,7 @@ pub fn owns(skb: *mut __sk_buff) -> bool {
         // SAFETY: takes the context, gives a number: the user id in the network namespace's user namespace.
         NOBODY => is_bound(unsafe { bpf_get_socket_uid(skb) }),
         EXEMPTED => false,
+        // `PERHAPS` too.
         _ => true,
     }
 }
@@ -76,22 +91,34 @@ pub fn owns(skb: *mut __sk_buff) -> bool {
 const NOBODY: u64 = 0;
 /// What `nearest` gives where an exempt cgroup has the last word. No cgroup has this id.
 const EXEMPTED: u64 = u64::MAX;
+/// What `nearest` gives where no cgroup is enrolled, or exempt, and one of them appeared when no more could be. No cgroup has
+/// this id.
+const PERHAPS: u64 = u64::MAX - 1;
 
 /// Of the cgroups on the way from the root to some task's or socket's, given by their level, the enrolled one that
-/// counts, or `EXEMPTED`, or `NOBODY`. From the root down, so that what is nearer has the last word, and a tree deeper than
+/// counts, or `EXEMPTED`, `PERHAPS` or `NOBODY`. From the root down, so that what is nearer has the last word, and a tree deeper than
 /// the hooks look leads out of nothing.
 #[inline(always)]
 fn nearest(ancestor: impl Fn(i32) -> u64) -> u64 {
-    let mut enrolled = NOBODY;
+    let (mut enrolled, mut last) = (NOBODY, 0);
     for level in 0..=MAX_CGROUP_LEVEL {
         let id = ancestor(level as i32);
         if id == 0 {
             break;
         }
+        last = id;
         // SAFETY: the value is read at once; values change by whole words.
         if let Some(flags) = unsafe { ENROLLED.get(id) } {
             enrolled = if *flags & EXEMPT == 0 { id } else { EXEMPTED };
         }
+    }
+    // Ids only grow (fs/kernfs/dir.c, `__kernfs_new_node`), and a cgroup is younger than those above it.
+    if enrolled == NOBODY
+        && let Some(first) = UNENROLLED.get(0)
+        && *first != 0
+        && last >= *first
+    {
+        return PERHAPS;
     }
     enrolled
 }

@@ -22,6 +22,8 @@ pub static OFFSETS: Offsets = Offsets {
     inode_i_sb: 0,
     super_block_s_dev: 0,
     cgroup_kn: 0,
+    cgroup_self: 0,
+    cgroup_subsys_state_parent: 0,
     cgroup_root: 0,
     cgroup_root_hierarchy_id: 0,
     kernfs_node_id: 0,
@@ -46,4 +48,12 @@ macro_rules! field {
     }};
 }
 
-pub(crate) use field;
+/// Where a field lies in its struct, in bytes: `offset!(cgroup_self)`.
+macro_rules! offset {
+    ($offset:ident) => {
+        // SAFETY: a word of our own, read as it is at run time, and not as it is compiled in.
+        u64::from(unsafe { core::ptr::read_volatile(&raw const $crate::kernel::OFFSETS.$offset) })
+    };
+}
+
+pub(crate) use {field, offset};

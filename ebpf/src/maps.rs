@@ -1,5 +1,5 @@
-//! The maps. The daemon pins `ENROLLED`, `RULES`, `RULES_START`, `BOUND_USERS`, `STAMPS`, `COMMANDS`, `COMMAND_EVENTS`, `COMMANDS_LOST` and
-//! `COUNTERS`; the others live as long as the attached programs and are empty after a restart, which refuses everything until the daemon listens again.
+//! The maps. The daemon pins `ENROLLED`, `UNENROLLED`, `RULES`, `RULES_START`, `BOUND_USERS`, `STAMPS`, `COMMANDS`,
+//! `COMMAND_EVENTS`, `COMMANDS_LOST` and `COUNTERS`; the others live as long as the attached programs and are empty after a restart, which refuses everything until the daemon listens again.
 
 use aya_ebpf::{
     EbpfContext as _,
@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockOpsContext},
 };
 use chaperone_ebpf_abi::{
-    Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_RULE_STATES, OriginRecord, RuleState, Stamp,
+    Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord, RuleState, Stamp,
     Tuple,
 };
 
@@ -19,7 +19,12 @@ use crate::connect;
 
 /// Cgroup id → `ENROLLED` or `EXEMPT`.
 #[btf_map]
-pub static ENROLLED: HashMap<u64, u32, 16384> = HashMap::new();
+pub static ENROLLED: HashMap<u64, u32, MAX_ENROLLED> = HashMap::new();
+
+/// At 0: the first cgroup that a rule names and that there was no room for in `ENROLLED`, nor an enrolled one above it; 0 if
+/// there is none. Ids only grow, so that every cgroup from this one on may be an agent's.
+#[btf_map]
+pub static UNENROLLED: Array<u64, 1> = Array::new();
 
 /// The automaton that tells by its path whether a cgroup that appears is to be enrolled. Kept while there is no daemon, so
 /// that what appears meanwhile is refused.

@@ -15,6 +15,38 @@ pub const ENROLLED: u32 = 1;
 /// In `ENROLLED`: the cgroup and everything below it is left alone, though a farther ancestor is enrolled.
 pub const EXEMPT: u32 = 2;
 
+/// The TCP ports at which AWS is reached, and so an agent's connections don't get without the daemon. Plain HTTP is sent to
+/// the first of them in its stead; 8443 is Amazon Transcribe's for WebSockets.
+pub const STREAM_PORTS: [u16; 3] = [443, 80, 8443];
+
+/// The UDP ports that are refused to agents: HTTP/3's, and DNS over QUIC's.
+pub const DATAGRAM_PORTS: [u16; 4] = [443, 80, 8443, 853];
+
+/// Whether it is one of [`STREAM_PORTS`].
+pub const fn is_stream_port(port: u16) -> bool {
+    is_among(port, &STREAM_PORTS)
+}
+
+/// Whether it is one of [`DATAGRAM_PORTS`].
+pub const fn is_datagram_port(port: u16) -> bool {
+    is_among(port, &DATAGRAM_PORTS)
+}
+
+/// A loop of a constant length, which the compiler unrolls: the hooks have nothing to panic with.
+const fn is_among<const N: usize>(port: u16, ports: &[u16; N]) -> bool {
+    let mut at = 0;
+    while at < N {
+        if ports[at] == port {
+            return true;
+        }
+        at += 1;
+    }
+    false
+}
+
+/// How many cgroups can be enrolled or exempt at once.
+pub const MAX_ENROLLED: usize = 65_536;
+
 /// How many states `RULES` has room for. The first leads nowhere; the others are two halves, of which one is in use.
 pub const MAX_RULE_STATES: usize = 2048;
 /// How many bytes of a cgroup's path are looked at, with the zero at its end: as many as the kernel gives to tracepoints
@@ -281,6 +313,8 @@ pub struct Offsets {
     pub inode_i_sb: u32,
     pub super_block_s_dev: u32,
     pub cgroup_kn: u32,
+    pub cgroup_self: u32,
+    pub cgroup_subsys_state_parent: u32,
     pub cgroup_root: u32,
     pub cgroup_root_hierarchy_id: u32,
     pub kernfs_node_id: u32,
@@ -318,13 +352,17 @@ pub enum Counter {
     CommandLost = 12,
     /// A command could not be kept with its process (`COMMANDS` is full): its connections don't name it.
     CommandUnkept = 13,
-    /// A cgroup that a rule names appeared, and could not be enrolled (`ENROLLED` is full): it is not captured.
+    /// A cgroup that a rule names appeared, and could not be enrolled (`ENROLLED` is full). Below an enrolled one, it is
+    /// captured as a part of that; else its processes are refused, as are those of all cgroups that appear after it, for
+    /// nobody knows any more which of them are agents'.
     Unenrolled = 14,
+    /// Refused: a process of a cgroup that may be an agent's, because it appeared when `ENROLLED` was full, or later.
+    PerhapsAgents = 15,
 }
 
 impl Counter {
     /// All of them, in the order of their indices.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Redirected,
         Self::NoListener,
         Self::ListenerDialled,
@@ -340,6 +378,7 @@ impl Counter {
         Self::CommandLost,
         Self::CommandUnkept,
         Self::Unenrolled,
+        Self::PerhapsAgents,
     ];
 
     /// The name used in metrics.
@@ -360,6 +399,7 @@ impl Counter {
             Self::CommandLost => "command_lost",
             Self::CommandUnkept => "command_unkept",
             Self::Unenrolled => "unenrolled",
+            Self::PerhapsAgents => "perhaps_agents",
         }
     }
 }

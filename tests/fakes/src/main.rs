@@ -85,6 +85,9 @@ async fn main() -> anyhow::Result<()> {
         let tls = TcpListener::bind((options.address, 443)).await.context("listening on port 443")?;
         let plain = TcpListener::bind((options.address, 80)).await.context("listening on port 80")?;
         tokio::spawn(server::serve_plain(plain, server.clone()));
+        // Where AWS has WebSockets.
+        let other = TcpListener::bind((options.address, 8443)).await.context("listening on port 8443")?;
+        tokio::spawn(server::serve_tls(other, authority.server_config()?, server.clone()));
         tokio::spawn(server::serve_tls(tls, authority.server_config()?, server));
     }
     let mut out = std::io::stdout();

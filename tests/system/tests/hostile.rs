@@ -138,6 +138,25 @@ E",
     }
 }
 
+/// AWS answers there, too, and Amazon Transcribe's WebSockets are there alone.
+#[test]
+fn port_8443_is_captured() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let host = "sts.eu-west-1.amazonaws.com";
+    lab.agent_ok(&format!("{REGION} aws --endpoint-url https://{host}:8443 sts get-caller-identity"));
+    let answer = lab.agent_ok(&format!(
+        "curl -sS -i --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
+           https://transcribestreaming.eu-west-1.amazonaws.com:8443/stream-transcription-websocket"
+    ));
+    assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
+    let calls = lab.calls();
+    assert_eq!(calls.len(), 2, "{calls:?}");
+    assert_eq!((text(&calls[0], "operation"), calls[0]["status"].as_u64()), ("GetCallerIdentity", Some(200)));
+    assert_eq!((text(&calls[1], "decision"), text(&calls[1], "reason")), ("deny", "not-supported"));
+    assert_eq!(text(&lab.connections(2)[0], "destination"), "127.77.0.1:8443");
+    assert_eq!(lab.upstream().len(), 1);
+}
+
 /// A body that isn't what was signed is not passed off as signed.
 #[test]
 fn a_wrong_hash_does_not_become_an_object() {

@@ -15,7 +15,7 @@ use aya::{
     maps::{Array, HashMap, Map, MapData, MapError, RingBuf, SockHash},
 };
 use aya_log::EbpfLogger;
-use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, Tuple};
+use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLLED, Tuple};
 use chaperone_model::CgroupId;
 
 use crate::{
@@ -52,6 +52,7 @@ pub struct Capture {
     folder: bpffs::Folder,
     cgroup_root: PathBuf,
     enrolled: Mutex<HashMap<MapData, u64, u32>>,
+    pub(crate) unenrolled: Mutex<Array<MapData, u64>>,
     pub(crate) rules: Mutex<Tables>,
     bound_users: Mutex<HashMap<MapData, u32, u32>>,
     pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
@@ -116,6 +117,7 @@ impl Capture {
         let capture = Self {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
+            unenrolled: Mutex::new(take(&mut ebpf, "UNENROLLED")?),
             rules: Mutex::new(Tables { states: take(&mut ebpf, "RULES")?, start: take(&mut ebpf, "RULES_START")? }),
             bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
@@ -133,7 +135,7 @@ impl Capture {
             log: Some(log),
             folder,
         };
-        capture.forget_removed()?;
+        capture.withdraw_removed()?;
         made.keep();
         Ok(capture)
     }
@@ -298,7 +300,8 @@ impl Capture {
     }
 
     /// Withdraws the cgroups that were removed while no daemon ran: ids are never used again, and places are limited.
-    fn forget_removed(&self) -> Result<(), CaptureError> {
+    #[doc(hidden)]
+    pub fn withdraw_removed(&self) -> Result<(), CaptureError> {
         let ids: Vec<_> = lock(&self.enrolled)
             .keys()
             .collect::<Result<_, _>>()
@@ -326,7 +329,7 @@ impl Capture {
         }
         lock(&self.enrolled)
             .insert(cgroup.0, flags, 0)
-            .map_err(CaptureError::map(format!("enrolling the cgroup {path} (at most 16384 can be)")))
+            .map_err(CaptureError::map(format!("enrolling the cgroup {path} (at most {MAX_ENROLLED} can be)")))
     }
 }
 

@@ -45,6 +45,8 @@ impl KernelOffsets {
             inode_i_sb: get("inode", "i_sb")?,
             super_block_s_dev: get("super_block", "s_dev")?,
             cgroup_kn: get("cgroup", "kn")?,
+            cgroup_self: get("cgroup", "self")?,
+            cgroup_subsys_state_parent: get("cgroup_subsys_state", "parent")?,
             cgroup_root: get("cgroup", "root")?,
             cgroup_root_hierarchy_id: get("cgroup_root", "hierarchy_id")?,
             kernfs_node_id: get("kernfs_node", "id")?,
@@ -52,7 +54,7 @@ impl KernelOffsets {
     }
 }
 
-const STRUCTS: [&str; 10] = [
+const STRUCTS: [&str; 11] = [
     "task_struct",
     "signal_struct",
     "mm_struct",
@@ -62,6 +64,7 @@ const STRUCTS: [&str; 10] = [
     "super_block",
     "cgroup",
     "cgroup_root",
+    "cgroup_subsys_state",
     "kernfs_node",
 ];
 

@@ -7,6 +7,7 @@ use std::{
     path::Path,
 };
 
+use chaperone_ebpf_abi::is_stream_port;
 use chaperone_model::CgroupId;
 
 use crate::{
@@ -84,7 +85,7 @@ fn is_guarded(socket: &TcpSocket) -> bool {
         [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
     const METADATA_V6: [Ipv6Addr; 2] =
         [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
-    matches!(socket.peer.port(), 443 | 80)
+    is_stream_port(socket.peer.port())
         || match socket.peer.ip() {
             IpAddr::V4(address) => METADATA_V4.contains(&address),
             IpAddr::V6(address) => METADATA_V6.contains(&address),

@@ -95,8 +95,9 @@ pub enum LsmHooks {
 }
 
 /// Maps that outlive the daemon, with the sizes of key and value.
-const PINNED: [(&str, u32, u32); 9] = [
+const PINNED: [(&str, u32, u32); 10] = [
     ("ENROLLED", 8, 4),
+    ("UNENROLLED", 4, 8),
     ("RULES", 4, 516),
     ("RULES_START", 4, 4),
     ("BOUND_USERS", 4, 4),

@@ -11,7 +11,7 @@ use regex_automata::{
     util::{primitives::StateID, start, syntax},
 };
 
-use crate::{Capture, CaptureError, EarlierConnection, attach::lock, cgroup_id};
+use crate::{Capture, CaptureError, Counter, EarlierConnection, attach::lock, cgroup_id};
 
 /// As for the hooks' map.
 #[derive(Clone, Copy)]
@@ -123,6 +123,7 @@ impl Capture {
     /// no daemon runs; and those that are there, whose earlier connections are destroyed and told. Others are withdrawn,
     /// save those that are exempt.
     pub fn enroll_by(&self, rules: &CgroupRules) -> Result<Vec<EarlierConnection>, CaptureError> {
+        let unenrolled = self.counters().get(Counter::Unenrolled)?;
         self.load_rules(rules)?;
         // What appears from here on is enrolled by the hooks.
         let (mut found, mut earlier) = (Vec::new(), Vec::new());
@@ -147,7 +148,32 @@ impl Capture {
                 Err(error) => return Err(error),
             }
         }
+        self.none_is_left_out(unenrolled)?;
         Ok(earlier)
+    }
+
+    /// Whether a cgroup that a rule names appeared and could not be enrolled, because too many are. From then on, processes
+    /// in cgroups that appear are refused, until [`enroll_by`](Self::enroll_by) finds room for all that the rules name.
+    pub fn is_full(&self) -> Result<bool, CaptureError> {
+        let first = lock(&self.unenrolled).get(&0, 0);
+        Ok(first.map_err(CaptureError::map("asking whether a cgroup could not be enrolled"))? != 0)
+    }
+
+    /// All that the rules name is enrolled, unless the hooks have counted more since: what they refused on suspicion goes
+    /// on.
+    fn none_is_left_out(&self, counted: u64) -> Result<(), CaptureError> {
+        let failed = || CaptureError::map("telling the hooks that all cgroups are enrolled");
+        let mut map = lock(&self.unenrolled);
+        let first = map.get(&0, 0).map_err(failed())?;
+        if first == 0 || self.counters().get(Counter::Unenrolled)? != counted {
+            return Ok(());
+        }
+        map.set(0, 0, 0).map_err(failed())?;
+        // The hook counts after it has written its number, which this may have overwritten.
+        if self.counters().get(Counter::Unenrolled)? != counted {
+            map.set(0, first, 0).map_err(failed())?;
+        }
+        Ok(())
     }
 
     /// Into the half that isn't in use, which is put in use then.

@@ -24,6 +24,8 @@ use nix::{
     unistd::{ForkResult, Pid, fork},
 };
 
+use chaperone_ebpf_abi::STREAM_PORTS;
+
 use crate::{Capture, CaptureError, ListenPorts, Listeners, attach::lock, cgroup_id, netns, sys};
 
 /// One thing that was tried.
@@ -35,8 +37,10 @@ pub struct Check {
     pub result: Result<(), String>,
 }
 
-/// How many system calls the probe makes, each with its error number or 0.
-const TRIES: usize = 5;
+/// How many connections the probe makes, one to each port.
+const CONNECTS: usize = STREAM_PORTS.len();
+/// How many system calls the probe makes, each with its error number or 0: the connections, and four more.
+const TRIES: usize = CONNECTS + 4;
 const PATIENCE: Duration = Duration::from_secs(10);
 const HTTPS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 443);
 
@@ -59,15 +63,17 @@ impl Capture {
         let listeners = self.listen_here(ListenPorts::default()).map_err(io::Error::other)?;
         let place = Place::make(self)?;
         let mut checks = self.effective(&place)?;
-        let (tried, origin) = place.run(self, &listeners)?;
-        let [guard, redirect, quic, kind, handed] = tried;
+        let (tried, origins) = place.run(self, &listeners)?;
+        let (redirects, rest) = tried.split_at(CONNECTS);
+        let &[guard, quic, kind, handed] = rest else { return Err(io::Error::other("BUG: four more were tried")) };
+        let redirect = redirects.iter().copied().find(|error| *error != 0).unwrap_or(0);
         let mut check = |what, passed: bool, found: String| {
             checks.push(Check { what, result: if passed { Ok(()) } else { Err(found) } });
         };
         let text = |error: i32| io::Error::from_raw_os_error(error).to_string();
         check(
             "an agent's connection is redirected",
-            redirect == 0 && origin,
+            redirect == 0 && origins,
             match redirect {
                 0 => "it arrived without its origin; another BPF program changes addresses after ours \
                       (`bpftool cgroup tree` lists them), or handshakes are seen by another sock_ops program"
@@ -144,7 +150,7 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Runs the probe; gives what its system calls said, and whether its connection arrived with its origin.
+    /// Runs the probe; gives what its system calls said, and whether its connections arrived with their origins.
     fn run(&self, capture: &Capture, listeners: &Listeners) -> io::Result<([i32; TRIES], bool)> {
         let id = cgroup_id(&self.cgroup).map_err(io::Error::other)?;
         let procs = OpenOptions::new().write(true).open(self.cgroup.join("cgroup.procs"))?;
@@ -172,16 +178,18 @@ impl<'a> Place<'a> {
         for (error, bytes) in tried.iter_mut().zip(said.chunks_exact(4)) {
             *error = i32::from_ne_bytes(bytes.try_into().expect("BUG: chunks of four"));
         }
-        let mut arrives = [PollFd::new(listeners.v4.as_fd(), PollFlags::POLLIN)];
-        let arrived = tried[1] == 0 && poll(&mut arrives, PollTimeout::from(1000_u16))? == 1;
-        let origin = arrived
-            && listeners.v4.accept().is_ok_and(|(stream, _)| {
-                capture
-                    .origins()
-                    .of(&stream)
-                    .is_ok_and(|origin| origin.enrolled == id && origin.destination.0 == SocketAddr::from(HTTPS))
-            });
-        Ok((tried, origin))
+        let mut origins = true;
+        for (port, error) in STREAM_PORTS.into_iter().zip(tried) {
+            let mut arrives = [PollFd::new(listeners.v4.as_fd(), PollFlags::POLLIN)];
+            let arrived = error == 0 && poll(&mut arrives, PollTimeout::from(1000_u16))? == 1;
+            let wanted = SocketAddr::from((*HTTPS.ip(), port));
+            origins &= arrived
+                && listeners.v4.accept().is_ok_and(|(stream, _)| {
+                    let origin = capture.origins().of(&stream);
+                    origin.is_ok_and(|origin| origin.enrolled == id && origin.destination.0 == wanted)
+                });
+        }
+        Ok((tried, origins))
     }
 }
 
@@ -220,12 +228,13 @@ unsafe fn probe(procs: i32, handed: i32, talk: i32) -> ! {
     }
     // SAFETY: system calls with locals that outlive them.
     unsafe {
-        let https = libc::sockaddr_in {
+        let loopback = |port: u16| libc::sockaddr_in {
             sin_family: libc::sa_family_t::try_from(libc::AF_INET).unwrap_or(2),
-            sin_port: 443_u16.to_be(),
+            sin_port: port.to_be(),
             sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::LOCALHOST).to_be() },
             sin_zero: [0; 8],
         };
+        let https = loopback(443);
         let to = (&raw const https).cast::<libc::sockaddr>();
         let length = 16;
         let byte = [0_u8];
@@ -240,15 +249,16 @@ unsafe fn probe(procs: i32, handed: i32, talk: i32) -> ! {
         if libc::read(talk, enrolled.as_mut_ptr().cast(), 1) != 1 {
             libc::_exit(1);
         }
-        let stream = libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0);
+        let mut tried = [0; TRIES];
+        for (port, tried) in STREAM_PORTS.into_iter().zip(&mut tried) {
+            let (stream, to) = (libc::socket(libc::AF_INET, libc::SOCK_STREAM, 0), loopback(port));
+            *tried = error(libc::connect(stream, (&raw const to).cast(), length) as isize);
+        }
         let datagram = libc::socket(libc::AF_INET, libc::SOCK_DGRAM, 0);
-        let tried: [i32; TRIES] = [
-            error(libc::send(earlier, data, 1, 0)),
-            error(libc::connect(stream, to, length) as isize),
-            error(libc::sendto(datagram, data, 1, 0, to, length)),
-            error(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE) as isize),
-            error(libc::send(handed, data, 1, 0)),
-        ];
+        tried[CONNECTS] = error(libc::send(earlier, data, 1, 0));
+        tried[CONNECTS + 1] = error(libc::sendto(datagram, data, 1, 0, to, length));
+        tried[CONNECTS + 2] = error(libc::socket(libc::AF_INET, libc::SOCK_DGRAM, libc::IPPROTO_UDPLITE) as isize);
+        tried[CONNECTS + 3] = error(libc::send(handed, data, 1, 0));
         libc::write(talk, tried.as_ptr().cast(), TRIES * 4);
         // Until the end of this process is wanted: the connection stays.
         libc::read(talk, enrolled.as_mut_ptr().cast(), 1);

@@ -110,6 +110,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             "not attached: agents can have packet and vsock sockets, and use connections that are handed to them"
         );
     }
+    // Before the self-test: a daemon that is started again when too many cgroups are enrolled is in one of those that are
+    // refused on suspicion.
+    exempt_self(&capture)?;
     self_test(&capture)?;
     let listeners = enroll(&capture, &config, &agents)?;
     let commands = capture.take_commands();
@@ -221,6 +224,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
                 }
             }));
         }
+        tokio::spawn(enroll_what_was_left_out(console.clone()));
         let ticking = shared.clone();
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_secs(5));
@@ -278,13 +282,44 @@ fn self_test(capture: &Capture) -> anyhow::Result<()> {
 /// redirected.
 fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Result<Listeners> {
     enrolment::enroll(capture, config, agents)?;
+    let [v4, v6] = config.proxy.ports;
+    Ok(capture.listen(ListenPorts { v4, v6 })?)
+}
+
+fn exempt_self(capture: &Capture) -> anyhow::Result<()> {
     let own = sandbox::own_cgroup()?;
     // Exempting the root would exempt everything that isn't enrolled, bound users too.
     if own != "/" {
         capture.exempt(cgroup_id(capture.cgroup_root().join(own.trim_start_matches('/')))?)?;
     }
-    let [v4, v6] = config.proxy.ports;
-    Ok(capture.listen(ListenPorts { v4, v6 })?)
+    Ok(())
+}
+
+/// Cgroups that there was no room to enrol are enrolled once others are gone. Until then they are refused, and so is what
+/// appeared after them.
+async fn enroll_what_was_left_out(console: Arc<Console>) {
+    let mut tick = tokio::time::interval(Duration::from_secs(5));
+    loop {
+        tick.tick().await;
+        match console.capture.is_full() {
+            Ok(false) => continue,
+            Ok(true) => tracing::warn!(
+                "too many cgroups are enrolled: what appears now reaches nothing that is guarded; end sessions, or name \
+                 fewer cgroups by rules"
+            ),
+            Err(error) => tracing::error!(%error, "asking the hooks for room"),
+        }
+        let console = console.clone();
+        let enrolled = tokio::task::spawn_blocking(move || {
+            let config = console.config.lock().clone();
+            enrolment::enroll(&console.capture, &config, &config.agents()?)
+        });
+        match enrolled.await {
+            Ok(Ok(())) => tracing::info!("there is room for all cgroups that the rules name again"),
+            Ok(Err(error)) => tracing::warn!("no room for all cgroups that the rules name: {error:#}"),
+            Err(error) => tracing::error!(%error, "BUG: enrolling panicked"),
+        }
+    }
 }
 
 /// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.

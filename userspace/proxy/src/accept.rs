@@ -50,6 +50,8 @@ use crate::{
 
 /// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
 const MAX_HELLO: usize = 16 << 10;
+/// TLS, too: AWS has WebSockets there, Amazon Transcribe's.
+pub(crate) const ALTERNATE_HTTPS: u16 = 8443;
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
 const METADATA_V6: [Ipv6Addr; 2] =
@@ -210,7 +212,7 @@ impl Accepted {
         };
         match self.destination.port() {
             _ if metadata => Box::pin(self.serve_metadata(stream)).await,
-            443 => self.tls(stream).await,
+            443 | ALTERNATE_HTTPS => self.tls(stream).await,
             80 => self.plain(stream).await,
             port => Err(format!("BUG: a connection to port {port} was redirected")),
         }
@@ -341,13 +343,14 @@ impl Accepted {
 
     fn inspected(&self, name: Option<&str>) -> Inspected {
         // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
+        let port = if self.destination.port() == ALTERNATE_HTTPS { ALTERNATE_HTTPS } else { 443 };
         Inspected {
             shared: self.shared.clone(),
             session: self.session.clone(),
             id: self.id,
             process: self.process.clone(),
             name: name.map(Arc::from),
-            upstream: SocketAddr::new(self.destination.ip(), 443),
+            upstream: SocketAddr::new(self.destination.ip(), port),
             violation: Arc::default(),
             unrecorded: self.unrecorded.get().cloned(),
         }

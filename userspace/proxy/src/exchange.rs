@@ -28,6 +28,7 @@ use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     Lent, Own, Shared,
+    accept::ALTERNATE_HTTPS,
     body::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
     chunks::Chunks,
     closing::Closing,
@@ -58,7 +59,7 @@ pub(crate) struct Inspected {
     pub(crate) process: Arc<ProcessFacts>,
     /// The name that the TLS handshake was for. Plain HTTP has none but each request's own.
     pub(crate) name: Option<Arc<str>>,
-    /// Where AWS is: the agent's original address, port 443.
+    /// Where AWS is: the agent's original address, port 443 or the other one that the agent dialled.
     pub(crate) upstream: std::net::SocketAddr,
     /// Set by the framing check when a head was refused.
     pub(crate) violation: Arc<Mutex<Option<Violation>>>,
@@ -193,7 +194,9 @@ impl Inspected {
         }
         let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes().to_vec());
         let name = |bytes: &[u8]| -> Option<String> {
-            let text = [b":443".as_slice(), b":80"].iter().find_map(|port| bytes.strip_suffix(*port)).unwrap_or(bytes);
+            let dialled = (self.upstream.port() == ALTERNATE_HTTPS).then_some(b":8443".as_slice());
+            let mut ports = [b":443".as_slice(), b":80"].into_iter().chain(dialled);
+            let text = ports.find_map(|port| bytes.strip_suffix(port)).unwrap_or(bytes);
             crate::hello::host_name(text)
         };
         let host = match (&authority, &field) {

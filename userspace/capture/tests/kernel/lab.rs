@@ -3,8 +3,8 @@
 
 use std::{
     fs::{self, File},
-    io::{Read as _, Write as _},
-    net::{TcpListener, TcpStream},
+    io::{self, Read as _, Write as _},
+    net::{SocketAddr, TcpListener, TcpStream},
     os::fd::{AsFd as _, AsRawFd as _, FromRawFd as _, OwnedFd},
     path::{Path, PathBuf},
     sync::{
@@ -21,6 +21,7 @@ use nix::{
     sys::wait::waitpid,
     unistd::{ForkResult, fork, pipe},
 };
+use socket2::{SockAddr, Socket};
 
 pub struct Lab {
     pub cgroup: PathBuf,
@@ -98,7 +99,7 @@ pub fn loopback_up() {
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap();
     // SAFETY: the request is a local that outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
-    assert_eq!(result, 0, "loopback up: {}", std::io::Error::last_os_error());
+    assert_eq!(result, 0, "loopback up: {}", io::Error::last_os_error());
 }
 
 /// Starts `act` in a process of its own in that cgroup; what it returns comes out of [`Agent::said`].
@@ -163,7 +164,7 @@ pub fn accept_in_time(listener: &TcpListener) -> Option<TcpStream> {
 }
 
 /// The error's name, such as `EPERM`, or `ok`.
-pub fn outcome<T>(result: std::io::Result<T>) -> String {
+pub fn outcome<T>(result: io::Result<T>) -> String {
     match result {
         Ok(_) => "ok".to_owned(),
         Err(error) => match error.raw_os_error() {
@@ -178,9 +179,37 @@ pub fn socket(domain: i32, kind: i32, protocol: i32) -> OwnedFd {
     // SAFETY: takes numbers, gives a descriptor that is ours.
     unsafe {
         let fd = libc::socket(domain, kind | libc::SOCK_CLOEXEC, protocol);
-        assert!(fd >= 0, "{}", std::io::Error::last_os_error());
+        assert!(fd >= 0, "{}", io::Error::last_os_error());
         OwnedFd::from_raw_fd(fd)
     }
+}
+
+/// A socket whose SYN is on its way.
+pub fn begin_handshake() -> Socket {
+    let socket = Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+    socket.set_nonblocking(true).unwrap();
+    let begun = socket.connect(&SockAddr::from("203.0.113.7:443".parse::<SocketAddr>().unwrap()));
+    assert_eq!(outcome(begun), "EINPROGRESS");
+    socket
+}
+
+/// Has the listener drop every packet, or not any more.
+pub fn deafen(listener: &TcpListener, deaf: bool) {
+    // "return 0" in classic BPF: keep nothing of the packet.
+    let mut drop_all = [libc::sock_filter { code: 6, jt: 0, jf: 0, k: 0 }];
+    let program = libc::sock_fprog { len: 1, filter: drop_all.as_mut_ptr() };
+    let option = if deaf { libc::SO_ATTACH_FILTER } else { libc::SO_DETACH_FILTER };
+    // SAFETY: the option's value is a local of the stated size, and the filter outlives the call.
+    let result = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::SOL_SOCKET,
+            option,
+            (&raw const program).cast(),
+            libc::socklen_t::try_from(size_of::<libc::sock_fprog>()).unwrap(),
+        )
+    };
+    assert_eq!(result, 0, "{}", io::Error::last_os_error());
 }
 
 /// Each mount by itself: in a chroot the root is none.
