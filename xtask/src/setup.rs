@@ -36,10 +36,15 @@ const BENCH: [Package; 6] = [
     Package { name: "wrk", why: "the load", shows: "/usr/bin/wrk" },
 ];
 
-const VM: [Package; 5] = [
+const VM: [Package; 6] = [
     Package { name: "binutils", why: "makes the tests' binary smaller", shows: "/usr/bin/strip" },
     Package { name: "busybox-static", why: "the machines' init", shows: "/bin/busybox" },
     Package { name: "cpio", why: "packs the machines' files", shows: "/usr/bin/cpio" },
+    Package {
+        name: "debian-archive-keyring",
+        why: "the keys of the kernels' archive",
+        shows: "/usr/share/keyrings/debian-archive-keyring.gpg",
+    },
     Package { name: "qemu-system-x86", why: "the machines", shows: "/usr/bin/qemu-system-x86_64" },
     Package { name: "xz-utils", why: "unpacks kernel modules", shows: "/usr/bin/xz" },
 ];

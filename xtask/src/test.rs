@@ -5,7 +5,7 @@ use std::{path::Path, process::Command, time::Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{bpf, clients, place, setup};
+use crate::{bpf, clients, place, setup, vm};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -38,9 +38,11 @@ enum Part {
     Bpf,
     /// Unmodified clients against the whole system, in labs.
     System,
+    /// The kernel tests on the oldest and the newest kernel, in virtual machines.
+    Vm,
 }
 
-const ALL: [Part; 7] = [Part::Fmt, Part::Clippy, Part::Doc, Part::Deny, Part::Unit, Part::Bpf, Part::System];
+const ALL: [Part; 8] = [Part::Fmt, Part::Clippy, Part::Doc, Part::Deny, Part::Unit, Part::Bpf, Part::System, Part::Vm];
 const CARGO_DENY: &str = "0.20.2";
 
 /// Runs the parts, all of them even if one fails, and says which did.
@@ -103,6 +105,7 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
             setup::run(command.args(["--"]).args(&options.filter))
         }
         Part::Bpf => bpf::build(&root, true),
+        Part::Vm => vm::run(&vm::Options::oldest_and_newest(options.filter.as_deref())),
         Part::System => {
             let ready = ready.context("BUG: system tests without set-up")?;
             let mut command = place::cargo();

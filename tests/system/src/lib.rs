@@ -75,6 +75,11 @@ impl Lab {
         self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
     }
 
+    /// Starts a shell script as the operator, without waiting for it.
+    pub fn spawn_operator(&self, script: &str) -> std::process::Child {
+        self.command("exec", script).stdout(Stdio::piped()).spawn().expect("starting an operator's command")
+    }
+
     fn run(&self, how: &str, script: &str) -> Output {
         self.command(how, script).output().expect("running in the lab")
     }

@@ -144,10 +144,10 @@ fn port_8443_is_captured() {
     let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
     let host = "sts.eu-west-1.amazonaws.com";
     lab.agent_ok(&format!("{REGION} aws --endpoint-url https://{host}:8443 sts get-caller-identity"));
-    let answer = lab.agent_ok(&format!(
+    let answer = lab.agent_ok(
         "curl -sS -i --http1.1 -H 'Connection: Upgrade' -H 'Upgrade: websocket' \
-           https://transcribestreaming.eu-west-1.amazonaws.com:8443/stream-transcription-websocket"
-    ));
+           https://transcribestreaming.eu-west-1.amazonaws.com:8443/stream-transcription-websocket",
+    );
     assert!(answer.starts_with("HTTP/1.1 501"), "{answer}");
     let calls = lab.calls();
     assert_eq!(calls.len(), 2, "{calls:?}");

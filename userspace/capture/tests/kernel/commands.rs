@@ -12,7 +12,7 @@ use std::{
 use chaperone_capture::{Capture, CommandEvent, Commands, Counter, StartedCommand, cgroup_id};
 use chaperone_model::{CommandExit, CommandId};
 
-use crate::lab::{Lab, accept, agent, outcome};
+use crate::lab::{Lab, accept, agent, count, outcome};
 
 /// A command in that cgroup.
 fn spawn(cgroup: &Path, program: &str, arguments: &[&str]) -> Running {
@@ -282,14 +282,16 @@ fn a_thousand_processes_leave_nothing_and_each_is_told() {
     let lab = Lab::new();
     let (mut capture, _listeners, agents) = lab.start();
     let mut commands = capture.take_commands().unwrap();
-    let script = "i=0; while [ $i -lt 1000 ]; do /bin/true $i & i=$((i+1)); [ $((i%50)) = 0 ] && wait; done; wait";
-    let mut shell = spawn(&agents, "/bin/sh", &["-c", script]);
-    let events = read_until(&mut commands, |events| ends(events).len() == 1001);
+    let count = count(1_000);
+    let script =
+        format!("i=0; while [ $i -lt {count} ]; do /bin/true $i & i=$((i+1)); [ $((i%50)) = 0 ] && wait; done; wait");
+    let mut shell = spawn(&agents, "/bin/sh", &["-c", &script]);
+    let events = read_until(&mut commands, |events| ends(events).len() == count + 1);
     shell.wait();
     let mut numbers: Vec<u32> =
         starts(&events).iter().filter_map(|start| start.argv.get(1).and_then(|number| number.parse().ok())).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..1000).collect::<Vec<_>>());
+    assert_eq!(numbers, (0..u32::try_from(count).unwrap()).collect::<Vec<_>>());
     assert_eq!(lost(&events), 0);
     assert_eq!(capture.commands_running().unwrap(), 0);
 }

@@ -1,7 +1,8 @@
 //! Rows "dialling the daemon's listener directly" and "daemon stopped, killed or crashed".
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _, Write as _},
     net::{TcpListener, UdpSocket},
     time::Duration,
 };
@@ -86,6 +87,36 @@ fn a_restart_can_have_the_same_ports() {
     let capture = Capture::attach(&lab.config).unwrap();
     let listeners = capture.listen(ports).unwrap();
     assert_eq!(listeners.v4.local_addr().unwrap().port(), ports.v4);
+}
+
+/// An agent that waits for the daemon's end to have its port: the hooks point at the daemon's sockets, not at a port.
+#[test]
+fn who_takes_the_daemons_port_while_it_is_down_gets_nothing_and_keeps_nobody_out() {
+    let lab = Lab::new();
+    let (capture, listeners, agents) = lab.start();
+    let port = listeners.v4.local_addr().unwrap();
+    drop((capture, listeners));
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let thief = agent(&agents, || {
+        let thief = TcpListener::bind(port).unwrap();
+        (&there).write_all(b"x").unwrap();
+        (&there).read_exact(&mut [0]).unwrap();
+        thief.set_nonblocking(true).unwrap();
+        outcome(thief.accept())
+    });
+    (&here).read_exact(&mut [0]).unwrap();
+    assert_eq!(agent(&agents, || dial("203.0.113.7:443")).said(), "EPERM");
+    // In the next daemon's time, too.
+    let capture = Capture::attach(&lab.config).unwrap();
+    assert_eq!(agent(&agents, || dial("203.0.113.7:443")).said(), "EPERM");
+    let listeners = capture.listen(ListenPorts::default()).unwrap();
+    assert_ne!(listeners.v4.local_addr().unwrap(), port);
+    let served = agent(&agents, || dial("203.0.113.7:443"));
+    let origin = capture.origins().of(accept(&listeners.v4)).unwrap();
+    assert_eq!(origin.destination.0.to_string(), "203.0.113.7:443");
+    assert_eq!(served.said(), "203.0.113.7:443");
+    (&here).write_all(b"x").unwrap();
+    assert_eq!(thief.said(), "EAGAIN");
 }
 
 #[test]

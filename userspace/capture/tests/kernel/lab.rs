@@ -102,6 +102,13 @@ pub fn loopback_up() {
     assert_eq!(result, 0, "loopback up: {}", io::Error::last_os_error());
 }
 
+/// How often to do what takes long where nothing is accelerated: `most` times, or as often as `CHAPERONE_TEST_COUNT` says
+/// if that is less.
+pub fn count(most: usize) -> usize {
+    let told = std::env::var("CHAPERONE_TEST_COUNT").ok().map(|text| text.parse().expect("CHAPERONE_TEST_COUNT"));
+    told.map_or(most, |told: usize| told.min(most))
+}
+
 /// Starts `act` in a process of its own in that cgroup; what it returns comes out of [`Agent::said`].
 pub fn agent(cgroup: &Path, act: impl FnOnce() -> String) -> Agent {
     let (read, write) = pipe().unwrap();

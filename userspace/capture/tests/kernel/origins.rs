@@ -11,7 +11,7 @@ use socket2::{SockAddr, Socket};
 
 use crate::{
     dial,
-    lab::{Lab, accept, accept_in_time, agent, begin_handshake, deafen, socket},
+    lab::{Lab, accept, accept_in_time, agent, begin_handshake, count, deafen, socket},
 };
 
 #[test]
@@ -76,14 +76,14 @@ fn nothing_is_left_of_closed_and_failed_connections() {
 /// Few source ports and many connections: every tuple comes again and again, with another destination each time.
 #[test]
 fn a_source_port_that_is_used_again_has_the_new_connections_origin() {
-    const CONNECTIONS: u32 = 6_000;
+    let connections = u32::try_from(count(60_000)).unwrap();
     let lab = Lab::new();
     // 32 ports, none of which waits to be used again: the client resets its connections.
     std::fs::write("/proc/sys/net/ipv4/ip_local_port_range", "40000 40031").unwrap();
     let (capture, listeners, agents) = lab.start();
     let client = agent(&agents, || {
         let (mut number, mut refused) = (0, 0);
-        while number < CONNECTIONS {
+        while number < connections {
             let [_, _, c, d] = number.to_be_bytes();
             let socket = Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 0));
             socket.set_linger(Some(std::time::Duration::ZERO)).unwrap();
@@ -104,7 +104,7 @@ fn a_source_port_that_is_used_again_has_the_new_connections_origin() {
         "all".to_owned()
     });
     let mut ports = std::collections::BTreeSet::new();
-    for number in 0..CONNECTIONS {
+    for number in 0..connections {
         let Some(stream) = accept_in_time(&listeners.v4) else {
             let counted = Counter::ALL.map(|it| (it, capture.counters().get(it).unwrap()));
             panic!("connection {number} doesn't come: {counted:?}; the client: {}", client.said());
@@ -122,13 +122,13 @@ fn a_source_port_that_is_used_again_has_the_new_connections_origin() {
 
 #[test]
 fn a_thousand_short_lived_cgroups_each_have_their_own_connection() {
-    const CGROUPS: usize = 1_000;
+    let cgroups = count(1_000);
     let lab = Lab::new();
     let (capture, listeners, agents) = lab.start();
     let maker = agent(&agents, || {
         let to = SockAddr::from("203.0.113.7:443".parse::<SocketAddr>().unwrap());
         let back = agents.join("cgroup.procs");
-        for number in 0..CGROUPS {
+        for number in 0..cgroups {
             let cgroup = agents.join(format!("run-{number}"));
             std::fs::create_dir(&cgroup).unwrap();
             let id = cgroup_id(&cgroup).unwrap().0;
@@ -144,7 +144,7 @@ fn a_thousand_short_lived_cgroups_each_have_their_own_connection() {
         "all".to_owned()
     });
     let mut seen = std::collections::BTreeSet::new();
-    for _ in 0..CGROUPS {
+    for _ in 0..cgroups {
         let mut stream = accept(&listeners.v4);
         let mut id = [0; 8];
         io::Read::read_exact(&mut stream, &mut id).unwrap();
@@ -154,7 +154,7 @@ fn a_thousand_short_lived_cgroups_each_have_their_own_connection() {
         seen.insert(origin.cgroup);
     }
     assert_eq!(maker.said(), "all");
-    assert_eq!(seen.len(), CGROUPS);
+    assert_eq!(seen.len(), cgroups);
     assert_eq!(capture.pending().unwrap(), 0);
     assert_eq!(capture.enrolled().unwrap().len(), 1);
 }

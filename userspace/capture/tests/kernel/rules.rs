@@ -12,7 +12,7 @@ use nix::mount::{MsFlags, mount};
 
 use crate::{
     dial,
-    lab::{Lab, accept, agent},
+    lab::{Lab, accept, agent, count},
 };
 
 /// Names the lab's `agent-*.service`, at any depth below slices.
@@ -85,7 +85,7 @@ fn a_thousand_cgroups_come_and_go() {
     let lab = Lab::new();
     let capture = Capture::attach(&lab.config).unwrap();
     capture.enroll_by(&rules(&lab)).unwrap();
-    for number in 0..1000 {
+    for number in 0..count(1000) {
         let cgroup = lab.cgroup(&format!("agent-{number}.service"));
         assert!(number % 100 != 0 || is_enrolled(&capture, &cgroup));
         fs::remove_dir(cgroup).unwrap();

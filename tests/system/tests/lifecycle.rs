@@ -1,0 +1,243 @@
+//! Whatever becomes of the daemon, nothing of an agent's gets out past the redirection: seen by a packet capture on the
+//! other side of the lab's only way out.
+
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::{BufRead as _, BufReader},
+    path::{Path, PathBuf},
+    process::{Child, Command},
+};
+
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
+use serde_json::Value;
+
+/// What the agent tries in each round, and what it is told of each while the daemon serves or is away.
+const SERVED: &str = "ok ok ok EPERM ok ok ok EPERM";
+const REFUSED: &str = "EPERM EPERM EPERM EPERM EPERM EPERM EPERM EPERM";
+/// What the capture sees of a round when nothing holds it back.
+const WHOLE_ROUND: [&str; 8] =
+    ["tcp4/443", "tcp4/80", "tcp4/8443", "tcp6/443", "tcp6/80", "tcp6/8443", "udp4/443", "udp6/443"];
+
+/// A lab with a way out, what is captured there, and an agent that dials on and on.
+struct Outside {
+    lab: Lab,
+    packets: PathBuf,
+    rounds: PathBuf,
+    running: [Child; 2],
+}
+
+impl Outside {
+    fn start() -> Self {
+        let lab = Lab::start_with(&["--aws", "both"], PERMIT_ALL);
+        let packets = lab.dir.join("packets");
+        let mut capture =
+            lab.spawn_operator(&format!("exec python3 {} {}", script("outside.py").display(), packets.display()));
+        let mut said = String::new();
+        BufReader::new(capture.stdout.as_mut().unwrap()).read_line(&mut said).unwrap();
+        assert_eq!(said.trim(), "ready");
+        let rounds = lab.dir.join("rounds");
+        let dialling =
+            lab.spawn_agent(&format!("exec python3 {} {}", script("dial_on.py").display(), rounds.display()));
+        Self { lab, packets, rounds, running: [capture, dialling] }
+    }
+
+    /// Waits for twenty whole rounds of the agent's from now on; what it was told in them.
+    fn rounds(&self) -> Vec<String> {
+        let read = || fs::read_to_string(&self.rounds).unwrap_or_default();
+        let before = read().lines().count();
+        let mut lines = Vec::new();
+        until("twenty rounds of the agent's", || {
+            let text = read();
+            let whole = text.rfind('\n').map_or("", |end| &text[..end]);
+            // The first one may have begun before.
+            lines = whole.lines().skip(before + 1).map(str::to_owned).collect();
+            lines.len() >= 20
+        });
+        lines
+    }
+
+    /// They were all told this.
+    fn all_are_told(&self, wanted: &str) {
+        let rounds = self.rounds();
+        assert!(rounds.iter().all(|round| round == wanted), "{rounds:?}\n{}", self.lab.log());
+    }
+
+    fn captured(&self) -> String {
+        fs::read_to_string(&self.packets).unwrap()
+    }
+
+    fn nothing_got_out(&self) {
+        assert_eq!(self.captured(), "");
+    }
+}
+
+impl Drop for Outside {
+    fn drop(&mut self) {
+        for child in &mut self.running {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn kill(pid: u32, signal: &str) {
+    let done = Command::new("kill").args([&format!("-{signal}"), &pid.to_string()]).status().unwrap();
+    assert!(done.success());
+}
+
+/// With all its threads: until then it has its sockets.
+fn has_ended(pid: u32) -> bool {
+    let Ok(stat) = fs::read_to_string(format!("/proc/{pid}/stat")) else { return true };
+    stat.contains(") Z ") && fs::read_dir(format!("/proc/{pid}/task")).map_or(0, Iterator::count) <= 1
+}
+
+/// A cgroup with a limit on memory, of whichever hierarchy has the controller here.
+struct Starved {
+    folder: PathBuf,
+    limit: &'static str,
+    kills: &'static str,
+}
+
+impl Starved {
+    fn make() -> Self {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").unwrap();
+        let of = |wanted: &dyn Fn(&str, &str) -> bool| {
+            mounts.lines().find_map(|line| {
+                let (place, kind) = line.split_once(" - ")?;
+                let folder = place.split(' ').nth(4)?;
+                wanted(kind, folder).then(|| PathBuf::from(folder))
+            })
+        };
+        let name = format!("chaperone-starved-{}", std::process::id());
+        let has = |folder: &str| {
+            fs::read_to_string(Path::new(folder).join("cgroup.controllers")).is_ok_and(|list| list.contains("memory"))
+        };
+        if let Some(root) = of(&|kind, folder| kind.starts_with("cgroup2 ") && has(folder)) {
+            fs::write(root.join("cgroup.subtree_control"), "+memory").unwrap();
+            let folder = root.join(name);
+            fs::create_dir(&folder).unwrap();
+            return Self { folder, limit: "memory.max", kills: "memory.events" };
+        }
+        let is_v1 = |kind: &str| kind.starts_with("cgroup ") && kind.split([' ', ',']).any(|word| word == "memory");
+        let root = of(&|kind, _| is_v1(kind)).expect("no cgroup hierarchy has the memory controller");
+        let folder = root.join(name);
+        fs::create_dir(&folder).unwrap();
+        Self { folder, limit: "memory.limit_in_bytes", kills: "memory.oom_control" }
+    }
+
+    /// Moves a process in, which has no room for another page then.
+    fn take(&self, pid: u32) {
+        fs::write(self.folder.join(self.limit), "65536").unwrap();
+        fs::write(self.folder.join("cgroup.procs"), pid.to_string()).unwrap();
+    }
+
+    fn kills(&self) -> u64 {
+        let text = fs::read_to_string(self.folder.join(self.kills)).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("oom_kill ")).unwrap();
+        line.parse().unwrap()
+    }
+}
+
+impl Drop for Starved {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir(&self.folder);
+    }
+}
+
+#[test]
+fn killed_crashed_or_starved_the_daemon_lets_nothing_out() {
+    let outside = Outside::start();
+    outside.all_are_told(SERVED);
+    for signal in ["KILL", "ABRT"] {
+        let pid = outside.lab.daemon();
+        kill(pid, signal);
+        until("the daemon's end", || has_ended(pid));
+        outside.all_are_told(REFUSED);
+        outside.nothing_got_out();
+        outside.lab.restart();
+        outside.all_are_told(SERVED);
+    }
+    let starved = Starved::make();
+    let pid = outside.lab.daemon();
+    starved.take(pid);
+    // It needs memory for what the agent asks of it.
+    until("the daemon's end for want of memory", || has_ended(pid));
+    assert_eq!(starved.kills(), 1);
+    outside.all_are_told(REFUSED);
+    outside.nothing_got_out();
+    outside.lab.restart();
+    outside.all_are_told(SERVED);
+    outside.nothing_got_out();
+}
+
+#[test]
+fn replaced_by_the_next_the_daemon_finishes_what_is_under_way_and_lets_nothing_out() {
+    let outside = Outside::start();
+    let lab = &outside.lab;
+    let aws = "export AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1; cd $HOME;";
+    lab.agent_ok(&format!(
+        "{aws} aws s3 mb s3://slow && head -c 50000000 /dev/urandom > large && aws s3 cp large s3://slow/large"
+    ));
+    // A call that goes on while the one daemon is replaced by the next: its reader stops in the middle until it is told.
+    let slow = format!("{aws} exec python3 {} slow large", script("read_slowly.py").display());
+    let mut reading = lab.spawn_agent(&slow);
+    until("the middle of the call", || fs::exists(lab.dir.join("home/root/begun")).unwrap());
+    let first = lab.daemon();
+    kill(first, "TERM");
+    // No new connections, and nothing gets out instead.
+    until("the end of new connections", || outside.rounds().iter().all(|round| round == REFUSED));
+    assert!(!has_ended(first), "{}", lab.log());
+    lab.operator_ok("touch $CHAPERONE_LAB/home/root/go-on");
+    let status = reading.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(reading.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert!(status.success(), "{said}{}", lab.log());
+    assert_eq!(said.trim(), "50000000 bytes, the same");
+    until("the first one's end", || has_ended(first));
+    outside.nothing_got_out();
+    lab.restart();
+    assert_ne!(lab.daemon(), first);
+    outside.all_are_told(SERVED);
+    outside.nothing_got_out();
+    let calls = lab.calls();
+    assert!(calls.iter().all(|call| call["status"].as_u64() == Some(200)), "{calls:?}");
+}
+
+#[test]
+fn only_what_takes_the_hooks_off_lets_agents_out_and_that_is_recorded() {
+    let outside = Outside::start();
+    let lab = &outside.lab;
+    outside.all_are_told(SERVED);
+    // Not while a daemon runs.
+    let refused = lab.operator("chaperone disable");
+    assert!(!refused.status.success(), "{}", both(&refused));
+    outside.all_are_told(SERVED);
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the daemon's end", || has_ended(pid));
+    outside.all_are_told(REFUSED);
+    let events = || -> Value {
+        let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
+        assert_eq!(verified["clean"], true, "{verified}");
+        verified["events"].clone()
+    };
+    let before = events().as_u64();
+    outside.nothing_got_out();
+    lab.operator_ok("chaperone disable");
+    until("packets", || {
+        let captured = outside.captured();
+        let seen: BTreeSet<&str> = captured.lines().collect();
+        WHOLE_ROUND.iter().all(|wanted| seen.contains(wanted))
+    });
+    assert_eq!(events().as_u64(), before.map(|events| events + 1));
+    // The next daemon puts them on again.
+    lab.restart();
+    outside.all_are_told(SERVED);
+    let then = outside.captured();
+    outside.all_are_told(SERVED);
+    assert_eq!(outside.captured(), then);
+    assert_eq!(text(&lab.list("agents")[0], "agent"), "coder");
+}

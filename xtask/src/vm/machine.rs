@@ -1,0 +1,136 @@
+//! A virtual machine that boots a kernel, runs the tests and switches itself off.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{Options, find, kernels::Kernel, table::Run, text};
+
+/// Programs that the tests start as agents.
+const PROGRAMS: [&str; 7] =
+    ["/bin/bash", "/bin/cat", "/bin/echo", "/bin/false", "/bin/sleep", "/bin/true", "/usr/bin/sha256sum"];
+/// Modules that are not built in; without them, connections from before an enrolment can't be found.
+const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
+
+/// Boots it, and gives what the tests said. What the kernel said is in the log beside.
+pub fn run(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> Result<Run> {
+    let initramfs = initramfs(folder, kernel, base, options)?;
+    let log = |part: &str| folder.join(format!("{}.{part}.log", kernel.series));
+    let (console, tests) = (log("console"), log("tests"));
+    let mut qemu = Command::new("timeout");
+    qemu.arg(options.timeout.to_string()).args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]);
+    qemu.args(["-m", "1024", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"]);
+    // Two ports, so that the kernel doesn't speak in the middle of a test's line.
+    for file in [&console, &tests] {
+        qemu.arg("-serial").arg(format!("file:{}", file.display()));
+    }
+    qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
+    qemu.args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    let status = qemu.stdin(Stdio::null()).stdout(Stdio::null()).status().context("running qemu")?;
+    let said = fs::read(&tests).with_context(|| format!("reading {}", tests.display()))?;
+    let said = String::from_utf8_lossy(&said).replace('\r', "");
+    let version = said.lines().find_map(|line| line.strip_prefix("KERNEL ")).unwrap_or_default().trim().to_owned();
+    let place = format!("its console: {}, its tests: {}", console.display(), tests.display());
+    ensure!(!version.is_empty(), "the machine didn't boot ({status}); {place}");
+    let run = Run::of(&version, &said);
+    ensure!(run.has_ended(), "the tests didn't come to an end in {} s ({status}); {place}", options.timeout);
+    Ok(run)
+}
+
+/// What is the same for all kernels: the tests, and what they start.
+pub fn base(folder: &Path, tests: &Path) -> Result<PathBuf> {
+    let root = folder.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).context("removing the last root")?;
+    }
+    for name in ["dev", "proc", "sys", "tmp", "bin", "usr/bin"] {
+        fs::create_dir_all(root.join(name))?;
+    }
+    fs::copy("/bin/busybox", root.join("bin/busybox")).context("copying busybox")?;
+    fs::copy(tests, root.join("test")).context("copying the tests")?;
+    text(Command::new("strip").arg(root.join("test")))?;
+    let mut libraries = BTreeSet::new();
+    for program in PROGRAMS.map(Path::new).into_iter().chain([tests]) {
+        if program != tests {
+            fs::copy(program, below(&root, program)).with_context(|| format!("copying {}", program.display()))?;
+        }
+        let needs = text(Command::new("ldd").arg(program))?;
+        libraries.extend(needs.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from));
+    }
+    for library in libraries {
+        let to = below(&root, &library);
+        fs::create_dir_all(to.parent().context("a library has a folder")?)?;
+        fs::copy(&library, to).with_context(|| format!("copying {}", library.display()))?;
+    }
+    std::os::unix::fs::symlink("bash", root.join("bin/sh"))?;
+    let archive = folder.join("base.cpio");
+    pack(&root, &archive)?;
+    Ok(archive)
+}
+
+/// The base, and on top of it a kernel's modules and an init that runs the tests and switches the machine off: the kernel
+/// unpacks one archive after the other (Documentation/driver-api/early-userspace/buffer-format.rst).
+fn initramfs(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> Result<PathBuf> {
+    let own = folder.join(format!("root-{}", kernel.series));
+    if own.exists() {
+        fs::remove_dir_all(&own).context("removing the last modules")?;
+    }
+    fs::create_dir_all(&own).with_context(|| format!("making {}", own.display()))?;
+    let mut load = String::new();
+    for module in MODULES {
+        let found = find(&kernel.unpacked, &|name| name.starts_with(&format!("{module}.ko")))
+            .with_context(|| format!("the kernel {} has no module {module}", kernel.series))?;
+        let to = own.join(format!("{module}.ko"));
+        if found.extension().is_some_and(|extension| extension == "xz") {
+            let output = Command::new("xz").arg("-dc").arg(&found).output().context("running xz")?;
+            ensure!(output.status.success(), "unpacking {}", found.display());
+            fs::write(&to, output.stdout)?;
+        } else {
+            fs::copy(&found, to)?;
+        }
+        load.extend(["/bin/busybox insmod /", module, ".ko\n"]);
+    }
+    let (arguments, count) = (options.arguments.join(" "), options.count);
+    let init = format!(
+        "#!/bin/busybox sh
+export PATH=/bin:/usr/bin CHAPERONE_TEST_COUNT={count}
+/bin/busybox mount -t proc proc /proc
+/bin/busybox mount -t sysfs sys /sys
+/bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mount -t tmpfs tmp /tmp
+/bin/busybox mount -t cgroup2 none /sys/fs/cgroup
+/bin/busybox mount -t bpf bpf /sys/fs/bpf
+/bin/busybox mount -t securityfs security /sys/kernel/security
+{load}/bin/busybox ip link set lo up
+exec > /dev/ttyS1 2>&1
+echo \"KERNEL $(/bin/busybox uname -r) $(/bin/busybox uname -v)\"
+echo \"LSMs $(cat /sys/kernel/security/lsm)\"
+/test {arguments} --include-ignored --skip cost --test-threads=1
+/bin/busybox poweroff -f
+"
+    );
+    let path = own.join("init");
+    fs::write(&path, init)?;
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+    let archive = folder.join(format!("{}.cpio", kernel.series));
+    pack(&own, &archive)?;
+    let mut both = fs::read(base).with_context(|| format!("reading {}", base.display()))?;
+    both.extend(fs::read(&archive).with_context(|| format!("reading {}", archive.display()))?);
+    fs::write(&archive, both).with_context(|| format!("writing {}", archive.display()))?;
+    Ok(archive)
+}
+
+fn pack(root: &Path, archive: &Path) -> Result<()> {
+    let pack = format!("find . | cpio --quiet -o -H newc > '{}'", archive.display());
+    text(Command::new("sh").args(["-c", &pack]).current_dir(root)).map(|_| ())
+}
+
+fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
+}

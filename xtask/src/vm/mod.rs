@@ -1,0 +1,182 @@
+//! `cargo xtask vm-test`: the kernel tests on this machine's kernel and on others, Debian's, each in a virtual machine
+//! without acceleration; and the table of what was seen where.
+
+mod kernels;
+mod machine;
+mod table;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
+    thread,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use clap::Args;
+
+use self::table::{Run, Table};
+use crate::{place, setup};
+
+#[derive(Args, Debug)]
+pub struct Options {
+    /// Debian's kernel of this series; may be given many times.
+    #[arg(long = "kernel", value_name = "SERIES", default_values = ["6.1", "6.12", "6.18", "7.2"])]
+    kernels: Vec<String>,
+    /// Look for newer kernels of the series, rather than take those that are there.
+    #[arg(long)]
+    update: bool,
+    /// Not on this machine's own kernel.
+    #[arg(long)]
+    no_host: bool,
+    /// Seconds that a machine may take.
+    #[arg(long, default_value_t = 3600)]
+    timeout: u32,
+    /// How many machines run at once.
+    #[arg(long, default_value_t = 2)]
+    jobs: usize,
+    /// Of what a test does a thousand times, how often it is done in a machine: they are slow.
+    #[arg(long, default_value_t = 200)]
+    count: u32,
+    /// Print the table as JSON Lines.
+    #[arg(long)]
+    json: bool,
+    /// Print the table as Markdown.
+    #[arg(long)]
+    markdown: bool,
+    /// Write the table into docs/kernels.md.
+    #[arg(long, conflicts_with = "arguments")]
+    docs: bool,
+    /// Arguments of the tests' binary, such as a part of a test's name.
+    #[arg(last = true)]
+    arguments: Vec<String>,
+}
+
+impl Options {
+    /// As CI runs them: the oldest and the newest kernel.
+    pub fn oldest_and_newest(filter: Option<&str>) -> Self {
+        Self {
+            kernels: vec!["6.1".to_owned(), "7.2".to_owned()],
+            update: false,
+            no_host: true,
+            timeout: 1800,
+            jobs: 2,
+            count: 50,
+            json: false,
+            markdown: false,
+            docs: false,
+            arguments: filter.map(str::to_owned).into_iter().collect(),
+        }
+    }
+}
+
+/// Runs them all; an error if a test fails on any.
+pub fn run(options: &Options) -> Result<()> {
+    setup::vm()?;
+    let folder = place::target()?.join("vm");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let kernels = kernels::fetch(&folder, &options.kernels, options.update)?;
+    let tests = tests()?;
+    let initramfs = machine::base(&folder, &tests)?;
+
+    let mut runs = Vec::new();
+    if !options.no_host {
+        runs.push(on_host(&tests, options)?);
+    }
+    let waiting = Mutex::new(kernels.into_iter().rev().collect::<Vec<_>>());
+    let done = Mutex::new(Vec::new());
+    thread::scope(|scope| {
+        for _ in 0..options.jobs.max(1) {
+            scope.spawn(|| {
+                loop {
+                    let Some(kernel) = waiting.lock().unwrap_or_else(PoisonError::into_inner).pop() else { break };
+                    let run = machine::run(&folder, &kernel, &initramfs, options);
+                    done.lock().unwrap_or_else(PoisonError::into_inner).push((kernel.series, run));
+                }
+            });
+        }
+    });
+    let mut broken = Vec::new();
+    for (series, run) in done.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        match run {
+            Ok(run) => runs.push(run),
+            Err(error) => broken.push(format!("{series}: {error:#}")),
+        }
+    }
+    runs.sort_by_key(|run| kernels::numbers(&run.kernel));
+    for run in &runs {
+        print!("{}", run.told());
+    }
+    let table = Table::of(&runs)?;
+    if options.json {
+        print!("{}", table.json()?);
+    }
+    if options.markdown {
+        print!("{}", table.markdown());
+    }
+    if options.docs && broken.is_empty() {
+        table.write(&place::root().join("docs/kernels.md"))?;
+    }
+    ensure!(broken.is_empty(), "{}", broken.join("; "));
+    let failed: Vec<_> = runs.iter().filter(|run| !run.passed()).map(|run| run.kernel.as_str()).collect();
+    ensure!(failed.is_empty(), "the kernel tests failed on {}", failed.join(", "));
+    Ok(())
+}
+
+/// The kernel tests' binary.
+fn tests() -> Result<PathBuf> {
+    let mut cargo = place::cargo();
+    cargo.args(["test", "--locked", "-p", "chaperone-capture", "--test", "kernel", "--no-run"]);
+    cargo.arg("--message-format=json");
+    let output = cargo.stderr(Stdio::inherit()).output().context("building the tests")?;
+    ensure!(output.status.success(), "the kernel tests don't build");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let executable = text.lines().rev().find_map(|line| {
+        let message: serde_json::Value = serde_json::from_str(line).ok()?;
+        message["executable"].as_str().map(PathBuf::from)
+    });
+    executable.context("cargo didn't say where the tests are")
+}
+
+/// On the kernel that runs; the tests of the LSM's hooks too, if it has them.
+fn on_host(tests: &Path, options: &Options) -> Result<Run> {
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's version")?;
+    let lsm =
+        fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.split(',').any(|name| name == "bpf"));
+    let mut command = Command::new(tests);
+    command.args(&options.arguments).args(["--test-threads=1", "--skip", "cost"]);
+    if lsm {
+        command.arg("--include-ignored");
+    }
+    let output = command.current_dir("/").stderr(Stdio::null()).output().context("running the tests")?;
+    let run = Run::of(kernel.trim(), &String::from_utf8_lossy(&output.stdout));
+    if run.is_empty() && options.arguments.is_empty() {
+        bail!("the tests said nothing on this machine: {}", output.status);
+    }
+    Ok(run)
+}
+
+/// What a program prints; an error if it fails.
+fn text(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let output = command.output().with_context(|| format!("running {name}"))?;
+    ensure!(output.status.success(), "{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+/// The first file below `folder` whose name is wanted.
+fn find(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+    for entry in fs::read_dir(folder).ok()?.flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        let found = if is_folder {
+            find(&entry.path(), wanted)
+        } else {
+            wanted(&entry.file_name().to_string_lossy()).then(|| entry.path())
+        };
+        if found.is_some() {
+            return found;
+        }
+    }
+    None
+}
