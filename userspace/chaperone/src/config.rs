@@ -9,7 +9,7 @@ use std::{
 };
 
 use chaperone_capture::{ArgumentMask, CgroupRules, LsmHooks};
-use chaperone_identity::{Agent, Agents};
+use chaperone_identity::{Agent, Agents, Containers, EngineFolders};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::{Limits, Rule};
 use chaperone_warehouse::{Warehouse, WarehouseConfig};
@@ -178,13 +178,35 @@ impl From<Lsm> for LsmHooks {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContainersSection {
-    /// podman's storage: `graphroot` in its storage.conf.
+    /// podman's and CRI-O's storage: `graphroot` and `runroot` in storage.conf.
     pub podman: Vec<PathBuf>,
+    /// Docker's `data-root`.
+    pub docker: Vec<PathBuf>,
+    /// containerd's `state` and `root`.
+    pub containerd: Vec<PathBuf>,
+    /// The kubelet's `--root-dir`.
+    pub kubelet: Vec<PathBuf>,
+    /// Whether the storage in a user's home describes the containers of that user's own podman.
+    pub rootless: bool,
 }
 
 impl Default for ContainersSection {
     fn default() -> Self {
-        Self { podman: vec!["/var/lib/containers/storage".into()] }
+        Self {
+            podman: vec!["/var/lib/containers/storage".into(), "/run/containers/storage".into()],
+            docker: vec!["/var/lib/docker".into()],
+            containerd: vec!["/run/containerd".into(), "/var/lib/containerd".into()],
+            kubelet: vec!["/var/lib/kubelet".into()],
+            rootless: true,
+        }
+    }
+}
+
+impl ContainersSection {
+    /// Those that read them.
+    pub fn containers(&self) -> Containers {
+        let Self { podman, docker, containerd, kubelet, rootless } = self.clone();
+        Containers::new(EngineFolders { podman, docker, containerd, kubelet, rootless })
     }
 }
 

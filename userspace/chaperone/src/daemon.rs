@@ -19,7 +19,7 @@ use chaperone_capture::{
     Capture, CaptureConfig, CommandEvent, Commands, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root,
 };
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
-use chaperone_identity::{Agents, Containers, Sessions};
+use chaperone_identity::{Agents, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, SessionEnded};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
@@ -150,7 +150,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
-        containers: Containers::new(config.containers.podman.clone()),
+        containers: config.containers.containers(),
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
         limits: config.limits.clone(),

@@ -7,12 +7,11 @@
 #![forbid(unsafe_code)]
 
 mod agents;
-mod bolt;
 mod containers;
 mod rules;
 mod sessions;
 
 pub use agents::{Agent, AgentError, Agents};
-pub use containers::Containers;
+pub use containers::{Containers, EngineFolders};
 pub use rules::{Rule, RuleKind};
 pub use sessions::{Ended, Resolved, SessionError, Sessions};

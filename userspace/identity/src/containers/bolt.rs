@@ -1,4 +1,4 @@
-//! Reading a value from a bbolt database, as podman up to version 4 keeps its state in one. Only as much as that takes.
+//! Reading a value from a bbolt database, as podman up to version 4 and containerd keep their state in one. Only as much as that takes.
 //!
 //! The layout is that of bbolt's `internal/common` (page.go, meta.go, bucket.go): a B+tree of pages, buckets nested as
 //! values, numbers in the machine's byte order. Whatever doesn't fit it, is too large or is nested too deep gives nothing.
@@ -16,6 +16,8 @@ const HEAD: usize = 16;
 const MAX_PAGE: usize = 16 << 20;
 /// A tree of any size isn't deeper.
 const MAX_DEPTH: usize = 32;
+/// How many keys a bucket of labels may have.
+const MAX_ENTRIES: usize = 4096;
 
 /// The value of `key` in the bucket that is found by these names, each in the one before.
 pub(crate) fn value(file: &File, buckets: &[&[u8]], key: &[u8]) -> Option<Vec<u8>> {
@@ -26,6 +28,47 @@ pub(crate) fn value(file: &File, buckets: &[&[u8]], key: &[u8]) -> Option<Vec<u8
     }
     let (is_bucket, value) = find(file, page_size, bucket, key)?;
     (!is_bucket).then_some(value)
+}
+
+/// Every key in the bucket that is found by these names, with its value; those in buckets inside not. `None` if there are
+/// more than a container has labels.
+pub(crate) fn entries(file: &File, buckets: &[&[u8]]) -> Option<Vec<(Vec<u8>, Vec<u8>)>> {
+    let (mut bucket, page_size) = root(file)?;
+    for name in buckets {
+        let (is_bucket, value) = find(file, page_size, bucket, name)?;
+        bucket = is_bucket.then(|| Bucket::parse(&value)).flatten()?;
+    }
+    let mut found = Vec::new();
+    let mut pages = vec![match bucket {
+        Bucket::Inline(page) => page,
+        Bucket::Paged(root) => read(file, page_size, root)?,
+    }];
+    for _ in 0..MAX_ENTRIES {
+        let Some(page) = pages.pop() else { return Some(found) };
+        let (flags, count) = (u16_at(&page, 8)?, usize::from(u16_at(&page, 10)?));
+        for element in (0..count).map(|index| HEAD + index * HEAD) {
+            if found.len() + pages.len() > MAX_ENTRIES {
+                return None;
+            }
+            if flags & LEAF == 0 {
+                pages.push(read(file, page_size, u64_at(&page, element + 8)?)?);
+                continue;
+            }
+            let (kind, key, value) = leaf(&page, element)?;
+            if kind & 1 == 0 {
+                found.push((key.to_vec(), value.to_vec()));
+            }
+        }
+    }
+    None
+}
+
+/// An element of a leaf: its flags, key and value.
+fn leaf(page: &[u8], element: usize) -> Option<(u32, &[u8], &[u8])> {
+    let [kind, at, key_size, size] = [0, 4, 8, 12].map(|field| u32_at(page, element + field));
+    let at = element.checked_add(at? as usize)?;
+    let value = at.checked_add(key_size? as usize)?;
+    Some((kind?, page.get(at..value)?, page.get(value..value.checked_add(size? as usize)?)?))
 }
 
 enum Bucket {
@@ -78,12 +121,9 @@ fn find(file: &File, page_size: usize, bucket: Bucket, key: &[u8]) -> Option<(bo
         let (flags, count) = (u16_at(&page, 8)?, usize::from(u16_at(&page, 10)?));
         if flags & LEAF != 0 {
             for element in (0..count).map(|index| HEAD + index * HEAD) {
-                let [kind, at, key_size, size] = [0, 4, 8, 12].map(|field| u32_at(&page, element + field));
-                let at = element.checked_add(at? as usize)?;
-                let value = at.checked_add(key_size? as usize)?;
-                if page.get(at..value)? == key {
-                    let value = page.get(value..value.checked_add(size? as usize)?)?;
-                    return Some((kind? & 1 != 0, value.to_vec()));
+                let (kind, found, value) = leaf(&page, element)?;
+                if found == key {
+                    return Some((kind & 1 != 0, value.to_vec()));
                 }
             }
             return None;
@@ -140,7 +180,7 @@ mod tests {
 
     /// Of podman 4.3.1, Debian 12: its own state after `podman create --name named --label team=red --label purpose=x
     /// example.com/agents/coder:1 /bin/busybox sleep 60`.
-    const PODMAN: &[u8] = include_bytes!("../testdata/podman-4.3.1-bolt_state.db");
+    const PODMAN: &[u8] = include_bytes!("../../testdata/podman-4.3.1-bolt_state.db");
     const ID: &[u8] = b"6a909d5105424117f1b7c8820324fb8852db99fdfa409e3f1d66b91b6f881c92";
 
     fn file(bytes: &[u8]) -> File {
