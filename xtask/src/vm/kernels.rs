@@ -14,6 +14,8 @@ use super::{find, text};
 /// The releases that have a series; the newest kernels are in backports.
 const RELEASES: [(&str, &str); 3] = [("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "trixie")];
 const BACKPORTS: &str = "trixie-backports";
+/// Those of them that get their newest kernels from the security archive.
+const SECURED: [&str; 2] = ["bookworm", "trixie"];
 /// What Debian's archive is signed with, all its releases.
 const KEYRING: &str = "/usr/share/keyrings/debian-archive-keyring.gpg";
 
@@ -64,13 +66,16 @@ impl Apt {
         let mut releases: Vec<_> = series.iter().map(|series| release(series)).collect();
         releases.sort_unstable();
         releases.dedup();
+        let secured: Vec<_> = releases.iter().filter(|release| SECURED.contains(release)).collect();
+        let secured: Vec<_> = secured.iter().map(|release| format!("{release}-security")).collect();
+        let (main, security) = mirrors()?;
+        let mut stanzas = stanza(&main, &releases.join(" "));
+        if let Some(security) = security.filter(|_| !secured.is_empty()) {
+            stanzas.push('\n');
+            stanzas.push_str(&stanza(&security, &secured.join(" ")));
+        }
         let sources = apt.folder.join("debian.sources");
-        let said = format!(
-            "Types: deb\nURIs: {}\nSuites: {}\nComponents: main\nArchitectures: amd64\nTargets: Packages\nSigned-By: {KEYRING}\n",
-            mirror()?,
-            releases.join(" ")
-        );
-        fs::write(&sources, said).with_context(|| format!("writing {}", sources.display()))?;
+        fs::write(&sources, stanzas).with_context(|| format!("writing {}", sources.display()))?;
         // Whatever else the machine's configuration says, such as a proxy, holds here too.
         let at = |name: &str| apt.folder.join(name).display().to_string();
         let configuration = [
@@ -140,19 +145,29 @@ fn release(series: &str) -> &'static str {
     RELEASES.iter().find(|(has, _)| *has == series).map_or(BACKPORTS, |(_, release)| *release)
 }
 
-/// Where the machine itself gets Debian from.
-fn mirror() -> Result<String> {
+/// As sources.list(5) has it.
+fn stanza(uri: &str, suites: &str) -> String {
+    format!(
+        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: amd64\nTargets: Packages\nSigned-By: \
+         {KEYRING}\n"
+    )
+}
+
+/// Where the machine itself gets Debian from, and its security updates.
+fn mirrors() -> Result<(String, Option<String>)> {
     let os = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let codename = os.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default();
     let uris = text(Command::new("apt-get").args(["update", "--print-uris"]))?;
-    let index = format!("/dists/{codename}/InRelease'");
-    let found = uris.lines().find_map(|line| {
-        let uri = line.split(' ').next()?.strip_prefix('\'')?;
-        uri.strip_suffix(&index).map(str::to_owned)
-    });
-    let mirror = found.with_context(|| {
+    let of = |suite: &str| {
+        let index = format!("/dists/{suite}/InRelease'");
+        uris.lines().find_map(|line| {
+            let uri = line.split(' ').next()?.strip_prefix('\'')?;
+            uri.strip_suffix(&index).map(str::to_owned)
+        })
+    };
+    let main = of(codename).with_context(|| {
         format!("apt's sources name no mirror of Debian's {codename}, which kernels could be fetched from")
     })?;
     ensure!(Path::new(KEYRING).exists(), "{KEYRING} is missing: install debian-archive-keyring");
-    Ok(mirror)
+    Ok((main, of(&format!("{codename}-security"))))
 }

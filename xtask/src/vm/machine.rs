@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{Options, find, kernels::Kernel, table::Run, text};
+use super::{LOG, Options, find, kernels::Kernel, table::Run, text};
 
 /// Programs that the tests start as agents.
 const PROGRAMS: [&str; 7] =
@@ -21,8 +21,8 @@ const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 /// Boots it, and gives what the tests said. What the kernel said is in the log beside.
 pub fn run(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> Result<Run> {
     let initramfs = initramfs(folder, kernel, base, options)?;
-    let log = |part: &str| folder.join(format!("{}.{part}.log", kernel.series));
-    let (console, tests) = (log("console"), log("tests"));
+    let log = |end: &str| folder.join(format!("{}{end}", kernel.series));
+    let (console, tests) = (log(".console.log"), log(LOG));
     let mut qemu = Command::new("timeout");
     qemu.arg(options.timeout.to_string()).args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]);
     qemu.args(["-m", "1024", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"]);
@@ -34,11 +34,9 @@ pub fn run(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> Re
     qemu.args(["-append", "console=ttyS0 panic=-1 quiet"]);
     let status = qemu.stdin(Stdio::null()).stdout(Stdio::null()).status().context("running qemu")?;
     let said = fs::read(&tests).with_context(|| format!("reading {}", tests.display()))?;
-    let said = String::from_utf8_lossy(&said).replace('\r', "");
-    let version = said.lines().find_map(|line| line.strip_prefix("KERNEL ")).unwrap_or_default().trim().to_owned();
     let place = format!("its console: {}, its tests: {}", console.display(), tests.display());
-    ensure!(!version.is_empty(), "the machine didn't boot ({status}); {place}");
-    let run = Run::of(&version, &said);
+    let run = Run::of_log(&String::from_utf8_lossy(&said));
+    let run = run.with_context(|| format!("the machine didn't boot ({status}); {place}"))?;
     ensure!(run.has_ended(), "the tests didn't come to an end in {} s ({status}); {place}", options.timeout);
     Ok(run)
 }

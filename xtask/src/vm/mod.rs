@@ -13,7 +13,7 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, bail, ensure};
+use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 
 use self::table::{Run, Table};
@@ -39,6 +39,9 @@ pub struct Options {
     /// Of what a test does a thousand times, how often it is done in a machine: they are slow.
     #[arg(long, default_value_t = 200)]
     count: u32,
+    /// Run nothing: make the table of what was said the last time, on each kernel that is in target/vm.
+    #[arg(long, conflicts_with_all = ["arguments", "update"])]
+    seen: bool,
     /// Print the table as JSON Lines.
     #[arg(long)]
     json: bool,
@@ -63,6 +66,7 @@ impl Options {
             timeout: 1800,
             jobs: 2,
             count: 50,
+            seen: false,
             json: false,
             markdown: false,
             docs: false,
@@ -71,10 +75,16 @@ impl Options {
     }
 }
 
+/// What the tests said on a kernel is kept in a file with this at the end of its name.
+const LOG: &str = ".tests.log";
+
 /// Runs them all; an error if a test fails on any.
 pub fn run(options: &Options) -> Result<()> {
-    setup::vm()?;
     let folder = place::target()?.join("vm");
+    if options.seen {
+        return tell(seen(&folder)?, Vec::new(), options);
+    }
+    setup::vm()?;
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let kernels = kernels::fetch(&folder, &options.kernels, options.update)?;
     let tests = tests()?;
@@ -82,7 +92,7 @@ pub fn run(options: &Options) -> Result<()> {
 
     let mut runs = Vec::new();
     if !options.no_host {
-        runs.push(on_host(&tests, options)?);
+        runs.push(on_host(&folder, &tests, options)?);
     }
     let waiting = Mutex::new(kernels.into_iter().rev().collect::<Vec<_>>());
     let done = Mutex::new(Vec::new());
@@ -104,6 +114,23 @@ pub fn run(options: &Options) -> Result<()> {
             Err(error) => broken.push(format!("{series}: {error:#}")),
         }
     }
+    tell(runs, broken, options)
+}
+
+/// What the last runs said.
+fn seen(folder: &Path) -> Result<Vec<Run>> {
+    let mut runs = Vec::new();
+    for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
+        let path = entry?.path();
+        if path.to_string_lossy().ends_with(LOG) {
+            let said = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
+            runs.extend(Run::of_log(&String::from_utf8_lossy(&said)));
+        }
+    }
+    Ok(runs)
+}
+
+fn tell(mut runs: Vec<Run>, broken: Vec<String>, options: &Options) -> Result<()> {
     runs.sort_by_key(|run| kernels::numbers(&run.kernel));
     for run in &runs {
         print!("{}", run.told());
@@ -140,7 +167,7 @@ fn tests() -> Result<PathBuf> {
 }
 
 /// On the kernel that runs; the tests of the LSM's hooks too, if it has them.
-fn on_host(tests: &Path, options: &Options) -> Result<Run> {
+fn on_host(folder: &Path, tests: &Path, options: &Options) -> Result<Run> {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("reading the kernel's version")?;
     let lsm =
         fs::read_to_string("/sys/kernel/security/lsm").is_ok_and(|list| list.split(',').any(|name| name == "bpf"));
@@ -150,11 +177,13 @@ fn on_host(tests: &Path, options: &Options) -> Result<Run> {
         command.arg("--include-ignored");
     }
     let output = command.current_dir("/").stderr(Stdio::null()).output().context("running the tests")?;
-    let run = Run::of(kernel.trim(), &String::from_utf8_lossy(&output.stdout));
-    if run.is_empty() && options.arguments.is_empty() {
-        bail!("the tests said nothing on this machine: {}", output.status);
-    }
-    Ok(run)
+    let said = format!("KERNEL {kernel}{}", String::from_utf8_lossy(&output.stdout));
+    let log = folder.join(format!("host{LOG}"));
+    fs::write(&log, &said).with_context(|| format!("writing {}", log.display()))?;
+    let run = Run::of_log(&said).filter(Run::has_ended);
+    run.with_context(|| {
+        format!("the tests didn't come to an end on this machine: {}; see {}", output.status, log.display())
+    })
 }
 
 /// What a program prints; an error if it fails.

@@ -84,8 +84,11 @@ impl Run {
         Self { kernel: version(kernel), outcomes, result }
     }
 
-    pub fn is_empty(&self) -> bool {
-        self.outcomes.is_empty()
+    /// Of a log, in which the kernel's version comes first.
+    pub fn of_log(said: &str) -> Option<Self> {
+        let said = said.replace('\r', "");
+        let kernel = said.lines().find_map(|line| line.strip_prefix("KERNEL "))?;
+        Some(Self::of(kernel.trim(), &said))
     }
 
     pub fn has_ended(&self) -> bool {
