@@ -1,12 +1,16 @@
 //! Cgroups that appear and go: those whose path a rule names are enrolled before anybody can be in them, and forgotten when
-//! the last thing that was in them is gone.
+//! the last thing that was in them is gone. Those that may be an agent's by what only the daemon can find out, such as a
+//! container's labels, are enrolled until it has: nobody in them can be faster.
 
-use aya_ebpf::{helpers::generated::bpf_probe_read_kernel_str, programs::RawTracePointContext};
-use chaperone_ebpf_abi::{Counter, ENROLLED as FLAG, EXEMPT, MAX_CGROUP_LEVEL, MAX_CGROUP_PATH};
+use aya_ebpf::{
+    helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output},
+    programs::RawTracePointContext,
+};
+use chaperone_ebpf_abi::{Counter, EXEMPT, HELD, MAX_CGROUP_LEVEL, MAX_CGROUP_PATH};
 
 use crate::{
     kernel::{field, offset},
-    maps::{self, ENROLLED, PATH, RULES, RULES_START, UNENROLLED},
+    maps::{self, ENROLLED, HELD_EVENTS, PATH, RULES, RULES_START, UNENROLLED},
 };
 
 /// Leaves what is there as it is.
@@ -17,12 +21,21 @@ const BPF_NOEXIST: u64 = 1;
 #[inline(always)]
 pub fn made(ctx: &RawTracePointContext) -> i32 {
     let (cgroup, path): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let (Some(id), true) = (id(cgroup), is_named(path)) else { return 0 };
-    if ENROLLED.insert(id, FLAG, BPF_NOEXIST).is_err() {
+    let Some(id) = id(cgroup) else { return 0 };
+    let flags = named(path);
+    if flags == 0 {
+        return 0;
+    }
+    if ENROLLED.insert(id, flags, BPF_NOEXIST).is_err() {
         if !is_below_enrolled(cgroup) {
             refuse_from(id);
         }
         maps::count(Counter::Unenrolled);
+    } else if flags & HELD != 0 {
+        let map = core::ptr::from_ref(&HELD_EVENTS).cast_mut().cast();
+        // Without room, the daemon comes across it later.
+        // SAFETY: takes the map, and as many bytes as a local has.
+        let _ = unsafe { bpf_ringbuf_output(map, (&raw const id).cast_mut().cast(), size_of::<u64>() as u64, 0) };
     }
     0
 }
@@ -79,19 +92,19 @@ fn id(cgroup: u64) -> Option<u64> {
     Some(field!(field!(cgroup, cgroup_kn as u64), kernfs_node_id as u64))
 }
 
-/// Whether a rule names this path, which lies in the kernel.
+/// What the rules say of this path, which lies in the kernel: flags for `ENROLLED`, or 0.
 #[inline(always)]
-fn is_named(path: u64) -> bool {
-    let (Some(buffer), Some(start)) = (PATH.get_ptr_mut(0), RULES_START.get(0)) else { return false };
+fn named(path: u64) -> u32 {
+    let (Some(buffer), Some(start)) = (PATH.get_ptr_mut(0), RULES_START.get(0)) else { return 0 };
     let mut state = *start;
     if state == 0 {
-        return false;
+        return 0;
     }
     // SAFETY: as many bytes as the map's value has, which is this processor's own: cgroups are made one at a time, under
     // the kernel's `cgroup_mutex`.
     let path = unsafe {
         if bpf_probe_read_kernel_str(buffer.cast(), MAX_CGROUP_PATH as u32, path as *const _) <= 1 {
-            return false;
+            return 0;
         }
         &*buffer.cast_const()
     };
@@ -99,11 +112,14 @@ fn is_named(path: u64) -> bool {
         if *byte == 0 {
             break;
         }
-        let Some(row) = RULES.get(state) else { return false };
+        let Some(row) = RULES.get(state) else { return 0 };
         state = u32::from(row.next[usize::from(*byte)]);
         if state == 0 {
-            return false;
+            return 0;
         }
     }
-    RULES.get(state).is_some_and(|row| row.enrols != 0)
+    match RULES.get(state) {
+        Some(row) => row.enrols,
+        None => 0,
+    }
 }

@@ -17,7 +17,7 @@ use chaperone_ebpf_abi::{
 
 use crate::connect;
 
-/// Cgroup id → `ENROLLED` or `EXEMPT`.
+/// Cgroup id → `ENROLLED`, that and `HELD`, or `EXEMPT`.
 #[btf_map]
 pub static ENROLLED: HashMap<u64, u32, MAX_ENROLLED> = HashMap::new();
 
@@ -34,6 +34,11 @@ pub static RULES: Array<RuleState, MAX_RULE_STATES> = Array::new();
 /// At 0: the state that it starts in.
 #[btf_map]
 pub static RULES_START: Array<u32, 1> = Array::new();
+
+/// The ids of cgroups that appeared and are held, for the daemon to find out whose they are. What doesn't fit stays held
+/// until the daemon looks through `ENROLLED`.
+#[btf_map]
+pub static HELD_EVENTS: RingBuf<u64, 65536> = RingBuf::new();
 
 /// At 0: the path that is looked at, which the stack has no room for.
 #[btf_map]

@@ -14,6 +14,9 @@ pub const MAX_CGROUP_LEVEL: u32 = 31;
 pub const ENROLLED: u32 = 1;
 /// In `ENROLLED`: the cgroup and everything below it is left alone, though a farther ancestor is enrolled.
 pub const EXEMPT: u32 = 2;
+/// In `ENROLLED`, beside `ENROLLED`: whether it is an agent's isn't known yet. Until the daemon has found out it is treated
+/// as one's.
+pub const HELD: u32 = 4;
 
 /// The TCP ports at which AWS is reached, and so an agent's connections don't get without the daemon. Plain HTTP is sent to
 /// the first of them in its stead; 8443 is Amazon Transcribe's for WebSockets.
@@ -59,7 +62,7 @@ pub const MAX_CGROUP_PATH: usize = 1024;
 pub struct RuleState {
     /// By the next byte, the next state; 0 if no path goes on so.
     pub next: [u16; 256],
-    /// 1: a cgroup whose path ends here is enrolled.
+    /// What a cgroup whose path ends here gets in `ENROLLED`; 0 if nothing.
     pub enrols: u32,
 }
 

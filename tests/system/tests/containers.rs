@@ -2,16 +2,24 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
-use std::fs;
+use std::{
+    fs,
+    process::Output,
+    sync::{Mutex, PoisonError},
+};
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, text};
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, text, until};
 
-/// How many containers are started, one after the other.
+/// How many containers are started, one after the other; more by `CHAPERONE_TEST_STARTS`.
 const STARTS: usize = 5;
+
+/// One test at a time: where a rule names containers by what they are, every container of the host is held until it is known
+/// whose it is, another test's too.
+static ALONE: Mutex<()> = Mutex::new(());
 
 /// podman as it runs on hosts of both cgroup hierarchies: in a mount namespace where there is only version 2, with state of
 /// its own. The container has this host's programs, and of `/etc` what a TLS client needs.
-const SCRIPT: &str = r#"
+const PREPARE: &str = r#"
 set -e
 # In a chroot, `/` is no mount: then a bind mount of it becomes one, which runc needs.
 if ! cut -d ' ' -f 5 /proc/self/mountinfo | grep -qx /; then
@@ -22,32 +30,53 @@ mount -t cgroup2 none /sys/fs/cgroup
 mount -t tmpfs none /run
 cd $CHAPERONE_LAB
 mkdir -p image/usr image/etc/ssl image/proc image/sys image/dev image/tmp image/root
-for name in bin lib lib64; do ln -s usr/$name image/$name; done
+for name in bin lib lib64; do [ -L image/$name ] || ln -s usr/$name image/$name; done
 podman="podman --root $CHAPERONE_LAB/podman --runroot /run/podman --storage-driver vfs --cgroup-manager cgroupfs
   --runtime runc --events-backend none"
 tar -C image -c . | $podman import --change 'LABEL from=image' - example.com/agents/coder:1 >/dev/null 2>&1
 getent hosts sts.eu-west-1.amazonaws.com > hosts
 parent=$(sed -n 's|^cgroups = \["\(.*\)/\*"\]|\1|p' $CHAPERONE_CONFIG)
-for number in $(seq $STARTS); do
-  $podman run --rm --name agent-$number --label number=$number --label team=red --network none --cgroup-parent=$parent \
+# run NAME PARENT [OPTION …] -- COMMAND …
+run() {
+  name=$1 under=$2; shift 2; options=
+  while [ "$1" != -- ]; do options="$options $1"; shift; done; shift
+  $podman run --rm --name $name $options --network none --cgroup-parent=$under \
     --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 --pids-limit -1 --env-host --env HOME=/root \
-    -v /usr:/usr:ro -v /etc/ssl:/etc/ssl:ro -v $CHAPERONE_LAB/hosts:/etc/hosts:ro \
-    example.com/agents/coder:1 /usr/bin/aws --region eu-west-1 sts get-caller-identity
-done
+    -v /usr:/usr:ro -v /etc/ssl:/etc/ssl:ro -v $CHAPERONE_LAB/hosts:/etc/hosts:ro -v $CHAPERONE_LAB:$CHAPERONE_LAB:ro \
+    example.com/agents/coder:1 "$@"
+}
 "#;
+
+fn lab(config: &str) -> Lab {
+    let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
+    let file = folder.path().join("containers.toml");
+    fs::write(&file, format!("{config}\n[containers]\npodman = [\"${{LAB}}/podman\"]\n")).unwrap();
+    Lab::start_with(&["--aws", "moto", "--config", file.to_str().unwrap()], PERMIT_ALL)
+}
+
+fn podman(lab: &Lab, script: &str) -> Output {
+    let script = lab.file("containers.sh", &format!("{PREPARE}{script}"));
+    lab.operator(&format!("unshare -m --propagation unchanged sh {script}"))
+}
 
 #[test]
 fn a_containers_calls_are_recorded_with_its_id_image_and_labels_the_first_one_too() {
-    let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
-    let config = folder.path().join("containers.toml");
-    fs::write(&config, "[containers]\npodman = [\"${LAB}/podman\"]\n").unwrap();
-    let lab = Lab::start_with(&["--aws", "moto", "--config", config.to_str().unwrap()], PERMIT_ALL);
-    let script = lab.file("containers.sh", SCRIPT);
-    let output = lab.operator(&format!("STARTS={STARTS} unshare -m --propagation unchanged sh {script}"));
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let starts: usize = std::env::var("CHAPERONE_TEST_STARTS").map_or(STARTS, |starts| starts.parse().unwrap());
+    let lab = lab("");
+    let output = podman(
+        &lab,
+        &format!(
+            "for number in $(seq {starts}); do
+               run agent-$number $parent --label number=$number --label team=red -- \\
+                 /usr/bin/aws --region eu-west-1 sts get-caller-identity
+             done"
+        ),
+    );
     assert!(output.status.success(), "{}\n{}", both(&output), lab.log());
 
     let calls = lab.calls();
-    assert_eq!(calls.len(), STARTS, "{calls:?}");
+    assert_eq!(calls.len(), starts, "{calls:?}");
     let sessions = lab.list("sessions");
     for (number, call) in (1..).zip(&calls) {
         assert_eq!((text(call, "operation"), call["status"].as_u64()), ("GetCallerIdentity", Some(200)), "{call}");
@@ -60,6 +89,86 @@ fn a_containers_calls_are_recorded_with_its_id_image_and_labels_the_first_one_to
         let id = text(container, "id");
         assert!(id.len() == 64 && text(session, "cgroup").ends_with(id), "{session}");
     }
+    println!("{starts} of {starts} starts: the first call captured, recorded with id, image and labels");
     let table = lab.operator_ok("chaperone sessions");
     assert!(table.contains("agent-1 (example.com/agents/coder:1)"), "{table}");
+}
+
+/// Dials what listens in the container itself, until that is what answers: first line, what the first tries met; then how
+/// long the one took that was answered.
+const DIAL: &str = r#"
+import errno, socket, sys, time
+server = socket.create_server(("127.0.0.2", 443))
+server.settimeout(0.2)
+met = []
+while True:
+    began = time.monotonic()
+    try:
+        client = socket.create_connection(("127.0.0.2", 443), 2)
+        peer, _ = server.accept()
+        took = time.monotonic() - began
+        break
+    except OSError as error:
+        name = errno.errorcode.get(error.errno, str(error))
+        if name not in met:
+            print("met", name, flush=True)
+            met.append(name)
+        time.sleep(0.05)
+print("free after", int(took * 1e6), "us")
+"#;
+
+#[test]
+fn a_container_is_an_agents_by_its_label_and_others_go_unhindered() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = lab("[[agents]]\nname = \"coder\"\ncgroups = [\"${CGROUP}/agents/*\"]\n\
+         [[agents]]\nname = \"red\"\nlabels = [\"team=red\"]\n");
+    let dial = lab.file("dial.py", DIAL);
+    let output = podman(
+        &lab,
+        &format!(
+            "free=${{parent%/agents}}/free
+             for number in 1 2 3; do
+               run red-$number $free --label team=red -- /usr/bin/aws --region eu-west-1 sts get-caller-identity
+               run blue-$number $free --label team=blue -- /usr/bin/python3 {dial}
+             done
+             # Where the operator puts it comes first.
+             run coder-1 $parent --label team=red -- /usr/bin/aws --region eu-west-1 sts get-caller-identity"
+        ),
+    );
+    let said = both(&output);
+    assert!(output.status.success(), "{said}\n{}", lab.log());
+    println!("{said}");
+    assert!(said.matches("free after").count() == 3 && !said.contains("met "), "{said}\n{}", lab.log());
+
+    let sessions = lab.list("sessions");
+    let calls = lab.calls();
+    let agents: Vec<_> = calls
+        .iter()
+        .map(|call| {
+            let session = sessions.iter().find(|session| session["id"] == call["session"]).unwrap();
+            assert_eq!(call["status"].as_u64(), Some(200), "{call}");
+            (text(session, "agent"), text(&session["container"], "name"))
+        })
+        .collect();
+    assert_eq!(agents, [("red", "red-1"), ("red", "red-2"), ("red", "red-3"), ("coder", "coder-1")]);
+    // Nothing is recorded of the others, nor kept.
+    let of_containers = sessions.iter().filter(|session| !session["container"].is_null());
+    assert_eq!(of_containers.count(), 4, "{sessions:?}");
+    let commands = lab.list("commands");
+    assert!(commands.iter().all(|it| !it["argv"].to_string().contains("dial.py")), "{commands:?}");
+    let rules = lab.operator_ok("chaperone agents");
+    assert!(rules.contains("labels \"team=red\""), "{rules}");
+
+    // While there is no daemon nobody knows whose a container is: it waits, and goes on.
+    lab.operator_ok("kill -9 $(cat $CHAPERONE_LAB/daemon.pid)");
+    let waiting =
+        lab.file("wait.sh", &format!("{PREPARE}run late ${{parent%/agents}}/free -- /usr/bin/python3 {dial}"));
+    let output = lab.file("late", "");
+    lab.operator_ok(&format!("unshare -m --propagation unchanged sh {waiting} > {output} 2>&1 &"));
+    let said = || fs::read_to_string(&output).unwrap();
+    until("the container dials", || said().contains("met ") || said().contains("free"));
+    assert!(said().contains("met EPERM"), "{}", said());
+    lab.restart();
+    until("the container is free", || said().contains("free after"));
+    assert_eq!(lab.calls().len(), 4);
 }

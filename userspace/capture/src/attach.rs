@@ -19,7 +19,7 @@ use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLL
 use chaperone_model::CgroupId;
 
 use crate::{
-    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, Origins, bpffs, cgroup,
+    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, HeldCgroups, Origins, bpffs, cgroup,
     commands::Probes,
     earlier,
     hooks::{self, Attached, LsmHooks, Made, Missing},
@@ -51,8 +51,9 @@ pub struct CaptureConfig {
 pub struct Capture {
     folder: bpffs::Folder,
     cgroup_root: PathBuf,
-    enrolled: Mutex<HashMap<MapData, u64, u32>>,
+    pub(crate) enrolled: Mutex<HashMap<MapData, u64, u32>>,
     pub(crate) unenrolled: Mutex<Array<MapData, u64>>,
+    pub(crate) held: Option<HeldCgroups>,
     pub(crate) rules: Mutex<Tables>,
     bound_users: Mutex<HashMap<MapData, u32, u32>>,
     pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
@@ -118,6 +119,7 @@ impl Capture {
             cgroup_root,
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
             unenrolled: Mutex::new(take(&mut ebpf, "UNENROLLED")?),
+            held: Some(HeldCgroups::new(take(&mut ebpf, "HELD_EVENTS")?)),
             rules: Mutex::new(Tables { states: take(&mut ebpf, "RULES")?, start: take(&mut ebpf, "RULES_START")? }),
             bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
@@ -198,22 +200,19 @@ impl Capture {
     }
 
     pub(crate) fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {
-        lock(&self.enrolled)
-            .iter()
-            .filter_map(|entry| match entry {
-                Ok((id, flags)) => (flags & EXEMPT != 0).then_some(Ok(CgroupId(id))),
-                Err(error) => Some(Err(error)),
-            })
-            .collect::<Result<_, _>>()
-            .map_err(CaptureError::map("listing the exempt cgroups"))
+        Ok(self.flagged(|flags| flags & EXEMPT != 0)?.into_iter().collect())
     }
 
-    /// The enrolled cgroups, those of earlier daemons too; exempt ones are not among them.
+    /// The enrolled cgroups, those of earlier daemons too, and held ones; exempt ones are not among them.
     pub fn enrolled(&self) -> Result<Vec<CgroupId>, CaptureError> {
+        self.flagged(|flags| flags & EXEMPT == 0)
+    }
+
+    pub(crate) fn flagged(&self, wanted: impl Fn(u32) -> bool) -> Result<Vec<CgroupId>, CaptureError> {
         lock(&self.enrolled)
             .iter()
             .filter_map(|entry| match entry {
-                Ok((id, flags)) => (flags & EXEMPT == 0).then_some(Ok(CgroupId(id))),
+                Ok((id, flags)) => wanted(flags).then_some(Ok(CgroupId(id))),
                 Err(error) => Some(Err(error)),
             })
             .collect::<Result<_, _>>()
@@ -318,7 +317,7 @@ impl Capture {
         Ok(())
     }
 
-    fn set(&self, cgroup: CgroupId, flags: u32) -> Result<(), CaptureError> {
+    pub(crate) fn set(&self, cgroup: CgroupId, flags: u32) -> Result<(), CaptureError> {
         // The hooks don't look deeper: an enrolment there would do nothing.
         let path = cgroup::cgroup_path(&self.cgroup_root, cgroup)?;
         if cgroup::level(&path) > MAX_CGROUP_LEVEL as usize {

@@ -1,9 +1,13 @@
 //! Which cgroups are enrolled when they appear: patterns of their paths, as an automaton that the kernel can run.
+//!
+//! Of some, such as a container's, the path doesn't tell whose they are. These are *held*: enrolled until
+//! [`Capture::release`] or [`Capture::confirm`]. What they are is written down by their engine before they appear, so that
+//! finding out is a matter of milliseconds, and in them nothing is faster than the kernel.
 
 use std::{collections::HashMap, fs, path::Path};
 
 use aya::maps::{Array, MapData};
-use chaperone_ebpf_abi::{MAX_CGROUP_PATH, MAX_RULE_STATES, RuleState};
+use chaperone_ebpf_abi::{ENROLLED, HELD, MAX_CGROUP_PATH, MAX_RULE_STATES, RuleState};
 use chaperone_model::CgroupId;
 use regex_automata::{
     Anchored, MatchKind,
@@ -48,6 +52,15 @@ pub struct CgroupRules {
     states: Vec<RuleState>,
 }
 
+/// Cgroups that are held when they appear.
+#[derive(Clone, Copy, Debug)]
+pub struct HeldPatterns<'a> {
+    /// Those, as a regular expression for a whole path. Cgroups below one of them are its own affair.
+    pub held: &'a str,
+    /// Cgroups below which none is held, likewise: where others than root make cgroups, and name them as they like.
+    pub never_below: &'a str,
+}
+
 impl CgroupRules {
     /// Each pattern is a regular expression for a whole path, such as `/agents\.slice/[^/]*`.
     ///
@@ -55,9 +68,89 @@ impl CgroupRules {
     ///
     /// If one isn't a regular expression: they are made by us, of what was checked.
     pub fn new(patterns: &[String]) -> Result<Self, TooManyRules> {
-        if patterns.is_empty() {
+        Self::with_held(patterns, None)
+    }
+
+    /// As [`new`](Self::new), and some cgroups are held: those that no pattern names, nor one that they are below of.
+    ///
+    /// # Panics
+    ///
+    /// As [`new`](Self::new).
+    pub fn with_held(patterns: &[String], held: Option<HeldPatterns<'_>>) -> Result<Self, TooManyRules> {
+        let named = if patterns.is_empty() { None } else { Some(Paths::new(patterns)?) };
+        let held = match held {
+            Some(held) => Some(Paths::new(&[held.held.to_owned(), held.never_below.to_owned()])?),
+            None => None,
+        };
+        let start = (named.as_ref().map(|paths| paths.start), held.as_ref().map(|paths| paths.start));
+        if start == (None, None) {
             return Ok(Self::default());
         }
+        // Both at once, breadth first: a pair of states has its place when it is first led to.
+        let mut places = HashMap::from([(start, 1_u16)]);
+        let (mut queue, mut states) = (vec![start], Vec::new());
+        while let Some((in_named, in_held)) = queue.get(states.len()).copied() {
+            let is_named = Paths::matched(named.as_ref(), in_named).is_some();
+            let match_of_held = Paths::matched(held.as_ref(), in_held);
+            let mut next = [0; 256];
+            for (byte, next) in (0..=u8::MAX).zip(&mut next) {
+                let apart = byte == b'/' && (is_named || match_of_held.is_some());
+                let to = (
+                    Paths::next(named.as_ref(), in_named, byte),
+                    Paths::next(held.as_ref(), in_held, byte).filter(|_| !apart),
+                );
+                if to == (None, None) {
+                    continue;
+                }
+                let place = u16::try_from(places.len() + 1).map_err(|_| TooManyRules)?;
+                *next = *places.entry(to).or_insert_with(|| {
+                    queue.push(to);
+                    place
+                });
+            }
+            let enrols = match match_of_held {
+                _ if is_named => ENROLLED,
+                Some(0) => ENROLLED | HELD,
+                _ => 0,
+            };
+            states.push(RuleState { next, enrols });
+            if queue.len() > HALF {
+                return Err(TooManyRules);
+            }
+        }
+        Ok(Self { states })
+    }
+
+    /// Whether the cgroup with this path is enrolled when it appears, as the hooks decide it, and not only held.
+    pub fn name(&self, path: &str) -> bool {
+        self.flags(path) == ENROLLED
+    }
+
+    /// Whether the cgroup with this path is held when it appears.
+    pub fn hold(&self, path: &str) -> bool {
+        self.flags(path) & HELD != 0
+    }
+
+    fn flags(&self, path: &str) -> u32 {
+        let mut state = usize::from(!self.states.is_empty());
+        for byte in path.bytes().take(MAX_CGROUP_PATH - 1) {
+            if state == 0 {
+                return 0;
+            }
+            state = self.states[state - 1].next[usize::from(byte)].into();
+        }
+        if state == 0 { 0 } else { self.states[state - 1].enrols }
+    }
+}
+
+/// An automaton of whole paths.
+struct Paths {
+    automaton: dense::DFA<Vec<u32>>,
+    start: StateID,
+}
+
+impl Paths {
+    fn new(patterns: &[String]) -> Result<Self, TooManyRules> {
         let whole: Vec<_> = patterns.iter().map(|pattern| format!("^(?:{pattern})$")).collect();
         let config = dense::Config::new()
             .start_kind(StartKind::Anchored)
@@ -75,42 +168,21 @@ impl CgroupRules {
         let start = automaton
             .start_state(&start::Config::new().anchored(Anchored::Yes))
             .expect("BUG: it was built to start anchored");
-        // Breadth first: a state has its place when it is first led to.
-        let mut places = HashMap::from([(start, 1_u16)]);
-        let (mut queue, mut states) = (vec![start], Vec::new());
-        while let Some(id) = queue.get(states.len()).copied() {
-            let mut next = [0; 256];
-            for (byte, next) in (0..=u8::MAX).zip(&mut next) {
-                let to = automaton.next_state(id, byte);
-                if is_dead(&automaton, to) {
-                    continue;
-                }
-                let place = u16::try_from(places.len() + 1).map_err(|_| TooManyRules)?;
-                *next = *places.entry(to).or_insert_with(|| {
-                    queue.push(to);
-                    place
-                });
-            }
-            // Matches are told one byte late.
-            let enrols = u32::from(automaton.is_match_state(automaton.next_eoi_state(id)));
-            states.push(RuleState { next, enrols });
-            if queue.len() > HALF {
-                return Err(TooManyRules);
-            }
-        }
-        Ok(Self { states })
+        Ok(Self { automaton, start })
     }
 
-    /// Whether the cgroup with this path is enrolled when it appears, as the hooks decide it.
-    pub fn name(&self, path: &str) -> bool {
-        let mut state = usize::from(!self.states.is_empty());
-        for byte in path.bytes().take(MAX_CGROUP_PATH - 1) {
-            if state == 0 {
-                return false;
-            }
-            state = self.states[state - 1].next[usize::from(byte)].into();
-        }
-        state != 0 && self.states[state - 1].enrols != 0
+    /// `None` if no path goes on so.
+    fn next(paths: Option<&Self>, from: Option<StateID>, byte: u8) -> Option<StateID> {
+        let to = paths?.automaton.next_state(from?, byte);
+        (!is_dead(&paths?.automaton, to)).then_some(to)
+    }
+
+    /// The first of the patterns for a path that ends here.
+    fn matched(paths: Option<&Self>, at: Option<StateID>) -> Option<usize> {
+        let automaton = &paths?.automaton;
+        // Matches are told one byte late.
+        let end = automaton.next_eoi_state(at?);
+        automaton.is_match_state(end).then(|| automaton.match_pattern(end, 0).as_usize())
     }
 }
 
@@ -123,6 +195,16 @@ impl Capture {
     /// no daemon runs; and those that are there, whose earlier connections are destroyed and told. Others are withdrawn,
     /// save those that are exempt.
     pub fn enroll_by(&self, rules: &CgroupRules) -> Result<Vec<EarlierConnection>, CaptureError> {
+        self.enroll_by_and(rules, || Ok(Vec::new()))
+    }
+
+    /// As [`enroll_by`](Self::enroll_by); `held` is to enrol or hold those of the cgroups that the rules hold, before the
+    /// hooks believe that there was room for all.
+    pub fn enroll_by_and<E: From<CaptureError>>(
+        &self,
+        rules: &CgroupRules,
+        held: impl FnOnce() -> Result<Vec<EarlierConnection>, E>,
+    ) -> Result<Vec<EarlierConnection>, E> {
         let unenrolled = self.counters().get(Counter::Unenrolled)?;
         self.load_rules(rules)?;
         // What appears from here on is enrolled by the hooks.
@@ -138,16 +220,18 @@ impl Capture {
         }
         for id in self.enrolled()? {
             match crate::cgroup_path(self.cgroup_root(), id) {
-                Ok(path) if rules.name(&path) => {}
+                // What is held, or was once, is for others to decide.
+                Ok(path) if rules.name(&path) || rules.hold(&path) => {}
                 // Of one that is gone, the hooks forget when its sockets are gone, too.
                 Err(CaptureError::CgroupGone { .. }) => {}
                 Ok(path) => {
                     tracing::info!(cgroup = path, "withdrawn: no rule names it any more");
                     self.withdraw(id)?;
                 }
-                Err(error) => return Err(error),
+                Err(error) => return Err(error.into()),
             }
         }
+        earlier.extend(held()?);
         self.none_is_left_out(unenrolled)?;
         Ok(earlier)
     }
@@ -260,6 +344,31 @@ mod tests {
         }
         assert!(rules.name("/syst\u{e8}me.slice/agent-1.service"));
         assert!(!CgroupRules::default().name("/a"));
+    }
+
+    #[test]
+    fn what_is_held_is_held_by_itself() {
+        let held = HeldPatterns { held: "(?:/[^/]+)*/c-[0-9a-f]{64}", never_below: "(?:/[^/]+)*/user@[^/]*" };
+        let rules = CgroupRules::with_held(&["/agents".to_owned(), "/a/[^/]*x".to_owned()], Some(held)).unwrap();
+        let id = "0123456789abcdef".repeat(4);
+        for path in [format!("/c-{id}"), format!("/b/d/c-{id}"), format!("/a/c-{id}"), format!("/agent/c-{id}")] {
+            assert!(rules.hold(&path) && !rules.name(&path), "{path}");
+        }
+        for path in [
+            format!("/c-{id}0"),
+            format!("/c-{id}/x"),
+            // Not by what a container names its own cgroups, nor where the others' word doesn't count.
+            format!("/c-{id}/c-{id}"),
+            format!("/b/user@1000.service/d/c-{id}"),
+            // Enrolled already, with the cgroup that it is in.
+            format!("/agents/c-{id}"),
+            format!("/a/bx/c-{id}"),
+        ] {
+            assert!(!rules.hold(&path) && !rules.name(&path), "{path}");
+        }
+        assert!(rules.name("/agents") && rules.name("/a/x") && !rules.name("/a/b"));
+        let alone = CgroupRules::with_held(&[], Some(held)).unwrap();
+        assert!(alone.hold(&format!("/c-{id}")) && !alone.name("/agents"));
     }
 
     #[test]

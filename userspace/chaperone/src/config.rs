@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use chaperone_capture::{ArgumentMask, CgroupRules, LsmHooks};
+use chaperone_capture::{ArgumentMask, CgroupRules, HeldPatterns, LsmHooks};
 use chaperone_identity::{Agent, Agents, Containers, EngineFolders};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::{Limits, Rule};
@@ -416,7 +416,10 @@ impl Config {
 
     /// Which cgroups are enrolled when they appear.
     pub fn cgroup_rules(&self, agents: &Agents) -> Result<CgroupRules, ConfigError> {
-        CgroupRules::new(&agents.patterns()).map_err(|error| {
+        let held = Containers::pattern();
+        let held = HeldPatterns { held: &held, never_below: Containers::users_pattern() };
+        let held = agents.hold_containers().then_some(held);
+        CgroupRules::with_held(&agents.patterns(), held).map_err(|error| {
             let first = self.agents.first().map_or("", |agent| agent.name.as_str());
             ConfigError(format!("{}: {error}", self.place(first, None)))
         })
@@ -483,6 +486,10 @@ fn line_of_rule(text: &str, agent: &str, rule: Option<(&str, &str)>) -> usize {
         units: Vec<Spanned<String>>,
         #[serde(default)]
         users: Vec<Spanned<String>>,
+        #[serde(default)]
+        labels: Vec<Spanned<String>>,
+        #[serde(default)]
+        images: Vec<Spanned<String>>,
         run: Option<Spanned<bool>>,
     }
     // Of two with one name, the second is wrong.
@@ -497,6 +504,8 @@ fn line_of_rule(text: &str, agent: &str, rule: Option<(&str, &str)>) -> usize {
         Some("slices") => &place.slices,
         Some("units") => &place.units,
         Some("users") => &place.users,
+        Some("labels") => &place.labels,
+        Some("images") => &place.images,
         _ => &[],
     };
     let found = texts.iter().rev().find(|text| rule.is_some_and(|(_, rule)| text.get_ref() == rule));
@@ -522,6 +531,37 @@ mod tests {
     const AGENT: &str = "[[agents]]\nname = \"coder\"\ncgroups = [\"/agents/*\"]\n";
 
     #[test]
+    fn containers_are_held_only_where_a_rule_needs_it() {
+        let rules = |text: &str| {
+            let config = read(text).unwrap();
+            config.cgroup_rules(&config.agents().unwrap()).unwrap()
+        };
+        let id = "0123456789abcdef".repeat(4);
+        let container = format!("/system.slice/docker-{id}.scope");
+        assert!(!rules(AGENT).hold(&container));
+        let held = rules(&format!("{AGENT}units = [\"agent-*.service\"]\nlabels = [\"team=red\"]\n"));
+        for path in [
+            container,
+            format!("/docker/{id}"),
+            format!("/machine.slice/libpod-{id}.scope"),
+            format!("/system.slice/quadlet.service/libpod-payload-{id}"),
+            format!("/kubepods.slice/kubepods-pod1_2.slice/cri-containerd-{id}.scope"),
+        ] {
+            assert!(held.hold(&path), "{path}");
+        }
+        for path in [
+            format!("/agents/libpod-{id}"),
+            format!("/machine.slice/libpod-conmon-{id}.scope"),
+            format!("/user.slice/user-1000.slice/user@1000.service/user.slice/libpod-{id}.scope"),
+            format!("/docker/{id}/docker/{id}"),
+            "/system.slice/x.service".to_owned(),
+        ] {
+            assert!(!held.hold(&path), "{path}");
+        }
+        assert!(held.name("/system.slice/agent-1.service") && held.name("/agents"));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         assert!(read(AGENT).is_ok());
         let long: Vec<_> = (0..10).map(|number| format!("\"{number}{}.service\"", "a".repeat(200))).collect();
@@ -541,6 +581,8 @@ mod tests {
                 "`.service`",
             ),
             (format!("{AGENT}[[agents]]\nname = \"b\"\ncgroups = [\"/agents/b-*\"]\n"), 6, "overlaps"),
+            (format!("{AGENT}labels = [\"te*m\"]\n"), 4, "no `*`"),
+            (format!("{AGENT}images = [\"**\"]\n"), 4, "every container"),
             (format!("{AGENT}users = [\"nobody-at-all\"]\n"), 4, "no user `nobody-at-all`"),
             (format!("{AGENT}slices = [\"user.slice\"]\nusers = [\"root\"]\n"), 5, "root"),
             (format!("{AGENT}units = [{}]\n", long.join(", ")), 2, "too many"),

@@ -37,7 +37,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ConfigError},
-    enrolment, sandbox,
+    enrolment, held, sandbox,
 };
 
 /// IAM's actions, as the policies ask for them.
@@ -116,6 +116,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     self_test(&capture)?;
     let listeners = enroll(&capture, &config, &agents)?;
     let commands = capture.take_commands();
+    let held = capture.take_held();
 
     let calls = Builder::new_multi_thread()
         .worker_threads(match config.proxy.threads {
@@ -212,6 +213,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             tokio::spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
+        if let Some(appearing) = held {
+            held::decide(appearing, capture.clone(), shared.clone())?;
+        }
         let (unread, commands_unread) = oneshot::channel();
         if let Some(commands) = commands {
             let (namespaces, opened) = mpsc::unbounded_channel();
@@ -540,7 +544,12 @@ impl Backend for Console {
         let agents = config.agents().map_err(|error| error.to_string())?;
         let mut current = self.config.lock();
         let before = current.agents().map_err(|error| error.to_string())?;
-        if (before.patterns(), before.users()) != (agents.patterns(), agents.users()) {
+        let of = |agents: &Agents| {
+            let containers: Vec<_> =
+                agents.container_rules().map(|(of, rule)| (of.name.clone(), rule.clone())).collect();
+            (agents.patterns(), agents.users().clone(), containers)
+        };
+        if of(&before) != of(&agents) {
             return Err("the enrolled cgroups changed, which takes a restart".to_owned());
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);

@@ -6,8 +6,8 @@ use std::{
     path::Path,
 };
 
-use chaperone_capture::{Capture, cgroup_tree};
-use chaperone_identity::{Agents, RuleKind};
+use chaperone_capture::{Capture, CaptureError, CgroupRules, EarlierConnection, cgroup_tree};
+use chaperone_identity::{Agents, ContainerRule, Containers, RuleKind};
 use chaperone_model::{CgroupId, SessionId};
 use serde::Serialize;
 
@@ -50,7 +50,8 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
         fs::create_dir_all(&folder)
             .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
     }
-    for earlier in capture.enroll_by(&config.cgroup_rules(agents)?)? {
+    let rules = config.cgroup_rules(agents)?;
+    for earlier in capture.enroll_by_and(&rules, || enroll_containers(capture, config, agents, &rules))? {
         tracing::warn!(
             peer = %earlier.peer,
             local = %earlier.local,
@@ -66,6 +67,34 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
         tracing::warn!(agent = rule.agent, rule = rule.rule, place = rule.place, "{UNMATCHED}");
     }
     Ok(())
+}
+
+/// Decides on the containers that are there already. Those that an earlier daemon's hooks held are held until then, others
+/// were free; what can't be decided is held from now on.
+fn enroll_containers(
+    capture: &Capture,
+    config: &Config,
+    agents: &Agents,
+    rules: &CgroupRules,
+) -> anyhow::Result<Vec<EarlierConnection>> {
+    let (containers, mut earlier) = (config.containers.containers(), Vec::new());
+    let enrolled: BTreeSet<_> = capture.enrolled()?.into_iter().collect();
+    let held: BTreeSet<_> = capture.held()?.into_iter().collect();
+    for (path, id) in cgroup_tree(capture.cgroup_root(), MAX_CGROUPS).into_iter().filter(|(path, _)| rules.hold(path)) {
+        let done = match containers.described(&path).map(|described| agents.of_container(&described)) {
+            Some(Ok(None)) => capture.withdraw(id).map(|()| Vec::new()),
+            Some(Ok(Some(_))) if held.contains(&id) => capture.confirm(id).map(|()| Vec::new()),
+            Some(Ok(Some(_))) => capture.enroll(id),
+            // Whoever decides on those that appear later tells why.
+            Some(Err(_)) | None if enrolled.contains(&id) => Ok(Vec::new()),
+            Some(Err(_)) | None => capture.hold(id),
+        };
+        match done {
+            Err(CaptureError::CgroupGone { .. }) => {}
+            done => earlier.extend(done?),
+        }
+    }
+    Ok(earlier)
 }
 
 /// What is said of a rule that names no cgroup that is there.
@@ -116,10 +145,40 @@ impl Report {
                 sessions: Vec::new(),
             })
             .collect();
+        rules.extend(Self::of_containers(config, agents, &tree));
         for rule in &mut rules {
             rule.unmatched &= rule.cgroups.is_empty();
         }
         Self { rules, tree }
+    }
+
+    /// … which are described anew, and are in no cgroup that another rule names.
+    fn of_containers(config: &Config, agents: &Agents, tree: &[(String, CgroupId)]) -> Vec<RuleReport> {
+        if !agents.hold_containers() {
+            return Vec::new();
+        }
+        let containers = config.containers.containers();
+        let is_containers = |path: &str| Containers::cgroup(path) == Some(path) && agents.of(path).is_none();
+        let described: Vec<_> = tree
+            .iter()
+            .filter(|(path, _)| is_containers(path))
+            .filter_map(|(path, _)| Some((path, containers.described(path)?)))
+            .collect();
+        let of = |rule: &ContainerRule| -> Vec<String> {
+            let named = described.iter().filter(|(_, container)| rule.names(container));
+            named.map(|(path, _)| (*path).clone()).take(MAX_TOLD).collect()
+        };
+        let rules = agents.container_rules().map(|(agent, rule)| RuleReport {
+            agent: agent.name.clone(),
+            rule: rule.to_string(),
+            place: config.place(&agent.name, Some((rule.kind().key(), rule.text()))),
+            // Containers come and go.
+            unmatched: false,
+            cgroups: of(rule),
+            enrolled: of(rule),
+            sessions: Vec::new(),
+        });
+        rules.collect()
     }
 
     /// Those that name nothing.

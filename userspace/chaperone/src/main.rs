@@ -10,6 +10,7 @@ mod daemon;
 mod doctor;
 mod enrolment;
 mod explain;
+mod held;
 mod metrics;
 mod output;
 mod roles;

@@ -2,9 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use chaperone_model::Container;
 use serde::{Deserialize, Serialize};
 
-use crate::{Rule, RuleKind};
+use crate::{ContainerRule, Rule, RuleKind};
 
 /// What is wrong with the configured agents.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -14,8 +15,8 @@ pub enum AgentError {
     Name(String),
     /// An agent without a rule would never be seen.
     #[error(
-        "agent `{0}` has no rule that makes a process it: name at least one of cgroups, slices, units and users, or set \
-         `run = true` for what `chaperone run` starts"
+        "agent `{0}` has no rule that makes a process it: name at least one of cgroups, slices, units, users, labels and \
+         images, or set `run = true` for what `chaperone run` starts"
     )]
     NoRule(String),
     /// Two agents could be meant.
@@ -82,6 +83,12 @@ pub struct Agent {
     /// Users, by name or number; see [`Rule::user`].
     #[serde(default)]
     pub users: Vec<String>,
+    /// Labels of containers or pods; see [`ContainerRule::label`].
+    #[serde(default)]
+    pub labels: Vec<String>,
+    /// Images of containers; see [`ContainerRule::image`].
+    #[serde(default)]
+    pub images: Vec<String>,
     /// Whether `chaperone run` may start it in a cgroup of its own; see [`Rule::run`].
     #[serde(default)]
     pub run: bool,
@@ -116,6 +123,24 @@ impl Agent {
         }
         Ok(rules)
     }
+
+    fn container_rules(&self) -> Result<Vec<ContainerRule>, AgentError> {
+        let mut rules = Vec::new();
+        for (kind, texts, make) in [
+            (RuleKind::Label, &self.labels, ContainerRule::label as fn(&str) -> _),
+            (RuleKind::Image, &self.images, ContainerRule::image),
+        ] {
+            for text in texts {
+                rules.push(make(text).map_err(|why: &str| AgentError::Rule {
+                    agent: self.name.clone(),
+                    kind,
+                    rule: text.clone(),
+                    why: why.to_owned(),
+                })?);
+            }
+        }
+        Ok(rules)
+    }
 }
 
 /// All configured agents with their rules, checked.
@@ -124,13 +149,20 @@ pub struct Agents {
     all: Vec<Agent>,
     /// With the places of their agents.
     rules: Vec<(usize, Rule)>,
+    container_rules: Vec<(usize, ContainerRule)>,
     users: BTreeSet<u32>,
 }
+
+/// Rules of several agents name a container.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("rules of the agents {0} name this container: it can be only one's, make the rules narrower")]
+pub struct Ambiguous(String);
 
 impl Agents {
     /// Checks names and rules. `uid_of` gives the id of a user, or says why not.
     pub fn new(agents: Vec<Agent>, uid_of: impl Fn(&str) -> Result<u32, String>) -> Result<Self, AgentError> {
         let (mut rules, mut users): (Vec<(usize, Rule)>, _) = (Vec::new(), BTreeSet::new());
+        let mut container_rules: Vec<(usize, ContainerRule)> = Vec::new();
         let mut names = BTreeMap::new();
         for (index, agent) in agents.iter().enumerate() {
             for name in std::iter::once(&agent.name).chain(&agent.groups) {
@@ -148,8 +180,20 @@ impl Agents {
                 return Err(AgentError::Twice(agent.name.clone()));
             }
             let own = agent.rules(&uid_of)?;
-            if own.is_empty() {
+            let of_containers = agent.container_rules()?;
+            if own.is_empty() && of_containers.is_empty() {
                 return Err(AgentError::NoRule(agent.name.clone()));
+            }
+            for rule in of_containers {
+                if let Some((of, _)) = container_rules.iter().find(|(of, other)| *of != index && *other == rule) {
+                    return Err(AgentError::Rule {
+                        agent: agent.name.clone(),
+                        kind: rule.kind(),
+                        rule: rule.text().to_owned(),
+                        why: format!("the agent `{}` has the same rule: a container could be both", agents[*of].name),
+                    });
+                }
+                container_rules.push((index, rule));
             }
             for (rule, user) in own {
                 if let Some((of, other)) = rules.iter().find(|(of, other)| *of != index && other.overlaps(&rule)) {
@@ -164,7 +208,7 @@ impl Agents {
                 rules.push((index, rule));
             }
         }
-        Ok(Self { all: agents, rules, users })
+        Ok(Self { all: agents, rules, container_rules, users })
     }
 
     /// The agent that a process in this cgroup is, and the cgroup that makes its session: the deepest, if rules of one
@@ -180,6 +224,27 @@ impl Agents {
             self.rules.iter().filter_map(|(agent, rule)| Some((&self.all[*agent], rule, rule.session(path)?)));
         // `max_by_key` keeps the last of equals, and the first configured shall win.
         matches.collect::<Vec<_>>().into_iter().rev().max_by_key(|(_, _, cgroup)| cgroup.len())
+    }
+
+    /// The agent that a container is, in a cgroup that no other rule names. It must be described whole.
+    pub fn of_container(&self, container: &Container) -> Result<Option<&Agent>, Ambiguous> {
+        let naming = self.container_rules.iter().filter(|(_, rule)| rule.names(container)).map(|(agent, _)| *agent);
+        let agents: Vec<_> = naming.collect::<BTreeSet<_>>().into_iter().map(|agent| &self.all[agent]).collect();
+        match agents[..] {
+            [] => Ok(None),
+            [agent] => Ok(Some(agent)),
+            _ => Err(Ambiguous(agents.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>().join(", "))),
+        }
+    }
+
+    /// The rules for containers, with their agents.
+    pub fn container_rules(&self) -> impl Iterator<Item = (&Agent, &ContainerRule)> {
+        self.container_rules.iter().map(|(agent, rule)| (&self.all[*agent], rule))
+    }
+
+    /// Whether containers are held until it is known whose they are.
+    pub fn hold_containers(&self) -> bool {
+        !self.container_rules.is_empty()
     }
 
     /// The agent with this name.
@@ -254,6 +319,31 @@ mod tests {
         let unknown = Agents::new(vec![agent], |_| Err("there is no such user".to_owned())).unwrap_err();
         assert_eq!(unknown.place(), ("a", Some(("users", "coder"))));
         assert!(unknown.to_string().contains("no such user"), "{unknown}");
+    }
+
+    #[test]
+    fn a_container_is_one_agents() {
+        let agent = |name: &str, labels: &[&str], images: &[&str]| Agent {
+            name: name.into(),
+            labels: strings(labels),
+            images: strings(images),
+            ..Agent::default()
+        };
+        let nobody = |_: &str| Err("no such user".to_owned());
+        let list = vec![agent("red", &["team=red"], &[]), agent("any", &["agent"], &["example.com/agents/*"])];
+        let agents = Agents::new(list, nobody).unwrap();
+        let of = |labels: &[&str], image: &str| {
+            let labels = labels.iter().map(|label| label.split_once('=').unwrap_or((label, "")));
+            let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            let container = Container { labels, image: image.into(), ..Container::default() };
+            agents.of_container(&container).map(|agent| agent.map(|agent| agent.name.clone()))
+        };
+        assert_eq!(of(&["team=red"], "x"), Ok(Some("red".into())));
+        assert_eq!(of(&["agent", "x=y"], "example.com/agents/a"), Ok(Some("any".into())));
+        assert_eq!(of(&["team=blue"], "example.com/x"), Ok(None));
+        assert!(of(&["team=red"], "example.com/agents/a").unwrap_err().to_string().contains("red, any"));
+        let same = Agents::new(vec![agent("a", &["x"], &[]), agent("b", &["x"], &[])], nobody).unwrap_err();
+        assert_eq!(same.place(), ("b", Some(("labels", "x"))));
     }
 
     #[test]

@@ -7,11 +7,13 @@
 #![forbid(unsafe_code)]
 
 mod agents;
+mod container_rules;
 mod containers;
 mod rules;
 mod sessions;
 
-pub use agents::{Agent, AgentError, Agents};
+pub use agents::{Agent, AgentError, Agents, Ambiguous};
+pub use container_rules::ContainerRule;
 pub use containers::{Containers, EngineFolders};
 pub use rules::{Rule, RuleKind};
-pub use sessions::{Ended, Resolved, SessionError, Sessions};
+pub use sessions::{Claim, Ended, Resolved, SessionError, Sessions};

@@ -7,6 +7,10 @@ use std::fmt::{self, Write as _};
 pub enum RuleKind {
     /// A path below the cgroup v2 root.
     Cgroup,
+    /// A container's image.
+    Image,
+    /// A container's or a pod's label.
+    Label,
     /// `chaperone run`.
     Run,
     /// A slice of systemd's.
@@ -22,6 +26,8 @@ impl RuleKind {
     pub fn key(self) -> &'static str {
         match self {
             Self::Cgroup => "cgroups",
+            Self::Image => "images",
+            Self::Label => "labels",
             Self::Run => "run",
             Self::Slice => "slices",
             Self::Unit => "units",
@@ -280,7 +286,7 @@ fn meet(a: &[Step], b: &[Step]) -> bool {
 }
 
 /// Whether `*` in `pattern` can be filled to give `text`. Linear in both, whatever the pattern.
-fn glob(pattern: &str, text: &str) -> bool {
+pub(crate) fn glob(pattern: &str, text: &str) -> bool {
     let (pattern, text) = (pattern.as_bytes(), text.as_bytes());
     let (mut p, mut t, mut back) = (0, 0, None);
     while t < text.len() {

@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::io::unix::AsyncFd;
 
-use crate::Agents;
+use crate::{Agent, Agents, Containers};
 
 /// Sessions open at once; past it new ones are refused.
 const MAX_SESSIONS: usize = 16_384;
@@ -54,12 +54,40 @@ pub struct Ended<T>(pub Arc<Resolved<T>>);
 /// How many sessions that are over are remembered.
 const MAX_PAST: usize = 1024;
 
+/// How many containers are remembered; more are held.
+const MAX_CONTAINERS: usize = 16_384;
+
+/// Whose a container is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Claim {
+    /// This agent's.
+    Agent(String),
+    /// No agent's.
+    Nobody,
+    /// That isn't known, for this reason.
+    Unknown(String),
+}
+
 struct Open<T> {
+    /// Containers whose cgroup no rule names, by that: the agent that a rule for containers makes them, if one does.
+    containers: HashMap<String, Option<String>>,
     /// The latest that are over.
     past: VecDeque<(CgroupId, SessionId)>,
     by_cgroup: HashMap<CgroupId, (Arc<Resolved<T>>, WatchDescriptor)>,
     by_watch: HashMap<WatchDescriptor, CgroupId>,
     agents: Agents,
+}
+
+impl<T> Open<T> {
+    /// The agent that a process in this cgroup is, and the cgroup that makes its session. A rule for cgroups, where the
+    /// operator puts things, comes before those for containers, which are whoever starts them's to be named by.
+    fn of<'a>(&self, path: &'a str) -> Option<(&Agent, &'a str)> {
+        self.agents.of(path).or_else(|| {
+            let cgroup = Containers::cgroup(path)?;
+            let agent = self.containers.get(cgroup)?.as_deref()?;
+            Some((self.agents.named(agent)?, cgroup))
+        })
+    }
 }
 
 /// All open sessions. `T` is what the owner keeps for each.
@@ -82,14 +110,54 @@ impl<T> Sessions<T> {
     /// None open yet. `root` is where the cgroup v2 hierarchy is mounted.
     pub fn new(root: &Path, agents: Agents) -> io::Result<Self> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
-        let open =
-            Mutex::new(Open { past: VecDeque::new(), by_cgroup: HashMap::new(), by_watch: HashMap::new(), agents });
+        let open = Mutex::new(Open {
+            containers: HashMap::new(),
+            past: VecDeque::new(),
+            by_cgroup: HashMap::new(),
+            by_watch: HashMap::new(),
+            agents,
+        });
         Ok(Self { root: root.to_owned(), open, inotify })
     }
 
     /// Puts other agents in force, for sessions that begin from now on.
     pub fn replace_agents(&self, agents: Agents) {
         self.open.lock().agents = agents;
+    }
+
+    /// The cgroup of the container that the one at `path` is in, if only its description tells whose it is and that wasn't
+    /// looked at yet.
+    pub fn undecided<'a>(&self, path: &'a str) -> Option<&'a str> {
+        let open = self.open.lock();
+        let cgroup = Containers::cgroup(path)?;
+        let decided = || open.containers.contains_key(cgroup) || open.agents.of(path).is_some();
+        (open.agents.hold_containers() && !decided()).then_some(cgroup)
+    }
+
+    /// Whether the cgroup at `path` is in a container that is no agent's, by its description.
+    pub fn is_nobodys(&self, path: &str) -> bool {
+        let open = self.open.lock();
+        Containers::cgroup(path).is_some_and(|cgroup| open.containers.get(cgroup) == Some(&None))
+    }
+
+    /// Whose the container is that has this cgroup, by its description, whole, if its engine has one.
+    pub fn decide(&self, cgroup: &str, described: Option<&Container>) -> Claim {
+        let mut open = self.open.lock();
+        if let Some((agent, _)) = open.agents.of(cgroup) {
+            return Claim::Agent(agent.name.clone());
+        }
+        let Some(described) = described else {
+            return Claim::Unknown("no engine's folder that `[containers]` names describes it".to_owned());
+        };
+        let agent = match open.agents.of_container(described) {
+            Ok(agent) => agent.map(|agent| agent.name.clone()),
+            Err(ambiguous) => return Claim::Unknown(ambiguous.to_string()),
+        };
+        if open.containers.len() >= MAX_CONTAINERS && !open.containers.contains_key(cgroup) {
+            return Claim::Unknown(format!("{MAX_CONTAINERS} containers run, and no more are told apart"));
+        }
+        open.containers.insert(cgroup.to_owned(), agent.clone());
+        agent.map_or(Claim::Nobody, Claim::Agent)
     }
 
     /// The session of the cgroup at `path` (below the root, such as `/agents/coder/sub`): an open one, or a new one
@@ -103,7 +171,7 @@ impl<T> Sessions<T> {
         own: impl FnOnce(&Session) -> T,
     ) -> Result<(Arc<Resolved<T>>, bool), SessionError> {
         let mut open = self.open.lock();
-        let Some((agent, cgroup_path)) = open.agents.of(path) else {
+        let Some((agent, cgroup_path)) = open.of(path) else {
             return Err(SessionError::Unclaimed(path.to_owned()));
         };
         let folder = self.root.join(cgroup_path.trim_start_matches('/'));
@@ -139,7 +207,7 @@ impl<T> Sessions<T> {
     /// The cgroup that makes the session of the one at `path`, if none is open for it.
     pub fn lacking<'a>(&self, path: &'a str, id_of: impl FnOnce(&Path) -> Option<CgroupId>) -> Option<&'a str> {
         let open = self.open.lock();
-        let (_, cgroup_path) = open.agents.of(path)?;
+        let (_, cgroup_path) = open.of(path)?;
         let cgroup = id_of(&self.root.join(cgroup_path.trim_start_matches('/')))?;
         (!open.by_cgroup.contains_key(&cgroup)).then_some(cgroup_path)
     }
@@ -148,7 +216,7 @@ impl<T> Sessions<T> {
     /// what is told of processes that may be gone.
     pub fn known(&self, path: &str, id_of: impl FnOnce(&Path) -> Option<CgroupId>) -> Option<SessionId> {
         let open = self.open.lock();
-        let (_, cgroup_path) = open.agents.of(path)?;
+        let (_, cgroup_path) = open.of(path)?;
         let folder = self.root.join(cgroup_path.trim_start_matches('/'));
         let cgroup = id_of(&folder)?;
         if let Some((session, _)) = open.by_cgroup.get(&cgroup) {
@@ -202,6 +270,7 @@ impl<T> Sessions<T> {
     /// Takes out every session whose cgroup is empty or gone: one that emptied before it was watched has no event.
     pub fn sweep(&self) -> Vec<Ended<T>> {
         let mut open = self.open.lock();
+        open.containers.retain(|cgroup, _| self.root.join(cgroup.trim_start_matches('/')).exists());
         let all: Vec<CgroupId> = open.by_cgroup.keys().copied().collect();
         all.into_iter().filter_map(|id| self.take_if_over(&mut open, id)).collect()
     }

@@ -13,7 +13,7 @@ use arc_swap::ArcSwap;
 use bytes::{Buf, BytesMut};
 use chaperone_aws::MetadataRequest;
 use chaperone_capture::{cgroup_id, cgroup_path};
-use chaperone_identity::{Containers, Resolved};
+use chaperone_identity::{Claim, Containers, Resolved};
 use chaperone_journal::JournalError;
 use chaperone_model::{
     ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened, Container, Event, ProcessFacts, Session,
@@ -157,6 +157,7 @@ impl Shared {
     /// The session of a cgroup, which begins now if it hasn't. Its beginning is on disk before anything else of it;
     /// what can't be recorded is tried again by whoever comes next.
     async fn session_at(&self, path: &str) -> Result<(Arc<Resolved<Own>>, Result<(), JournalError>), String> {
+        self.decide_at(path).await;
         let id_of = |folder: &std::path::Path| cgroup_id(folder).map_err(io::Error::other);
         let container = self.container_at(path).await;
         let (session, is_new) = self
@@ -173,6 +174,21 @@ impl Shared {
         });
         let recorded = recorded.await.copied();
         Ok((session, recorded))
+    }
+
+    /// Whose the container at `path` is. Reads files.
+    pub fn decide(&self, path: &str) -> Claim {
+        let cgroup = Containers::cgroup(path).unwrap_or(path);
+        self.sessions.decide(cgroup, self.containers.described(cgroup).as_ref())
+    }
+
+    /// Finds out whose a container is, if only its description tells.
+    async fn decide_at(&self, path: &str) {
+        let Some(cgroup) = self.sessions.undecided(path).map(str::to_owned) else { return };
+        let (containers, of) = (self.containers.clone(), cgroup.clone());
+        // As below.
+        let described = tokio::task::spawn_blocking(move || containers.described(&of)).await.ok().flatten();
+        self.sessions.decide(&cgroup, described.as_ref());
     }
 
     /// What the session's cgroup is, if it is a container and the session is yet to begin.

@@ -1,6 +1,6 @@
 //! What agents execute, recorded.
 
-use std::{path::Path, sync::Arc};
+use std::{collections::HashSet, path::Path, sync::Arc};
 
 use chaperone_capture::{CommandEvent, StartedCommand, cgroup_path};
 use chaperone_model::{CommandEnded, CommandStarted, CommandsLost, Event, SessionId};
@@ -8,6 +8,9 @@ use time::OffsetDateTime;
 use tokio::sync::mpsc;
 
 use crate::Shared;
+
+/// How many commands of containers that are no agent's are remembered, until they end: as many as the hooks remember.
+const MAX_NOBODYS: usize = 65_536;
 
 impl Shared {
     /// Records commands as they come, until there come no more. What can't be recorded is counted, and told as soon as
@@ -19,8 +22,10 @@ impl Shared {
     ) {
         // Those that the hooks had no room for, which outlive the daemon; and ours, which don't.
         let (mut untold, mut unrecorded) = (0_u64, 0_u64);
+        let mut nobodys = HashSet::new();
         while let Some(event) = commands.recv().await {
             let event = match event {
+                CommandEvent::Ended { id, .. } if nobodys.remove(&id) => None,
                 CommandEvent::Ended { id, at, exit } => {
                     Some(Event::CommandEnded(CommandEnded { id, at: at.into(), exit }))
                 }
@@ -32,6 +37,13 @@ impl Shared {
                 CommandEvent::Namespace { .. } => None,
                 CommandEvent::Started(started) => {
                     let session = self.session_of(&started).await;
+                    if session.is_none() && self.is_nobodys(&started) {
+                        // Of a container that was held, and is no agent's.
+                        if nobodys.len() < MAX_NOBODYS {
+                            nobodys.insert(started.id);
+                        }
+                        continue;
+                    }
                     Some(Event::CommandStarted(Box::new(of(*started, session))))
                 }
             };
@@ -54,6 +66,10 @@ impl Shared {
                 tracing::error!(%error, "a command could not be recorded");
             }
         }
+    }
+
+    fn is_nobodys(&self, started: &StartedCommand) -> bool {
+        cgroup_path(&self.cgroup_root, started.cgroup).is_ok_and(|path| self.sessions.is_nobodys(&path))
     }
 
     /// A cgroup that is empty by now makes no session any more: its command is the last one's that was there.

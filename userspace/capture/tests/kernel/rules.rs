@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chaperone_capture::{Capture, CgroupRules, ListenPorts, cgroup_id};
+use chaperone_capture::{Capture, CgroupRules, HeldPatterns, ListenPorts, cgroup_id};
 use nix::mount::{MsFlags, mount};
 
 use crate::{
@@ -115,4 +115,57 @@ fn version_1_is_left_alone() {
     fs::remove_dir(cgroup.parent().unwrap()).unwrap();
     nix::mount::umount(folder.path()).unwrap();
     assert!(is_enrolled(&capture, &enrolled));
+}
+
+/// A held one's first connection is captured, if it is confirmed then, and goes by itself once it is released.
+#[test]
+fn what_is_held_is_captured_until_it_is_released() {
+    let lab = Lab::new();
+    let mut capture = Capture::attach(&lab.config).unwrap();
+    let mut appearing = capture.take_held().unwrap();
+    let listeners = capture.listen(ListenPorts::default()).unwrap();
+    let name = lab.cgroup.file_name().unwrap().to_str().unwrap().replace('-', r"\x2d");
+    let held = format!(r"/{name}(?:/[^/]+)*/c\x2d[0-9]+");
+    let held = HeldPatterns { held: &held, never_below: "/nowhere" };
+    let rules = CgroupRules::with_held(&[format!("/{name}/named")], Some(held)).unwrap();
+    // One that is there isn't held: it has been free until now.
+    let there = lab.cgroup("c-0");
+    capture.enroll_by(&rules).unwrap();
+    assert!(!is_enrolled(&capture, &there));
+
+    let server = TcpListener::bind("127.77.0.1:443").unwrap();
+    let cgroup = lab.cgroup("deep/c-1");
+    lab.cgroup("deep/c-1/c-2");
+    lab.cgroup("named/c-3");
+    let id = cgroup_id(&cgroup).unwrap();
+    let mut appeared = Vec::new();
+    while appeared.is_empty() {
+        appeared = appearing.read(Duration::from_secs(1)).unwrap();
+    }
+    assert_eq!((appeared, capture.held().unwrap()), (vec![id], vec![id]));
+    let undecided = agent(&cgroup, || dial("127.77.0.1:443"));
+    let stream = accept(&listeners.v4);
+    assert_eq!(undecided.said(), "127.77.0.1:443");
+    assert_eq!(capture.origins().of(&stream).unwrap().enrolled, id);
+
+    // Another set of rules in the place of these, as at a start, leaves it held.
+    capture.enroll_by(&rules).unwrap();
+    assert_eq!(capture.held().unwrap(), [id]);
+    capture.release(id).unwrap();
+    assert_eq!(capture.held().unwrap(), []);
+    let free = agent(&cgroup, || dial("127.77.0.1:443"));
+    accept(&server);
+    assert_eq!(free.said(), "127.77.0.1:443");
+    // Nothing is confirmed or released that isn't held.
+    capture.confirm(id).unwrap();
+    assert!(!is_enrolled(&capture, &cgroup));
+
+    let cgroup = lab.cgroup("c-4");
+    let id = cgroup_id(&cgroup).unwrap();
+    capture.confirm(id).unwrap();
+    capture.release(id).unwrap();
+    assert!(is_enrolled(&capture, &cgroup) && capture.held().unwrap().is_empty());
+    let confirmed = agent(&cgroup, || dial("127.77.0.1:443"));
+    accept(&listeners.v4);
+    assert_eq!(confirmed.said(), "127.77.0.1:443");
 }

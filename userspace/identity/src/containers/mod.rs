@@ -47,7 +47,7 @@ const MAX_LABELS: usize = 64;
 const MAX_TEXT: usize = 1024;
 
 /// Labels with this before them are the daemon's own.
-const OWN: &str = "io.chaperone.";
+pub(crate) const OWN: &str = "io.chaperone.";
 /// On a container that its user's files describe: whose word it is.
 const WORD_OF: &str = "io.chaperone.word-of";
 /// The kubelet's labels of a pod's containers, and one of the same kind for what it has no label for.
@@ -71,6 +71,17 @@ impl Containers {
     /// The container's own cgroup, if the one at `path` is that or is in it.
     pub fn cgroup(path: &str) -> Option<&str> {
         ContainerName::of(path).map(|name| name.cgroup)
+    }
+
+    /// The cgroups of containers of engines that root runs, as a regular expression for a whole path.
+    pub fn pattern() -> String {
+        let prefixes = name::PREFIXES.map(|prefix| prefix.replace('-', r"\x2d")).join("|");
+        format!(r"(?:/[^/]+)*/(?:{prefixes})[0-9a-f]{{64}}(?:\x2escope)?")
+    }
+
+    /// The cgroups in which users make containers' cgroups of their own, likewise.
+    pub fn users_pattern() -> &'static str {
+        "(?:/[^/]+)*/user@[^/]*"
     }
 
     /// The container that the cgroup at `path` is, or is in. Nothing but its id if its engine's state isn't there or can't
