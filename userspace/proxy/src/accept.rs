@@ -210,7 +210,7 @@ impl Accepted {
         };
         match self.destination.port() {
             _ if metadata => Box::pin(self.serve_metadata(stream)).await,
-            443 => self.tls(stream).await,
+            443 | 8443 => self.tls(stream).await,
             80 => self.plain(stream).await,
             port => Err(format!("BUG: a connection to port {port} was redirected")),
         }
@@ -341,13 +341,14 @@ impl Accepted {
 
     fn inspected(&self, name: Option<&str>) -> Inspected {
         // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
+        let port = if self.destination.port() == 80 { 443 } else { self.destination.port() };
         Inspected {
             shared: self.shared.clone(),
             session: self.session.clone(),
             id: self.id,
             process: self.process.clone(),
             name: name.map(Arc::from),
-            upstream: SocketAddr::new(self.destination.ip(), 443),
+            upstream: SocketAddr::new(self.destination.ip(), port),
             violation: Arc::default(),
             unrecorded: self.unrecorded.get().cloned(),
         }
