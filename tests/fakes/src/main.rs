@@ -14,6 +14,7 @@ mod hosts;
 mod moto;
 mod record;
 mod server;
+mod websocket;
 
 use std::{
     io::Write as _,
@@ -85,6 +86,9 @@ async fn main() -> anyhow::Result<()> {
         let tls = TcpListener::bind((options.address, 443)).await.context("listening on port 443")?;
         let plain = TcpListener::bind((options.address, 80)).await.context("listening on port 80")?;
         tokio::spawn(server::serve_plain(plain, server.clone()));
+        // Where Transcribe takes WebSockets as well.
+        let other = TcpListener::bind((options.address, 8443)).await.context("listening on port 8443")?;
+        tokio::spawn(server::serve_tls(other, authority.server_config()?, server.clone()));
         tokio::spawn(server::serve_tls(tls, authority.server_config()?, server));
     }
     let mut out = std::io::stdout();

@@ -75,6 +75,12 @@ impl Lab {
         self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
     }
 
+    /// Starts a shell script as the operator, without waiting for it. What it reads ends when the child is dropped.
+    pub fn spawn_operator(&self, script: &str) -> std::process::Child {
+        let mut command = self.command("exec", script);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starting a command")
+    }
+
     fn run(&self, how: &str, script: &str) -> Output {
         self.command(how, script).output().expect("running in the lab")
     }
