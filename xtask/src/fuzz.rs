@@ -134,6 +134,17 @@ fn seeds(root: &Path) -> Result<()> {
         };
         all.insert((reader, name), body);
     }
+    let handshake = b"GET /prod HTTP/1.1\r\nHost: a.execute-api.eu-west-1.amazonaws.com\r\nConnection: Upgrade\r\n\
+        Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n\
+        Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+    all.insert(("websocket", "handshake".into()), handshake.to_vec());
+    // RFC 6455, 5.7: a masked `Hello`; and a ping, a message in two pieces, a close.
+    let hello = b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
+    let others = b"\x89\x80\0\0\0\0\x02\x81\0\0\0\0a\x80\x81\0\0\0\0b\x88\x80\0\0\0\0";
+    all.insert(("websocket", "frames".into()), [&hello[..], others].concat());
+    // The headers of a signed message, and no payload.
+    let signed = b"\x05:date\x08\0\0\x01\x97\x2b\xc2\x6c\0\x10:chunk-signature\x06\0\x20";
+    all.insert(("event_stream", "empty".into()), [&signed[..], &[0; 32]].concat());
     for ((target, name), bytes) in all {
         let folder = root.join("fuzz/corpus").join(target);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

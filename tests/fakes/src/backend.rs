@@ -5,7 +5,7 @@ use std::{fs, net::SocketAddr, path::Path};
 use anyhow::Context as _;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, Request, Response, StatusCode, header, request::Parts};
 use http_body::Body;
 use http_body_util::{BodyExt as _, Full, combinators::UnsyncBoxBody};
 use hyper_util::rt::TokioIo;
@@ -97,16 +97,24 @@ pub fn page(host: &str) -> Answer {
     text_answer(StatusCode::OK, "text/html; charset=utf-8", text)
 }
 
-/// A registry's answer to everything, for who has the token that moto's ECR gives out.
-pub fn registry(headers: &HeaderMap) -> Answer {
+/// A registry's answer to everything, for who has the token that moto's ECR gives out. Of layers it has none, and says, as
+/// ECR does, where in S3 they are: by a URL of its own key's.
+pub fn registry(head: &Parts, presigned: impl FnOnce(&str) -> Result<String, BoxError>) -> Result<Answer, BoxError> {
     let right = format!("Basic {}", BASE64_STANDARD.encode("AWS:123456789012-auth-token"));
-    if headers.get(header::AUTHORIZATION).is_some_and(|field| *field == right) {
-        return text_answer(StatusCode::OK, "application/json", "{\"tags\":[\"latest\"]}".to_owned());
+    if head.headers.get(header::AUTHORIZATION).is_some_and(|field| *field == right) {
+        let mut answer = text_answer(StatusCode::OK, "application/json", "{\"tags\":[\"latest\"]}".to_owned());
+        if let Some((_, digest)) = head.uri.path().split_once("/blobs/sha256:") {
+            let bucket = "prod-eu-west-1-starport-layer-bucket.s3.eu-west-1.amazonaws.com";
+            let url = presigned(&format!("https://{bucket}/{digest}"))?;
+            *answer.status_mut() = StatusCode::TEMPORARY_REDIRECT;
+            answer.headers_mut().insert(header::LOCATION, url.parse()?);
+        }
+        return Ok(answer);
     }
     let mut answer = text_answer(StatusCode::UNAUTHORIZED, "text/plain", "Not Authorized\n".to_owned());
     let realm = header::HeaderValue::from_static("Basic realm=\"https://ecr\",service=\"ecr.amazonaws.com\"");
     answer.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
-    answer
+    Ok(answer)
 }
 
 /// A short answer.

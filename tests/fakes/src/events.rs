@@ -1,12 +1,17 @@
 //! An event stream's other end: it checks each message's signature by the SDK's own signer, and answers each with an event
 //! that says how long it was.
 
-use std::{io, path::Path, time::SystemTime};
+use std::{
+    io,
+    path::Path,
+    time::{Duration, SystemTime},
+};
 
 use anyhow::Context as _;
 use aws_credential_types::Credentials;
 use aws_sigv4::{
     event_stream::{sign_empty_message, sign_message},
+    http_request::{PercentEncodingMode, SignableBody, SignableRequest, SignatureLocation, SigningSettings, sign},
     sign::v4::SigningParams,
 };
 use aws_smithy_eventstream::frame::{DecodedFrame, MessageFrameDecoder, read_message_from, write_message_to};
@@ -18,7 +23,7 @@ use http_body::{Body, Frame};
 use http_body_util::{BodyExt as _, StreamBody};
 use tokio::sync::mpsc;
 
-use crate::backend::Answer;
+use crate::{backend::Answer, server::BoxError};
 
 /// The one key that streams are signed by.
 pub struct Events {
@@ -33,6 +38,21 @@ impl Events {
         let (id, secret) =
             text.trim().split_once('\n').with_context(|| format!("{} has not two lines", key.display()))?;
         Ok(Self { id: id.to_owned(), secret: secret.to_owned() })
+    }
+
+    /// A URL that reads this object for five minutes, by the SDK's signer.
+    pub fn presigned(&self, url: &str) -> Result<String, BoxError> {
+        let identity = Credentials::new(&self.id, &self.secret, None, None, "lab").into();
+        let mut settings = SigningSettings::default();
+        settings.signature_location = SignatureLocation::QueryParams;
+        settings.expires_in = Some(Duration::from_mins(5));
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        let params = SigningParams::builder().identity(&identity).region("eu-west-1").name("s3");
+        let params = params.time(SystemTime::now()).settings(settings).build()?.into();
+        let signable = SignableRequest::new("GET", url, std::iter::empty(), SignableBody::UnsignedPayload)?;
+        let mut request = Request::get(url).body(())?;
+        sign(signable, &params)?.into_parts().0.apply_to_request_http1x(&mut request);
+        Ok(request.uri().to_string())
     }
 
     /// Answers while the stream still comes.

@@ -21,6 +21,7 @@ use crate::{
     events::Events,
     hosts,
     record::{Recorded, Upstream},
+    websocket,
 };
 
 /// Any error.
@@ -81,7 +82,7 @@ where
     });
     let mut builder = Builder::new(TokioExecutor::new());
     builder.http1().half_close(true);
-    if let Err(error) = builder.serve_connection(TokioIo::new(stream), service).await {
+    if let Err(error) = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::info!("connection ended: {error}");
     }
 }
@@ -99,6 +100,15 @@ impl Server {
         let host = host(&request);
         let (mut head, body) = request.into_parts();
         let exchange = self.upstream.begin(&head, &host);
+        if head.headers.contains_key(header::UPGRADE) {
+            drop(exchange.request(body));
+            let answer = websocket::ask(head).await.unwrap_or_else(|error| {
+                tracing::error!("{host}: {error}");
+                backend::text_answer(StatusCode::BAD_GATEWAY, "text/plain", format!("the lab's fake failed: {error}\n"))
+            });
+            let status = answer.status();
+            return answer.map(|body| exchange.response(status, body));
+        }
         let body = exchange.request(body);
         // HTTP/2 has it in the target alone; s3s reads the field.
         if let Ok(value) = host.parse() {
@@ -129,7 +139,7 @@ impl Server {
             return Ok(self.events.answer(request));
         }
         if hosts::is_registry(host) {
-            return Ok(backend::registry(request.headers()));
+            return backend::registry(&request.into_parts().0, |url| self.events.presigned(url));
         }
         match self.moto {
             Some(moto) => backend::ask_moto(moto, host, request).await,

@@ -75,9 +75,10 @@ impl Lab {
         self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
     }
 
-    /// Starts a shell script as the operator, without waiting for it.
+    /// Starts a shell script as the operator, without waiting for it. What it reads ends when the child is dropped.
     pub fn spawn_operator(&self, script: &str) -> std::process::Child {
-        self.command("exec", script).stdout(Stdio::piped()).spawn().expect("starting an operator's command")
+        let mut command = self.command("exec", script);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starting a command")
     }
 
     fn run(&self, how: &str, script: &str) -> Output {

@@ -188,3 +188,44 @@ E",
         assert_eq!(text(call, "reason"), "not-supported", "{call}");
     }
 }
+
+/// As `docker pull` reads a layer: the registry answers where in S3 it is, by a URL that is signed by its own key.
+#[test]
+fn urls_that_aws_gave_to_the_session_are_read_and_no_others() {
+    let lab = Lab::start_with(&["--aws", "both"], PERMIT_ALL);
+    let bucket = "prod-eu-west-1-starport-layer-bucket";
+    std::fs::create_dir_all(lab.dir.join("s3").join(bucket)).unwrap();
+    std::fs::write(lab.dir.join("s3").join(bucket).join("0a1b"), "a layer").unwrap();
+    let layer = "https://123456789012.dkr.ecr.eu-west-1.amazonaws.com/v2/app/blobs/sha256:0a1b";
+    let login = format!(
+        "{REGION} aws ecr create-repository --repository-name app >/dev/null; \
+         key=$(aws ecr get-login-password); asked() {{ curl -sS -m 30 -w ' status %{{http_code}}\\n' \"$@\"; }};"
+    );
+    let said = lab.agent_ok(&format!(
+        "{login} asked -L -u AWS:$key {layer}; \
+         url=$(curl -sS -u AWS:$key -o /dev/null -w '%{{redirect_url}}' {layer}); echo \"$url\" > /tmp/url; \
+         asked -H 'Range: bytes=2-' \"$url\"; asked -H 'x-amz-acl: public-read' -H 'Cookie: told=1' \"$url\"; \
+         for other in \"$url&x=1\" \"$(echo \"$url\" | sed s/0a1b/0a1c/)\" \"$(echo \"$url\" | sed s/X-Amz-Expires=300/X-Amz-Expires=301/)\"; \
+         do asked -o /dev/null \"$other\"; done; asked -o /dev/null -X POST -d x \"$url\"; asked -o /dev/null -X PUT -d x \"$url\"; \
+         asked -o /dev/null -X GET -d x \"$url\"; asked -o /dev/null -X DELETE \"$url\""
+    ));
+    let lines: Vec<_> = said.lines().map(str::trim).collect();
+    assert_eq!(lines[..3], ["a layer status 200", "layer status 206", "a layer status 200"], "{said}\n{}", lab.log());
+    assert_eq!(lines[3..], ["status 403"; 7], "{said}\n{}", lab.log());
+    let other = lab.agent_ok("curl -sS -m 30 -o /dev/null -w 'status %{http_code}' \"$(cat /tmp/url)\"");
+    assert_eq!(other, "status 403", "another session's");
+    let upstream = lab.upstream();
+    let read: Vec<_> = upstream.iter().filter(|it| text(it, "host").starts_with(bucket)).collect();
+    assert_eq!(read.len(), 3, "{read:?}");
+    let calls = lab.calls();
+    let reads = |it: &&serde_json::Value| text(it, "operation") == "GetObject" && text(it, "decision") == "allow";
+    let of_layer = calls.iter().find(|it| text(it, "operation") == "GetDownloadUrlForLayer").unwrap();
+    for call in calls.iter().filter(reads) {
+        assert_eq!(call["resources"][0], format!("arn:aws:s3:::{bucket}/0a1b"));
+        let shown = lab.operator_ok(&format!("chaperone show {} --json", text(call, "id")));
+        assert!(shown.contains("ecr:GetDownloadUrlForLayer"), "{shown}");
+    }
+    let shown = lab.operator_ok(&format!("chaperone show {} --json", text(of_layer, "id")));
+    assert!(shown.contains("X-Amz-Signature=<redacted>"), "{shown}");
+    assert_eq!(calls.iter().filter(|it| text(it, "reason") == "foreign-authority").count(), 8, "{calls:?}");
+}

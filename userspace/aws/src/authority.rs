@@ -174,7 +174,7 @@ pub(crate) fn members(rest: &str) -> Result<[Option<&str>; 3], &'static str> {
     Ok(found)
 }
 
-fn fields(rest: &str) -> Result<HeaderAuthority<'_>, &'static str> {
+pub(crate) fn fields(rest: &str) -> Result<HeaderAuthority<'_>, &'static str> {
     let [credential, signed, signature] = members(rest)?;
     let mut scope = credential.ok_or("no Credential in the Authorization field")?.split('/');
     let mut next = || scope.next().filter(|part| !part.is_empty() && part.len() <= 128);

@@ -8,7 +8,7 @@ use std::{borrow::Cow, cell::OnceCell};
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
     HeaderMap, Method,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING},
+    header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -21,6 +21,7 @@ use crate::{
     host::{HostKind, HostMatch, S3At},
     resources::Place,
     route::{Query, decoded, narrow},
+    websocket,
 };
 
 mod cbor;
@@ -192,7 +193,11 @@ impl Catalog {
         if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
             return Err(DecodeError::NoAction { what });
         }
-        let (services, place, signing_name) = self.scope(host, authority, account)?;
+        let (services, place, signing_name) = self.scope(host, parts, authority, account)?;
+        if parts.headers.contains_key(UPGRADE) {
+            let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
+            return websocket::call(host, &names, parts, &place, signing_name);
+        }
         if let HostKind::Endpoint(endpoint) = &host.kind {
             return endpoint.call(parts, &place, signing_name);
         }
@@ -262,6 +267,7 @@ impl Catalog {
     fn scope<'a>(
         &'static self,
         host: &HostMatch,
+        parts: &Parts,
         authority: &'a Authority<'_>,
         account: Option<&'a str>,
     ) -> Result<(Vec<u16>, Place<'a>, Option<&'a str>), DecodeError> {
@@ -285,7 +291,12 @@ impl Catalog {
                 endpoint.signing_names().contains(&header.service).then(Vec::new).ok_or_else(wrong)?
             }
             HostKind::S3ExpressControl | HostKind::S3Path | HostKind::Service => {
-                let signs = |i: &&u16| self.names[usize::from(**i)].signing.contains(&header.service);
+                // The message broker has its name at no other time.
+                let broker = header.service == websocket::IOT && parts.headers.contains_key(UPGRADE);
+                let signs = |i: &&u16| {
+                    let name = &self.names[usize::from(**i)];
+                    name.signing.contains(&header.service) || broker && name.name == "iot-data"
+                };
                 let services: Vec<u16> = host.services.iter().filter(signs).copied().collect();
                 if services.is_empty() {
                     return Err(wrong());

@@ -67,17 +67,51 @@ pub enum Endpoint {
         /// The registry's account; `None` at a VPC endpoint's own name.
         account: Option<String>,
     },
+    /// `transcribestreaming.REGION`: speech as it is spoken. botocore speaks no bidirectional streams and leaves it out.
+    TranscribeStreaming,
 }
 
-/// What a request to an endpoint needs: the IAM prefix, then actions on one resource, group by group.
-struct Asks {
-    service: &'static str,
-    groups: Vec<(Vec<(&'static str, AccessLevel)>, String)>,
+/// What a request to an endpoint needs: the service's name, then actions on one resource, group by group.
+pub(crate) struct Asks {
+    pub service: &'static str,
+    pub groups: Vec<(Vec<(&'static str, AccessLevel)>, String)>,
 }
 
 impl Asks {
-    fn one(service: &'static str, action: &'static str, level: AccessLevel, resource: String) -> Self {
+    pub fn one(service: &'static str, action: &'static str, level: AccessLevel, resource: String) -> Self {
         Self { service, groups: vec![(vec![(action, level)], resource)] }
+    }
+
+    /// The call that needs this.
+    pub fn call(self, parts: &Parts, place: &Place<'_>, signing_name: Option<&str>) -> Result<Call, DecodeError> {
+        let mut needs = Needs::default();
+        for (actions, resource) in self.groups {
+            for (name, level) in actions {
+                needs.action(name, level);
+            }
+            needs.resource(resource)?;
+            needs.close();
+        }
+        let needed = needs.finish();
+        let operation = needed.actions.first().map_or("", |action: &Action| match &action.name {
+            Cow::Borrowed(name) => name.split(':').nth(1).unwrap_or_default(),
+            Cow::Owned(_) => "",
+        });
+        Ok(Call {
+            partition: Cow::Borrowed(place.partition),
+            region: place.region.clone().map(Cow::Owned),
+            account: place.account.map(|account| Cow::Owned(account.to_owned())),
+            service: Cow::Borrowed(self.service),
+            signing_name: Cow::Owned(signing_name.unwrap_or(self.service).to_owned()),
+            operation: Cow::Borrowed(operation),
+            candidates: Vec::new(),
+            pairs: needed.pairs,
+            protocol: Protocol::RestJson,
+            actions: needed.actions,
+            resources: needed.resources,
+            parameters: Value::Null,
+            payload: payload_shape(parts),
+        })
     }
 }
 
@@ -112,6 +146,9 @@ impl Endpoint {
                 Self::Packages { domain: domain.to_owned(), account: account.to_owned() }
             }
             (["dkr", "ecr"], []) if endpoint => Self::Registry { account: None },
+            (["transcribestreaming" | "transcribestreaming-fips"] | ["cn" | "fips", "transcribestreaming"], []) => {
+                Self::TranscribeStreaming
+            }
             ([_, _], ["eks"]) | (["eks-cluster"] | ["eks-cluster", _] | [_, "eks-cluster"], []) => {
                 Self::NoAction("the Kubernetes API of an EKS cluster")
             }
@@ -145,6 +182,7 @@ impl Endpoint {
             Self::OpenSearch { .. } => &["es"],
             Self::OpenSearchServerless { .. } => &["aoss"],
             Self::Prometheus => &["aps"],
+            Self::TranscribeStreaming => &["transcribe"],
             Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
         }
     }
@@ -165,6 +203,7 @@ impl Endpoint {
             Self::Packages { domain, .. } => format!("repositories of CodeArtifact's domain `{domain}`"),
             Self::Prometheus => "Managed Service for Prometheus".into(),
             Self::Registry { .. } => "a container registry of ECR".into(),
+            Self::TranscribeStreaming => "Transcribe's streaming".into(),
         }
     }
 
@@ -175,36 +214,8 @@ impl Endpoint {
         place: &Place<'_>,
         signing_name: Option<&str>,
     ) -> Result<Call, DecodeError> {
-        let asks = self.asks(parts, place)?;
-        let mut needs = Needs::default();
-        for (actions, resource) in asks.groups {
-            for (name, level) in actions {
-                needs.action(name, level);
-            }
-            needs.resource(resource)?;
-            needs.close();
-        }
-        let needed = needs.finish();
-        let signing_name = signing_name.or(self.signing_names().first().copied()).unwrap_or(asks.service);
-        let operation = needed.actions.first().map_or("", |action: &Action| match &action.name {
-            Cow::Borrowed(name) => name.split(':').nth(1).unwrap_or_default(),
-            Cow::Owned(_) => "",
-        });
-        Ok(Call {
-            partition: Cow::Borrowed(place.partition),
-            region: place.region.clone().map(Cow::Owned),
-            account: place.account.map(|account| Cow::Owned(account.to_owned())),
-            service: Cow::Borrowed(asks.service),
-            signing_name: Cow::Owned(signing_name.to_owned()),
-            operation: Cow::Borrowed(operation),
-            candidates: Vec::new(),
-            pairs: needed.pairs,
-            protocol: Protocol::RestJson,
-            actions: needed.actions,
-            resources: needed.resources,
-            parameters: Value::Null,
-            payload: payload_shape(parts),
-        })
+        let signing_name = signing_name.or(self.signing_names().first().copied());
+        self.asks(parts, place)?.call(parts, place, signing_name)
     }
 
     fn asks(&self, parts: &Parts, place: &Place<'_>) -> Result<Asks, DecodeError> {
@@ -260,8 +271,28 @@ impl Endpoint {
                 let place = Place { account: account.as_deref().or(place.account), ..place.clone() };
                 registry(parts, &place).ok_or_else(none)?
             }
+            Self::TranscribeStreaming => match (parts.method.as_str(), path) {
+                ("POST", path) => transcribe(path).ok_or_else(none)?,
+                ("GET", path) if path.starts_with("/medical-scribe-stream/") => {
+                    Asks::one("transcribe-streaming", "transcribe:GetMedicalScribeStream", Read, "*".into())
+                }
+                _ => return Err(none()),
+            },
         })
     }
+}
+
+/// A stream over HTTP/2.
+/// <https://docs.aws.amazon.com/transcribe/latest/APIReference/API_Operations_Amazon_Transcribe_Streaming_Service.html>
+fn transcribe(path: &str) -> Option<Asks> {
+    let action = match path {
+        "/call-analytics-stream-transcription" => "transcribe:StartCallAnalyticsStreamTranscription",
+        "/medical-scribe-stream" => "transcribe:StartMedicalScribeStream",
+        "/medical-stream-transcription" => "transcribe:StartMedicalStreamTranscription",
+        "/stream-transcription" => "transcribe:StartStreamTranscription",
+        _ => return None,
+    };
+    Some(Asks::one("transcribe-streaming", action, AccessLevel::Write, "*".into()))
 }
 
 /// The domain's name in `search-NAME-HASH` or `vpc-NAME-HASH`; names of the dual stack have neither before them.
@@ -302,7 +333,7 @@ fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<Ask
 }
 
 /// A path as a resource names it, decoded; refused if it could be read in two ways.
-fn clear_path(path: &str) -> Result<String, DecodeError> {
+pub(crate) fn clear_path(path: &str) -> Result<String, DecodeError> {
     const UNCLEAR: DecodeError = DecodeError::Path("a path that could be read in two ways");
     let mut decoded = String::with_capacity(path.len());
     let mut segments = path.split('/').skip(1).peekable();

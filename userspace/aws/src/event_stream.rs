@@ -105,6 +105,8 @@ impl EventKey {
 
 /// Checks each message of a stream and signs it again.
 pub struct EventResigner {
+    /// What is known of a stream whose messages need not be signed: after its first message, whether they are.
+    optional: Option<Option<bool>>,
     agent: EventKey,
     ours: EventKey,
     held: BytesMut,
@@ -124,12 +126,27 @@ impl EventResigner {
     /// held, besides what comes in one [`update`](Self::update).
     pub fn new(agent: EventKey, ours: EventKey, max_message: usize) -> Self {
         let payload = digest::Context::new(&digest::SHA256);
-        Self { agent, ours, held: BytesMut::new(), max_message, payload, bytes: 0 }
+        Self { optional: None, agent, ours, held: BytesMut::new(), max_message, payload, bytes: 0 }
+    }
+
+    /// Messages may be without signatures, as clients send them in WebSockets: either all of them are, or none.
+    #[must_use]
+    pub fn or_unsigned(self) -> Self {
+        Self { optional: Some(None), ..self }
     }
 
     /// Takes the next bytes of the stream and gives what may go on: possibly nothing.
     pub fn update(&mut self, bytes: &[u8]) -> Result<Bytes, EventStreamError> {
         self.held.extend_from_slice(bytes);
+        if self.optional == Some(None) && self.held.len() >= PRELUDE {
+            let headers = self.held[4..8].try_into().map_or(0, u32::from_be_bytes);
+            self.optional = Some(Some(headers as usize == HEADERS));
+        }
+        match self.optional {
+            Some(None) => return Ok(Bytes::new()),
+            Some(Some(false)) => return Ok(self.held.split().freeze()),
+            Some(Some(true)) | None => {}
+        }
         let mut ready = 0;
         while let Some(length) = whole(&self.held[ready..], self.max_message)? {
             self.resign(ready, length)?;

@@ -11,7 +11,7 @@ use std::{
 
 use chaperone_model::SessionId;
 
-use crate::{AwsCredentials, IssuedTokens, Placeholder};
+use crate::{AwsCredentials, HandedUrls, IssuedTokens, Placeholder};
 
 /// So many sets of credentials a session can have been given at once, some 2 KiB each. With one more, the set goes that
 /// ends first.
@@ -46,6 +46,7 @@ impl fmt::Debug for IssuedKey {
 pub struct IssuedKeys {
     keys: Mutex<HashMap<String, Arc<IssuedKey>>>,
     tokens: IssuedTokens,
+    urls: HandedUrls,
 }
 
 impl fmt::Debug for IssuedKeys {
@@ -78,6 +79,11 @@ impl IssuedKeys {
     /// What it was given besides keys.
     pub fn tokens(&self) -> &IssuedTokens {
         &self.tokens
+    }
+
+    /// The presigned URLs that it was given.
+    pub fn urls(&self) -> &HandedUrls {
+        &self.urls
     }
 
     /// The one with this access key id.

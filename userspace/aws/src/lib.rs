@@ -23,6 +23,7 @@ mod endpoint;
 mod error;
 mod event_stream;
 mod explain;
+mod handed;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
@@ -40,6 +41,7 @@ mod sign_tests;
 mod sigv4a;
 mod tokens;
 mod unsigned;
+mod websocket;
 #[cfg(test)]
 mod wire_tests;
 
@@ -55,6 +57,7 @@ pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;
+pub use handed::{HandedUrls, HandingCall};
 pub use host::{HostKind, HostMatch, S3At};
 pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};
@@ -62,6 +65,7 @@ pub use placeholder::Placeholder;
 pub use post_policy::PostPolicy;
 pub use presigned::Presigned;
 pub use roles::{Role, Sts, https_client};
-pub use sign::{MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
+pub use sign::{EMPTY_SHA256, MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
 pub use sigv4a::V4aAuthority;
 pub use tokens::IssuedTokens;
+pub use websocket::SignedHandshake;

@@ -212,13 +212,13 @@ impl Presigned {
 }
 
 /// The members of a query. What authorises is taken out of it; the rest goes on.
-struct Query {
+pub(crate) struct Query {
     /// Name as it is matched: decoded, in lower case where it is one of AWS's; the value, decoded; and both as they came.
-    pairs: Vec<(String, Vec<u8>, String)>,
+    pub pairs: Vec<(String, Vec<u8>, String)>,
 }
 
 impl Query {
-    fn of(parts: &Parts) -> Result<Self, VerifyError> {
+    pub fn of(parts: &Parts) -> Result<Self, VerifyError> {
         let query = parts.uri.query().unwrap_or_default();
         let mut pairs = Vec::new();
         for pair in query.split('&').filter(|pair| !pair.is_empty()) {
@@ -235,7 +235,7 @@ impl Query {
     }
 
     /// Takes a member out that may be there once.
-    fn take(&mut self, name: &str) -> Result<Option<String>, VerifyError> {
+    pub fn take(&mut self, name: &str) -> Result<Option<String>, VerifyError> {
         let Some(at) = self.pairs.iter().position(|(it, ..)| it == name) else { return Ok(None) };
         let (_, value, _) = self.pairs.remove(at);
         if self.pairs.iter().any(|(it, ..)| it == name) {
@@ -292,7 +292,7 @@ fn without_signature(uri: &Uri) -> Result<Uri, VerifyError> {
 }
 
 /// The same target with another query, `?` included.
-fn rebuilt(uri: &Uri, query: &str) -> Result<Uri, VerifyError> {
+pub(crate) fn rebuilt(uri: &Uri, query: &str) -> Result<Uri, VerifyError> {
     let mut parts = uri.clone().into_parts();
     let target = format!("{}{query}", uri.path()).parse();
     parts.path_and_query = Some(target.map_err(|_| VerifyError::Presigned("its target can't be read"))?);

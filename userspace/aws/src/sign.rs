@@ -31,6 +31,12 @@ use crate::{
 /// How far the agent's clock may be from ours, as AWS allows.
 pub const MAX_CLOCK_SKEW: Duration = Duration::minutes(15);
 
+/// Of no bytes at all: what is signed as the payload where there is none.
+pub const EMPTY_SHA256: [u8; 32] = [
+    0xe3, 0xb0, 0xc4, 0x42, 0x98, 0xfc, 0x1c, 0x14, 0x9a, 0xfb, 0xf4, 0xc8, 0x99, 0x6f, 0xb9, 0x24, 0x27, 0xae, 0x41,
+    0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
+];
+
 const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const DATE_FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
@@ -272,6 +278,19 @@ impl Signer {
             previous: hex::encode(header.signature),
             of_day: None,
         })
+    }
+
+    /// The signature of a canonical request.
+    pub(crate) fn signature(
+        &self,
+        id: &str,
+        secret: &str,
+        canonical: &str,
+        stamp: &str,
+        scope: (&str, &str, &str),
+    ) -> hmac::Tag {
+        let to_sign = string_to_sign(canonical, stamp, scope.0, scope.1, scope.2);
+        self.with_key(id, secret, scope, |key| hmac::sign(key, to_sign.as_bytes()))
     }
 
     /// Runs `use_key` with the derived key, which is made when it isn't at hand.

@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
 
-use crate::{chunks::Chunks, closing::Closing};
+use crate::{chunks::Chunks, closing::Closing, switching::Switching};
 
 /// Why a body broke off.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,9 @@ pub enum BodyError {
     /// It can't be recorded, so it doesn't go on.
     #[error("the body can't be recorded: {0}")]
     Journal(#[from] JournalError),
+    /// The frames of a WebSocket are wrong.
+    #[error(transparent)]
+    Frames(#[from] crate::websocket::FrameError),
     /// Nothing came for too long.
     #[error("no byte came for {} s", .0.as_secs())]
     Stalled(Duration),
@@ -49,7 +52,7 @@ impl BodyError {
 
     /// Whether the bytes themselves are to blame, and with them whoever sent them.
     pub(crate) fn blames_sender(&self) -> bool {
-        matches!(self, Self::Chunked(_) | Self::Events(_) | Self::Hash | Self::Http(_))
+        matches!(self, Self::Chunked(_) | Self::Events(_) | Self::Frames(_) | Self::Hash | Self::Http(_))
     }
 }
 
@@ -226,6 +229,8 @@ fn with_held(hint: SizeHint, held: u64) -> SizeHint {
 pub enum AnswerBody {
     /// AWS's, recorded on the way.
     Streaming(Box<AnswerStream>),
+    /// None: after this answer the connection is a WebSocket.
+    Switching(Box<Switching>),
     /// The daemon's own.
     Whole(Option<Bytes>),
 }
@@ -360,6 +365,7 @@ impl Body for AnswerBody {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         match &mut *self {
             Self::Streaming(stream) => stream.poll(cx),
+            Self::Switching(_) => Poll::Ready(None),
             Self::Whole(bytes) => {
                 Poll::Ready(bytes.take().filter(|bytes| !bytes.is_empty()).map(|bytes| Ok(Frame::data(bytes))))
             }
@@ -369,6 +375,7 @@ impl Body for AnswerBody {
     fn is_end_stream(&self) -> bool {
         match self {
             Self::Streaming(stream) => stream.recorder.is_none() || stream.is_over(),
+            Self::Switching(_) => true,
             Self::Whole(bytes) => bytes.as_ref().is_none_or(Bytes::is_empty),
         }
     }
@@ -384,6 +391,7 @@ impl Body for AnswerBody {
                 hint.set_lower(hint.lower() + held);
                 hint
             }
+            Self::Switching(_) => SizeHint::with_exact(0),
             Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
         }
     }

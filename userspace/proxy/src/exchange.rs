@@ -4,9 +4,9 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HostMatch, IssuedKey, PostPolicy,
-    Presigned, Scope, SignError, Signer, TokenField, V4aAuthority, VerifyError, error_response, payload_shape,
-    take_bearer,
+    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HandingCall, HostMatch, IssuedKey,
+    PostPolicy, Presigned, Scope, SignError, SignedHandshake, Signer, TokenField, V4aAuthority, VerifyError,
+    error_response, payload_shape, take_bearer,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
@@ -32,15 +32,19 @@ use crate::{
     body::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
     chunks::Chunks,
     closing::Closing,
+    handing::Handing,
     issuing::Issuing,
+    keep_alive::More,
     redact,
     refusal::{Failure, Kind, Refusal},
     strict::Violation,
+    upgrade::{MAX_EVENT, Opening},
     upstream::{Lease, Target},
+    websocket::Handshake,
 };
 
 /// Fields that belong to one connection and never go on (RFC 9110, 7.6.1), and `Expect`, which is answered here.
-const HOP_BY_HOP: [HeaderName; 8] = [
+pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -50,6 +54,9 @@ const HOP_BY_HOP: [HeaderName; 8] = [
     header::UPGRADE,
     header::EXPECT,
 ];
+
+/// The parameter that says which call's answer brought a presigned URL; no member of an operation's input is called so.
+const LENT_BY: &str = "chaperone:LentBy";
 
 /// A connection whose requests are looked into.
 pub(crate) struct Inspected {
@@ -68,11 +75,11 @@ pub(crate) struct Inspected {
 }
 
 /// What is known of a request before it is decoded.
-struct Received {
-    id: CallId,
+pub(crate) struct Received {
+    pub(crate) id: CallId,
     began: Instant,
     at: OffsetDateTime,
-    host: String,
+    pub(crate) host: String,
     target: String,
     head: Head,
     method: Method,
@@ -94,19 +101,29 @@ struct Checked {
     token: Option<HeaderValue>,
     /// It is a form that is signed inside.
     form: Option<Box<PostPolicy>>,
+    /// It is a WebSocket's handshake.
+    opening: Option<Box<Opening>>,
+    /// Its answer may bring a presigned URL.
+    handing: Option<Handing>,
     body: CheckedBody,
     /// The memory in which chunks are held to be checked.
     held: Option<OwnedSemaphorePermit>,
 }
 
 /// By what the request is signed.
-struct Signing {
+pub(crate) struct Signing {
     /// `None`: SigV4A, for the regions that the request names.
-    scope: Option<Scope>,
+    pub(crate) scope: Option<Scope>,
     /// What the session is lent.
-    lent: Arc<Lent>,
+    pub(crate) lent: Arc<Lent>,
     /// The agent signed it by a placeholder that stands for credentials from an answer.
-    issued: Option<Arc<IssuedKey>>,
+    pub(crate) issued: Option<Arc<IssuedKey>>,
+}
+
+/// What is signed in its query by a key of the session.
+enum InQuery {
+    Handshake(SignedHandshake),
+    Request(Presigned),
 }
 
 enum CheckedBody {
@@ -170,6 +187,24 @@ impl Inspected {
             }
             (None, Ok(host)) => host,
         };
+        let handshake = match Handshake::of(&parts) {
+            None => None,
+            Some(Ok(handshake))
+                if body.is_end_stream()
+                    && parts.extensions.get::<More>().is_none()
+                    && !self.shared.is_inspected(&host) =>
+            {
+                Some(handshake)
+            }
+            Some(refused) => {
+                let other =
+                    "of upgrades, AWS's own WebSockets alone are passed on, and nothing that is sent before the answer";
+                let why = refused.err().unwrap_or(other);
+                let refusal =
+                    Refusal::denied(Kind::NotImplemented, Reason::NotSupported, format!("not permitted: {why}"));
+                return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
+            }
+        };
         if self.shared.is_inspected(&host) {
             return self.answer_http(received, parts, body).await;
         }
@@ -178,9 +213,15 @@ impl Inspected {
             let refusal = Refusal::denied(Kind::Misdirected, Reason::Undecodable, why);
             return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
         };
-        match self.check(&mut parts, &found, body).await {
+        match self.check(&mut parts, (&host, &found), handshake, body).await {
             Err((refusal, call, body)) => self.refuse(&received, call.map(|call| *call), refusal, body).await,
-            Ok(checked) => self.decide(received, parts, checked).await,
+            Ok(mut checked) => {
+                checked.handing = HandingCall::of(&checked.call, &found).map(|call| {
+                    let by = format!("{} {}:{}", received.id, checked.call.service, checked.call.operation);
+                    Handing { call, by }
+                });
+                self.decide(received, parts, checked).await
+            }
         }
     }
 
@@ -216,26 +257,47 @@ impl Inspected {
             let why = format!("the connection was opened for `{named}` and the request is for `{host}`");
             return Err(Refusal::denied(Kind::Misdirected, Reason::Undecodable, why));
         }
-        if parts.headers.contains_key(header::UPGRADE) {
-            let why = "upgrades to other protocols (WebSocket, h2c) are not supported by this version of Chaperone";
-            return Err(Refusal::denied(Kind::NotImplemented, Reason::NotSupported, why));
-        }
         Ok(host)
     }
 
+    /// The host as AWS is told it: with the port where that isn't HTTPS's own.
+    pub(crate) fn authority_of(&self, received: &Received) -> String {
+        match self.upstream.port() {
+            443 => received.host.clone(),
+            port => format!("{}:{port}", received.host),
+        }
+    }
+
     /// Signature, body and operation. What fails comes back with the call as far as it is known, and the unread body.
-    async fn check(&self, parts: &mut Parts, found: &HostMatch, body: Incoming) -> Result<Checked, Refused> {
+    async fn check(
+        &self,
+        parts: &mut Parts,
+        (host, found): (&str, &HostMatch),
+        handshake: Option<Handshake>,
+        body: Incoming,
+    ) -> Result<Checked, Refused> {
         if PostPolicy::is(parts, found) {
             return self.check_form(parts, found, body).await;
         }
+        if handshake.is_none()
+            && body.is_end_stream()
+            && let Some(by) = self.handed(parts, host)
+        {
+            return self.check_handed(parts, found, body, by);
+        }
         let bearer = self.bearer(parts, found);
-        let presigned = match self.presigned(parts, found) {
+        let presigned = match self.presigned(parts, found, handshake.is_some()) {
             Ok(presigned) => presigned,
             Err(error) => return Err((Self::not_verified(&error), None, Some(CheckedBody::Streaming(body)))),
         };
+        let (presigned, signed) = match presigned {
+            Some(InQuery::Handshake(signed)) => (None, Some(signed)),
+            Some(InQuery::Request(presigned)) => (Some(presigned), None),
+            None => (None, None),
+        };
         let parts = &*parts;
         let own = &self.session.own.placeholder;
-        let authority = Authority::of(parts);
+        let authority = signed.as_ref().map_or_else(|| Authority::of(parts), SignedHandshake::authority);
         let id = authority.access_key_id();
         let issued = id.filter(|id| *id != own.access_key_id()).and_then(|id| self.session.own.issued.get(id));
         let placeholder = issued.as_deref().map_or(own, IssuedKey::placeholder);
@@ -287,10 +349,21 @@ impl Inspected {
             let refusal = Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why);
             return Err((refusal, Some(Box::new(call)), Some(body)));
         }
-        if token.is_some() || authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call) {
+        if handshake.is_none()
+            && (token.is_some() || authority == Authority::None && self.shared.catalog.takes_unsigned(found, &call))
+        {
             let mut call = call;
             call.payload = Payload::None;
-            return Ok(Checked { call, signing: None, token, form: None, body, held: None });
+            return Ok(Checked {
+                call,
+                signing: None,
+                token,
+                form: None,
+                opening: None,
+                handing: None,
+                body,
+                held: None,
+            });
         }
         let scope = match &authority {
             Authority::Header(header) => Some(Scope::of(header)),
@@ -315,6 +388,9 @@ impl Inspected {
         let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
         let verified = match &presigned {
             Some(presigned) => presigned.verify(signer, body_sha256, placeholder, now),
+            None if signed.is_some() => {
+                signed.as_ref().map_or(Ok(()), |signed| signed.verify(signer, parts, placeholder, now))
+            }
             None if bearer => Ok(()),
             None if scope.is_none() => signer.verify_v4a(parts, body_sha256, placeholder, now),
             None => signer.verify(parts, &authority, body_sha256, placeholder, now),
@@ -322,6 +398,7 @@ impl Inspected {
         if let Err(error) = verified {
             return Err((Self::not_verified(&error), Some(Box::new(call)), Some(body)));
         }
+        let events = handshake.is_some() && call.service == "transcribe-streaming";
         let signed_chunks =
             matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer | Payload::EventStream);
         let held = match &body {
@@ -338,14 +415,41 @@ impl Inspected {
                     Err(refusal) => return Err((refusal, Some(Box::new(call)), Some(body))),
                 }
             }
+            _ if events => match self.reserve(MAX_EVENT as u64).await {
+                Ok(permit) => Some(permit),
+                Err(refusal) => return Err((refusal, Some(Box::new(call)), None)),
+            },
             _ => None,
         };
-        Ok(Checked { call, signing: Some(Signing { scope, lent, issued }), token: None, form: None, body, held })
+        let signing = Some(Signing { scope, lent, issued });
+        let opening = handshake.map(|handshake| Box::new(Opening { handshake, signed, events }));
+        Ok(Checked { call, signing, token: None, form: None, opening, handing: None, body, held })
     }
 
-    /// A presigned request by a key of this session becomes a header-signed one. Others stay what they are, and are
+    /// A presigned URL that AWS gave to this session, which goes on as it is: decided as the reading that it is, and told by
+    /// which call it was given.
+    fn check_handed(&self, parts: &Parts, found: &HostMatch, body: Incoming, by: String) -> Result<Checked, Refused> {
+        let decoded = self.shared.catalog.decode(found, parts, None, &Authority::None, None);
+        let mut call = decoded.map_err(|error| {
+            let why = format!("not permitted: {error}");
+            (Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why), None, None)
+        })?;
+        call.payload = Payload::None;
+        if let serde_json::Value::Object(parameters) = &mut call.parameters {
+            parameters.insert(LENT_BY.to_owned(), by.into());
+        }
+        if let Some(why) = self.shared.lent(&self.session).out_of_reach(&call) {
+            let why = format!("{} is not permitted: {why}", call.operation);
+            return Err((Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why), Some(Box::new(call)), None));
+        }
+        let body = CheckedBody::Streaming(body);
+        Ok(Checked { call, signing: None, token: None, form: None, opening: None, handing: None, body, held: None })
+    }
+
+    /// A presigned request by a key of this session becomes a header-signed one; a WebSocket's handshake stays as it is,
+    /// since its services look for the signature in the query. Others stay what they are, and are
     /// refused for whose key it is.
-    fn presigned(&self, parts: &mut Parts, found: &HostMatch) -> Result<Option<Presigned>, VerifyError> {
+    fn presigned(&self, parts: &mut Parts, found: &HostMatch, handshake: bool) -> Result<Option<InQuery>, VerifyError> {
         if parts.uri.query().is_none() || parts.headers.contains_key(header::AUTHORIZATION) {
             return Ok(None);
         }
@@ -358,7 +462,11 @@ impl Inspected {
         if id != own.placeholder.access_key_id() && own.issued.get(id).is_none() {
             return Ok(None);
         }
-        Presigned::take(parts, found, &self.region(), OffsetDateTime::now_utc()).map(Some)
+        if handshake {
+            return SignedHandshake::of(parts).map(|signed| Some(InQuery::Handshake(signed)));
+        }
+        let presigned = Presigned::take(parts, found, &self.region(), OffsetDateTime::now_utc())?;
+        Ok(Some(InQuery::Request(presigned)))
     }
 
     /// A request whose bearer token is the session's own becomes a header-signed one, of which nothing is left to check.
@@ -381,7 +489,9 @@ impl Inspected {
         let body = CheckedBody::in_memory(bytes.clone(), permit);
         match self.check_parts_of_form(parts, found, &bytes) {
             Ok((call, signing, form)) => {
-                Ok(Checked { call, signing: Some(signing), token: None, form: Some(form), body, held: None })
+                let signing = Some(signing);
+                let (opening, handing, held) = (None, None, None);
+                Ok(Checked { call, signing, token: None, form: Some(form), opening, handing, body, held })
             }
             Err((refusal, call)) => Err((refusal, call, Some(body))),
         }
@@ -454,7 +564,8 @@ impl Inspected {
             payload: Payload::None,
         };
         let body = CheckedBody::Streaming(body);
-        let checked = Checked { call, signing: None, token: None, form: None, body, held: None };
+        let checked =
+            Checked { call, signing: None, token: None, form: None, opening: None, handing: None, body, held: None };
         self.decide(received, parts, checked).await
     }
 
@@ -479,7 +590,7 @@ impl Inspected {
         let mutating = checked.call.is_mutating();
         let protocol = checked.call.protocol;
         let shape = checked.call.payload;
-        let Checked { call, signing, token, form, body, held } = checked;
+        let Checked { call, signing, token, form, opening, handing, body, held } = checked;
         if signing.is_none() && call.protocol != Protocol::Http {
             // A token without a signature is nobody's authority.
             for field in [TokenField::Security, TokenField::S3Session] {
@@ -498,7 +609,10 @@ impl Inspected {
         // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of the
         // host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a microsecond.
         tokio::task::yield_now().await;
-        let forward = self.forward(&received, parts, signing, form, body, shape, held, issuing).await;
+        let forward = match opening {
+            Some(opening) => self.open_websocket(&received, parts, signing, *opening, held).await,
+            None => self.forward(&received, parts, signing, form, body, shape, held, (issuing, handing)).await,
+        };
         match forward {
             Ok(response) => response,
             Err((failure, sent)) => {
@@ -525,7 +639,7 @@ impl Inspected {
         body: CheckedBody,
         shape: Payload,
         held: Option<OwnedSemaphorePermit>,
-        issuing: Option<Issuing>,
+        (issuing, handing): (Option<Issuing>, Option<Handing>),
     ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
         let sent = Arc::new(Mutex::new(Sent::default()));
         let failed = |failure: Failure| (failure, sent.clone());
@@ -533,11 +647,12 @@ impl Inspected {
             parts.headers.remove(name);
         }
         let http2 = parts.version == Version::HTTP_2 && needs_http2(&parts.headers);
-        let host = HeaderValue::from_str(&received.host).expect("BUG: a DNS name fits a header");
+        let authority = self.authority_of(received);
+        let host = HeaderValue::from_str(&authority).expect("BUG: a DNS name fits a header");
         parts.headers.insert(HOST, host);
         let mut chunked = (shape == Payload::StreamingUnsignedTrailer)
             .then(|| Chunks::Hashed(AwsChunkedHasher::new(decoded_length(&parts.headers))));
-        if issuing.is_some() {
+        if issuing.is_some() || handing.as_ref().is_some_and(Handing::reads) {
             // The answer must be read.
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
@@ -609,7 +724,7 @@ impl Inspected {
             })),
         };
         parts.version = Version::HTTP_11;
-        let mut uri = http::uri::Builder::new().scheme("https").authority(received.host.as_str());
+        let mut uri = http::uri::Builder::new().scheme("https").authority(authority);
         if let Some(path) = parts.uri.path_and_query() {
             uri = uri.path_and_query(path.clone());
         }
@@ -629,17 +744,24 @@ impl Inspected {
         })?;
         drop(permit);
         let issuing = issuing.filter(|_| answer.response.status().is_success());
+        let handing = handing.filter(|handing| answer.response.status().is_success() || !handing.reads());
         let (response, stream) = self.begin_answer(received, answer.response, answer.lease, &sent);
-        match issuing {
-            None => Ok(Self::pass_on(response, stream).await),
-            Some(issuing) => issuing
-                .answer(&self.shared, &self.session, response, stream)
-                .await
-                .map_err(|failure| failed_with(failure, &sent)),
-        }
+        let answered = match (issuing, handing) {
+            (Some(issuing), _) => issuing.answer(&self.shared, &self.session, response, stream).await,
+            (None, Some(handing)) if handing.reads() => {
+                handing.answer(&self.shared, &self.session, response, stream).await
+            }
+            (None, handing) => {
+                if let Some(handing) = handing {
+                    handing.redirected(&self.session, &response.headers);
+                }
+                Ok(Self::pass_on(response, stream).await)
+            }
+        };
+        answered.map_err(|failure| failed_with(failure, &sent))
     }
 
-    fn begin_answer(
+    pub(crate) fn begin_answer(
         self: &Arc<Self>,
         received: &Received,
         response: Response<Incoming>,
@@ -684,7 +806,7 @@ impl Inspected {
         (parts, stream)
     }
 
-    async fn pass_on(parts: http::response::Parts, mut stream: AnswerStream) -> Response<AnswerBody> {
+    pub(crate) async fn pass_on(parts: http::response::Parts, mut stream: AnswerStream) -> Response<AnswerBody> {
         if stream.inner.is_end_stream() {
             // hyper doesn't ask for a body that is over: the outcome is due now.
             stream.end_now();

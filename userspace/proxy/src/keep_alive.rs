@@ -36,6 +36,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     body::AnswerBody,
     strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict, Violation},
+    switching::Switching,
 };
 
 /// For how long after an answer hyper's buffers are kept for the next request.
@@ -117,7 +118,12 @@ where
     F: Future<Output = Response<AnswerBody>>,
 {
     let activity = Arc::new(Activity::default());
-    let service = service_fn(|request| activity.watch(answer(request)));
+    let service = service_fn(|mut request: Request<Incoming>| {
+        if activity.receiving.load(Relaxed) {
+            request.extensions_mut().insert(More);
+        }
+        activity.watch(answer(request))
+    });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(terms.head_timeout)
@@ -129,7 +135,17 @@ where
     loop {
         tokio::select! {
             biased;
-            ended = &mut connection => return tell(ended).map(|()| None),
+            ended = &mut connection => {
+                let switching = activity.switching.lock().take();
+                tell(ended)?;
+                let Some(switching) = switching else { return Ok(None) };
+                // What came too early is in hyper's buffer, in ours, or in the framing check's.
+                let parts = connection.into_parts();
+                let Resumed { start, stream, .. } = parts.io.into_inner();
+                let early = !start.is_empty() || !parts.read_buf.is_empty();
+                let stream = if early { None } else { stream.between() };
+                return Box::pin(switching.run(stream)).await.map(|()| None);
+            }
             () = &mut linger => {
                 linger.as_mut().reset(Instant::now() + LINGER);
                 if stopping || !activity.is_idle() {
@@ -161,6 +177,10 @@ where
     Ok(Some((rest, stream)))
 }
 
+/// In a request's extensions: the agent has sent more than its head already.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct More;
+
 /// How a connection ended. A client that just goes away is nothing to write about.
 pub(crate) fn tell(ended: hyper::Result<()>) -> Result<(), String> {
     match ended {
@@ -183,6 +203,8 @@ pub(crate) struct Activity {
     unsent: AtomicBool,
     /// The stream outlives this connection of hyper's, which must not close it.
     parting: AtomicBool,
+    /// What it is after the answer that is being sent.
+    switching: Mutex<Option<Box<Switching>>>,
 }
 
 impl Activity {
@@ -199,7 +221,18 @@ impl Activity {
         self.answering.fetch_add(1, Relaxed);
         self.began.fetch_add(1, Relaxed);
         let answering = Answering(self.clone());
-        async move { Ok(answer.await.map(|body| Watched { body, _answering: answering })) }
+        async move {
+            Ok(answer.await.map(|body| {
+                let body = match body {
+                    AnswerBody::Switching(switching) => {
+                        *answering.0.switching.lock() = Some(switching);
+                        AnswerBody::Whole(None)
+                    }
+                    body => body,
+                };
+                Watched { body, _answering: answering }
+            }))
+        }
     }
 
     /// How many requests there have been.
@@ -270,6 +303,8 @@ impl<S: AsyncRead + Unpin> AsyncRead for Resumed<S> {
             let count = self.start.len().min(buf.remaining());
             buf.put_slice(&self.start[..count]);
             self.start.advance(count);
+            let more = !self.start.is_empty() || !self.stream.is_between();
+            self.activity.receiving.store(more, Relaxed);
             return Poll::Ready(Ok(()));
         }
         let read = Pin::new(&mut self.stream).poll_read(cx, buf);

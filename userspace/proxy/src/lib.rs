@@ -13,6 +13,7 @@ mod closing;
 mod commands;
 mod exchange;
 mod frames;
+mod handing;
 pub mod hello;
 mod issuing;
 mod keep_alive;
@@ -22,9 +23,12 @@ mod metrics;
 mod redact;
 mod refusal;
 pub mod strict;
+mod switching;
 mod through;
 mod tunnel;
+mod upgrade;
 mod upstream;
+pub mod websocket;
 
 use std::{path::PathBuf, sync::Arc};
 

@@ -37,6 +37,9 @@ pub struct Limits {
     /// Without a byte in either direction of a body.
     #[serde(with = "seconds")]
     pub body_timeout: Duration,
+    /// Without a byte in either direction of a WebSocket. IoT's clients may be silent for 30 minutes.
+    #[serde(with = "seconds")]
+    pub websocket_timeout: Duration,
     /// For calls under way when the daemon is told to stop.
     #[serde(with = "seconds")]
     pub drain_timeout: Duration,
@@ -57,6 +60,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(75),
             connect_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(5),
+            websocket_timeout: Duration::from_mins(35),
             drain_timeout: Duration::from_secs(20),
         }
     }

@@ -26,6 +26,11 @@ pub(crate) fn head(version: Version, headers: &HeaderMap) -> Head {
     let field = |(name, value): (&http::HeaderName, &http::HeaderValue)| {
         let secret = SECRET_FIELDS.contains(&name.as_str()) || name.as_str().ends_with("-token");
         let value = if secret { REDACTED.to_owned() } else { String::from_utf8_lossy(value.as_bytes()).into_owned() };
+        // Where an answer leads may be a presigned URL.
+        let value = match value.split_once('?') {
+            Some((path, query)) if *name == http::header::LOCATION => redacted(path, query),
+            _ => value,
+        };
         (name.as_str().to_owned(), value)
     };
     Head { version: format!("{version:?}"), headers: headers.iter().map(field).collect() }
@@ -33,8 +38,14 @@ pub(crate) fn head(version: Version, headers: &HeaderMap) -> Head {
 
 /// Path and query, as they are recorded.
 pub(crate) fn target(uri: &Uri) -> String {
-    let Some(query) = uri.query() else { return uri.path().to_owned() };
-    let mut text = format!("{}?", uri.path());
+    match uri.query() {
+        Some(query) => redacted(uri.path(), query),
+        None => uri.path().to_owned(),
+    }
+}
+
+fn redacted(path: &str, query: &str) -> String {
+    let mut text = format!("{path}?");
     for (index, pair) in query.split('&').enumerate() {
         if index > 0 {
             text.push('&');
@@ -63,6 +74,10 @@ mod tests {
         headers.insert("x-vault-token", "s.abc".parse().unwrap());
         let recorded = head(Version::HTTP_11, &headers);
         assert_eq!(recorded.version, "HTTP/1.1");
+        headers.insert("location", "https://b.s3.amazonaws.com/k?X-Amz-Signature=abc&x=1".parse().unwrap());
+        let recorded_too = head(Version::HTTP_11, &headers);
+        let location = recorded_too.headers.iter().find(|it| it.0 == "location").unwrap();
+        assert_eq!(location.1, "https://b.s3.amazonaws.com/k?X-Amz-Signature=<redacted>&x=1");
         let of = |name: &str| recorded.headers.iter().find(|it| it.0 == name).unwrap().1.as_str();
         assert_eq!((of("authorization"), of("x-vault-token")), (REDACTED, REDACTED));
         assert_eq!(of("x-amz-date"), "20260101T000000Z");

@@ -42,6 +42,8 @@ pub enum Role {
     Requests(Arc<Mutex<Option<Violation>>>),
     /// Answers of a server. The flag tells whether the request was HEAD, which is answered without a body.
     Answers(Arc<AtomicBool>),
+    /// The answers to a WebSocket's handshake. After one with the status 101 nothing is looked at any more.
+    Handshake,
 }
 
 /// How long a request's head says its body is.
@@ -107,7 +109,8 @@ impl Framing {
                     if self.state == State::Head {
                         self.state = match &self.role {
                             Role::Requests(_) => request_head(&rest[..length])?,
-                            Role::Answers(head) => answer_head(&rest[..length], head.load(Ordering::Acquire))?,
+                            Role::Answers(head) => answer_head(&rest[..length], head.load(Ordering::Acquire), false)?,
+                            Role::Handshake => answer_head(&rest[..length], false, true)?,
                         };
                     } else {
                         trailers(&rest[..length])?;
@@ -349,7 +352,7 @@ fn request_head(head: &[u8]) -> Result<State, Violation> {
     Ok(body_of(&fields, version)?.unwrap_or(State::Head))
 }
 
-fn answer_head(head: &[u8], to_head: bool) -> Result<State, Violation> {
+fn answer_head(head: &[u8], to_head: bool, may_switch: bool) -> Result<State, Violation> {
     let mut lines = lines(head);
     let line = lines.next().ok_or(Violation("an empty line instead of a status line"))?;
     let version = match line.get(..9) {
@@ -369,10 +372,16 @@ fn answer_head(head: &[u8], to_head: bool) -> Result<State, Violation> {
     if line.iter().any(|byte| (*byte < 0x20 && *byte != b'\t') || *byte == 0x7f) {
         return Err(Violation("the status line has control characters"));
     }
-    if status == 101 {
+    if status == 101 && !may_switch {
         return Err(Violation("101 Switching Protocols, which nobody asked for"));
     }
     let body = body_of(&fields(lines)?, version)?;
+    if status == 101 {
+        return match body {
+            None => Ok(State::UntilClose),
+            Some(_) => Err(Violation("a length or Transfer-Encoding where no body may be")),
+        };
+    }
     if status < 200 || status == 204 {
         return match body {
             Some(State::ChunkSize) => Err(Violation("a chunked body where none may be")),
@@ -426,6 +435,11 @@ impl<S> Strict<S> {
         let mut buf = ReadBuf::uninit(&mut space);
         ready!(Pin::new(&mut self.stream).poll_read(cx, &mut buf))?;
         Poll::Ready(Ok(buf.filled().len()))
+    }
+
+    /// The stream itself, if nothing has been read of it that wasn't given out.
+    pub(crate) fn between(self) -> Option<S> {
+        self.is_between().then_some(self.stream)
     }
 
     /// Nothing has been read of the next message.
@@ -685,12 +699,31 @@ mod tests {
             ("HTTP/1.1 999 OK\r\n\r\n", "three digits"),
             ("HTTP/9.9 200 OK\r\n\r\n", "begin"),
             ("HTTP/1.1 101 Switching\r\n\r\n", "101"),
+            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Switching\r\nUpgrade: websocket\r\n\r\n", "101"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok", "two Content-Length"),
             ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both"),
             ("HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", "no body"),
         ] {
             let why = answer(bad.as_bytes(), false).expect_err(bad);
             assert!(why.contains(word), "{bad:?}: {why}");
+        }
+    }
+
+    #[test]
+    fn only_a_handshakes_answer_may_switch() {
+        let answer = |bytes: &[u8]| read(bytes, Role::Handshake, 5).map_err(|error| error.to_string());
+        for good in [
+            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x01\r\n\r\n\x02 anything",
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 2\r\n\r\nno",
+        ] {
+            assert_eq!(answer(good.as_bytes()).unwrap(), good.as_bytes());
+        }
+        for bad in [
+            "HTTP/1.1 101 Switching Protocols\r\nContent-Length: 0\r\n\r\n",
+            "HTTP/1.1 101 Switching Protocols\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\nxHTTP/1.1 1O1 Switching\r\n\r\n",
+        ] {
+            answer(bad.as_bytes()).expect_err(bad);
         }
     }
 }

@@ -18,6 +18,7 @@ use http::{Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
@@ -26,7 +27,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsConnector;
+use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     body::Outgoing,
@@ -262,12 +263,34 @@ impl Upstream {
         self.send_on_new(target, request, is_head).await
     }
 
-    async fn send_on_new(
+    /// Sends a WebSocket's handshake, on a connection of its own. With an answer of the status 101 comes what the connection
+    /// has become.
+    pub async fn switch(
         &self,
         target: &Target,
         mut request: Request<Outgoing>,
-        is_head: bool,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<(Response<Incoming>, Option<Upgraded>), UpstreamError> {
+        let tls = self.dial(target).await?;
+        to_origin_form(&mut request);
+        let (mut sender, connection) = http1::Builder::new()
+            .max_headers(crate::strict::MAX_FIELDS)
+            .handshake(TokioIo::new(Strict::new(tls, Role::Handshake)))
+            .await
+            .map_err(|error| http(target, &error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        let mut response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok((response, None));
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| http(target, &error))?;
+        Ok((response, Some(upgraded)))
+    }
+
+    async fn dial(&self, target: &Target) -> Result<TlsStream<TcpStream>, UpstreamError> {
         let after = self.limits.connect_timeout;
         let (name, address) = (target.name.to_string(), target.address);
         let dial = async {
@@ -284,7 +307,16 @@ impl Upstream {
             })
         };
         let timed_out = |_| UpstreamError::Timeout { what: "connecting to", name: name.clone(), address, after };
-        let tls = timeout(after, dial).await.map_err(timed_out)??;
+        timeout(after, dial).await.map_err(timed_out)?
+    }
+
+    async fn send_on_new(
+        &self,
+        target: &Target,
+        mut request: Request<Outgoing>,
+        is_head: bool,
+    ) -> Result<Answer, UpstreamError> {
+        let tls = self.dial(target).await?;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
                 .timer(TokioTimer::new())

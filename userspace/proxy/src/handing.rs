@@ -1,0 +1,101 @@
+//! Presigned URLs that answers bring: noted for the session before the agent has them, so that it may use exactly those.
+
+use bytes::{Bytes, BytesMut};
+use chaperone_aws::{HandingCall, MAX_CREDENTIALS_ANSWER};
+use chaperone_identity::Resolved;
+use http::{
+    HeaderMap, HeaderValue, Response,
+    header::{self, CONTENT_LENGTH},
+    request, response,
+};
+use http_body_util::BodyExt as _;
+use time::OffsetDateTime;
+use tokio::time::timeout;
+
+use crate::{
+    Own, Shared,
+    body::{AnswerBody, AnswerStream, BodyError},
+    exchange::{Inspected, record_whole},
+    refusal::Failure,
+};
+
+/// A call whose answer may bring a presigned URL.
+pub(crate) struct Handing {
+    pub(crate) call: HandingCall,
+    /// What it is remembered by: the call's id and operation.
+    pub(crate) by: String,
+}
+
+impl Handing {
+    /// Whether the answer's body must be read.
+    pub(crate) fn reads(&self) -> bool {
+        matches!(self.call, HandingCall::Member(_))
+    }
+
+    /// Notes what a redirection leads to.
+    pub(crate) fn redirected(&self, session: &Resolved<Own>, headers: &HeaderMap) {
+        if let (HandingCall::Location, Some(url)) = (self.call, self.call.url(headers, &[])) {
+            session.own.issued.urls().note(&url, &self.by, OffsetDateTime::now_utc());
+        }
+    }
+
+    /// Takes the whole answer, notes the URL in it, and gives it as it was.
+    pub(crate) async fn answer(
+        self,
+        shared: &Shared,
+        session: &Resolved<Own>,
+        mut parts: response::Parts,
+        mut stream: AnswerStream,
+    ) -> Result<Response<AnswerBody>, Failure> {
+        let refused = Failure::Answer;
+        let (recorder, closing) = (stream.recorder.take(), stream.closing.take());
+        let mut body = BytesMut::new();
+        loop {
+            let frame = timeout(shared.limits.body_timeout, stream.inner.frame())
+                .await
+                .map_err(|_| refused(BodyError::Stalled(shared.limits.body_timeout).to_string()))?;
+            let Some(frame) = frame else { break };
+            let frame = frame.map_err(|error| refused(BodyError::http(&error).to_string()))?;
+            let Ok(bytes) = frame.into_data() else { continue };
+            if body.len() + bytes.len() > MAX_CREDENTIALS_ANSWER {
+                return Err(refused(format!(
+                    "an answer with a presigned URL is larger than {MAX_CREDENTIALS_ANSWER} bytes"
+                )));
+            }
+            body.extend_from_slice(&bytes);
+        }
+        if let Some(url) = self.call.url(&parts.headers, &body) {
+            session.own.issued.urls().note(&url, &self.by, OffsetDateTime::now_utc());
+        }
+        let body = Bytes::from(body);
+        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
+        if let (Some(recorder), Some(closing)) = (recorder, closing) {
+            let digest = record_whole(recorder, &body).await.map_err(|error| Failure::Body(error.into()))?;
+            closing.close(Some(digest), None);
+        }
+        Ok(Response::from_parts(parts, AnswerBody::Whole(Some(body))))
+    }
+}
+
+/// What of a request for a handed URL goes on: what part of the object is wanted, and in which case. Nothing else that the
+/// agent says reaches whoever signed the URL.
+const PASSED: [header::HeaderName; 7] = [
+    header::ACCEPT,
+    header::HOST,
+    header::IF_MATCH,
+    header::IF_MODIFIED_SINCE,
+    header::IF_NONE_MATCH,
+    header::IF_UNMODIFIED_SINCE,
+    header::RANGE,
+];
+
+impl Inspected {
+    /// By which call the session was given exactly this request's URL. If it was, the request is stripped of all that the URL
+    /// doesn't need.
+    pub(crate) fn handed(&self, parts: &mut request::Parts, host: &str) -> Option<String> {
+        let by = self.session.own.issued.urls().given(parts, host, OffsetDateTime::now_utc())?;
+        let kept = PASSED.iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone()))).collect();
+        parts.headers = kept;
+        Some(by)
+    }
+}
