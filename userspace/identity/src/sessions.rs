@@ -54,6 +54,8 @@ pub struct Ended<T>(pub Arc<Resolved<T>>);
 /// How many sessions that are over are remembered.
 const MAX_PAST: usize = 1024;
 
+/// How many containers inside of one session's cgroup are sessions by themselves.
+const MAX_INSIDE: usize = 256;
 /// How many containers are remembered; more are held.
 const MAX_CONTAINERS: usize = 16_384;
 
@@ -81,12 +83,24 @@ struct Open<T> {
 impl<T> Open<T> {
     /// The agent that a process in this cgroup is, and the cgroup that makes its session. A rule for cgroups, where the
     /// operator puts things, comes before those for containers, which are whoever starts them's to be named by.
+    ///
+    /// A container that an agent starts in its own cgroup, such as a user's own podman does, is a session by itself.
     fn of<'a>(&self, path: &'a str) -> Option<(&Agent, &'a str)> {
-        self.agents.of(path).or_else(|| {
-            let cgroup = Containers::cgroup(path)?;
-            let agent = self.containers.get(cgroup)?.as_deref()?;
-            Some((self.agents.named(agent)?, cgroup))
-        })
+        let container = Containers::cgroup(path);
+        if let Some((agent, cgroup)) = self.agents.of(path) {
+            let inside = container.filter(|inside| inside.len() > cgroup.len());
+            return Some((agent, inside.filter(|inside| self.has_room(cgroup, inside)).unwrap_or(cgroup)));
+        }
+        let agent = self.containers.get(container?)?.as_deref()?;
+        Some((self.agents.named(agent)?, container?))
+    }
+
+    /// Whether the container is one of the sessions inside of that cgroup, or may become one: an agent may be able to make
+    /// as many cgroups as it likes, and to name them so.
+    fn has_room(&self, cgroup: &str, container: &str) -> bool {
+        let inside = |path: &str| path.strip_prefix(cgroup).is_some_and(|rest| rest.starts_with('/'));
+        let mut inside = self.by_cgroup.values().map(|(it, _)| &it.session.cgroup_path).filter(|path| inside(path));
+        inside.clone().any(|path| path == container) || inside.nth(MAX_INSIDE - 1).is_none()
     }
 }
 
@@ -303,4 +317,41 @@ impl<T> Sessions<T> {
 /// Whether there are processes in that cgroup, or below.
 fn is_populated(folder: &Path) -> bool {
     fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_inside_of_an_agents_cgroup_is_a_session_and_there_is_an_end_of_them() {
+        let root = tempfile::tempdir().unwrap();
+        let agent = Agent { name: "coder".into(), cgroups: vec!["/agents/*".into()], ..Agent::default() };
+        let agents = Agents::new(vec![agent], |_| Err("no such user".to_owned())).unwrap();
+        let sessions = Sessions::<()>::new(root.path(), agents).unwrap();
+        let id_of = |folder: &Path| {
+            use std::os::unix::fs::MetadataExt as _;
+            Ok(CgroupId(fs::metadata(folder)?.ino()))
+        };
+        let session = |path: &str| {
+            let folder = root.path().join(&path[1..]);
+            fs::create_dir_all(&folder).unwrap();
+            for folder in folder.ancestors().take_while(|folder| *folder != root.path()) {
+                fs::write(folder.join("cgroup.events"), "populated 1\n").unwrap();
+            }
+            sessions.resolve(path, id_of, None, |_| ()).unwrap().0.session.cgroup_path.clone()
+        };
+        let container = |number: usize| format!("/agents/a/x/libpod-{number:064x}");
+        assert_eq!(session("/agents/a/x"), "/agents/a");
+        for number in 0..MAX_INSIDE {
+            assert_eq!(session(&format!("{}/y", container(number))), container(number));
+        }
+        assert_eq!(session(&container(MAX_INSIDE)), "/agents/a");
+        assert_eq!(session(&container(3)), container(3));
+        let other = format!("/agents/b/docker-{:064x}.scope", 1);
+        assert_eq!(session(&other), other);
+        // A container that is the session already.
+        let own = format!("/agents/libpod-{:064x}", 2);
+        assert_eq!(session(&format!("{own}/libpod-{:064x}", 3)), own);
+    }
 }
