@@ -73,6 +73,8 @@ pub enum Claim {
 struct Open<T> {
     /// Containers whose cgroup no rule names, by that: the agent that a rule for containers makes them, if one does.
     containers: HashMap<String, Option<String>>,
+    /// The latest that no rule makes an agent.
+    nobodys: VecDeque<CgroupId>,
     /// The latest that are over.
     past: VecDeque<(CgroupId, SessionId)>,
     by_cgroup: HashMap<CgroupId, (Arc<Resolved<T>>, WatchDescriptor)>,
@@ -126,6 +128,7 @@ impl<T> Sessions<T> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let open = Mutex::new(Open {
             containers: HashMap::new(),
+            nobodys: VecDeque::new(),
             past: VecDeque::new(),
             by_cgroup: HashMap::new(),
             by_watch: HashMap::new(),
@@ -148,10 +151,20 @@ impl<T> Sessions<T> {
         (open.agents.hold_containers() && !decided()).then_some(cgroup)
     }
 
-    /// Whether the cgroup at `path` is in a container that is no agent's, by its description.
-    pub fn is_nobodys(&self, path: &str) -> bool {
+    /// Whether this cgroup, at `path` if it is still there, is in a container that is no agent's, by its description.
+    pub fn is_nobodys(&self, cgroup: CgroupId, path: Option<&str>) -> bool {
         let open = self.open.lock();
-        Containers::cgroup(path).is_some_and(|cgroup| open.containers.get(cgroup) == Some(&None))
+        let of_container = path.and_then(Containers::cgroup).and_then(|cgroup| open.containers.get(cgroup));
+        of_container == Some(&None) || open.nobodys.contains(&cgroup)
+    }
+
+    /// Remembers the cgroup of a container that is no agent's, for what is told of it when it is gone.
+    pub fn remember_nobodys(&self, cgroup: CgroupId) {
+        let mut open = self.open.lock();
+        open.nobodys.push_back(cgroup);
+        if open.nobodys.len() > MAX_PAST {
+            open.nobodys.pop_front();
+        }
     }
 
     /// Whose the container is that has this cgroup, by its description, whole, if its engine has one.
