@@ -4,6 +4,7 @@
 //! signed again and recorded with both bodies. The two others pass bytes. All four proxies (`direct` is none) run side
 //! by side and are measured in turns, so that what else the machine does falls on all of them alike.
 
+mod hooks;
 mod load;
 mod report;
 mod sign;
@@ -27,6 +28,9 @@ pub struct Options {
     /// One short round, for a first look: under 90 seconds.
     #[arg(long)]
     quick: bool,
+    /// Only what the kernel hooks cost.
+    #[arg(long, conflicts_with_all = ["quick", "only", "cases", "perf"])]
+    hooks: bool,
     /// How many rounds; the medians are shown.
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
@@ -145,6 +149,9 @@ impl Effort {
 
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
+    if options.hooks {
+        return Report::default().with_hooks(hooks::measure()?).print(options.json);
+    }
     let effort = Effort::of(options);
     ensure!(effort.rounds > 0, "--rounds 0 measures nothing");
     let chosen = |proxy: &Proxy| options.only.is_empty() || options.only.contains(proxy);
@@ -169,5 +176,8 @@ pub fn run(options: &Options) -> Result<()> {
         }
     }
     world.finish()?;
+    if options.only.is_empty() && options.cases.is_empty() {
+        report = report.with_hooks(hooks::measure()?);
+    }
     report.print(options.json)
 }

@@ -172,3 +172,42 @@ fn a_container_is_an_agents_by_its_label_and_others_go_unhindered() {
     until("the container is free", || said().contains("free after"));
     assert_eq!(lab.calls().len(), 4);
 }
+
+/// Asks every metadata service as its SDKs do, and prints whose keys it was given.
+const METADATA: &str = r#"
+import http.client, json, sys
+def ask(host, method, path, headers={}):
+    connection = http.client.HTTPConnection(host, 80, timeout=20)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    body = answer.read().decode()
+    assert answer.status == 200, (host, path, answer.status, body)
+    return body
+for host in ["169.254.169.254", "fd00:ec2::254"]:
+    token = ask(host, "PUT", "/latest/api/token", {"X-aws-ec2-metadata-token-ttl-seconds": "60"})
+    path, headers = "/latest/meta-data/iam/security-credentials/", {"X-aws-ec2-metadata-token": token}
+    keys = json.loads(ask(host, "GET", path + ask(host, "GET", path, headers), headers))
+    print("key", host, keys["AccessKeyId"])
+print("key 169.254.170.2", json.loads(ask("169.254.170.2", "GET", "/v2/credentials/5f2d"))["AccessKeyId"])
+for host in ["169.254.170.23", "fd00:ec2::23"]:
+    keys = json.loads(ask(host, "GET", "/v1/credentials", {"Authorization": "token"}))
+    print("key", host, keys["AccessKeyId"])
+"#;
+
+#[test]
+fn metadata_addresses_are_answered_inside_a_containers_namespace() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = lab("");
+    let script = lab.file("metadata.py", METADATA);
+    let output = podman(&lab, &format!("run asking $parent -- /usr/bin/python3 {script}"));
+    let said = both(&output);
+    assert!(output.status.success(), "{said}\n{}", lab.log());
+    let said = String::from_utf8_lossy(&output.stdout);
+    let keys: Vec<_> = said.lines().filter_map(|line| line.strip_prefix("key ")?.split_once(' ')).collect();
+    let hosts: Vec<_> = keys.iter().map(|(host, _)| *host).collect();
+    assert_eq!(hosts, ["169.254.169.254", "fd00:ec2::254", "169.254.170.2", "169.254.170.23", "fd00:ec2::23"]);
+    let real = lab.operator_ok("head -n 1 $CHAPERONE_LAB/secrets/key");
+    assert!(keys.iter().all(|(_, key)| key.starts_with("ASIA") && *key != real.trim()), "{keys:?}");
+    let connections = lab.connections(5);
+    assert!(connections.iter().all(|connection| text(connection, "kind") == "metadata"), "{connections:?}");
+}

@@ -140,7 +140,10 @@ impl Report {
                 rule: rule.to_string(),
                 place: config.place(&agent.name, Some((rule.kind().key(), rule.text()))),
                 unmatched: rule.kind() != RuleKind::Run,
-                cgroups: told(&tree, |path| rule.session(path) == Some(path)),
+                cgroups: told(&tree, |path| {
+                    let session = rule.session(path);
+                    session == Some(path) || (session.is_some() && Containers::cgroup(path) == Some(path))
+                }),
                 enrolled: told(&tree, |path| rule.enrols(path)),
                 sessions: Vec::new(),
             })

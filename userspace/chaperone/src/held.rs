@@ -72,6 +72,7 @@ impl Waiting {
                 tracing::info!(cgroup = path, agent, "a container is an agent's");
             }
             Claim::Nobody => {
+                shared.sessions.remember_nobodys(id);
                 capture.release(id)?;
                 tracing::debug!(cgroup = path, "a container is no agent's");
             }

@@ -54,6 +54,8 @@ pub struct Ended<T>(pub Arc<Resolved<T>>);
 /// How many sessions that are over are remembered.
 const MAX_PAST: usize = 1024;
 
+/// How many containers inside of one session's cgroup are sessions by themselves.
+const MAX_INSIDE: usize = 256;
 /// How many containers are remembered; more are held.
 const MAX_CONTAINERS: usize = 16_384;
 
@@ -71,6 +73,8 @@ pub enum Claim {
 struct Open<T> {
     /// Containers whose cgroup no rule names, by that: the agent that a rule for containers makes them, if one does.
     containers: HashMap<String, Option<String>>,
+    /// The latest that no rule makes an agent.
+    nobodys: VecDeque<CgroupId>,
     /// The latest that are over.
     past: VecDeque<(CgroupId, SessionId)>,
     by_cgroup: HashMap<CgroupId, (Arc<Resolved<T>>, WatchDescriptor)>,
@@ -81,12 +85,24 @@ struct Open<T> {
 impl<T> Open<T> {
     /// The agent that a process in this cgroup is, and the cgroup that makes its session. A rule for cgroups, where the
     /// operator puts things, comes before those for containers, which are whoever starts them's to be named by.
+    ///
+    /// A container that an agent starts in its own cgroup, such as a user's own podman does, is a session by itself.
     fn of<'a>(&self, path: &'a str) -> Option<(&Agent, &'a str)> {
-        self.agents.of(path).or_else(|| {
-            let cgroup = Containers::cgroup(path)?;
-            let agent = self.containers.get(cgroup)?.as_deref()?;
-            Some((self.agents.named(agent)?, cgroup))
-        })
+        let container = Containers::cgroup(path);
+        if let Some((agent, cgroup)) = self.agents.of(path) {
+            let inside = container.filter(|inside| inside.len() > cgroup.len());
+            return Some((agent, inside.filter(|inside| self.has_room(cgroup, inside)).unwrap_or(cgroup)));
+        }
+        let agent = self.containers.get(container?)?.as_deref()?;
+        Some((self.agents.named(agent)?, container?))
+    }
+
+    /// Whether the container is one of the sessions inside of that cgroup, or may become one: an agent may be able to make
+    /// as many cgroups as it likes, and to name them so.
+    fn has_room(&self, cgroup: &str, container: &str) -> bool {
+        let inside = |path: &str| path.strip_prefix(cgroup).is_some_and(|rest| rest.starts_with('/'));
+        let mut inside = self.by_cgroup.values().map(|(it, _)| &it.session.cgroup_path).filter(|path| inside(path));
+        inside.clone().any(|path| path == container) || inside.nth(MAX_INSIDE - 1).is_none()
     }
 }
 
@@ -112,6 +128,7 @@ impl<T> Sessions<T> {
         let inotify = Inotify::init(InitFlags::IN_NONBLOCK | InitFlags::IN_CLOEXEC)?;
         let open = Mutex::new(Open {
             containers: HashMap::new(),
+            nobodys: VecDeque::new(),
             past: VecDeque::new(),
             by_cgroup: HashMap::new(),
             by_watch: HashMap::new(),
@@ -134,10 +151,20 @@ impl<T> Sessions<T> {
         (open.agents.hold_containers() && !decided()).then_some(cgroup)
     }
 
-    /// Whether the cgroup at `path` is in a container that is no agent's, by its description.
-    pub fn is_nobodys(&self, path: &str) -> bool {
+    /// Whether this cgroup, at `path` if it is still there, is in a container that is no agent's, by its description.
+    pub fn is_nobodys(&self, cgroup: CgroupId, path: Option<&str>) -> bool {
         let open = self.open.lock();
-        Containers::cgroup(path).is_some_and(|cgroup| open.containers.get(cgroup) == Some(&None))
+        let of_container = path.and_then(Containers::cgroup).and_then(|cgroup| open.containers.get(cgroup));
+        of_container == Some(&None) || open.nobodys.contains(&cgroup)
+    }
+
+    /// Remembers the cgroup of a container that is no agent's, for what is told of it when it is gone.
+    pub fn remember_nobodys(&self, cgroup: CgroupId) {
+        let mut open = self.open.lock();
+        open.nobodys.push_back(cgroup);
+        if open.nobodys.len() > MAX_PAST {
+            open.nobodys.pop_front();
+        }
     }
 
     /// Whose the container is that has this cgroup, by its description, whole, if its engine has one.
@@ -303,4 +330,41 @@ impl<T> Sessions<T> {
 /// Whether there are processes in that cgroup, or below.
 fn is_populated(folder: &Path) -> bool {
     fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_inside_of_an_agents_cgroup_is_a_session_and_there_is_an_end_of_them() {
+        let root = tempfile::tempdir().unwrap();
+        let agent = Agent { name: "coder".into(), cgroups: vec!["/agents/*".into()], ..Agent::default() };
+        let agents = Agents::new(vec![agent], |_| Err("no such user".to_owned())).unwrap();
+        let sessions = Sessions::<()>::new(root.path(), agents).unwrap();
+        let id_of = |folder: &Path| {
+            use std::os::unix::fs::MetadataExt as _;
+            Ok(CgroupId(fs::metadata(folder)?.ino()))
+        };
+        let session = |path: &str| {
+            let folder = root.path().join(&path[1..]);
+            fs::create_dir_all(&folder).unwrap();
+            for folder in folder.ancestors().take_while(|folder| *folder != root.path()) {
+                fs::write(folder.join("cgroup.events"), "populated 1\n").unwrap();
+            }
+            sessions.resolve(path, id_of, None, |_| ()).unwrap().0.session.cgroup_path.clone()
+        };
+        let container = |number: usize| format!("/agents/a/x/libpod-{number:064x}");
+        assert_eq!(session("/agents/a/x"), "/agents/a");
+        for number in 0..MAX_INSIDE {
+            assert_eq!(session(&format!("{}/y", container(number))), container(number));
+        }
+        assert_eq!(session(&container(MAX_INSIDE)), "/agents/a");
+        assert_eq!(session(&container(3)), container(3));
+        let other = format!("/agents/b/docker-{:064x}.scope", 1);
+        assert_eq!(session(&other), other);
+        // A container that is the session already.
+        let own = format!("/agents/libpod-{:064x}", 2);
+        assert_eq!(session(&format!("{own}/libpod-{:064x}", 3)), own);
+    }
 }

@@ -69,7 +69,8 @@ impl Shared {
     }
 
     fn is_nobodys(&self, started: &StartedCommand) -> bool {
-        cgroup_path(&self.cgroup_root, started.cgroup).is_ok_and(|path| self.sessions.is_nobodys(&path))
+        let path = cgroup_path(&self.cgroup_root, started.cgroup).ok();
+        self.sessions.is_nobodys(started.cgroup, path.as_deref())
     }
 
     /// A cgroup that is empty by now makes no session any more: its command is the last one's that was there.

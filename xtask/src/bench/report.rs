@@ -5,12 +5,17 @@ use std::collections::BTreeMap;
 use anyhow::{Context as _, Result};
 use serde::Serialize;
 
-use super::{Case, CaseName, Proxy, load::Sample};
+use super::{
+    Case, CaseName, Proxy,
+    hooks::{self, Cost},
+    load::Sample,
+};
 
 /// All samples.
 #[derive(Debug, Default)]
 pub(super) struct Report {
     samples: BTreeMap<(Case, Proxy), Vec<Sample>>,
+    hooks: Vec<Cost>,
 }
 
 #[derive(Debug, Serialize)]
@@ -42,6 +47,7 @@ struct Mark {
 struct Everything<'a> {
     rows: &'a [Row],
     marks: &'a [Mark],
+    hooks: &'a [Cost],
 }
 
 impl Report {
@@ -49,15 +55,24 @@ impl Report {
         self.samples.entry((case, proxy)).or_default().push(sample);
     }
 
+    pub(super) fn with_hooks(self, hooks: Vec<Cost>) -> Self {
+        Self { hooks, ..self }
+    }
+
     pub(super) fn print(&self, json: bool) -> Result<()> {
         let rows = self.rows();
         let marks = marks(&rows);
         if json {
-            let all = Everything { rows: &rows, marks: &marks };
+            let all = Everything { rows: &rows, marks: &marks, hooks: &self.hooks };
             println!("{}", serde_json::to_string(&all).context("encoding the figures")?);
             return Ok(());
         }
-        print_rows(&rows);
+        if !rows.is_empty() {
+            print_rows(&rows);
+        }
+        if !self.hooks.is_empty() {
+            hooks::print(&self.hooks);
+        }
         println!();
         for mark in &marks {
             let word = if mark.is_met { "met   " } else { "MISSED" };

@@ -12,7 +12,10 @@ use std::{
 use chaperone_capture::{Capture, CommandEvent, Commands, Counter, StartedCommand, cgroup_id};
 use chaperone_model::{CommandExit, CommandId};
 
-use crate::lab::{Lab, accept, agent, count, outcome};
+use crate::{
+    lab::{Lab, accept, agent, count, outcome},
+    median_of, tell_cost, tell_hooks, times,
+};
 
 /// A command in that cgroup.
 fn spawn(cgroup: &Path, program: &str, arguments: &[&str]) -> Running {
@@ -301,35 +304,20 @@ fn a_thousand_processes_leave_nothing_and_each_is_told() {
 #[ignore = "a measurement"]
 fn cost_of_being_told() {
     const COMMANDS: usize = 1_000;
-    let executions = || {
-        let mut times: Vec<_> = (0..COMMANDS)
-            .map(|_| {
-                let began = Instant::now();
-                Command::new("/bin/true").status().unwrap();
-                began.elapsed()
-            })
-            .collect();
-        times.sort_unstable();
-        format!("median {} µs from fork to wait", times[COMMANDS / 2].as_micros())
-    };
+    let executions = || times(COMMANDS, || assert!(Command::new("/bin/true").status().unwrap().success()));
     let lab = Lab::new();
     let agents = lab.cgroup("a/b/agents");
     for _ in 0..3 {
-        println!("not attached: {}", agent(&agents, executions).said());
+        let measure =
+            |how| tell_cost("/bin/true, from fork to wait", how, median_of(&agent(&agents, executions).said()));
+        measure("no hooks");
         let mut capture = Capture::attach(&lab.config).unwrap();
-        println!("attached, not enrolled: {}", agent(&agents, executions).said());
+        measure("not enrolled");
         capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
         let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
-        println!("enrolled: {}", agent(&agents, executions).said());
+        measure("enrolled");
         drop(stats);
-        for program in aya::programs::loaded_programs().flatten() {
-            if let (Some(name @ ("command_began" | "command_forked" | "command_ended")), runs @ 1..) =
-                (program.name_as_str(), program.run_count())
-            {
-                let each = program.run_time().as_nanos() / u128::from(runs);
-                println!("in the hook {name}: mean {each} ns, {runs} runs");
-            }
-        }
+        tell_hooks(&["command_began", "command_forked", "command_ended"]);
         let mut commands = capture.take_commands().unwrap();
         let began = Instant::now();
         let events = read_until(&mut commands, |events| ends(events).len() == COMMANDS);

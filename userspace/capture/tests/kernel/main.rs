@@ -35,6 +35,27 @@ fn dial(to: &str) -> String {
     }
 }
 
+/// A median that was measured, as `cargo xtask bench` reads it.
+fn tell_cost(what: &str, how: &str, median: Duration) {
+    println!("cost: {what}: {how}: {} ns", median.as_nanos());
+}
+
+/// The median of the times that an agent said, in nanoseconds.
+fn median_of(said: &str) -> Duration {
+    let mut times: Vec<u64> = said.split(' ').map(|time| time.parse().unwrap()).collect();
+    times.sort_unstable();
+    Duration::from_nanos(times[times.len() / 2])
+}
+
+fn times(count: usize, mut act: impl FnMut()) -> String {
+    let one = |_| {
+        let began = Instant::now();
+        act();
+        began.elapsed().as_nanos().to_string()
+    };
+    (0..count).map(one).collect::<Vec<_>>().join(" ")
+}
+
 /// Not a check but a measurement: `cargo test --release -p chaperone-capture -- --ignored --nocapture cost`. The times
 /// in the hooks are the kernel's own (`BPF_ENABLE_STATS`), which cost some 30 ns a run themselves.
 #[test]
@@ -42,39 +63,41 @@ fn dial(to: &str) -> String {
 fn cost_of_the_hooks() {
     // Fewer than a backlog: beyond it SYNs are lost, and the next ones come after a second.
     const CONNECTS: usize = 4_000;
+    const REFUSED: &str = "connect(2), refused by the peer";
+    const ACCEPTED: &str = "connect(2), accepted";
     let connects = || {
         let to = SockAddr::from("127.77.0.1:443".parse::<SocketAddr>().unwrap());
-        let mut times: Vec<_> = (0..CONNECTS)
-            .map(|_| {
-                let socket = Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 0));
-                let began = Instant::now();
-                let _ = socket.connect(&to);
-                began.elapsed()
-            })
-            .collect();
-        times.sort_unstable();
-        format!("connect(2) median {} ns", times[times.len() / 2].as_nanos())
+        let mut sockets = Vec::with_capacity(CONNECTS);
+        times(CONNECTS, || {
+            let socket = Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+            let _ = socket.connect(&to);
+            sockets.push(socket);
+        })
     };
     let lab = Lab::new();
+    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 16_384, 16_384).unwrap();
     let agents = lab.cgroup("a/b/agents");
     for _ in 0..3 {
-        println!("not attached, refused by the peer: {}", agent(&agents, connects).said());
+        let measure = |what, how| tell_cost(what, how, median_of(&agent(&agents, connects).said()));
+        measure(REFUSED, "no hooks");
         let capture = Capture::attach(&lab.config).unwrap();
-        println!("attached, not enrolled, refused by the peer: {}", agent(&agents, connects).said());
+        measure(REFUSED, "not enrolled");
         capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
-        println!("enrolled, refused for want of a listener: {}", agent(&agents, connects).said());
+        measure("connect(2), refused by the hooks", "enrolled");
         capture.detach().unwrap();
 
         let https = TcpListener::bind("127.77.0.1:443").unwrap();
         nix::sys::socket::listen(&https, nix::sys::socket::Backlog::new(4096).unwrap()).unwrap();
-        let direct = agent(&agents, connects);
-        (0..CONNECTS).for_each(|_| drop(accept(&https)));
-        println!("not attached, accepted: {}", direct.said());
+        let accepted = |listener: &TcpListener, how| {
+            let agent = agent(&agents, connects);
+            (0..CONNECTS).for_each(|_| drop(accept(listener)));
+            tell_cost(ACCEPTED, how, median_of(&agent.said()));
+        };
+        accepted(&https, "no hooks");
         let (capture, listeners, _) = lab.start();
+        accepted(&https, "not enrolled");
         capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
-        let redirected = agent(&agents, connects);
-        (0..CONNECTS).for_each(|_| drop(accept(&listeners.v4)));
-        println!("redirected, accepted: {}", redirected.said());
+        accepted(&listeners.v4, "enrolled");
 
         let stats = aya::sys::enable_stats(aya::sys::Stats::RunTime).unwrap();
         let redirected = agent(&agents, connects);
@@ -88,15 +111,20 @@ fn cost_of_the_hooks() {
         redirected.said();
         drop(stats);
         lookups.sort_unstable();
-        println!("origin of an accepted connection, with the process's facts: median {:?}", lookups[CONNECTS / 2]);
-        for program in aya::programs::loaded_programs().flatten() {
-            if let (Some(name @ ("connect4" | "egress" | "handshake" | "sock_create")), runs @ 1..) =
-                (program.name_as_str(), program.run_count())
-            {
-                let each = program.run_time().as_nanos() / u128::from(runs);
-                println!("in the hook {name}: mean {each} ns, {runs} runs");
-            }
-        }
+        tell_cost("the origin of an accepted connection, with the process's facts", "enrolled", lookups[CONNECTS / 2]);
+        tell_hooks(&["connect4", "egress", "handshake", "sock_create"]);
         capture.detach().unwrap();
+    }
+}
+
+/// How long these hooks took on average, since the kernel began to count.
+fn tell_hooks(names: &[&str]) {
+    for program in aya::programs::loaded_programs().flatten() {
+        if let (Some(name), runs @ 1..) = (program.name_as_str(), program.run_count())
+            && names.contains(&name)
+        {
+            let each = program.run_time() / u32::try_from(runs).unwrap();
+            tell_cost(&format!("in the hook {name}"), "enrolled", each);
+        }
     }
 }

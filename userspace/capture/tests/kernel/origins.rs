@@ -91,7 +91,9 @@ fn a_source_port_that_is_used_again_has_the_new_connections_origin() {
             match socket.connect(&to.into()) {
                 // The SYN met the socket that had the port before, while the other side's close(2) was still in it: the
                 // kernel answers those that wait there behind a reset with one of their own.
-                Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) && refused < 100 => refused += 1,
+                Err(error) if error.raw_os_error() == Some(libc::ECONNREFUSED) && refused < connections / 60 => {
+                    refused += 1;
+                }
                 Err(error) => return format!("{number}: {error}"),
                 Ok(()) => {
                     // The answer, so that there is one connection at a time.

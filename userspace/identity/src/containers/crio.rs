@@ -52,3 +52,56 @@ fn annotations(storage: &Folder, id: &str) -> Option<BTreeMap<String, String>> {
         serde_json::from_slice::<Spec>(&text).ok()?.annotations
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use serde_json::json;
+
+    use super::*;
+
+    /// Made after cri-o's pkg/annotations and internal/factory/container: the engine itself was not to be had.
+    #[test]
+    fn crios_state_describes_a_pods_container() {
+        let (id, pod) = ("1".repeat(64), "2".repeat(64));
+        let storage = tempfile::tempdir().unwrap();
+        let write = |id: &str, annotations: serde_json::Value| {
+            let folder = storage.path().join("overlay-containers").join(id).join("userdata");
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("config.json"), json!({ "annotations": annotations }).to_string()).unwrap();
+        };
+        let of = |id: &str| container(&Folder::open(storage.path()).unwrap(), id);
+        assert_eq!(of(&id), None);
+        write(&id, json!({ "io.container.manager": "libpod" }));
+        assert_eq!(of(&id), None, "podman's");
+        write(
+            &id,
+            json!({
+                "io.kubernetes.cri-o.ContainerID": id,
+                "io.kubernetes.cri-o.ContainerType": "container",
+                "io.kubernetes.cri-o.SandboxID": pod,
+                "io.kubernetes.cri-o.ImageName": "example.com/agents/coder:1",
+                "io.kubernetes.cri-o.ImageRef": "18f5d103",
+                "io.kubernetes.cri-o.Labels": json!({ POD_CONTAINER: "agent", POD_NAMESPACE: "agents" }).to_string(),
+                POD_CONTAINER: "agent",
+                POD_NAME: "coder-0",
+            }),
+        );
+        write(
+            &pod,
+            json!({
+                "io.kubernetes.cri-o.ContainerID": pod,
+                "io.kubernetes.cri-o.ContainerType": "sandbox",
+                "io.kubernetes.cri-o.SandboxID": pod,
+                "io.kubernetes.cri-o.Labels": json!({ "app": "coder" }).to_string(),
+            }),
+        );
+        let known = of(&id).unwrap();
+        assert_eq!((known.name.as_str(), known.image.as_str()), ("agent", "example.com/agents/coder:1"));
+        let labels: Vec<_> = known.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let wanted = [("app", "coder"), (POD_CONTAINER, "agent"), (POD_NAME, "coder-0"), (POD_NAMESPACE, "agents")];
+        assert_eq!(labels, wanted);
+        assert_eq!(of(&pod).unwrap().name, "(sandbox)");
+    }
+}
