@@ -82,7 +82,7 @@ const LOG: &str = ".tests.log";
 pub fn run(options: &Options) -> Result<()> {
     let folder = place::target()?.join("vm");
     if options.seen {
-        return tell(seen(&folder)?, Vec::new(), options);
+        return tell(seen(&folder)?, &[], options);
     }
     setup::vm()?;
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
@@ -114,7 +114,7 @@ pub fn run(options: &Options) -> Result<()> {
             Err(error) => broken.push(format!("{series}: {error:#}")),
         }
     }
-    tell(runs, broken, options)
+    tell(runs, &broken, options)
 }
 
 /// What the last runs said.
@@ -130,7 +130,7 @@ fn seen(folder: &Path) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-fn tell(mut runs: Vec<Run>, broken: Vec<String>, options: &Options) -> Result<()> {
+fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> {
     runs.sort_by_key(|run| kernels::numbers(&run.kernel));
     for run in &runs {
         print!("{}", run.told());
