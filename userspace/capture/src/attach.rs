@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// How long the kernel may take to take the hooks off.
-const DETACHING: Duration = Duration::from_secs(5);
+const DETACHING: Duration = Duration::from_mins(1);
 
 /// What capturing needs to know.
 #[derive(Clone, Debug)]
@@ -290,7 +290,9 @@ impl Capture {
             let in_force = || sys::effective_programs(root.as_fd(), kind).map(|programs| programs.contains(&program));
             while in_force().map_err(CaptureError::system("asking which hooks are in force"))? {
                 if began.elapsed() > DETACHING {
-                    return Err(CaptureError::Load { reason: "the hooks are off, and yet in force after 5 s".into() });
+                    return Err(CaptureError::Load {
+                        reason: "the hooks are off, and yet in force after a minute".into(),
+                    });
                 }
                 std::thread::yield_now();
             }

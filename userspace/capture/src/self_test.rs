@@ -41,7 +41,8 @@ pub struct Check {
 const CONNECTS: usize = STREAM_PORTS.len();
 /// How many system calls the probe makes, each with its error number or 0: the connections, and four more.
 const TRIES: usize = CONNECTS + 4;
-const PATIENCE: Duration = Duration::from_secs(10);
+/// How long each of its steps may take, on a machine that is starting or slow.
+const PATIENCE: Duration = Duration::from_secs(30);
 const HTTPS: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::LOCALHOST, 443);
 
 impl Capture {
@@ -181,7 +182,7 @@ impl<'a> Place<'a> {
         let mut origins = true;
         for (port, error) in STREAM_PORTS.into_iter().zip(tried) {
             let mut arrives = [PollFd::new(listeners.v4.as_fd(), PollFlags::POLLIN)];
-            let arrived = error == 0 && poll(&mut arrives, PollTimeout::from(1000_u16))? == 1;
+            let arrived = error == 0 && poll(&mut arrives, PollTimeout::from(10_000_u16))? == 1;
             let wanted = SocketAddr::from((*HTTPS.ip(), port));
             origins &= arrived
                 && listeners.v4.accept().is_ok_and(|(stream, _)| {

@@ -90,7 +90,8 @@ pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::
 /// The ids of the programs that run for a cgroup, inherited ones too: `BPF_PROG_QUERY` with `BPF_F_QUERY_EFFECTIVE`
 /// (Linux 4.15). At most 64.
 pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<Vec<u32>> {
-    /// The part of `union bpf_attr` that the command takes.
+    /// The part of `union bpf_attr` that the command takes, to its end: kernels from 6.17 on answer in its last field,
+    /// whatever size they are told (kernel/bpf/cgroup.c, `__cgroup_bpf_query`), and so over what lies behind a shorter one.
     #[repr(C)]
     struct Query {
         target: i32,
@@ -100,6 +101,10 @@ pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io
         ids: u64,
         count: u32,
         reserved: u32,
+        attach_flags: u64,
+        link_ids: u64,
+        link_attach_flags: u64,
+        revision: u64,
     }
     const BPF_PROG_QUERY: libc::c_int = 16;
     const EFFECTIVE: u32 = 1;
@@ -113,6 +118,10 @@ pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io
         ids: ids.as_mut_ptr() as u64,
         count: 64,
         reserved: 0,
+        attach_flags: 0,
+        link_ids: 0,
+        link_attach_flags: 0,
+        revision: 0,
     };
     // SAFETY: the attributes are laid out as the kernel's and outlive the call, as do the ids that they point to.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_QUERY, &raw mut attr, size_of::<Query>()) };

@@ -15,6 +15,8 @@ use super::{LOG, Options, find, kernels::Kernel, table::Run, text};
 /// Programs that the tests start as agents.
 const PROGRAMS: [&str; 7] =
     ["/bin/bash", "/bin/cat", "/bin/echo", "/bin/false", "/bin/sleep", "/bin/true", "/usr/bin/sha256sum"];
+/// QEMU's `cmpxchg16b`, which the kernel's allocator uses, isn't atomic across threads in all versions.
+const CPU: &str = "max,-cx16";
 /// Modules that are not built in; without them, connections from before an enrolment can't be found.
 const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 
@@ -24,14 +26,15 @@ pub fn run(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> Re
     let log = |end: &str| folder.join(format!("{}{end}", kernel.series));
     let (console, tests) = (log(".console.log"), log(LOG));
     let mut qemu = Command::new("timeout");
-    qemu.arg(options.timeout.to_string()).args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max"]);
+    qemu.arg(options.timeout.to_string()).args(["qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", CPU]);
     qemu.args(["-m", "1024", "-smp", "2", "-nodefaults", "-display", "none", "-no-reboot"]);
     // Two ports, so that the kernel doesn't speak in the middle of a test's line.
     for file in [&console, &tests] {
         qemu.arg("-serial").arg(format!("file:{}", file.display()));
     }
     qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
-    qemu.args(["-append", "console=ttyS0 panic=-1 quiet"]);
+    // Of a machine that gets little of the processors, the kernel thinks that its timer is broken.
+    qemu.args(["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]);
     let status = qemu.stdin(Stdio::null()).stdout(Stdio::null()).status().context("running qemu")?;
     let said = fs::read(&tests).with_context(|| format!("reading {}", tests.display()))?;
     let place = format!("its console: {}, its tests: {}", console.display(), tests.display());

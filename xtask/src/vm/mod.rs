@@ -21,15 +21,12 @@ use crate::{place, setup};
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Debian's kernel of this series; may be given many times.
-    #[arg(long = "kernel", value_name = "SERIES", default_values = ["6.1", "6.12", "6.18", "7.2"])]
+    /// Debian's kernel of this series, or `host`, this machine's; may be given many times.
+    #[arg(long = "kernel", value_name = "SERIES", default_values = [HOST, "6.1", "6.12", "6.18", "7.2"])]
     kernels: Vec<String>,
     /// Look for newer kernels of the series, rather than take those that are there.
     #[arg(long)]
     update: bool,
-    /// Not on this machine's own kernel.
-    #[arg(long)]
-    no_host: bool,
     /// Seconds that a machine may take.
     #[arg(long, default_value_t = 3600)]
     timeout: u32,
@@ -62,7 +59,6 @@ impl Options {
         Self {
             kernels: vec!["6.1".to_owned(), "7.2".to_owned()],
             update: false,
-            no_host: true,
             timeout: 1800,
             jobs: 2,
             count: 50,
@@ -75,6 +71,8 @@ impl Options {
     }
 }
 
+/// This machine's kernel, among the others.
+const HOST: &str = "host";
 /// What the tests said on a kernel is kept in a file with this at the end of its name.
 const LOG: &str = ".tests.log";
 
@@ -82,16 +80,17 @@ const LOG: &str = ".tests.log";
 pub fn run(options: &Options) -> Result<()> {
     let folder = place::target()?.join("vm");
     if options.seen {
-        return tell(seen(&folder)?, Vec::new(), options);
+        return tell(seen(&folder)?, &[], options);
     }
     setup::vm()?;
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
-    let kernels = kernels::fetch(&folder, &options.kernels, options.update)?;
+    let series: Vec<_> = options.kernels.iter().filter(|series| *series != HOST).cloned().collect();
+    let kernels = kernels::fetch(&folder, &series, options.update)?;
     let tests = tests()?;
     let initramfs = machine::base(&folder, &tests)?;
 
     let mut runs = Vec::new();
-    if !options.no_host {
+    if series.len() < options.kernels.len() {
         runs.push(on_host(&folder, &tests, options)?);
     }
     let waiting = Mutex::new(kernels.into_iter().rev().collect::<Vec<_>>());
@@ -114,7 +113,7 @@ pub fn run(options: &Options) -> Result<()> {
             Err(error) => broken.push(format!("{series}: {error:#}")),
         }
     }
-    tell(runs, broken, options)
+    tell(runs, &broken, options)
 }
 
 /// What the last runs said.
@@ -130,7 +129,7 @@ fn seen(folder: &Path) -> Result<Vec<Run>> {
     Ok(runs)
 }
 
-fn tell(mut runs: Vec<Run>, broken: Vec<String>, options: &Options) -> Result<()> {
+fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> {
     runs.sort_by_key(|run| kernels::numbers(&run.kernel));
     for run in &runs {
         print!("{}", run.told());
@@ -178,7 +177,7 @@ fn on_host(folder: &Path, tests: &Path, options: &Options) -> Result<Run> {
     }
     let output = command.current_dir("/").stderr(Stdio::null()).output().context("running the tests")?;
     let said = format!("KERNEL {kernel}{}", String::from_utf8_lossy(&output.stdout));
-    let log = folder.join(format!("host{LOG}"));
+    let log = folder.join(format!("{HOST}{LOG}"));
     fs::write(&log, &said).with_context(|| format!("writing {}", log.display()))?;
     let run = Run::of_log(&said).filter(Run::has_ended);
     run.with_context(|| {

@@ -195,7 +195,7 @@ fn refusals_reach_the_daemons_log() {
         assert!(capture.forward_log().unwrap().is_none());
         let said = agent(&agents, || outcome(UdpSocket::bind("0.0.0.0:0").unwrap().send_to(b"x", "127.0.0.1:443")));
         assert_eq!(said.said(), "EPERM");
-        tokio::time::timeout(Duration::from_secs(10), async {
+        tokio::time::timeout(Duration::from_mins(1), async {
             loop {
                 let seen = String::from_utf8_lossy(&lines.0.lock().unwrap()).into_owned();
                 if seen.contains('\n') {

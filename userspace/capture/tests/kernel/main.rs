@@ -29,7 +29,7 @@ use socket2::{SockAddr, Socket};
 
 /// Connects, and says what `getpeername` shows or why not.
 fn dial(to: &str) -> String {
-    match TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_secs(5)) {
+    match TcpStream::connect_timeout(&to.parse().unwrap(), Duration::from_mins(1)) {
         Ok(stream) => stream.peer_addr().unwrap().to_string(),
         Err(error) => outcome::<()>(Err(error)),
     }

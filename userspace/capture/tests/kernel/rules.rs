@@ -92,7 +92,7 @@ fn a_thousand_cgroups_come_and_go() {
     }
     let begun = Instant::now();
     while !capture.enrolled().unwrap().is_empty() {
-        assert!(begun.elapsed() < Duration::from_secs(30), "{:?}", capture.enrolled());
+        assert!(begun.elapsed() < Duration::from_mins(2), "{:?}", capture.enrolled());
         std::thread::yield_now();
     }
 }
