@@ -18,7 +18,7 @@ use crate::{
     authority::{Authority, payload_shape, single},
     catalog::{Catalog, Operation, Service, ShapeId},
     endpoint::Endpoint,
-    host::{HostKind, HostMatch, S3At},
+    host::{HostKind, HostMatch, S3At, Services},
     resources::Place,
     route::{Query, decoded, narrow},
     websocket,
@@ -270,13 +270,13 @@ impl Catalog {
         parts: &Parts,
         authority: &'a Authority<'_>,
         account: Option<&'a str>,
-    ) -> Result<(Vec<u16>, Place<'a>, Option<&'a str>), DecodeError> {
+    ) -> Result<(Services, Place<'a>, Option<&'a str>), DecodeError> {
         let mut place = Place { partition: host.partition, region: host.region.as_deref().map(str::to_owned), account };
         let Authority::Header(header) = authority else {
             return Ok((host.services.clone(), place, None));
         };
         let wrong = || DecodeError::Scope { signed: format!("{}/{}", header.region, header.service) };
-        let services: Vec<u16> = match &host.kind {
+        let services: Services = match &host.kind {
             HostKind::S3Bucket { at, .. } => {
                 let fits = match at {
                     S3At::AccessPoint | S3At::Bucket | S3At::MultiRegion => header.service == "s3",
@@ -286,9 +286,9 @@ impl Catalog {
                 };
                 fits.then(|| host.services.clone()).ok_or_else(wrong)?
             }
-            HostKind::Unknown => Vec::new(),
+            HostKind::Unknown => Services::new(),
             HostKind::Endpoint(endpoint) => {
-                endpoint.signing_names().contains(&header.service).then(Vec::new).ok_or_else(wrong)?
+                endpoint.signing_names().contains(&header.service).then(Services::new).ok_or_else(wrong)?
             }
             HostKind::S3ExpressControl | HostKind::S3Path | HostKind::Service => {
                 // The message broker has its name at no other time.
@@ -297,7 +297,7 @@ impl Catalog {
                     let name = &self.names[usize::from(**i)];
                     name.signing.contains(&header.service) || broker && name.name == "iot-data"
                 };
-                let services: Vec<u16> = host.services.iter().filter(signs).copied().collect();
+                let services: Services = host.services.iter().filter(signs).copied().collect();
                 if services.is_empty() {
                     return Err(wrong());
                 }

@@ -115,6 +115,10 @@ fn taken(url: &str, now: OffsetDateTime) -> Option<([u8; 32], OffsetDateTime)> {
     let uri: Uri = url.parse().ok()?;
     let authority = uri.authority().filter(|_| uri.scheme_str() == Some("https"))?.as_str();
     let host = authority.strip_suffix(":443").unwrap_or(authority).to_ascii_lowercase();
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+    if !host.bytes().all(plain) {
+        return None;
+    }
     Catalog::global().host(&host).filter(HostMatch::is_s3)?;
     let query = uri.query()?;
     let only = |wanted: &str| {

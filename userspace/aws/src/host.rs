@@ -6,6 +6,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::{
     catalog::{Catalog, Partition},
     endpoint::Endpoint,
@@ -29,6 +31,11 @@ const MORE_SUFFIXES: [(&str, &str); 14] = [
     ("amazonwebservices.com.cn", "aws-cn"),
 ];
 
+/// Positions of services in the catalog: few names stand for more than four.
+pub(crate) type Services = SmallVec<[u16; 4]>;
+/// Labels of a name: few have more than twelve.
+type Labels<'a> = SmallVec<[&'a str; 12]>;
+
 /// A host name that is AWS's.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HostMatch {
@@ -39,7 +46,7 @@ pub struct HostMatch {
     /// What kind of name it is.
     pub kind: HostKind,
     /// Positions of the services in the catalog.
-    pub(crate) services: Vec<u16>,
+    pub(crate) services: Services,
 }
 
 /// What kind of name it is.
@@ -115,7 +122,7 @@ impl Catalog {
             name
         };
         let stripped = self.strip(name)?;
-        let mut labels: Vec<&str> = stripped.rest.split('.').filter(|label| !label.is_empty()).collect();
+        let mut labels: Labels<'_> = stripped.rest.split('.').filter(|label| !label.is_empty()).collect();
         let mut endpoint = None;
         if labels.last() == Some(&"vpce") {
             // `vpce-ID[-ZONE].SERVICE.REGION.vpce.SUFFIX`, for S3 with `bucket`, `accesspoint` or `control` before it.
@@ -138,7 +145,7 @@ impl Catalog {
             .or_else(|| self.endpoint(&labels, endpoint.is_some()))
             .or_else(|| self.by_pattern(name, &labels))
             .or_else(|| self.customers_own(&labels))
-            .unwrap_or((HostKind::Unknown, Vec::new()));
+            .unwrap_or((HostKind::Unknown, Services::new()));
         Some(HostMatch { partition, region, kind, services })
     }
 
@@ -164,7 +171,7 @@ impl Catalog {
         }
         let mut parts = label.split('-');
         let (first, second) = (parts.next()?, parts.next()?);
-        let rest: Vec<_> = parts.collect();
+        let rest: SmallVec<[&str; 8]> = parts.collect();
         let number = rest.last()?;
         if number.is_empty() || number.len() > 2 || !number.bytes().all(|b| b.is_ascii_digit()) {
             return None;
@@ -184,7 +191,7 @@ impl Catalog {
     }
 
     /// S3's data plane and S3 Control, read from the right, so that a bucket's name can't imitate an endpoint.
-    fn s3(&self, labels: &[&str], endpoint: Option<usize>) -> Option<(HostKind, Vec<u16>)> {
+    fn s3(&self, labels: &[&str], endpoint: Option<usize>) -> Option<(HostKind, Services)> {
         let mut end = labels.len();
         let last = labels.last()?;
         if self.region(last).is_some() {
@@ -195,7 +202,7 @@ impl Catalog {
         }
         let marker = *labels.get(end.checked_sub(1)?)?;
         let before = &labels[..end - 1];
-        let s3 = vec![self.position("s3")?];
+        let s3: Services = smallvec![self.position("s3")?];
         let bucket = |at| {
             let kind =
                 if before.is_empty() { HostKind::S3Path } else { HostKind::S3Bucket { bucket: before.join("."), at } };
@@ -204,13 +211,13 @@ impl Catalog {
         if endpoint.is_some() && marker == "s3" {
             return match before {
                 ["bucket" | "accesspoint"] | [] => Some((HostKind::S3Path, s3)),
-                ["control"] => Some((HostKind::Service, vec![self.position("s3control")?])),
+                ["control"] => Some((HostKind::Service, smallvec![self.position("s3control")?])),
                 [names @ .., "bucket"] => Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::Bucket }, s3)),
                 [names @ .., "accesspoint"] => {
                     Some((HostKind::S3Bucket { bucket: names.join("."), at: S3At::AccessPoint }, s3))
                 }
                 [names @ .., "control"] if names.len() == 1 => {
-                    Some((HostKind::Service, vec![self.position("s3control")?]))
+                    Some((HostKind::Service, smallvec![self.position("s3control")?]))
                 }
                 _ => None,
             };
@@ -226,11 +233,11 @@ impl Catalog {
                 (!alias.is_empty()).then_some((HostKind::S3Bucket { bucket: alias, at: S3At::MultiRegion }, s3))
             }
             "s3-control" | "s3-control-fips" if before.len() <= 1 => {
-                Some((HostKind::Service, vec![self.position("s3control")?]))
+                Some((HostKind::Service, smallvec![self.position("s3control")?]))
             }
             "s3express-control" | "s3express-control-fips" if before.is_empty() => {
                 // Access points for directory buckets are managed through S3 Control's API at the same host.
-                Some((HostKind::S3ExpressControl, vec![s3[0], self.position("s3control")?]))
+                Some((HostKind::S3ExpressControl, smallvec![s3[0], self.position("s3control")?]))
             }
             _ if marker.starts_with("s3express-") && !before.is_empty() => Some(bucket(S3At::Express)),
             // `s3-us-west-2` and `s3-fips-us-gov-west-1`, from before the regions had a label of their own.
@@ -250,13 +257,13 @@ impl Catalog {
         }
     }
 
-    fn endpoint(&self, labels: &[&str], vpc_endpoint: bool) -> Option<(HostKind, Vec<u16>)> {
+    fn endpoint(&self, labels: &[&str], vpc_endpoint: bool) -> Option<(HostKind, Services)> {
         let (before, after) = self.around_region(labels);
-        Endpoint::of(before, after, vpc_endpoint).map(|endpoint| (HostKind::Endpoint(endpoint), Vec::new()))
+        Endpoint::of(before, after, vpc_endpoint).map(|endpoint| (HostKind::Endpoint(endpoint), Services::new()))
     }
 
     /// Endpoints that a model describes, at names that a customer's own label is part of and no rule set lists.
-    fn customers_own(&self, labels: &[&str]) -> Option<(HostKind, Vec<u16>)> {
+    fn customers_own(&self, labels: &[&str]) -> Option<(HostKind, Services)> {
         let services: &[&str] = match self.around_region(labels) {
             ([_, "iot" | "iot-fips"], []) => &["iot-data"],
             // By account: `123456789012.control-kinesis`.
@@ -284,14 +291,25 @@ impl Catalog {
             ([.., _], ["neptune"]) => &["neptunedata"],
             _ => return None,
         };
-        let services: Vec<u16> = services.iter().filter_map(|name| self.position(name)).collect();
+        let services: Services = services.iter().filter_map(|name| self.position(name)).collect();
         Some((HostKind::Service, services))
     }
 
-    fn by_pattern(&self, name: &str, labels: &[&str]) -> Option<(HostKind, Vec<u16>)> {
-        let mut canonical: Vec<&str> =
+    fn by_pattern(&self, name: &str, labels: &[&str]) -> Option<(HostKind, Services)> {
+        let mut canonical: Labels<'_> =
             labels.iter().map(|label| if self.region(label).is_some() { "{r}" } else { label }).collect();
-        let look = |canonical: &[&str]| self.hosts.get(canonical.join(".").as_str()).cloned();
+        let look = |canonical: &[&str]| {
+            // Names have 255 characters at most.
+            let mut joined: SmallVec<[u8; 256]> = SmallVec::new();
+            for label in canonical {
+                if !joined.is_empty() {
+                    joined.push(b'.');
+                }
+                joined.extend_from_slice(label.as_bytes());
+            }
+            let found = self.hosts.get(std::str::from_utf8(&joined).ok()?)?;
+            Some(Services::from_slice(found))
+        };
         if let Some(found) = look(&canonical) {
             return Some((HostKind::Service, found));
         }
@@ -305,7 +323,7 @@ impl Catalog {
                 return Some((HostKind::Service, found));
             }
         }
-        let full: Vec<&str> =
+        let full: Labels<'_> =
             name.split('.').map(|label| if self.region(label).is_some() { "{r}" } else { label }).collect();
         look(&full).map(|found| (HostKind::Service, found))
     }

@@ -643,10 +643,15 @@ impl Inspected {
     ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
         let sent = Arc::new(Mutex::new(Sent::default()));
         let failed = |failure: Failure| (failure, sent.clone());
+        let http2 = parts.version == Version::HTTP_2 && needs_http2(&parts.headers);
+        // Servers of gRPC know by it that the status after the body gets through.
+        let trailers = http2 && parts.headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers");
         for name in &HOP_BY_HOP {
             parts.headers.remove(name);
         }
-        let http2 = parts.version == Version::HTTP_2 && needs_http2(&parts.headers);
+        if trailers {
+            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
         let authority = self.authority_of(received);
         let host = HeaderValue::from_str(&authority).expect("BUG: a DNS name fits a header");
         parts.headers.insert(HOST, host);
