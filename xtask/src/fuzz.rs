@@ -19,6 +19,9 @@ const CARGO_FUZZ: &str = "0.13.2";
 /// More than any reader may need: the largest input is 1 MiB, and what is kept of it is bounded.
 const MAX_MEMORY_MIB: u32 = 1024;
 const MAX_INPUT: usize = 1 << 20;
+/// Real engines' state of containers.
+const STATES: [&str; 4] =
+    ["containerd-1.7.24-meta.db", "podman-4.3.1-bolt_state.db", "podman-4.3.1-containers.json", "podman-5.4.2-db.sql"];
 
 /// Arguments of `cargo xtask fuzz`.
 #[derive(Args, Debug)]
@@ -145,6 +148,11 @@ fn seeds(root: &Path) -> Result<()> {
     // The headers of a signed message, and no payload.
     let signed = b"\x05:date\x08\0\0\x01\x97\x2b\xc2\x6c\0\x10:chunk-signature\x06\0\x20";
     all.insert(("event_stream", "empty".into()), [&signed[..], &[0; 32]].concat());
+    for name in STATES {
+        let file = root.join("userspace/identity/testdata").join(name);
+        let state = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+        all.insert(("container_state", name.to_owned()), state);
+    }
     for ((target, name), bytes) in all {
         let folder = root.join("fuzz/corpus").join(target);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

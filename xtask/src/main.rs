@@ -12,6 +12,7 @@ mod demo;
 mod fuzz;
 mod lab;
 mod place;
+mod rootless;
 mod setup;
 mod test;
 mod vm;
@@ -68,6 +69,8 @@ enum Task {
     Test(test::Options),
     /// Run the kernel tests on other kernels, in virtual machines.
     VmTest(vm::Options),
+    /// Run a user's own containers (podman without root, crun, pasta, slirp4netns) in a virtual machine, captured.
+    VmRootless(rootless::Options),
 }
 
 fn main() -> ExitCode {
@@ -82,6 +85,7 @@ fn main() -> ExitCode {
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Test(options) => test::run(&options).map(|()| 0),
         Task::VmTest(options) => vm::run(&options).map(|()| 0),
+        Task::VmRootless(options) => rootless::run(&options).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -49,6 +49,13 @@ const VM: [Package; 6] = [
     Package { name: "xz-utils", why: "unpacks kernel modules", shows: "/usr/bin/xz" },
 ];
 
+const ROOTLESS: [Package; 4] = [
+    Package { name: "binutils", why: "makes the programs smaller", shows: "/usr/bin/strip" },
+    Package { name: "e2fsprogs", why: "makes the machine's disk", shows: "/usr/sbin/mke2fs" },
+    Package { name: "mmdebstrap", why: "makes the machine's Debian", shows: "/usr/bin/mmdebstrap" },
+    Package { name: "qemu-system-x86", why: "the machine", shows: "/usr/bin/qemu-system-x86_64" },
+];
+
 const OPENCODE: [Package; 1] =
     [Package { name: "npm", why: "installs opencode, the coding agent of the demo", shows: "/usr/bin/npm" }];
 
@@ -88,6 +95,12 @@ pub fn bench(mitmproxy: Option<&Path>) -> Result<()> {
 pub fn vm() -> Result<()> {
     root_user()?;
     packages(&VM)
+}
+
+/// Installs what the virtual machine with a user's own containers needs.
+pub fn rootless() -> Result<()> {
+    root_user()?;
+    packages(&ROOTLESS)
 }
 
 /// Installs opencode, a real coding agent, into a folder below the target folder, and returns its program.

@@ -159,6 +159,31 @@ fn a_container_is_an_agents_by_its_label_and_others_go_unhindered() {
     let rules = lab.operator_ok("chaperone agents");
     assert!(rules.contains("labels \"team=red\""), "{rules}");
 
+    // One that no engine describes is held, and doctor says so.
+    let unknown = lab.operator_ok(&format!(
+        "below=$(sed -n 's|^cgroups = \\[\"\\(.*\\)/agents/\\*\"\\]|\\1|p' $CHAPERONE_CONFIG)
+         cgroup=$(grep -m 1 ' - cgroup2 ' /proc/self/mountinfo | cut -d ' ' -f 5)$below/free/docker-{}.scope
+         mkdir $cgroup
+         (echo 0 > $cgroup/cgroup.procs; exec curl -sS -m 20 https://sts.eu-west-1.amazonaws.com/ 2>&1) && echo reached
+         chaperone doctor
+         rmdir $cgroup",
+        "0f".repeat(32)
+    ));
+    assert!(!unknown.contains("reached") && unknown.contains("it isn't known whose this container is"), "{unknown}");
+    assert_eq!(lab.calls().len(), 4);
+
+    // A container outlives the daemon, and is the agent's to the next one.
+    let again = lab.file(
+        "again.sh",
+        &format!(
+            "{PREPARE}run red-4 ${{parent%/agents}}/free --label team=red -- /bin/sh -c \
+             'while [ ! -e {0}/go ]; do sleep 0.1; done; aws --region eu-west-1 sts get-caller-identity'",
+            lab.dir.display()
+        ),
+    );
+    lab.operator_ok(&format!("unshare -m --propagation unchanged sh {again} > $CHAPERONE_LAB/again 2>&1 &"));
+    until("the container is there", || lab.operator_ok("chaperone agents --json").matches("/free/libpod-").count() > 0);
+
     // While there is no daemon nobody knows whose a container is: it waits, and goes on.
     lab.operator_ok("kill -9 $(cat $CHAPERONE_LAB/daemon.pid)");
     let waiting =
@@ -171,6 +196,10 @@ fn a_container_is_an_agents_by_its_label_and_others_go_unhindered() {
     lab.restart();
     until("the container is free", || said().contains("free after"));
     assert_eq!(lab.calls().len(), 4);
+    lab.file("go", "");
+    until("the earlier container's call", || lab.calls().len() == 5);
+    let session = lab.list("sessions").into_iter().find(|session| session["id"] == lab.calls()[4]["session"]).unwrap();
+    assert_eq!((text(&session, "agent"), text(&session["container"], "name")), ("red", "red-4"));
 }
 
 /// Asks every metadata service as its SDKs do, and prints whose keys it was given.

@@ -13,7 +13,7 @@ use crate::{
     commands::ask,
     config::{Config, Lsm},
     daemon::KnownActions,
-    enrolment::{Report, UNMATCHED},
+    enrolment::{Report, UNDECIDED, UNMATCHED},
     output::{clean, json_line},
     sandbox,
 };
@@ -89,6 +89,10 @@ fn enrolment(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(report.unmatched().map(|rule| {
         let found = format!("{}: agent `{}`, {}: {UNMATCHED}", rule.place, rule.agent, rule.rule);
         Finding { check: "enrolment", ok: true, warning: true, found }
+    }));
+    findings.extend(report.undecided().iter().map(|cgroup| {
+        let found = format!("{cgroup}: {UNDECIDED}");
+        Finding { check: "containers", ok: true, warning: true, found }
     }));
     if findings.len() == before {
         findings.push(finding("enrolment", Ok::<_, String>("every rule matches a cgroup".to_owned())));

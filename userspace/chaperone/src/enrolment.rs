@@ -7,7 +7,7 @@ use std::{
 };
 
 use chaperone_capture::{Capture, CaptureError, CgroupRules, EarlierConnection, cgroup_tree};
-use chaperone_identity::{Agents, ContainerRule, Containers, RuleKind};
+use chaperone_identity::{Agents, Containers, RuleKind};
 use chaperone_model::{CgroupId, SessionId};
 use serde::Serialize;
 
@@ -100,10 +100,15 @@ fn enroll_containers(
 /// What is said of a rule that names no cgroup that is there.
 pub const UNMATCHED: &str = "this rule matches no cgroup now; if its agents should be running, it is wrong";
 
+/// What is said of a container of which it can't be told whose it is.
+pub const UNDECIDED: &str = "it isn't known whose this container is, so it is held, and refused: `[containers]` doesn't name \
+                             its engine's folder, or rules of several agents name it";
+
 /// What became of the rules.
 pub struct Report {
     rules: Vec<RuleReport>,
     tree: Vec<(String, CgroupId)>,
+    undecided: Vec<String>,
 }
 
 /// What became of one rule.
@@ -148,40 +153,56 @@ impl Report {
                 sessions: Vec::new(),
             })
             .collect();
-        rules.extend(Self::of_containers(config, agents, &tree));
+        let undecided = Self::of_containers(config, agents, &tree, &mut rules);
         for rule in &mut rules {
             rule.unmatched &= rule.cgroups.is_empty();
         }
-        Self { rules, tree }
+        Self { rules, tree, undecided }
     }
 
-    /// … which are described anew, and are in no cgroup that another rule names.
-    fn of_containers(config: &Config, agents: &Agents, tree: &[(String, CgroupId)]) -> Vec<RuleReport> {
+    /// Adds the rules for containers, which are described anew, and are in no cgroup that another rule names. Gives the
+    /// cgroups of those of which it can't be told whose they are.
+    fn of_containers(
+        config: &Config,
+        agents: &Agents,
+        tree: &[(String, CgroupId)],
+        rules: &mut Vec<RuleReport>,
+    ) -> Vec<String> {
         if !agents.hold_containers() {
             return Vec::new();
         }
         let containers = config.containers.containers();
-        let is_containers = |path: &str| Containers::cgroup(path) == Some(path) && agents.of(path).is_none();
-        let described: Vec<_> = tree
-            .iter()
-            .filter(|(path, _)| is_containers(path))
-            .filter_map(|(path, _)| Some((path, containers.described(path)?)))
-            .collect();
-        let of = |rule: &ContainerRule| -> Vec<String> {
+        let is_held = |path: &str| Containers::cgroup(path) == Some(path) && agents.of(path).is_none();
+        let held = tree.iter().map(|(path, _)| path).filter(|path| is_held(path));
+        let (mut described, mut undecided) = (Vec::new(), Vec::new());
+        for path in held {
+            match containers.described(path) {
+                Some(container) if agents.of_container(&container).is_ok() => described.push((path, container)),
+                // A user's own is never held.
+                _ if Containers::is_users(path) => {}
+                _ => undecided.push(path.clone()),
+            }
+        }
+        rules.extend(agents.container_rules().map(|(agent, rule)| {
             let named = described.iter().filter(|(_, container)| rule.names(container));
-            named.map(|(path, _)| (*path).clone()).take(MAX_TOLD).collect()
-        };
-        let rules = agents.container_rules().map(|(agent, rule)| RuleReport {
-            agent: agent.name.clone(),
-            rule: rule.to_string(),
-            place: config.place(&agent.name, Some((rule.kind().key(), rule.text()))),
-            // Containers come and go.
-            unmatched: false,
-            cgroups: of(rule),
-            enrolled: of(rule),
-            sessions: Vec::new(),
-        });
-        rules.collect()
+            let cgroups: Vec<String> = named.map(|(path, _)| (*path).clone()).take(MAX_TOLD).collect();
+            RuleReport {
+                agent: agent.name.clone(),
+                rule: rule.to_string(),
+                place: config.place(&agent.name, Some((rule.kind().key(), rule.text()))),
+                // Containers come and go.
+                unmatched: false,
+                enrolled: cgroups.clone(),
+                cgroups,
+                sessions: Vec::new(),
+            }
+        }));
+        undecided
+    }
+
+    /// The cgroups of containers that are held, since it can't be told whose they are.
+    pub fn undecided(&self) -> &[String] {
+        &self.undecided
     }
 
     /// Those that name nothing.

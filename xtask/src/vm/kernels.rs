@@ -154,7 +154,7 @@ fn stanza(uri: &str, suites: &str) -> String {
 }
 
 /// Where the machine itself gets Debian from, and its security updates.
-fn mirrors() -> Result<(String, Option<String>)> {
+pub fn mirrors() -> Result<(String, Option<String>)> {
     let os = fs::read_to_string("/etc/os-release").context("reading /etc/os-release")?;
     let codename = os.lines().find_map(|line| line.strip_prefix("VERSION_CODENAME=")).unwrap_or_default();
     let uris = text(Command::new("apt-get").args(["update", "--print-uris"]))?;

@@ -185,8 +185,13 @@ fn on_host(folder: &Path, tests: &Path, options: &Options) -> Result<Run> {
     })
 }
 
+/// The mirror of Debian's that the machine has, for all its releases.
+pub(crate) fn mirror() -> Result<String> {
+    kernels::mirrors().map(|(main, _)| main)
+}
+
 /// What a program prints; an error if it fails.
-fn text(command: &mut Command) -> Result<String> {
+pub(crate) fn text(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("running {name}"))?;
     ensure!(output.status.success(), "{name} failed: {}", String::from_utf8_lossy(&output.stderr).trim());
@@ -194,7 +199,7 @@ fn text(command: &mut Command) -> Result<String> {
 }
 
 /// The first file below `folder` whose name is wanted.
-fn find(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
+pub(crate) fn find(folder: &Path, wanted: &dyn Fn(&str) -> bool) -> Option<PathBuf> {
     for entry in fs::read_dir(folder).ok()?.flatten() {
         let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
         let found = if is_folder {

@@ -13,8 +13,9 @@ use chaperone_capture::{Capture, CommandEvent, Commands, Counter, StartedCommand
 use chaperone_model::{CommandExit, CommandId};
 
 use crate::{
+    duration,
     lab::{Lab, accept, agent, count, outcome},
-    median_of, tell_cost, tell_hooks, times,
+    median, tell_cost, tell_hooks,
 };
 
 /// A command in that cgroup.
@@ -308,12 +309,18 @@ fn a_thousand_processes_leave_nothing_and_each_is_told() {
 #[ignore = "a measurement"]
 fn cost_of_being_told() {
     const COMMANDS: usize = 1_000;
-    let executions = || times(COMMANDS, || assert!(Command::new("/bin/true").status().unwrap().success()));
+    let executions = || {
+        median(COMMANDS, || {
+            let began = Instant::now();
+            Command::new("/bin/true").status().unwrap();
+            began.elapsed()
+        })
+    };
     let lab = Lab::new();
     let agents = lab.cgroup("a/b/agents");
     for _ in 0..3 {
         let measure =
-            |how| tell_cost("/bin/true, from fork to wait", how, median_of(&agent(&agents, executions).said()));
+            |how| tell_cost("/bin/true, from fork to wait", how, duration(&agent(&agents, executions).said()));
         measure("no hooks");
         let mut capture = Capture::attach(&lab.config).unwrap();
         measure("not enrolled");

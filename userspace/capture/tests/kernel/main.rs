@@ -40,20 +40,16 @@ fn tell_cost(what: &str, how: &str, median: Duration) {
     println!("cost: {what}: {how}: {} ns", median.as_nanos());
 }
 
-/// The median of the times that an agent said, in nanoseconds.
-fn median_of(said: &str) -> Duration {
-    let mut times: Vec<u64> = said.split(' ').map(|time| time.parse().unwrap()).collect();
-    times.sort_unstable();
-    Duration::from_nanos(times[times.len() / 2])
+/// What an agent said, in nanoseconds.
+fn duration(said: &str) -> Duration {
+    Duration::from_nanos(said.parse().unwrap())
 }
 
-fn times(count: usize, mut act: impl FnMut()) -> String {
-    let one = |_| {
-        let began = Instant::now();
-        act();
-        began.elapsed().as_nanos().to_string()
-    };
-    (0..count).map(one).collect::<Vec<_>>().join(" ")
+/// The median of so many times, in nanoseconds.
+fn median(count: usize, one: impl FnMut() -> Duration) -> String {
+    let mut times: Vec<_> = std::iter::repeat_with(one).take(count).collect();
+    times.sort_unstable();
+    times[count / 2].as_nanos().to_string()
 }
 
 /// Not a check but a measurement: `cargo test --release -p chaperone-capture -- --ignored --nocapture cost`. The times
@@ -67,18 +63,17 @@ fn cost_of_the_hooks() {
     const ACCEPTED: &str = "connect(2), accepted";
     let connects = || {
         let to = SockAddr::from("127.77.0.1:443".parse::<SocketAddr>().unwrap());
-        let mut sockets = Vec::with_capacity(CONNECTS);
-        times(CONNECTS, || {
+        median(CONNECTS, || {
             let socket = Socket::from(socket(libc::AF_INET, libc::SOCK_STREAM, 0));
+            let began = Instant::now();
             let _ = socket.connect(&to);
-            sockets.push(socket);
+            began.elapsed()
         })
     };
     let lab = Lab::new();
-    nix::sys::resource::setrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE, 16_384, 16_384).unwrap();
     let agents = lab.cgroup("a/b/agents");
     for _ in 0..3 {
-        let measure = |what, how| tell_cost(what, how, median_of(&agent(&agents, connects).said()));
+        let measure = |what, how| tell_cost(what, how, duration(&agent(&agents, connects).said()));
         measure(REFUSED, "no hooks");
         let capture = Capture::attach(&lab.config).unwrap();
         measure(REFUSED, "not enrolled");
@@ -91,7 +86,7 @@ fn cost_of_the_hooks() {
         let accepted = |listener: &TcpListener, how| {
             let agent = agent(&agents, connects);
             (0..CONNECTS).for_each(|_| drop(accept(listener)));
-            tell_cost(ACCEPTED, how, median_of(&agent.said()));
+            tell_cost(ACCEPTED, how, duration(&agent.said()));
         };
         accepted(&https, "no hooks");
         let (capture, listeners, _) = lab.start();

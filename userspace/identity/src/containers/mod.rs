@@ -68,6 +68,11 @@ impl Containers {
         ContainerName::of(path).is_some()
     }
 
+    /// Whether it is a container of a user's own service manager.
+    pub fn is_users(path: &str) -> bool {
+        ContainerName::of(path).is_some_and(|name| name.user.is_some())
+    }
+
     /// The container's own cgroup, if the one at `path` is that or is in it.
     pub fn cgroup(path: &str) -> Option<&str> {
         ContainerName::of(path).map(|name| name.cgroup)
