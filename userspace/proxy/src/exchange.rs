@@ -107,6 +107,9 @@ struct Checked {
     held: Option<OwnedSemaphorePermit>,
 }
 
+/// Why a request goes no further, the call as far as it is known, and the body that nobody has read.
+type Unchecked = (Refusal, Option<Box<Call>>, Option<Incoming>);
+
 /// By what the request is signed.
 pub(crate) struct Signing {
     /// `None`: SigV4A, for the regions that the request names.
@@ -268,7 +271,7 @@ impl Inspected {
         (host, found): (&str, &HostMatch),
         handshake: Option<Handshake>,
         body: Incoming,
-    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+    ) -> Result<Checked, Unchecked> {
         if PostPolicy::is(parts, found) {
             return self.check_form(parts, found, body).await;
         }
@@ -425,13 +428,7 @@ impl Inspected {
 
     /// A presigned URL that AWS gave to this session, which goes on as it is: decided as the reading that it is, and told by
     /// which call it was given.
-    fn check_handed(
-        &self,
-        parts: &Parts,
-        found: &HostMatch,
-        body: Incoming,
-        by: String,
-    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+    fn check_handed(&self, parts: &Parts, found: &HostMatch, body: Incoming, by: String) -> Result<Checked, Unchecked> {
         let decoded = self.shared.catalog.decode(found, parts, None, &Authority::None, None);
         let mut call = decoded.map_err(|error| {
             let why = format!("not permitted: {error}");
@@ -487,12 +484,7 @@ impl Inspected {
     }
 
     /// An S3 POST form, whose authority is inside of it. It is held whole, for what is before the file changes its length.
-    async fn check_form(
-        &self,
-        parts: &Parts,
-        found: &HostMatch,
-        body: Incoming,
-    ) -> Result<Checked, (Refusal, Option<Box<Call>>, Option<Incoming>)> {
+    async fn check_form(&self, parts: &Parts, found: &HostMatch, body: Incoming) -> Result<Checked, Unchecked> {
         let (bytes, permit) = self.spool(parts, body).await.map_err(|refusal| (refusal, None, None))?;
         let wrong = |error: VerifyError| (Self::not_verified(&error), None, None);
         let form = PostPolicy::read(parts, found, &self.region(), &bytes).map_err(wrong)?;
