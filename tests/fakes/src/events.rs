@@ -40,6 +40,11 @@ impl Events {
         Ok(Self { id: id.to_owned(), secret: secret.to_owned() })
     }
 
+    /// The id and the secret.
+    pub fn key(&self) -> (&str, &str) {
+        (&self.id, &self.secret)
+    }
+
     /// A URL that reads this object for five minutes, by the SDK's signer.
     pub fn presigned(&self, url: &str) -> Result<String, BoxError> {
         let identity = Credentials::new(&self.id, &self.secret, None, None, "lab").into();

@@ -14,6 +14,7 @@ mod hosts;
 mod moto;
 mod record;
 mod server;
+mod verify;
 mod websocket;
 
 use std::{

@@ -34,6 +34,8 @@ struct Line<'a> {
     host: &'a str,
     path: &'a str,
     access_key_id: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    te: Option<&'a str>,
     body_length: u64,
     body_sha256: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -73,6 +75,7 @@ impl Upstream {
             host: host.to_owned(),
             path: path.to_owned(),
             access_key_id: access_key_id(text("authorization"), uri.query().unwrap_or_default()),
+            te: Some(text("te").to_owned()).filter(|te| !te.is_empty()),
             length: 0,
             digest: digest::Context::new(&SHA256),
             payload: chunked.then(Decoder::new),
@@ -97,6 +100,7 @@ struct State {
     host: String,
     path: String,
     access_key_id: Option<String>,
+    te: Option<String>,
     length: u64,
     digest: digest::Context,
     payload: Option<Decoder>,
@@ -164,6 +168,7 @@ impl State {
             host: &self.host,
             path: &self.path,
             access_key_id: self.access_key_id.as_deref(),
+            te: self.te.as_deref(),
             body_length: self.length,
             body_sha256: hex::encode(digest),
             payload_length,

@@ -3,6 +3,7 @@
 use std::{convert::Infallible, net::SocketAddr, sync::Arc};
 
 use http::{Request, Response, StatusCode, header};
+use http_body_util::BodyExt as _;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::{
     rt::{TokioExecutor, TokioIo},
@@ -21,7 +22,7 @@ use crate::{
     events::Events,
     hosts,
     record::{Recorded, Upstream},
-    websocket,
+    verify, websocket,
 };
 
 /// Any error.
@@ -135,8 +136,15 @@ impl Server {
         {
             return backend::ask_s3(service, request).await;
         }
-        if host.starts_with("bedrock-runtime.") {
-            return Ok(self.events.answer(request));
+        if verify::is_for(host) {
+            let kind = request.headers().get(header::CONTENT_TYPE);
+            if kind.is_some_and(|kind| *kind == "application/vnd.amazon.eventstream") {
+                return Ok(self.events.answer(request));
+            }
+            let (head, body) = request.into_parts();
+            let body = body.collect().await?.to_bytes();
+            let (id, secret) = self.events.key();
+            return verify::answer(&head, host, &body, id, secret);
         }
         if hosts::is_registry(host) {
             return backend::registry(&request.into_parts().0, |url| self.events.presigned(url));

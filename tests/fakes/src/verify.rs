@@ -5,7 +5,10 @@ use std::time::SystemTime;
 use aws_credential_types::Credentials;
 use aws_lc_rs::digest::{SHA256, digest};
 use aws_sigv4::{
-    http_request::{PayloadChecksumKind, SignableBody, SignableRequest, SigningSettings, sign},
+    http_request::{
+        PayloadChecksumKind, PercentEncodingMode, SignableBody, SignableRequest, SigningSettings,
+        UriPathNormalizationMode, sign,
+    },
     sign::v4::SigningParams,
 };
 use http::{StatusCode, request::Parts};
@@ -16,8 +19,8 @@ use crate::{
     server::BoxError,
 };
 
-/// Whether this is such a service's name: Bedrock's models, whose ids have colons, and S3 on Outposts, which is signed by
-/// other rules than S3.
+/// Whether this is such a service's name: Bedrock's models, whose ids have colons, and objects on Outposts, which are signed
+/// by S3's rules under another name.
 pub fn is_for(host: &str) -> bool {
     host.starts_with("bedrock-runtime.") || host.contains(".s3-outposts.")
 }
@@ -35,6 +38,10 @@ pub fn answer(head: &Parts, host: &str, body: &[u8], id: &str, secret: &str) -> 
     let time: SystemTime = PrimitiveDateTime::parse(text("x-amz-date"), format)?.assume_utc().into();
     let identity = Credentials::new(id, secret, None, None, "lab").into();
     let mut settings = SigningSettings::default();
+    if host.contains(".s3-outposts.") {
+        settings.percent_encoding_mode = PercentEncodingMode::Single;
+        settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
+    }
     let payload = if text("x-amz-content-sha256").is_empty() {
         hex::encode(digest(&SHA256, body))
     } else {

@@ -14,7 +14,7 @@ use crate::authority::host_field;
 pub enum PathRules {
     /// Normalised (`.`, `..` and `//` resolved) and encoded once more than on the wire: every service but S3.
     Generic,
-    /// Encoded once, never normalised: S3, S3 Express and S3 Object Lambda. (S3 on Outposts goes by the generic rules.)
+    /// Encoded once, never normalised: S3, S3 Express, S3 Object Lambda, and the objects on Outposts.
     S3,
 }
 
@@ -26,6 +26,20 @@ impl PathRules {
             _ => Self::Generic,
         }
     }
+
+    /// The rules of a request that is signed by this name. Two APIs are signed as `s3-outposts`: S3's own, by S3's rules
+    /// (`disableDoubleEncoding` in its endpoint rule set), and that of S3 on Outposts' endpoints, by the generic ones.
+    pub(crate) fn of_request(signing_name: &str, parts: &Parts) -> Self {
+        match signing_name {
+            "s3-outposts" if !parts.uri.path().starts_with("/S3Outposts/") || !is_outposts_own(parts) => Self::S3,
+            name => Self::of(name),
+        }
+    }
+}
+
+/// The host is the service's own, and not an access point's.
+fn is_outposts_own(parts: &Parts) -> bool {
+    host_field(parts).is_some_and(|host| host.starts_with("s3-outposts"))
 }
 
 /// Writes the canonical request up to and including the line before the payload's hash. `signed` are the names of the

@@ -103,10 +103,20 @@ impl EventKey {
     }
 }
 
+/// Whether messages have signatures.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Signatures {
+    /// They have none, and need none.
+    Absent,
+    /// They have, or must have.
+    Needed,
+    /// The first message will tell.
+    Unknown,
+}
+
 /// Checks each message of a stream and signs it again.
 pub struct EventResigner {
-    /// What is known of a stream whose messages need not be signed: after its first message, whether they are.
-    optional: Option<Option<bool>>,
+    signatures: Signatures,
     agent: EventKey,
     ours: EventKey,
     held: BytesMut,
@@ -126,26 +136,27 @@ impl EventResigner {
     /// held, besides what comes in one [`update`](Self::update).
     pub fn new(agent: EventKey, ours: EventKey, max_message: usize) -> Self {
         let payload = digest::Context::new(&digest::SHA256);
-        Self { optional: None, agent, ours, held: BytesMut::new(), max_message, payload, bytes: 0 }
+        Self { signatures: Signatures::Needed, agent, ours, held: BytesMut::new(), max_message, payload, bytes: 0 }
     }
 
     /// Messages may be without signatures, as clients send them in WebSockets: either all of them are, or none.
     #[must_use]
     pub fn or_unsigned(self) -> Self {
-        Self { optional: Some(None), ..self }
+        Self { signatures: Signatures::Unknown, ..self }
     }
 
     /// Takes the next bytes of the stream and gives what may go on: possibly nothing.
     pub fn update(&mut self, bytes: &[u8]) -> Result<Bytes, EventStreamError> {
         self.held.extend_from_slice(bytes);
-        if self.optional == Some(None) && self.held.len() >= PRELUDE {
+        if self.signatures == Signatures::Unknown && self.held.len() >= PRELUDE {
             let headers = self.held[4..8].try_into().map_or(0, u32::from_be_bytes);
-            self.optional = Some(Some(headers as usize == HEADERS));
+            let signed = headers as usize == HEADERS;
+            self.signatures = if signed { Signatures::Needed } else { Signatures::Absent };
         }
-        match self.optional {
-            Some(None) => return Ok(Bytes::new()),
-            Some(Some(false)) => return Ok(self.held.split().freeze()),
-            Some(Some(true)) | None => {}
+        match self.signatures {
+            Signatures::Absent => return Ok(self.held.split().freeze()),
+            Signatures::Needed => {}
+            Signatures::Unknown => return Ok(Bytes::new()),
         }
         let mut ready = 0;
         while let Some(length) = whole(&self.held[ready..], self.max_message)? {

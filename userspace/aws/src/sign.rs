@@ -233,8 +233,8 @@ impl Signer {
         if matches!(shape, Payload::StreamingSigned | Payload::StreamingSignedTrailer) && streaming(parts).is_none() {
             return Err(SignError::NotSupported(other_streaming(parts)));
         }
-        let Prepared { stamp, names, canonical } =
-            prepare(parts, names, body_sha256, credentials, PathRules::of(&scope.service), now)?;
+        let rules = PathRules::of_request(&scope.service, parts);
+        let Prepared { stamp, names, canonical } = prepare(parts, names, body_sha256, credentials, rules, now)?;
         let day = &stamp[..8];
         let to_sign = string_to_sign(&canonical, &stamp, day, &scope.region, &scope.service);
         let id = credentials.access_key_id();
@@ -371,7 +371,7 @@ pub(crate) fn canonical_request(
 ) -> Result<String, VerifyError> {
     check_signed(parts, signed_headers)?;
     let mut canonical = String::with_capacity(1024);
-    if !write_head(&mut canonical, parts, PathRules::of(service), signed_headers.split(';')) {
+    if !write_head(&mut canonical, parts, PathRules::of_request(service, parts), signed_headers.split(';')) {
         return Err(VerifyError::Unsigned("one of SignedHeaders".into()));
     }
     match payload {

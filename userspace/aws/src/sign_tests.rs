@@ -114,7 +114,7 @@ fn by_aws_sigv4(parts: &Parts, body: &[u8], credentials: &Credentials, scope: &S
     let mut settings = SigningSettings::default();
     settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
     settings.session_token_mode = aws_sigv4::http_request::SessionTokenMode::Include;
-    if PathRules::of(&scope.service) == PathRules::S3 {
+    if PathRules::of_request(&scope.service, parts) == PathRules::S3 {
         settings.percent_encoding_mode = PercentEncodingMode::Single;
         settings.uri_path_normalization_mode = UriPathNormalizationMode::Disabled;
     }
@@ -374,4 +374,41 @@ fn s3_expresss_tokens_have_their_own_field() {
     let mut elsewhere = signed("/k", &[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], &Placeholder::mint(session));
     Signer::new().sign(&mut elsewhere, None, &AwsCredentials::new(agents), &scope, NOW).unwrap();
     assert_eq!(verify(&elsewhere), Err(VerifyError::Token));
+}
+
+/// By botocore's S3 client: `tests/data/outposts.py`.
+#[test]
+fn objects_on_outposts_are_signed_by_s3s_rules() {
+    #[derive(serde::Deserialize)]
+    struct Line {
+        method: String,
+        url: String,
+        headers: std::collections::BTreeMap<String, String>,
+    }
+    let lines: Vec<Line> = serde_json::from_str(include_str!("../tests/data/outposts.json")).unwrap();
+    assert_eq!(lines.len(), 9);
+    let placeholder = crate::wire_tests::placeholder();
+    for line in lines {
+        let uri: http::Uri = line.url.parse().unwrap();
+        let target = uri.path();
+        let mut request = http::Request::builder().method(line.method.as_str()).uri(target);
+        request = request.header("host", uri.host().unwrap());
+        for (name, value) in &line.headers {
+            request = request.header(name, value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
+        let now = time::PrimitiveDateTime::parse(&line.headers["x-amz-date"], format).unwrap().assume_utc();
+        let authority = Authority::of(&parts);
+        let verified = Signer::new().verify(&parts, &authority, Some(&sha256(b"")), &placeholder, now);
+        assert_eq!(verified, Ok(()), "{target}");
+        let Authority::Header(header) = &authority else { panic!("{target}") };
+        let scope = Scope::of(header);
+        let real = Credentials::new("AKIAREAL", "secret", None, None, "test");
+        let mut ours = parts.clone();
+        Signer::new().sign(&mut ours, Some(&sha256(b"")), &AwsCredentials::new(real.clone()), &scope, now).unwrap();
+        let field = ours.headers["authorization"].to_str().unwrap();
+        let right = by_aws_sigv4(&ours, b"", &real, &scope, now);
+        assert!(field.ends_with(&right), "{target}: {field}, and the SDK's signer says {right}");
+    }
 }

@@ -124,7 +124,8 @@ impl Signer {
                 .map_err(|_| SignError::NotSupported("a SigV4A signature that can't be read"))?;
             (kept(parts, authority.signed_headers), authority.service.to_owned())
         };
-        let prepared = prepare(parts, names, body_sha256, credentials, PathRules::of(&service), now)?;
+        let rules = PathRules::of_request(&service, parts);
+        let prepared = prepare(parts, names, body_sha256, credentials, rules, now)?;
         let day = &prepared.stamp[..8];
         let to_sign = string_to_sign(&prepared.canonical, &prepared.stamp, day, &service);
         let key = v4a::generate_signing_key(credentials.access_key_id(), credentials.secret_access_key());

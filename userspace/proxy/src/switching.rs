@@ -56,7 +56,7 @@ impl Switching {
             Some(agent) => self.pass(agent).await,
             None => Err(BodyError::Http("the agent sent something before the WebSocket was open".into())),
         };
-        let told = passed.as_ref().map(|_| ()).map_err(ToString::to_string);
+        let told = passed.as_ref().copied().map_err(ToString::to_string);
         self.close(passed.err());
         told
     }

@@ -233,10 +233,7 @@ impl AgentFrames {
     fn head_is_whole(&mut self) -> Result<bool, FrameError> {
         use FrameError::Malformed;
         let head = &self.head[..];
-        let (first, second) = match *head {
-            [first, second, ..] => (first, second),
-            _ => return Ok(false),
-        };
+        let [first, second, ..] = *head else { return Ok(false) };
         if second & 0x80 == 0 {
             return Err(Malformed("a client's frame is not masked"));
         }
