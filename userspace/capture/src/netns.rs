@@ -42,8 +42,8 @@ pub(crate) fn loopback_up() -> io::Result<()> {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
     // SAFETY: all zeroes is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l'.cast_signed();
-    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_name[0] = libc::c_char::from_ne_bytes([b'l']);
+    request.ifr_name[1] = libc::c_char::from_ne_bytes([b'o']);
     request.ifr_ifru.ifru_flags =
         i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).expect("BUG: two flags of the lower seven bits");
     // SAFETY: the request is a local that outlives the call.

@@ -116,14 +116,14 @@ pub fn run(options: &Options) -> Result<()> {
     tell(runs, &broken, options)
 }
 
-/// What the last runs said.
+/// What the last runs said that came to their end.
 fn seen(folder: &Path) -> Result<Vec<Run>> {
     let mut runs = Vec::new();
     for entry in fs::read_dir(folder).with_context(|| format!("listing {}", folder.display()))? {
         let path = entry?.path();
         if path.to_string_lossy().ends_with(LOG) {
             let said = fs::read(&path).with_context(|| format!("reading {}", path.display()))?;
-            runs.extend(Run::of_log(&String::from_utf8_lossy(&said)));
+            runs.extend(Run::of_log(&String::from_utf8_lossy(&said)).filter(Run::has_ended));
         }
     }
     Ok(runs)

@@ -94,8 +94,8 @@ pub fn loopback_up() {
     let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
     // SAFETY: all zeroes is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    request.ifr_name[0] = b'l'.cast_signed();
-    request.ifr_name[1] = b'o'.cast_signed();
+    request.ifr_name[0] = libc::c_char::from_ne_bytes([b'l']);
+    request.ifr_name[1] = libc::c_char::from_ne_bytes([b'o']);
     request.ifr_ifru.ifru_flags = i16::try_from(libc::IFF_UP | libc::IFF_RUNNING).unwrap();
     // SAFETY: the request is a local that outlives the call.
     let result = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw mut request) };
