@@ -387,11 +387,11 @@ fn objects_on_outposts_are_signed_by_s3s_rules() {
     }
     let lines: Vec<Line> = serde_json::from_str(include_str!("../tests/data/outposts.json")).unwrap();
     assert_eq!(lines.len(), 9);
-    let placeholder = crate::wire_tests::placeholder();
+    let placeholder = placeholder();
     for line in lines {
         let uri: http::Uri = line.url.parse().unwrap();
         let target = uri.path();
-        let mut request = http::Request::builder().method(line.method.as_str()).uri(target);
+        let mut request = Request::builder().method(line.method.as_str()).uri(target);
         request = request.header("host", uri.host().unwrap());
         for (name, value) in &line.headers {
             request = request.header(name, value);

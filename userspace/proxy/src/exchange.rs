@@ -283,7 +283,9 @@ impl Inspected {
             && body.is_end_stream()
             && let Some(by) = self.handed(parts, host)
         {
-            return self.check_handed(parts, found, body, by);
+            let call = self.check_handed(parts, found, by).map_err(|(refusal, call)| (refusal, call, None))?;
+            let (signing, opening, handing, body) = (None, None, None, CheckedBody::Streaming(body));
+            return Ok(Checked { call, signing, token: None, form: None, opening, handing, body, held: None });
         }
         let bearer = self.bearer(parts, found);
         let presigned = match self.presigned(parts, found, handshake.is_some()) {
@@ -428,11 +430,11 @@ impl Inspected {
 
     /// A presigned URL that AWS gave to this session, which goes on as it is: decided as the reading that it is, and told by
     /// which call it was given.
-    fn check_handed(&self, parts: &Parts, found: &HostMatch, body: Incoming, by: String) -> Result<Checked, Refused> {
+    fn check_handed(&self, parts: &Parts, found: &HostMatch, by: String) -> Result<Call, (Refusal, Option<Box<Call>>)> {
         let decoded = self.shared.catalog.decode(found, parts, None, &Authority::None, None);
         let mut call = decoded.map_err(|error| {
             let why = format!("not permitted: {error}");
-            (Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why), None, None)
+            (Refusal::denied(Kind::AccessDenied, Reason::Undecodable, why), None)
         })?;
         call.payload = Payload::None;
         if let serde_json::Value::Object(parameters) = &mut call.parameters {
@@ -440,10 +442,9 @@ impl Inspected {
         }
         if let Some(why) = self.shared.lent(&self.session).out_of_reach(&call) {
             let why = format!("{} is not permitted: {why}", call.operation);
-            return Err((Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why), Some(Box::new(call)), None));
+            return Err((Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, why), Some(Box::new(call))));
         }
-        let body = CheckedBody::Streaming(body);
-        Ok(Checked { call, signing: None, token: None, form: None, opening: None, handing: None, body, held: None })
+        Ok(call)
     }
 
     /// A presigned request by a key of this session becomes a header-signed one; a WebSocket's handshake stays as it is,
