@@ -1,6 +1,6 @@
 //! What the targets share: a request from its parts, decoded as the data path does it.
 
-use chaperone_aws::{Authority, Catalog, DecodeError};
+use chaperone_aws::{Authority, Catalog, DecodeError, EventResigner, Signer};
 use chaperone_model::Call;
 use http::{Request, request::Parts};
 
@@ -31,4 +31,20 @@ pub fn decode(parts: &Parts, body: &[u8]) -> Result<Call, DecodeError> {
 /// A body cut into pieces of `step` bytes reads as it does whole.
 pub fn cuts(bytes: &[u8]) -> impl Iterator<Item = usize> {
     [1, 7, bytes.len().max(1)].into_iter()
+}
+
+/// The largest message of an event stream that [`resigner`] holds, in bytes.
+pub const MAX_EVENT: usize = 64 << 10;
+
+/// For an event stream of some session's.
+pub fn resigner() -> EventResigner {
+    let field = format!(
+        "AWS4-HMAC-SHA256 Credential=AKID/20250601/eu-west-1/transcribe/aws4_request, SignedHeaders=host;x-amz-date, \
+         Signature={}",
+        "0".repeat(64)
+    );
+    let fields = [("authorization", &field[..])];
+    let head = head("POST", "transcribestreaming.eu-west-1.amazonaws.com", "/stream-transcription", &fields);
+    let key = |secret: &str| Signer::event_key(&head, secret).expect("BUG: a constant head is signed");
+    EventResigner::new(key("agents"), key("ours"), MAX_EVENT)
 }
