@@ -18,6 +18,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use self::{load::measure, report::Report, world::World};
+use crate::{place, setup};
 
 /// What is measured and how.
 #[derive(Debug, Args)]
@@ -31,6 +32,9 @@ pub struct Options {
     /// Only what the kernel hooks cost.
     #[arg(long, conflicts_with_all = ["quick", "only", "cases", "perf"])]
     hooks: bool,
+    /// Only the stages of a call that have no system calls: decoding, checking and signing.
+    #[arg(long, conflicts_with_all = ["quick", "only", "cases", "perf", "hooks", "json"])]
+    stages: bool,
     /// How many rounds; the medians are shown.
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
@@ -92,6 +96,8 @@ enum CaseName {
     Down,
     /// `PutObject` of a large object.
     Up,
+    /// The same, in chunks that are signed one by one: checked, and signed again.
+    Chunked,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -101,16 +107,17 @@ struct Case {
 }
 
 impl Case {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self { name: CaseName::Small, connections: 1 },
         Self { name: CaseName::Small, connections: 32 },
         Self { name: CaseName::Handshake, connections: 8 },
         Self { name: CaseName::Down, connections: 1 },
         Self { name: CaseName::Up, connections: 1 },
+        Self { name: CaseName::Chunked, connections: 1 },
     ];
 
     const fn is_large(self) -> bool {
-        matches!(self.name, CaseName::Down | CaseName::Up)
+        matches!(self.name, CaseName::Down | CaseName::Up | CaseName::Chunked)
     }
 }
 
@@ -121,6 +128,7 @@ impl fmt::Display for Case {
             CaseName::Handshake => "handshake",
             CaseName::Down => "down",
             CaseName::Up => "up",
+            CaseName::Chunked => "chunked",
         };
         f.pad(&format!("{name} {}", self.connections))
     }
@@ -147,8 +155,21 @@ impl Effort {
     }
 }
 
+/// What one core takes for each.
+fn stages() -> Result<()> {
+    for example in ["decoding", "rechunking"] {
+        println!("== {example} ==");
+        let arguments = ["run", "--quiet", "--locked", "--release", "-p", "chaperone-aws", "--example", example];
+        setup::run(place::cargo().args(arguments))?;
+    }
+    Ok(())
+}
+
 /// Measures and prints.
 pub fn run(options: &Options) -> Result<()> {
+    if options.stages {
+        return stages();
+    }
     if options.hooks {
         return Report::default().with_hooks(hooks::measure()?).print(options.json);
     }

@@ -71,7 +71,7 @@ pub(super) fn measure(world: &World, proxy: Proxy, case: Case, effort: Effort, p
         CaseName::Small | CaseName::Handshake => {
             wrk(world, proxy, case.connections, close, effort.warm_up).map(|_| ())?;
         }
-        CaseName::Down | CaseName::Up => curl(world, proxy, case.name, true).map(|_| ())?,
+        CaseName::Down | CaseName::Up | CaseName::Chunked => curl(world, proxy, case.name, true).map(|_| ())?,
     }
     let is_ours = proxy == Proxy::Chaperone;
     let profiler = match (perf, cgroup) {
@@ -167,13 +167,17 @@ fn wrk(world: &World, proxy: Proxy, connections: u32, close: bool, seconds: u32)
 fn curl(world: &World, proxy: Proxy, case: CaseName, warm_up: bool) -> Result<f64> {
     let object = if warm_up { "/warm" } else { "/large" };
     let bytes = if warm_up { 64 << 20 } else { world.large_bytes };
-    let request = match case {
-        CaseName::Up => world.signed(proxy, "PUT", "/up")?,
-        _ => world.signed(proxy, "GET", object)?,
+    let (request, body, bytes) = match case {
+        CaseName::Up => (world.signed(proxy, "PUT", "/up")?, Some(world.dir.join("www").join(&object[1..])), bytes),
+        CaseName::Chunked => {
+            let (request, body, size) = world.chunked(proxy, bytes)?;
+            (request, Some(body), size)
+        }
+        _ => (world.signed(proxy, "GET", object)?, None, bytes),
     };
     let mut command = curl_command(world, proxy, &request);
-    let counted = if case == CaseName::Up {
-        command.arg("-T").arg(world.dir.join("www").join(&object[1..]));
+    let counted = if let Some(body) = body {
+        command.arg("-T").arg(body);
         "%{size_upload}"
     } else {
         "%{size_download}"

@@ -139,6 +139,7 @@ fn print_rows(rows: &[Row]) {
             CaseName::Handshake => "handshake",
             CaseName::Down => "down",
             CaseName::Up => "up",
+            CaseName::Chunked => "chunked",
         };
         println!(
             "{name:<12} {:>5} {:<10} {:>9} {:>8} {:>8} {:>8} {:>8} {:>9} {:>7} {:>8} {:>8}",
@@ -166,6 +167,7 @@ fn marks(rows: &[Row]) -> Vec<Mark> {
     let p50 = |proxy| of(proxy, CaseName::Small, 1)?.p50_us;
     let large = |proxy, case| of(proxy, case, 1)?.cpu_s;
     let (ours, nginx) = (Proxy::Chaperone, Proxy::Nginx);
+    let rate = |case| of(ours, case, 1)?.mib_per_s;
     let ratio = |one: Option<f64>, other: Option<f64>| Some(one? / other?);
     let peak = rows.iter().filter(|row| row.proxy == ours).filter_map(|row| row.rss_peak_mib).reduce(f64::max);
     let at_most = |what, reached: Option<f64>, goal: f64, unit| {
@@ -199,6 +201,12 @@ fn marks(rows: &[Row]) -> Vec<Mark> {
             ratio(large(ours, CaseName::Up), large(nginx, CaseName::Up)),
             2.0,
             " × nginx's",
+        ),
+        at_least(
+            "throughput of an upload in signed chunks, at least",
+            ratio(rate(CaseName::Chunked), rate(CaseName::Up)),
+            0.8,
+            " × the plain one's",
         ),
         at_most("resident memory at its peak, at most", peak.map(|mib| mib * 1.048_576), 60.0, " MB"),
     ]

@@ -24,7 +24,7 @@ use nix::{
 
 use super::{
     Proxy,
-    sign::{self, Credentials, REGION, Signed},
+    sign::{self, Body, Credentials, REGION, Signed},
     sink,
 };
 use crate::{
@@ -424,11 +424,24 @@ impl World {
 
     /// A request as an agent behind `proxy` would send it.
     pub(super) fn signed(&self, proxy: Proxy, method: &'static str, path: &'static str) -> Result<Signed> {
-        let credentials = match (&self.agent, proxy) {
+        let credentials = self.credentials(proxy);
+        sign::sign(credentials, method, HOST, path, if method == "PUT" { Body::Unsigned } else { Body::Empty })
+    }
+
+    /// An upload of so many zeroes in signed chunks: its head, the file with its body, and that file's size.
+    pub(super) fn chunked(&self, proxy: Proxy, bytes: u64) -> Result<(Signed, PathBuf, u64)> {
+        let credentials = self.credentials(proxy);
+        let signed = sign::sign(credentials, "PUT", HOST, "/up", Body::Chunks(bytes))?;
+        let path = self.dir.join("chunked");
+        let size = sign::write_chunks(&signed, bytes, &path)?;
+        Ok((signed, path, size))
+    }
+
+    fn credentials(&self, proxy: Proxy) -> &Credentials {
+        match (&self.agent, proxy) {
             (Some(agent), Proxy::Chaperone) => &agent.credentials,
             _ => &self.anybody,
-        };
-        sign::sign(credentials, method, HOST, path, method == "PUT")
+        }
     }
 
     /// A command of the load's.
