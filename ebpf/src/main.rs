@@ -184,6 +184,34 @@ pub fn command_ended(ctx: RawTracePointContext) -> i32 {
     commands::ended(&ctx)
 }
 
+// From Linux 7.0 on, a task can lose the processor within a tracepoint's program; what another task does there meanwhile
+// passes that program by (kernel/trace/bpf_trace.c, `__bpf_trace_run`). So there are two of each: what one has seen, the
+// other finds done, and what both miss is counted by the kernel.
+
+/// As [`command_began`].
+///
+/// Minimum kernel: 5.8.
+#[raw_tracepoint(tracepoint = "sched_process_exec")]
+pub fn again_began(ctx: RawTracePointContext) -> i32 {
+    commands::began(&ctx)
+}
+
+/// As [`command_forked`].
+///
+/// Minimum kernel: 5.5.
+#[raw_tracepoint(tracepoint = "sched_process_fork")]
+pub fn again_forked(ctx: RawTracePointContext) -> i32 {
+    commands::forked(&ctx)
+}
+
+/// As [`command_ended`].
+///
+/// Minimum kernel: 5.8.
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn again_ended(ctx: RawTracePointContext) -> i32 {
+    commands::ended(&ctx)
+}
+
 /// The hooks are compiled without a way to panic; the language wants the function all the same.
 #[cfg(target_arch = "bpf")]
 #[panic_handler]

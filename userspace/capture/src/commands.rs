@@ -27,6 +27,7 @@ use crate::{
     ArgumentMask, CaptureError, Counters,
     attach::lock,
     executable::{Executables, Running},
+    hooks::Misses,
     process,
 };
 
@@ -44,6 +45,8 @@ pub enum CommandEvent {
     },
     /// So many beginnings and ends were not told, since there was no room.
     Lost(u64),
+    /// At most so many more beginnings or ends, of anybody's processes, passed the hooks by.
+    Missed(u64),
     /// This process is in another network namespace than the daemon: [`Capture::listen_for`](crate::Capture::listen_for).
     Namespace {
         /// Process id.
@@ -89,6 +92,8 @@ pub struct Commands {
     ring: RingBuf<MapData>,
     counters: Counters,
     told: u64,
+    misses: Misses,
+    missed: u64,
     mask: Arc<ArgumentMask>,
     executables: Executables,
     home: String,
@@ -115,12 +120,24 @@ impl Commands {
         ring: RingBuf<MapData>,
         counters: Counters,
         told: u64,
+        misses: Misses,
         mask: Arc<ArgumentMask>,
         probes: Probes,
     ) -> Self {
         let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
         let home = home.to_string_lossy().into_owned();
-        Self { ring, counters, told, mask, executables: Executables::default(), home, probes, probing: HashSet::new() }
+        Self {
+            ring,
+            counters,
+            told,
+            misses,
+            missed: 0,
+            mask,
+            executables: Executables::default(),
+            home,
+            probes,
+            probing: HashSet::new(),
+        }
     }
 
     /// Waits for something to read, but no longer than `patience`.
@@ -174,6 +191,11 @@ impl Commands {
         if lost > self.told {
             events.push(CommandEvent::Lost(lost - self.told));
             self.told = lost;
+        }
+        let missed = self.misses.count().map_err(CaptureError::system("asking what the hooks missed"))?;
+        if missed > self.missed {
+            events.push(CommandEvent::Missed(missed - self.missed));
+            self.missed = missed;
         }
         Ok(events)
     }

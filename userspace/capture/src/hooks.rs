@@ -5,7 +5,7 @@ use std::{
     fs::{self, File},
     io,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
     path::{Path, PathBuf},
@@ -26,12 +26,15 @@ use crate::{CaptureError, bpffs, btf::KernelOffsets, commands, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
 
 /// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
-const HOOKS: [&str; 16] = [
+const HOOKS: [&str; 19] = [
     "cgroup_released",
     "cgroup_made",
     "command_ended",
     "command_forked",
     "command_began",
+    "again_ended",
+    "again_forked",
+    "again_began",
     "handshake",
     "getpeername4",
     "getpeername6",
@@ -46,7 +49,10 @@ const HOOKS: [&str; 16] = [
 ];
 
 /// The tracepoints among them.
-const TRACEPOINTS: [(&str, &str); 5] = [
+const TRACEPOINTS: [(&str, &str); 8] = [
+    ("again_began", "sched_process_exec"),
+    ("again_ended", "sched_process_exit"),
+    ("again_forked", "sched_process_fork"),
     ("cgroup_made", "cgroup_mkdir"),
     ("cgroup_released", "cgroup_release"),
     ("command_began", "sched_process_exec"),
@@ -107,6 +113,26 @@ const PINNED: [(&str, u32, u32); 10] = [
     ("COMMAND_EVENTS", 0, 0),
     ("COMMANDS_LOST", 4, 8),
 ];
+
+/// What passed the last of the programs at the commands' tracepoints by, since they were loaded: no more than that was
+/// seen by none.
+#[derive(Debug)]
+pub(crate) struct Misses(Vec<OwnedFd>);
+
+impl Misses {
+    pub(crate) fn of(ebpf: &Ebpf) -> Result<Self, CaptureError> {
+        let failed = |error: ProgramError| CaptureError::Load { reason: chain(&error) };
+        let programs = ["again_began", "again_forked", "again_ended"].map(|hook| {
+            let fd = ebpf.program(hook).expect("BUG: it was there").fd().map_err(failed)?;
+            fd.as_fd().try_clone_to_owned().map_err(CaptureError::system("keeping a program"))
+        });
+        programs.into_iter().collect::<Result<_, _>>().map(Self)
+    }
+
+    pub(crate) fn count(&self) -> io::Result<u64> {
+        self.0.iter().map(|program| sys::recursion_misses(program.as_fd())).sum()
+    }
+}
 
 /// Loads the object, with the maps that an earlier daemon left.
 pub(crate) fn load(

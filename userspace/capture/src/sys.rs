@@ -131,6 +131,32 @@ pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io
     Ok(ids[..(attr.count as usize).min(ids.len())].to_vec())
 }
 
+/// How often a program was passed by because it was running on that processor already: `BPF_OBJ_GET_INFO_BY_FD` (Linux
+/// 4.13; the number is there from 5.12 on, and 0 before).
+pub(crate) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct GetInfo {
+        program: i32,
+        length: u32,
+        info: u64,
+    }
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
+    /// The place of `recursion_misses` in `struct bpf_prog_info`, in words of 8 bytes.
+    const MISSES: usize = 26;
+
+    // Zeroes: the kernel writes what it has, at most so much, and would take pointers for places to write to.
+    let mut info = [0_u64; MISSES + 1];
+    let length = u32::try_from(size_of_val(&info)).expect("BUG: some words");
+    let mut attr = GetInfo { program: program.as_raw_fd(), length, info: info.as_mut_ptr() as u64 };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call, as does the array, of the stated length.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attr, size_of::<GetInfo>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(info[MISSES])
+}
+
 /// Which file it is, in which state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct FileIdentity {

@@ -33,6 +33,11 @@ impl Shared {
                     untold = untold.saturating_add(count);
                     None
                 }
+                // Perhaps others', perhaps agents'.
+                CommandEvent::Missed(count) => {
+                    unrecorded = unrecorded.saturating_add(count);
+                    None
+                }
                 // The daemon's own to act upon.
                 CommandEvent::Namespace { .. } => None,
                 CommandEvent::Started(started) => {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use chaperone_capture::{Capture, cgroup_id, cgroup_root};
+use socket2::{Domain, Socket, Type};
 
 use crate::lab::Lab;
 
@@ -42,6 +43,8 @@ fn a_hook_that_is_not_in_force_is_named() {
     let lab = Lab::new();
     let capture = Capture::attach(&lab.config).unwrap();
     assert!(failed(&capture).is_empty());
+    // What the self-test asks of `sock_create`; newer kernels don't have it.
+    let asks = Socket::new(Domain::IPV4, Type::DGRAM, Some(libc::IPPROTO_UDPLITE.into())).is_ok();
     let mut before = 0;
     for (hook, what) in [
         ("egress", "what leaves past the redirection"),
@@ -59,6 +62,9 @@ fn a_hook_that_is_not_in_force_is_named() {
             }
             assert!(Instant::now() < deadline, "{hook}: {failed:?}");
         };
+        if hook == "sock_create" && !asks {
+            continue;
+        }
         assert!(failed.len() > before && failed.iter().any(|failed| failed.contains(what)), "{hook}: {failed:?}");
         before = failed.len();
     }
