@@ -76,6 +76,12 @@ fn starts(events: &[CommandEvent]) -> Vec<&StartedCommand> {
         .collect()
 }
 
+/// How many beginnings and ends passed the hooks by, at most.
+fn missed(events: &[CommandEvent]) -> usize {
+    let counts = events.iter().map(|event| if let CommandEvent::Missed(count) = event { *count } else { 0 });
+    usize::try_from(counts.sum::<u64>()).unwrap()
+}
+
 fn lost(events: &[CommandEvent]) -> u64 {
     events.iter().map(|event| if let CommandEvent::Lost(count) = event { *count } else { 0 }).sum()
 }
@@ -286,7 +292,7 @@ fn what_there_is_no_room_for_is_counted_and_told_once() {
 }
 
 #[test]
-fn a_thousand_processes_leave_nothing_and_each_is_told() {
+fn a_thousand_processes_leave_nothing_and_each_is_told_or_counted() {
     let lab = Lab::new();
     let (mut capture, _listeners, agents) = lab.start();
     let mut commands = capture.take_commands().unwrap();
@@ -294,14 +300,20 @@ fn a_thousand_processes_leave_nothing_and_each_is_told() {
     let script =
         format!("i=0; while [ $i -lt {count} ]; do /bin/true $i & i=$((i+1)); [ $((i%50)) = 0 ] && wait; done; wait");
     let mut shell = spawn(&agents, "/bin/sh", &["-c", &script]);
-    let events = read_until(&mut commands, |events| ends(events).len() == count + 1);
+    let events = read_until(&mut commands, |events| ends(events).len() + missed(events) > count);
     shell.wait();
     let mut numbers: Vec<u32> =
         starts(&events).iter().filter_map(|start| start.argv.get(1).and_then(|number| number.parse().ok())).collect();
     numbers.sort_unstable();
-    assert_eq!(numbers, (0..u32::try_from(count).unwrap()).collect::<Vec<_>>());
     assert_eq!(lost(&events), 0);
-    assert_eq!(capture.commands_running().unwrap(), 0);
+    // Kernels that take the processor from a tracepoint's program (from 7.0 on) count what passes it by meanwhile: on a
+    // machine without acceleration some do.
+    let missed = missed(&events);
+    assert!(numbers.len() + missed >= count, "{numbers:?}, {missed} missed");
+    assert!(capture.commands_running().unwrap() <= missed);
+    if missed == 0 {
+        assert_eq!(numbers, (0..u32::try_from(count).unwrap()).collect::<Vec<_>>());
+    }
 }
 
 /// Not a check but a measurement: `cargo test --release -p chaperone-capture -- --ignored --nocapture cost`.
