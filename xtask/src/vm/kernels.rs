@@ -14,6 +14,8 @@ use super::{find, text};
 /// The releases that have a series; the newest kernels are in backports.
 const RELEASES: [(&str, &str); 3] = [("5.10", "bullseye"), ("6.1", "bookworm"), ("6.12", "trixie")];
 const BACKPORTS: &str = "trixie-backports";
+/// Instead of a series: the newest kernel that there is.
+pub const NEWEST: &str = "newest";
 /// Those of them that get their newest kernels from the security archive.
 const SECURED: [&str; 2] = ["bookworm", "trixie"];
 /// What Debian's archive is signed with, all its releases.
@@ -106,11 +108,12 @@ impl Apt {
     fn unpack(&self, series: &str, place: &Path) -> Result<()> {
         let listed = text(self.command("apt-cache").args(["search", "--names-only", "^linux-.*-cloud-amd64$"]))?;
         let names: Vec<_> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
-        let wanted = format!("{series}.");
+        let wanted = if series == NEWEST { String::new() } else { format!("{series}.") };
         // From 7.0 on, `linux-image-*` is empty: image and modules are packages of their own.
         let versions = names.iter().filter_map(|name| {
             let version = name.strip_prefix("linux-image-").or_else(|| name.strip_prefix("linux-binary-"))?;
-            version.starts_with(&wanted).then_some(version)
+            // Others are names of whichever is current.
+            (version.starts_with(&wanted) && version.starts_with(|c: char| c.is_ascii_digit())).then_some(version)
         });
         let version = versions.max_by_key(|version| numbers(version)).with_context(|| {
             format!(

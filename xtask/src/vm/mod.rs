@@ -21,7 +21,7 @@ use crate::{place, setup};
 
 #[derive(Args, Debug)]
 pub struct Options {
-    /// Debian's kernel of this series, or `host`, this machine's; may be given many times.
+    /// Debian's kernel of this series, `newest`, or `host`, this machine's; may be given many times.
     #[arg(long = "kernel", value_name = "SERIES", default_values = [HOST, "6.1", "6.12", "6.18", "7.2"])]
     kernels: Vec<String>,
     /// Look for newer kernels of the series, rather than take those that are there.
@@ -57,7 +57,7 @@ impl Options {
     /// As CI runs them: the oldest and the newest kernel.
     pub fn oldest_and_newest(filter: Option<&str>) -> Self {
         Self {
-            kernels: vec!["6.1".to_owned(), "7.2".to_owned()],
+            kernels: vec!["6.1".to_owned(), kernels::NEWEST.to_owned()],
             update: false,
             timeout: 1800,
             jobs: 2,
