@@ -22,7 +22,7 @@ use crate::{place, setup};
 #[derive(Args, Debug)]
 pub struct Options {
     /// Debian's kernel of this series, `newest`, or `host`, this machine's; may be given many times.
-    #[arg(long = "kernel", value_name = "SERIES", default_values = [HOST, "6.1", "6.12", "6.18", "7.2"])]
+    #[arg(long = "kernel", value_name = "SERIES", default_values = [HOST, "6.1", "6.12", "6.18", "newest"])]
     kernels: Vec<String>,
     /// Look for newer kernels of the series, rather than take those that are there.
     #[arg(long)]
