@@ -90,7 +90,7 @@ pub enum AnswerError {
     #[error("the answer carries a part of credentials only, which can't be replaced")]
     Partial,
     /// It is larger than what is held.
-    #[error("the answer that carries credentials is larger than {MAX_CREDENTIALS_ANSWER} bytes")]
+    #[error("the answer that carries credentials, or a presigned URL, is larger than {MAX_CREDENTIALS_ANSWER} bytes")]
     TooLarge,
     /// It can't be read.
     #[error("the answer that carries credentials is not {0}")]

@@ -1,21 +1,19 @@
 //! Presigned URLs that answers bring: noted for the session before the agent has them, so that it may use exactly those.
 
-use bytes::{Bytes, BytesMut};
-use chaperone_aws::{HandingCall, MAX_CREDENTIALS_ANSWER};
+use chaperone_aws::HandingCall;
 use chaperone_identity::Resolved;
 use http::{
     HeaderMap, HeaderValue, Response,
     header::{self, CONTENT_LENGTH},
     request, response,
 };
-use http_body_util::BodyExt as _;
 use time::OffsetDateTime;
-use tokio::time::timeout;
 
 use crate::{
     Own, Shared,
-    body::{AnswerBody, AnswerStream, BodyError},
+    body::{AnswerBody, AnswerStream},
     exchange::{Inspected, record_whole},
+    issuing::hold,
     refusal::Failure,
 };
 
@@ -47,27 +45,12 @@ impl Handing {
         mut parts: response::Parts,
         mut stream: AnswerStream,
     ) -> Result<Response<AnswerBody>, Failure> {
-        let refused = Failure::Answer;
         let (recorder, closing) = (stream.recorder.take(), stream.closing.take());
-        let mut body = BytesMut::new();
-        loop {
-            let frame = timeout(shared.limits.body_timeout, stream.inner.frame())
-                .await
-                .map_err(|_| refused(BodyError::Stalled(shared.limits.body_timeout).to_string()))?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| refused(BodyError::http(&error).to_string()))?;
-            let Ok(bytes) = frame.into_data() else { continue };
-            if body.len() + bytes.len() > MAX_CREDENTIALS_ANSWER {
-                return Err(refused(format!(
-                    "an answer with a presigned URL is larger than {MAX_CREDENTIALS_ANSWER} bytes"
-                )));
-            }
-            body.extend_from_slice(&bytes);
-        }
+        let body = hold(shared, &mut stream).await?;
         if let Some(url) = self.call.url(&parts.headers, &body) {
             session.own.issued.urls().note(&url, &self.by, OffsetDateTime::now_utc());
         }
-        let body = Bytes::from(body);
+        let body = body.freeze();
         parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
         if let (Some(recorder), Some(closing)) = (recorder, closing) {
             let digest = record_whole(recorder, &body).await.map_err(|error| Failure::Body(error.into()))?;

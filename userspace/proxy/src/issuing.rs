@@ -39,19 +39,7 @@ impl Issuing {
         let refused = Failure::Answer;
         // Until all of it is known to be right there is no outcome.
         let (recorder, closing) = (stream.recorder.take(), stream.closing.take());
-        let mut body = BytesMut::new();
-        loop {
-            let frame = timeout(shared.limits.body_timeout, stream.inner.frame())
-                .await
-                .map_err(|_| refused(BodyError::Stalled(shared.limits.body_timeout).to_string()))?;
-            let Some(frame) = frame else { break };
-            let frame = frame.map_err(|error| refused(BodyError::http(&error).to_string()))?;
-            let Ok(bytes) = frame.into_data() else { continue };
-            if body.len() + bytes.len() > MAX_CREDENTIALS_ANSWER {
-                return Err(refused(chaperone_aws::AnswerError::TooLarge.to_string()));
-            }
-            body.extend_from_slice(&bytes);
-        }
+        let body = hold(shared, &mut stream).await?;
         let issuer = Issuer {
             keys: &session.own.issued,
             session: session.session.id,
@@ -70,5 +58,23 @@ impl Issuing {
             closing.close(Some(digest), None);
         }
         Ok(Response::from_parts(parts, AnswerBody::Whole(Some(given))))
+    }
+}
+
+/// The whole of an answer that must be read before it goes on.
+pub(crate) async fn hold(shared: &Shared, stream: &mut AnswerStream) -> Result<BytesMut, Failure> {
+    let refused = Failure::Answer;
+    let mut body = BytesMut::new();
+    loop {
+        let frame = timeout(shared.limits.body_timeout, stream.inner.frame())
+            .await
+            .map_err(|_| refused(BodyError::Stalled(shared.limits.body_timeout).to_string()))?;
+        let Some(frame) = frame else { return Ok(body) };
+        let frame = frame.map_err(|error| refused(BodyError::http(&error).to_string()))?;
+        let Ok(bytes) = frame.into_data() else { continue };
+        if body.len() + bytes.len() > MAX_CREDENTIALS_ANSWER {
+            return Err(refused(chaperone_aws::AnswerError::TooLarge.to_string()));
+        }
+        body.extend_from_slice(&bytes);
     }
 }
