@@ -6,16 +6,16 @@ use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
     Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HandingCall, HostMatch, IssuedKey,
     PostPolicy, Presigned, Scope, SignError, SignedHandshake, Signer, TokenField, V4aAuthority, VerifyError,
-    error_response, payload_shape, take_bearer,
+    payload_shape, take_bearer,
 };
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::{
-    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, CallOutcome, ConnectionId, Decision, Direction, Event,
-    Head, OutcomeStatus, Payload, ProcessFacts, Protocol, Reason,
+    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, ConnectionId, Decision, Direction, Event, Head,
+    OutcomeStatus, Payload, ProcessFacts, Protocol, Reason,
 };
 use chaperone_policy::CallFacts;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Version,
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version,
     header::{self, HOST},
     request::Parts,
 };
@@ -77,19 +77,19 @@ pub(crate) struct Inspected {
 /// What is known of a request before it is decoded.
 pub(crate) struct Received {
     pub(crate) id: CallId,
-    began: Instant,
+    pub(crate) began: Instant,
     at: OffsetDateTime,
     pub(crate) host: String,
     target: String,
     head: Head,
-    method: Method,
+    pub(crate) method: Method,
     path: String,
     /// The protocol that it seems to be in, for errors before it is decoded.
-    protocol: Protocol,
+    pub(crate) protocol: Protocol,
     /// botocore's name of the service, as far as the host tells.
-    service: &'static str,
+    pub(crate) service: &'static str,
     /// The client waits for `100 Continue` before it sends the body.
-    expects: bool,
+    pub(crate) expects: bool,
 }
 
 /// What decoding and checking gave.
@@ -126,7 +126,7 @@ enum InQuery {
     Request(Presigned),
 }
 
-enum CheckedBody {
+pub(crate) enum CheckedBody {
     /// In memory, with its hash and the memory that it holds.
     Whole(Bytes, [u8; 32], OwnedSemaphorePermit),
     Streaming(Incoming),
@@ -901,7 +901,7 @@ impl Inspected {
             })
     }
 
-    fn intent(&self, received: &Received, call: Option<Call>, decision: Decision) -> Event {
+    pub(crate) fn intent(&self, received: &Received, call: Option<Call>, decision: Decision) -> Event {
         Event::CallIntent(Box::new(CallIntent {
             id: received.id,
             session: self.session.session.id,
@@ -916,151 +916,6 @@ impl Inspected {
             call,
             decision,
         }))
-    }
-
-    /// Refuses a request that no policy was asked about.
-    async fn refuse(
-        &self,
-        received: &Received,
-        call: Option<Call>,
-        refusal: Refusal,
-        body: Option<CheckedBody>,
-    ) -> Response<AnswerBody> {
-        let decision = Decision::refused(refusal.reason, refusal.message.clone());
-        self.refuse_decided(received, call, decision, refusal, body).await
-    }
-
-    async fn refuse_decided(
-        &self,
-        received: &Received,
-        call: Option<Call>,
-        decision: Decision,
-        refusal: Refusal,
-        body: Option<CheckedBody>,
-    ) -> Response<AnswerBody> {
-        self.shared.metrics.denied.inc();
-        let protocol = call.as_ref().map_or(received.protocol, |call| call.protocol);
-        let intent = self.intent(received, call, decision);
-        // A refusal changes nothing at AWS, so that it needn't be on disk before it is told.
-        if let Err(error) = self.shared.journal.append(&intent, self.shared.journal.must_wait(false)).await {
-            return self.unrecorded(received, protocol, &error);
-        }
-        let sent = Arc::new(Mutex::new(Sent::default()));
-        if let Some(body) = body {
-            self.record_refused(received, body, &sent).await;
-        }
-        self.own_answer(received, protocol, refusal.kind, &refusal.message, refusal.outcome, &sent)
-    }
-
-    /// Records the body of a request that doesn't go on: what was tried is evidence.
-    async fn record_refused(&self, received: &Received, body: CheckedBody, sent: &Mutex<Sent>) {
-        let recorder = self.shared.journal.body(received.id, Direction::Request);
-        let recorded = match body {
-            CheckedBody::Whole(bytes, ..) => record_whole(recorder, &bytes).await,
-            // The client waits to be told whether to send its body at all.
-            CheckedBody::Streaming(_) if received.expects => return,
-            CheckedBody::Streaming(body) => self.drain(body, recorder).await,
-        };
-        match recorded {
-            Ok(digest) => sent.lock().digest = Some(digest),
-            Err(error) => tracing::error!(%error, "the body of a refused request could not be recorded"),
-        }
-    }
-
-    /// Reads on for a while: a client that is still sending would otherwise meet a reset connection instead of the
-    /// answer. What is more than `limits.drain_bytes` is not read.
-    async fn drain(&self, mut body: Incoming, mut recorder: BodyRecorder) -> Result<BodyDigest, JournalError> {
-        let mut left = self.shared.limits.drain_bytes;
-        let drained = timeout(self.shared.limits.handshake_timeout, async {
-            while let Some(Ok(frame)) = body.frame().await {
-                let Ok(bytes) = frame.into_data() else { continue };
-                left = match left.checked_sub(bytes.len() as u64) {
-                    Some(left) => left,
-                    None => break,
-                };
-                std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
-                recorder.push(bytes)?;
-            }
-            Ok(())
-        });
-        drained.await.unwrap_or(Ok(()))?;
-        recorder.flush()?;
-        Ok(recorder.finish())
-    }
-
-    /// The daemon's own answer, in the protocol's shape; recorded with its body.
-    #[allow(clippy::too_many_arguments)] // all that an outcome consists of
-    fn own_answer(
-        &self,
-        received: &Received,
-        protocol: Protocol,
-        kind: Kind,
-        message: &str,
-        outcome: OutcomeStatus,
-        sent: &Mutex<Sent>,
-    ) -> Response<AnswerBody> {
-        let response = Self::error(received, protocol, kind, message);
-        let mut recorder = self.shared.journal.body(received.id, Direction::Response);
-        let _ = recorder.push(response.body().clone());
-        let digest = recorder.finish();
-        let sent = std::mem::take(&mut *sent.lock());
-        let event = Event::CallOutcome(Box::new(CallOutcome {
-            id: received.id,
-            session: self.session.session.id,
-            at: OffsetDateTime::now_utc(),
-            outcome,
-            status: Some(response.status().as_u16()),
-            aws_request_id: None,
-            error_code: None,
-            error: Some(message.to_owned()),
-            head: Some(redact::head(response.version(), response.headers())),
-            request: sent.digest,
-            request_payload: sent.payload,
-            response: Some(digest),
-            duration_us: micros(received.began),
-            ttfb_us: None,
-        }));
-        if let Err(error) = self.shared.journal.append_now(&event) {
-            tracing::error!(call = %received.id, %error, "an outcome could not be recorded");
-        }
-        response.map(|bytes| AnswerBody::Whole(Some(bytes)))
-    }
-
-    fn error(received: &Received, protocol: Protocol, kind: Kind, message: &str) -> Response<Bytes> {
-        let request_id = received.id.to_string();
-        let (kind, status) = kind.spoken();
-        let error = AwsError { protocol, service: received.service, kind, message, request_id: &request_id };
-        let mut response = error_response(&error, &received.method);
-        if let Some(status) = status {
-            *response.status_mut() = status;
-        }
-        response
-    }
-
-    /// The journal can't take it, so it doesn't happen.
-    fn unrecorded(&self, received: &Received, protocol: Protocol, error: &JournalError) -> Response<AnswerBody> {
-        self.shared.metrics.unrecorded.inc();
-        tracing::error!(call = %received.id, %error, "a call was refused because it can't be recorded");
-        // An intent that failed may be on disk nevertheless; its outcome then says that nothing was sent.
-        let event = Event::CallOutcome(Box::new(CallOutcome {
-            id: received.id,
-            session: self.session.session.id,
-            at: OffsetDateTime::now_utc(),
-            outcome: OutcomeStatus::Failed,
-            status: Some(StatusCode::SERVICE_UNAVAILABLE.as_u16()),
-            aws_request_id: None,
-            error_code: None,
-            error: Some(error.to_string()),
-            head: None,
-            request: None,
-            request_payload: None,
-            response: None,
-            duration_us: micros(received.began),
-            ttfb_us: None,
-        }));
-        let _ = self.shared.journal.append_now(&event);
-        let message = "Chaperone can't record this call now, so it was not made. Please try again.";
-        Self::error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
 }
 

@@ -22,6 +22,7 @@ mod limits;
 mod metrics;
 mod redact;
 mod refusal;
+mod refusing;
 pub mod strict;
 mod switching;
 mod through;
