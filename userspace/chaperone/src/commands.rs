@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use chaperone_authority::{Authority, Trust};
 use chaperone_capture::remove_pins;
+use chaperone_console::ControlError;
 use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, Journal, PublicKey, VerifyOptions};
 use chaperone_model::{CommandExit, Container, Event, HooksRemoved, SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
@@ -47,7 +48,7 @@ pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<Ex
     let rows = if warehouse {
         from_warehouse(&config, async |warehouse| warehouse.sessions().await)?
     } else {
-        chaperone_journal::sessions(&config.journal.dir)?
+        chaperone_journal::sessions(recorded(&config))?
     };
     let mut out = BufWriter::new(io::stdout().lock());
     if json {
@@ -102,7 +103,7 @@ pub fn calls(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut calls = Calls::scan(&config.journal.dir, filter.journal())?;
+    let mut calls = Calls::scan(recorded(&config), filter.journal())?;
     let mut page = Vec::new();
     while let Some(row) = calls.next_row()? {
         if json {
@@ -155,7 +156,7 @@ fn call_cells(row: &CallRow) -> Vec<String> {
 
 pub fn connections(config: &Path, session: Option<SessionId>, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let mut connections = Connections::scan(&config.journal.dir, session)?;
+    let mut connections = Connections::scan(recorded(&config), session)?;
     let mut out = BufWriter::new(io::stdout().lock());
     let mut rows = Vec::new();
     while let Some(row) = connections.next_row()? {
@@ -217,7 +218,7 @@ pub fn commands(
         let rows = from_warehouse(&config, async |warehouse| warehouse.commands(session, limit).await)?;
         rows.iter().try_for_each(|row| show(&mut out, row))?;
     } else {
-        let mut commands = chaperone_journal::Commands::scan(&config.journal.dir, session)?;
+        let mut commands = chaperone_journal::Commands::scan(recorded(&config), session)?;
         while let Some(row) = commands.next_row()? {
             show(&mut out, &row)?;
         }
@@ -510,6 +511,30 @@ fn record_removal(config: &Config) -> anyhow::Result<()> {
         journal.append(&event, true).await.context("recording that the hooks are taken off")?;
         journal.close().await.context("closing the journal")
     })
+}
+
+/// The journal's folder, once a daemon that runs has written there what it holds in memory: a call that was answered
+/// before somebody asks for it is found.
+pub fn recorded(config: &Config) -> &Path {
+    /// Longer than a disk takes that works; who looks into the journal because one doesn't, shall not wait for it.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
+        runtime.block_on(async {
+            let path = "/v1/journal/catch-up";
+            let request = chaperone_console::request(&config.paths.control, Method::POST, path, &Value::Null);
+            tokio::time::timeout(PATIENCE, request).await
+        })
+    });
+    let trouble = match asked {
+        Ok(Ok(Ok(_) | Err(ControlError::Away { .. }))) => None,
+        Ok(Ok(Err(refused))) => Some(refused.to_string()),
+        Ok(Err(_)) => Some(format!("the daemon has not answered within {} s", PATIENCE.as_secs())),
+        Err(error) => Some(error.to_string()),
+    };
+    if let Some(trouble) = trouble {
+        eprintln!("chaperone: the latest records may be missing here: {trouble}");
+    }
+    &config.journal.dir
 }
 
 /// Asks the daemon.

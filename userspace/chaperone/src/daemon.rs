@@ -508,6 +508,10 @@ impl Backend for Console {
         })
     }
 
+    async fn catch_up(&self) -> Result<(), String> {
+        self.shared.journal.catch_up().await.map_err(|error| error.to_string())
+    }
+
     async fn grant(&self, agent: &str) -> Result<Grant, String> {
         let number = self.grants.fetch_add(1, Ordering::Relaxed);
         let name = format!("run-{}-{number}", std::process::id());

@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cli,
+    commands::recorded,
     config::Config,
     output::{clean, json_line, size},
 };
@@ -23,7 +24,7 @@ const SHOWN_BYTES: usize = 1 << 20;
 /// Shows the call.
 pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let dir = &config.journal.dir;
+    let dir = recorded(&config);
     let exchange = Exchange::find(dir, call)?
         .ok_or_else(|| anyhow!("the journal {} has no call {call}: `chaperone calls` lists them", dir.display()))?;
     let mut out = io::stdout().lock();

@@ -47,6 +47,8 @@ pub trait Backend: Send + Sync + 'static {
     fn status(&self) -> serde_json::Value;
     /// A cgroup and a session for a new process of this agent.
     fn grant(&self, agent: &str) -> impl Future<Output = Result<Grant, String>> + Send;
+    /// Waits until what happened before is in the journal's segments, where commands read it.
+    fn catch_up(&self) -> impl Future<Output = Result<(), String>> + Send;
     /// Reads configuration and policies again.
     fn reload(&self) -> Result<String, String>;
     /// All metrics, read now.
@@ -176,6 +178,10 @@ async fn answer_control<B: Backend>(backend: &B, request: Request<Incoming>) -> 
         ("POST", "/v1/reload") => match backend.reload() {
             Ok(said) => json(&serde_json::json!({ "reloaded": said })),
             Err(why) => text(StatusCode::CONFLICT, why),
+        },
+        ("POST", "/v1/journal/catch-up") => match backend.catch_up().await {
+            Ok(()) => json(&serde_json::json!({})),
+            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
         },
         ("POST", "/v1/grants") => {
             let Ok(bytes) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {

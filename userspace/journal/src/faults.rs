@@ -89,6 +89,7 @@ async fn calls_are_refused_while_writes_fail_and_go_on_afterwards() {
         let error = journal.append(&samples::intent(refused, session), true).await.unwrap_err();
         assert!(matches!(error, JournalError::Io { .. }), "{error}");
         assert!(journal.trouble().is_some());
+        assert!(journal.catch_up().await.is_err());
         // Nothing new, no bodies; but what ends is kept for later.
         let error = journal.append(&samples::intent(CallId::new(), session), false).await.unwrap_err();
         assert!(matches!(error, JournalError::Io { .. }), "{error}");

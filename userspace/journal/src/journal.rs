@@ -16,7 +16,7 @@ use crate::{
     disk::{self, AlignedBuffer, BLOCK, Disk, Lock, OsDisk},
     error::Context as _,
     key::{Identity, PublicKey},
-    queue::{Class, Item, Level, Shared, Waiter},
+    queue::{Answer, Class, Item, Level, Shared, Waiter},
     record::{Kind, Position, Salt},
     recover::{Recovered, beginning, find_end},
     staged::{self, Staged},
@@ -141,11 +141,9 @@ impl Journal {
             Event::CallIntent(_) | Event::ConnectionOpened(_) => shared.admit_staged(item)?,
             _ => return shared.admit(item),
         };
-        let Some(answer) = answer else { return Ok(()) };
-        match tokio::time::timeout(shared.config.commit_timeout, answer).await {
-            Ok(Ok(result)) => result.map(|_| ()),
-            Ok(Err(_)) => Err(JournalError::Closed),
-            Err(_) => Err(JournalError::Stalled { seconds: shared.config.commit_timeout.as_secs() }),
+        match answer {
+            Some(answer) => answered(shared, answer).await,
+            None => Ok(()),
         }
     }
 
@@ -153,6 +151,13 @@ impl Journal {
     pub fn append_now(&self, event: &Event) -> Result<(), JournalError> {
         let shared = &self.0.shared;
         shared.admit(Item::event(event, shared.config.max_event())?)
+    }
+
+    /// Waits until all that was appended before is on disk, where other processes read it. Bodies too, as far as their
+    /// recorders have handed them over.
+    pub async fn catch_up(&self) -> Result<(), JournalError> {
+        let shared = &self.0.shared;
+        answered(shared, shared.catch_up()?).await
     }
 
     /// A recorder for one body of a call whose intent was appended.
@@ -238,6 +243,15 @@ impl Drop for Inner {
     }
 }
 
+/// What the writer answers, if it does so in time.
+async fn answered(shared: &Shared, answer: Answer) -> Result<(), JournalError> {
+    match tokio::time::timeout(shared.config.commit_timeout, answer).await {
+        Ok(Ok(result)) => result.map(drop),
+        Ok(Err(_)) => Err(JournalError::Closed),
+        Err(_) => Err(JournalError::Stalled { seconds: shared.config.commit_timeout.as_secs() }),
+    }
+}
+
 /// A number in the queue's list of sleepers, given back when the sleeper goes away.
 struct Ticket<'a> {
     shared: &'a Shared,
@@ -317,6 +331,7 @@ fn prepare(
         unsigned: u64::from(!sealed),
         signed_at: Instant::now(),
         acknowledge: Vec::new(),
+        behind: Vec::new(),
     };
     Ok((writer, recovered))
 }
@@ -483,6 +498,30 @@ mod tests {
         assert_eq!(events(&records).len(), 64 * 20 * 2);
         let commits = records.iter().filter(|record| record.head.flags & crate::record::FLAG_COMMIT != 0).count();
         assert!(commits < 64 * 20, "{commits} commits for {} waiting appends", 64 * 20);
+    }
+
+    #[tokio::test]
+    async fn who_catches_up_finds_everything_in_the_segments() {
+        let dir = tempfile::tempdir().unwrap();
+        let config = JournalConfig { durability: Durability::Relaxed, ..small(dir.path()) };
+        let (journal, _) = Journal::open(config).unwrap();
+        journal.catch_up().await.unwrap(); // with nothing to wait for
+        let session = SessionId::new();
+        let mut wanted = Vec::new();
+        for count in [1, 2, 300] {
+            for _ in 0..count {
+                let call = CallId::new();
+                let events = [samples::intent(call, session), samples::outcome(call, session, None, None)];
+                for event in &events {
+                    journal.append(event, false).await.unwrap();
+                }
+                wanted.extend(events);
+            }
+            journal.catch_up().await.unwrap();
+            assert_eq!(events(&read_all(dir.path())), wanted);
+        }
+        journal.close().await.unwrap();
+        assert!(matches!(journal.catch_up().await, Err(JournalError::Closed)));
     }
 
     #[tokio::test]

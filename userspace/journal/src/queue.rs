@@ -147,6 +147,8 @@ pub(crate) struct Queue {
     pub(crate) bytes: usize,
     /// Items somebody waits for.
     pub(crate) waiting: usize,
+    /// Who waits until all that was in the queue is on disk, and how many of those items are still there.
+    behind: Vec<(Waiter, usize)>,
     /// When the first item came.
     pub(crate) since: Option<Instant>,
     /// Room in preallocated segments, as of the last commit, items in the queue not subtracted.
@@ -319,6 +321,21 @@ impl Shared {
         self.check_state(&mut queue, Class::Begins, 0).err()
     }
 
+    /// Gets its answer when all that was admitted before is on disk.
+    pub(crate) fn catch_up(&self) -> Result<Answer, JournalError> {
+        let mut queue = self.queue.lock();
+        match &queue.trouble {
+            Some(trouble) => return Err(trouble.clone()),
+            None if queue.closing => return Err(JournalError::Closed),
+            None => {}
+        }
+        let (waiter, answer) = Waiter::new(Level::Durable);
+        let ahead = queue.items.len();
+        queue.behind.push((waiter, ahead));
+        self.work.notify_one();
+        Ok(answer)
+    }
+
     /// Gives a ticket back.
     pub(crate) fn forget(&self, ticket: u64) {
         self.queue.lock().sleepers.remove(&ticket);
@@ -340,6 +357,16 @@ impl Queue {
         (self.bytes + len) as u64 + config.reserve_bytes > self.room
     }
 
+    /// Somebody waits for what is in the queue.
+    pub(crate) fn is_awaited(&self) -> bool {
+        self.waiting > 0 || !self.behind.is_empty()
+    }
+
+    /// Who waits for no more than what was taken.
+    pub(crate) fn take_behind(&mut self) -> impl Iterator<Item = Waiter> {
+        self.behind.extract_if(.., |(_, ahead)| *ahead == 0).map(|(waiter, _)| waiter)
+    }
+
     /// Takes items from the front: as many as fit into `most` bytes, at least one.
     pub(crate) fn take(&mut self, most: usize) -> VecDeque<Item> {
         let mut taken = VecDeque::new();
@@ -352,6 +379,9 @@ impl Queue {
             bytes += len;
             self.waiting -= usize::from(item.waiter.is_some());
             taken.extend(self.items.pop_front());
+        }
+        for (_, ahead) in &mut self.behind {
+            *ahead = ahead.saturating_sub(taken.len());
         }
         self.bytes -= bytes;
         self.since = (!self.items.is_empty()).then(Instant::now);
@@ -370,7 +400,8 @@ impl Queue {
 
     /// Answers everybody who waits with `error`; their records stay.
     pub(crate) fn fail_waiters(&mut self, error: &JournalError) {
-        for waiter in self.items.iter_mut().filter_map(|item| item.waiter.take()) {
+        let behind = self.behind.drain(..).map(|(waiter, _)| waiter);
+        for waiter in self.items.iter_mut().filter_map(|item| item.waiter.take()).chain(behind) {
             waiter.answer(Err(error.clone()));
         }
         self.waiting = 0;

@@ -74,6 +74,8 @@ pub(crate) struct Writer {
     pub(crate) unsigned: u64,
     pub(crate) signed_at: Instant,
     pub(crate) acknowledge: Vec<(Waiter, Seq)>,
+    /// Who waits for what was taken from the queue and is not encoded yet.
+    pub(crate) behind: Vec<Waiter>,
 }
 
 impl Writer {
@@ -121,13 +123,16 @@ impl Writer {
             let write_at = queue
                 .since
                 .filter(|_| well)
-                .map(|since| if queue.waiting > 0 || queue.bytes >= BATCH { now } else { since + config.linger() });
+                .map(|since| if queue.is_awaited() || queue.bytes >= BATCH { now } else { since + config.linger() });
+            let asked_at = (well && queue.is_awaited()).then_some(now);
             let sign_at = (well && self.unsigned > 0).then(|| self.signed_at + config.checkpoint_interval);
             let sync_at = self.dirty_since.filter(|_| well).map(|since| since + config.linger());
-            let wake_at = [retry_at, write_at, sync_at, sign_at].into_iter().flatten().min();
+            let wake_at = [retry_at, write_at, asked_at, sync_at, sign_at].into_iter().flatten().min();
             if queue.closing || wake_at.is_some_and(|at| at <= now) {
                 let closing = queue.closing;
-                return (queue.take(BUFFER - BLOCK), closing);
+                let items = queue.take(BUFFER - BLOCK);
+                self.behind.extend(queue.take_behind());
+                return (items, closing);
             }
             match wake_at {
                 Some(at) => {
@@ -153,7 +158,8 @@ impl Writer {
         }
         queue.trouble = Some(error.clone());
         queue.fail_waiters(error);
-        for (waiter, _) in self.acknowledge.drain(..) {
+        let acknowledge = self.acknowledge.drain(..).map(|(waiter, _)| waiter);
+        for waiter in acknowledge.chain(self.behind.drain(..)) {
             waiter.answer(Err(error.clone()));
         }
     }
@@ -182,6 +188,7 @@ impl Writer {
                 self.checkpoint()?;
             }
         }
+        self.acknowledge.extend(self.behind.drain(..).map(|waiter| (waiter, self.seq)));
         self.write()?;
         let linger = self.shared.config.linger();
         if !self.acknowledge.is_empty() || self.dirty_since.is_some_and(|since| since.elapsed() >= linger) {
@@ -377,6 +384,7 @@ impl Writer {
     /// Makes everything encoded durable and answers who waited for it.
     pub(crate) fn flush(&mut self) -> Result<(), JournalError> {
         if self.dirty_since.is_none() {
+            self.acknowledge();
             return Ok(());
         }
         self.write()?;
@@ -391,10 +399,14 @@ impl Writer {
         self.dirty_since = None;
         self.has_failed = false;
         self.shared.committed.send_replace(self.position());
+        self.acknowledge();
+        Ok(())
+    }
+
+    fn acknowledge(&mut self) {
         for (waiter, seq) in self.acknowledge.drain(..) {
             waiter.answer(Ok(seq));
         }
-        Ok(())
     }
 
     pub(crate) fn position(&self) -> Position {
