@@ -9,6 +9,10 @@ use chaperone_model::SessionId;
 use http::{Request, request::Parts};
 use time::OffsetDateTime;
 
+/// The daemon's.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 fn main() {
     let before = resident();
     let started = Instant::now();

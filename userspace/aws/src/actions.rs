@@ -131,7 +131,7 @@ impl Needs {
         candidate: &Candidate,
         members: &Map<String, Value>,
         headers: &HeaderMap,
-        query: &Query,
+        query: &Query<'_>,
         path: &str,
         host: &HostMatch,
         place: &Place<'_>,
@@ -303,7 +303,7 @@ fn add(places: &mut Vec<u16>, place: usize) {
 
 /// What S3 checks beside the operation's own action, by what the request carries.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html>
-fn s3(needs: &mut Needs, operation: &str, headers: &HeaderMap, query: &Query) {
+fn s3(needs: &mut Needs, operation: &str, headers: &HeaderMap, query: &Query<'_>) {
     let has = |name: &str| headers.contains_key(name);
     let grants = has("x-amz-acl") || headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-"));
     match operation {

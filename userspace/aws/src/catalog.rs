@@ -5,11 +5,12 @@
 //! is handed out as `&'static str`.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     sync::{LazyLock, OnceLock},
 };
 
 use chaperone_model::{AccessLevel, Protocol};
+use foldhash::HashMap;
 use serde::Deserialize;
 
 use crate::route::Routes;
@@ -31,6 +32,8 @@ pub struct CatalogVersion {
 pub struct Catalog {
     pub(crate) version: CatalogVersion,
     pub(crate) partitions: Vec<Partition>,
+    /// Each region's partition.
+    pub(crate) regions: HashMap<&'static str, &'static str>,
     pub(crate) names: Vec<ServiceName>,
     pub(crate) hosts: HashMap<&'static str, Vec<u16>>,
     /// Each service's line, compressed.
@@ -313,7 +316,9 @@ impl Catalog {
         let head: RawHead = serde_json::from_str(head).expect("BUG: the catalog's head");
         let lines: Vec<_> = frames.collect();
         assert_eq!(lines.len(), head.services.len(), "BUG: the catalog has a line for each service");
+        let regions = head.partitions.iter().flat_map(|p| p.regions.iter().map(|region| (*region, p.id))).collect();
         Self {
+            regions,
             version: CatalogVersion { botocore: head.botocore, iam: head.iam },
             partitions: head.partitions,
             hosts: head.hosts,

@@ -120,7 +120,7 @@ struct Request<'a> {
     parts: &'a Parts,
     /// The path, with the bucket of the host's name put before it.
     path: Cow<'a, str>,
-    query: Query,
+    query: Query<'a>,
     body: Option<&'a [u8]>,
     /// The body without its compression, once somebody asked.
     expanded: OnceCell<Result<Vec<u8>, DecodeError>>,
@@ -205,7 +205,7 @@ impl Catalog {
         if services.is_empty() {
             return Err(DecodeError::UnknownService);
         }
-        let candidates = self.candidates(&host.kind, &services, &request)?;
+        let (candidates, form) = self.candidates(&host.kind, &services, &request)?;
         if candidates.is_empty() {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
@@ -214,7 +214,7 @@ impl Catalog {
         let mut read = Vec::with_capacity(candidates.len());
         for candidate in candidates {
             let mut budget = Budget::new();
-            let members = members(&candidate, &request, &mut budget)?;
+            let members = members(&candidate, &request, form.as_ref(), &mut budget)?;
             // A superseded twin may know as single what its successor knows as a list (S3's notifications).
             if budget.twice && (candidate.operation.deprecated == 0 || !current) {
                 return Err(DecodeError::Contradiction("a member of the input comes twice"));
@@ -244,7 +244,7 @@ impl Catalog {
         let actions::Needed { actions, resources, pairs } = merged.finish();
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
-            region: place.region.map(Cow::Owned),
+            region: place.region,
             account: account.map(|account| Cow::Owned(account.to_owned())),
             service: Cow::Borrowed(service.name),
             signing_name,
@@ -271,7 +271,7 @@ impl Catalog {
         authority: &'a Authority<'_>,
         account: Option<&'a str>,
     ) -> Result<(Services, Place<'a>, Option<&'a str>), DecodeError> {
-        let mut place = Place { partition: host.partition, region: host.region.as_deref().map(str::to_owned), account };
+        let mut place = Place { partition: host.partition, region: host.region.clone(), account };
         let Authority::Header(header) = authority else {
             return Ok((host.services.clone(), place, None));
         };
@@ -320,18 +320,19 @@ impl Catalog {
             }
             None => {
                 place.partition = partition;
-                place.region = Some(region.into_owned());
+                place.region = Some(region);
             }
         }
         Ok((services, place, Some(header.service)))
     }
 
-    fn candidates(
+    /// What the request can be, and its form, if that says so.
+    fn candidates<'r>(
         &'static self,
         kind: &HostKind,
         services: &[u16],
-        request: &Request<'_>,
-    ) -> Result<Vec<Candidate>, DecodeError> {
+        request: &'r Request<'_>,
+    ) -> Result<(Vec<Candidate>, Option<form::Form<'r>>), DecodeError> {
         let forms = services.iter().any(|&i| self.service(usize::from(i)).form().is_some());
         let markers = Markers::of(request, forms)?;
         let mut found: Vec<Candidate> = Vec::new();
@@ -368,7 +369,7 @@ impl Catalog {
         {
             found.retain(|candidate| candidate.service.api_version == Some(version));
         }
-        Ok(found)
+        Ok((found, markers.form))
     }
 }
 
@@ -446,7 +447,7 @@ fn has_body(service: &Service, operation: &Operation) -> bool {
 struct Markers<'a> {
     target: Option<&'a str>,
     rpc: Option<(&'a str, &'a str)>,
-    form: Option<form::Form>,
+    form: Option<form::Form<'a>>,
 }
 
 impl<'a> Markers<'a> {
@@ -470,7 +471,9 @@ impl<'a> Markers<'a> {
             && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
                 t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
             });
-        let body = if is_form && method == Method::POST { request.text(None)? } else { "" };
+        // With the operation in the query, whatever the body calls itself may be read as the rest of it.
+        let reads = (is_form || in_query) && method == Method::POST;
+        let body = if reads { request.text(None)? } else { "" };
         let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
         Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
     }
@@ -508,6 +511,7 @@ impl<'a> Markers<'a> {
 fn members(
     candidate: &Candidate,
     request: &Request<'_>,
+    form: Option<&form::Form<'_>>,
     budget: &mut Budget,
 ) -> Result<Map<String, Value>, DecodeError> {
     let Candidate { service, operation, protocol } = candidate;
@@ -531,9 +535,11 @@ fn members(
             if body.is_empty() { Map::new() } else { cbor::members(body, service, shape, budget)? }
         }
         Protocol::Query | Protocol::Ec2 => {
-            let query = request.parts.uri.query().unwrap_or_default();
-            let body = if request.parts.method == Method::POST { request.text(Some(operation))? } else { "" };
-            form::Form::parse([query, body])?.members(service, operation.input, budget)
+            // The operation that reads it decides whether it may be compressed.
+            if request.parts.method == Method::POST {
+                request.plain(Some(operation))?;
+            }
+            form.map_or_else(Map::new, |form| form.members(service, operation.input, budget))
         }
         Protocol::RestJson | Protocol::RestXml => {
             let reads = !operation.streams() && has_body(service, operation) && operation.method != "HEAD";

@@ -99,7 +99,7 @@ impl Asks {
         });
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
-            region: place.region.clone().map(Cow::Owned),
+            region: place.region.clone(),
             account: place.account.map(|account| Cow::Owned(account.to_owned())),
             service: Cow::Borrowed(self.service),
             signing_name: Cow::Owned(signing_name.unwrap_or(self.service).to_owned()),
@@ -398,7 +398,7 @@ fn code_commit(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
     let query = Query::parse(parts.uri.query());
     let service = match (&parts.method, rest) {
         (&Method::GET, "info/refs") => match &query.0[..] {
-            [(name, service)] if name == "service" => service.clone(),
+            [(name, service)] if name == "service" => service.to_string(),
             _ => return None,
         },
         (&Method::POST, service) if query.0.is_empty() => service.to_owned(),

@@ -8,10 +8,7 @@ use std::borrow::Cow;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::{
-    catalog::{Catalog, Partition},
-    endpoint::Endpoint,
-};
+use crate::{catalog::Catalog, endpoint::Endpoint};
 
 /// Suffixes that the partitions' data don't list, with their partitions.
 const MORE_SUFFIXES: [(&str, &str); 14] = [
@@ -164,10 +161,8 @@ impl Catalog {
 
     /// A label that is a region: one that is listed, or one of the form that regions of its partition have.
     pub(crate) fn region(&self, label: &str) -> Option<(Cow<'static, str>, &'static str)> {
-        let known = |partition: &&Partition| partition.regions.binary_search(&label).is_ok();
-        if let Some(partition) = self.partitions.iter().find(known) {
-            let at = partition.regions.binary_search(&label).ok()?;
-            return Some((Cow::Borrowed(partition.regions[at]), partition.id));
+        if let Some((region, partition)) = self.regions.get_key_value(label) {
+            return Some((Cow::Borrowed(region), partition));
         }
         let mut parts = label.split('-');
         let (first, second) = (parts.next()?, parts.next()?);

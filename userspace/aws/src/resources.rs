@@ -1,5 +1,7 @@
 //! Resources: the ARNs that a call touches, from its parameters.
 
+use std::borrow::Cow;
+
 use chaperone_model::AccessLevel;
 use http::HeaderMap;
 use serde_json::{Map, Value};
@@ -15,15 +17,21 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(crate) struct Place<'a> {
     pub partition: &'static str,
-    pub region: Option<String>,
+    pub region: Option<Cow<'static, str>>,
     pub account: Option<&'a str>,
 }
 
 impl Place<'_> {
     /// An ARN of a service here. An account that isn't known is `*`.
     pub fn arn(&self, service: &str, tail: &str) -> String {
+        self.arn_of(service, "", tail)
+    }
+
+    /// The same, with what stands before the name.
+    pub fn arn_of(&self, service: &str, kind: &str, name: &str) -> String {
         let region = self.region.as_deref().unwrap_or_default();
-        format!("arn:{}:{service}:{region}:{}:{tail}", self.partition, self.account.unwrap_or("*"))
+        let account = self.account.unwrap_or("*");
+        ["arn:", self.partition, ":", service, ":", region, ":", account, ":", kind, name].concat()
     }
 }
 
@@ -201,8 +209,10 @@ fn dynamodb(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) 
 }
 
 fn table_arn(name: &str, index: Option<&str>, place: &Place<'_>) -> Result<String, DecodeError> {
-    let name = checked(name)?;
-    let mut arn = if name.starts_with("arn:") { name } else { place.arn("dynamodb", &format!("table/{name}")) };
+    if name.len() >= MAX_STRING {
+        return Err(DecodeError::TooLarge("resource's name"));
+    }
+    let mut arn = if name.starts_with("arn:") { name.to_owned() } else { place.arn_of("dynamodb", "table/", name) };
     if let Some(index) = index {
         arn.push_str("/index/");
         arn.push_str(index);

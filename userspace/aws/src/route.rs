@@ -1,7 +1,8 @@
 //! REST routing: from method, path, query and headers to operations.
 
-use std::{cmp::Ordering, collections::HashMap};
+use std::{borrow::Cow, cmp::Ordering};
 
+use foldhash::HashMap;
 use http::HeaderMap;
 
 use crate::catalog::{Operation, Service};
@@ -103,10 +104,10 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 }
 
 /// A query, decoded once.
-pub(crate) struct Query(pub Vec<(String, String)>);
+pub(crate) struct Query<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
-impl Query {
-    pub fn parse(query: Option<&str>) -> Self {
+impl<'q> Query<'q> {
+    pub fn parse(query: Option<&'q str>) -> Self {
         let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
         Self(
             pairs
@@ -119,21 +120,21 @@ impl Query {
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
     }
 
     pub fn all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a str> {
-        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0.iter().filter(move |(n, _)| n == name).map(|(_, value)| &**value)
     }
 }
 
 /// Form decoding: `+` is a space, as every AWS service reads it in a query.
-pub(crate) fn decoded(text: &str) -> String {
-    if text.bytes().all(|b| b != b'+' && b != b'%') {
-        return text.to_owned();
+pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
+    if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
+        return Cow::Borrowed(text);
     }
     let spaced = text.replace('+', " ");
-    percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    Cow::Owned(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
 }
 
 /// Of operations that share a path, those that query and headers leave: the ones whose conditions hold, without those
@@ -141,7 +142,7 @@ pub(crate) fn decoded(text: &str) -> String {
 ///
 /// S3 takes some of its operations from header fields, and others from the query, so that one doesn't outweigh the other;
 /// elsewhere the query routes.
-pub(crate) fn narrow(candidates: Vec<u16>, service: &Service, query: &Query, headers: &HeaderMap) -> Vec<u16> {
+pub(crate) fn narrow(candidates: Vec<u16>, service: &Service, query: &Query<'_>, headers: &HeaderMap) -> Vec<u16> {
     let operations = &service.operations;
     let by_query = service.name != "s3";
     if let [only] = candidates[..] {
@@ -177,7 +178,7 @@ struct Conditions {
 }
 
 /// The operation's conditions if all hold.
-fn conditions(operation: &Operation, query: &Query, headers: &HeaderMap) -> Option<Conditions> {
+fn conditions(operation: &Operation, query: &Query<'_>, headers: &HeaderMap) -> Option<Conditions> {
     let mut all = Conditions { query: Vec::new(), headers: Vec::new(), firm: true };
     for literal in &operation.query_literals {
         match literal.split_once('=') {

@@ -151,7 +151,7 @@ fn signaling(parts: &Parts) -> Option<Asks> {
     let channel = value("x-amz-channelarn").filter(|arn| arn.starts_with("arn:"))?;
     let viewer = query.0.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-amz-clientid"));
     let action = if viewer { "kinesisvideo:ConnectAsViewer" } else { "kinesisvideo:ConnectAsMaster" };
-    Some(Asks::one("kinesis-video-signaling", action, Write, channel))
+    Some(Asks::one("kinesis-video-signaling", action, Write, channel.into_owned()))
 }
 
 /// A handshake that is signed in its query, taken apart; not believed before [`verify`](Self::verify).

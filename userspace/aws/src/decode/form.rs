@@ -1,6 +1,6 @@
 //! Form-encoded bodies of the query and ec2 protocols: `A.member.1.B=value`.
 
-use std::collections::HashSet;
+use std::{borrow::Cow, cmp::Ordering};
 
 use serde_json::{Map, Value};
 
@@ -17,12 +17,15 @@ use crate::{
 const MAX_PAIRS: usize = 20_000;
 
 /// The pairs of a form, each name once.
-pub(crate) struct Form(Vec<(String, String)>);
+pub(crate) struct Form<'a>(Vec<Pair<'a>>);
 
-impl Form {
+/// Name and value.
+type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
+
+impl<'a> Form<'a> {
     /// Reads forms (of the query and of the body) into one. A name that comes twice is refused: which of the two counts
     /// differs by service.
-    pub fn parse<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, DecodeError> {
+    pub fn parse(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, DecodeError> {
         let mut pairs = Vec::new();
         for pair in texts.into_iter().flat_map(|text| text.split('&')).filter(|pair| !pair.is_empty()) {
             if pairs.len() >= MAX_PAIRS {
@@ -31,18 +34,15 @@ impl Form {
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
             pairs.push((decoded(name), decoded(value)));
         }
-        {
-            let mut names = HashSet::with_capacity(pairs.len());
-            if !pairs.iter().all(|(name, _)| names.insert(name.as_str())) {
-                return Err(DecodeError::Contradiction("a form field comes twice"));
-            }
+        pairs.sort_unstable_by(|(one, _), (other, _)| by_segment(one, other));
+        if pairs.windows(2).any(|two| two[0].0 == two[1].0) {
+            return Err(DecodeError::Contradiction("a form field comes twice"));
         }
-        pairs.sort_unstable_by(|a, b| a.0.split('.').cmp(b.0.split('.')));
         Ok(Self(pairs))
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_str())
+        self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
     }
 
     /// The members of the operation's input.
@@ -55,10 +55,19 @@ impl Form {
     }
 }
 
+/// The order of `a.split('.')` and `b.split('.')`: a name's end comes before the dot, and the dot before all else.
+fn by_segment(a: &str, b: &str) -> Ordering {
+    let rank = |byte: u8| (byte != b'.', byte);
+    match a.bytes().zip(b.bytes()).find(|(x, y)| x != y) {
+        Some((x, y)) => rank(x).cmp(&rank(y)),
+        None => a.len().cmp(&b.len()),
+    }
+}
+
 /// Pairs that agree in what comes before byte `at` of their names.
 #[derive(Clone, Copy)]
 struct Level<'a> {
-    pairs: &'a [(String, String)],
+    pairs: &'a [Pair<'a>],
     at: usize,
 }
 
@@ -88,7 +97,7 @@ impl<'a> Level<'a> {
 
     /// The value of the pair whose name ends here.
     fn value(self) -> Option<&'a str> {
-        self.pairs.iter().find(|(name, _)| name.len() + 1 == self.at).map(|(_, value)| value.as_str())
+        self.pairs.iter().find(|(name, _)| name.len() + 1 == self.at).map(|(_, value)| &**value)
     }
 
     /// The levels below `1`, `2`, …, in the order of their numbers.
@@ -176,5 +185,20 @@ fn node(
             Some(Value::Object(kept))
         }
         _ => budget.scalar(level.value()?, service, shape),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_in_the_order_of_their_segments() {
+        let names = ["", ".", "a", "a.", "a..b", "a.b", "a.b.c", "a.bc", "a-b", "a-b.c", "a0", "ab", "ä", "ä.a", "z"];
+        for a in names {
+            for b in names {
+                assert_eq!(by_segment(a, b), a.split('.').cmp(b.split('.')), "{a:?} {b:?}");
+            }
+        }
     }
 }

@@ -1,8 +1,9 @@
 //! Where REST operations carry their input: labels of the path, query, header fields, body.
 
 use chaperone_model::Protocol;
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
+use smallvec::SmallVec;
 
 use super::{DecodeError, json, value::Budget, xml};
 use crate::{
@@ -10,10 +11,13 @@ use crate::{
     route::Query,
 };
 
+/// Header fields by name: few requests have more than twelve.
+type Fields<'a> = SmallVec<[(&'a str, &'a HeaderValue); 12]>;
+
 /// Everything that a REST request's input is read from.
 pub(crate) struct Request<'a> {
     pub path: &'a str,
-    pub query: &'a Query,
+    pub query: &'a Query<'a>,
     pub headers: &'a HeaderMap,
     pub body: Option<&'a [u8]>,
 }
@@ -108,6 +112,8 @@ fn outside(
     budget: &mut Budget,
     out: &mut Map<String, Value>,
 ) {
+    // An input has more members in header fields than a request has fields: comparing beats looking each up.
+    let fields: Fields<'_> = request.headers.iter().map(|(name, value)| (name.as_str(), value)).collect();
     for member in &structure.members {
         let value = match member.location() {
             Location::Query => match service.shape(member.1) {
@@ -130,13 +136,12 @@ fn outside(
                 }
             },
             Location::Header => {
-                let several = request.headers.get_all(member.wire()).iter().nth(1).is_some();
+                let ours = |(name, _): &&(&str, _)| name.eq_ignore_ascii_case(member.wire());
+                let mut values = fields.iter().filter(ours).map(|(_, value)| value);
+                let first = values.next();
+                let several = values.next().is_some();
                 budget.twice |= several && !matches!(service.shape(member.1), Shape::List { .. });
-                request
-                    .headers
-                    .get(member.wire())
-                    .and_then(|value| value.to_str().ok())
-                    .and_then(|text| budget.scalar(text, service, member.1))
+                first.and_then(|value| value.to_str().ok()).and_then(|text| budget.scalar(text, service, member.1))
             }
             Location::HeaderPrefix => prefixed(request.headers, member.wire(), budget),
             Location::Body | Location::Uri => None,
