@@ -58,4 +58,5 @@ if kind == "trailer":
 connection = http.client.HTTPSConnection(host, timeout=20)
 connection.request("PUT", f"/{key}", body=body, headers=dict(request.headers))
 answer = connection.getresponse()
-print("status", answer.status, answer.read().decode(), "sha256", hashlib.sha256(data).hexdigest())
+print("status", answer.status, answer.read().decode(), "wire", hashlib.sha256(body).hexdigest(), end=" ")
+print("sha256", hashlib.sha256(data).hexdigest())

@@ -169,9 +169,16 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
+        // Whatever a test did, what is recorded of it can be verified.
+        let pid = fs::read_to_string(self.dir.join("daemon.pid")).unwrap_or_default();
+        let running = !pid.is_empty() && Path::new("/proc").join(pid.trim()).exists();
+        let verified = (running && !std::thread::panicking()).then(|| self.operator("chaperone verify"));
         let done = Command::new(&self.xtask).args(["lab", "down"]).arg(&self.dir).output();
         if std::thread::panicking() {
             return;
+        }
+        if let Some(output) = verified {
+            assert!(output.status.success(), "the journal can't be verified: {}", both(&output));
         }
         let output = done.expect("taking the lab down");
         assert!(output.status.success(), "the lab did not go down: {}", both(&output));

@@ -12,22 +12,33 @@ fn signed_chunks_are_checked_and_signed_again() {
     let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
     lab.agent_ok(&format!("{REGION} aws s3 mb s3://chunks"));
     let script = script("signed_chunks.py");
+    // The whole body is recorded, with the framing that it came in, also of what is refused in its middle.
+    let recorded_whole = |how: &str, said: &str| {
+        let calls = lab.calls_like("--service s3");
+        let key = format!("arn:aws:s3:::chunks/{how}");
+        let put = |it: &&serde_json::Value| text(it, "operation") == "PutObject" && it["resources"][0] == key.as_str();
+        let call = calls.into_iter().find(|it| put(&it)).unwrap_or_else(|| panic!("{how} has no call"));
+        let wire = said.split(" wire ").nth(1).unwrap().split(' ').next();
+        let show = format!("chaperone show {} --body request-framed | sha256sum", text(&call, "id"));
+        assert_eq!(lab.operator_ok(&show).split(' ').next(), wire, "{how}");
+        call
+    };
     for how in ["plain", "trailer"] {
         let put = lab.agent_ok(&format!("python3 {} chunks {how} {how}", script.display()));
         assert!(put.starts_with("status 200"), "{how}: {put}\n{}", lab.log());
         let sha = put.trim().rsplit(' ').next().unwrap();
         let got = lab.agent_ok(&format!("{REGION} aws s3 cp s3://chunks/{how} - | sha256sum"));
         assert_eq!(got.split(' ').next(), Some(sha), "the object is what was sent");
-        let calls = lab.calls_like("--service s3");
-        let key = format!("arn:aws:s3:::chunks/{how}");
-        let put = |it: &&serde_json::Value| text(it, "operation") == "PutObject" && it["resources"][0] == key.as_str();
-        let call = calls.iter().find(put).unwrap_or_else(|| panic!("{how}: {calls:?}"));
-        assert_eq!(text(call, "request_sha256"), sha, "the recorded digest is the payload's");
+        let call = recorded_whole(how, &put);
+        assert_eq!(text(&call, "request_sha256"), sha, "the recorded digest is the payload's");
     }
     let whole = lab.upstream().iter().filter(|it| text(it, "method") == "PUT" && it["status"] == 200).count();
     for how in ["plain-tampered", "trailer-tampered", "plain-secret", "trailer-secret", "plain-large"] {
         let output = lab.agent(&format!("python3 {} chunks {how} {how}", script.display()));
         assert!(both(&output).contains("status 4"), "{how}: {}", both(&output));
+        if !how.ends_with("large") {
+            recorded_whole(how, &both(&output));
+        }
         let output = lab.agent(&format!("{REGION} aws s3api head-object --bucket chunks --key {how}"));
         assert!(!output.status.success(), "{how}: {}", both(&output));
     }

@@ -1,14 +1,22 @@
-//! aws-chunked bodies that pass: the framing is checked and what is inside is hashed, and where chunks are signed each
+//! aws-chunked bodies that pass: the framing is checked and the payload told from it, and where chunks are signed each
 //! signature is checked and replaced by ours.
 //!
 //! `HEX-SIZE[;extension]CRLF data CRLF … 0[;extension]CRLF trailers CRLF`, as in
 //! <https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming-trailers.html>.
 
-mod hasher;
+mod reader;
 mod resigner;
 
-pub use hasher::AwsChunkedHasher;
+pub use reader::AwsChunkedReader;
 pub use resigner::{ChunkKey, ChunkResigner};
+
+/// Where the parts of an aws-chunked body go, in their order. Nothing is left out, whatever is wrong with it.
+pub trait ChunkedSink {
+    /// Bytes of the payload.
+    fn payload(&mut self, bytes: &[u8]);
+    /// Bytes around it: sizes, signatures, trailers, and what can't be read as any of these.
+    fn framing(&mut self, bytes: &[u8]);
+}
 
 const MAX_LINE: usize = 4096;
 const MAX_TRAILERS: usize = 32;
@@ -136,6 +144,29 @@ impl Framing {
         Ok(None)
     }
 
+    /// The same, and each part goes to `sink`; after an error, all that is left.
+    fn split<'a, 'b: 'a>(
+        &'a mut self,
+        bytes: &mut &'b [u8],
+        sink: &mut impl ChunkedSink,
+    ) -> Result<Option<Piece<'a>>, ChunkedError> {
+        let before = *bytes;
+        let piece = match self.next(bytes) {
+            Ok(piece) => piece,
+            Err(error) => {
+                sink.framing(before);
+                *bytes = &[];
+                return Err(error);
+            }
+        };
+        let part = &before[..before.len() - bytes.len()];
+        match piece {
+            Some(Piece::Data(_)) => sink.payload(part),
+            _ => sink.framing(part),
+        }
+        Ok(piece)
+    }
+
     /// Whether this may be the body's end.
     fn is_over(&self) -> bool {
         // Some clients leave out the empty line after the trailers; S3 takes that.
@@ -186,5 +217,28 @@ impl Framing {
             return Err(ChunkedError::Malformed("a trailer that can't be read"));
         }
         Ok(Piece::Trailer(line))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::ChunkedSink;
+
+    /// What was told apart, and all of it in its order.
+    #[derive(Debug, Default, PartialEq, Eq)]
+    pub(super) struct Seen {
+        pub payload: Vec<u8>,
+        pub all: Vec<u8>,
+    }
+
+    impl ChunkedSink for Seen {
+        fn payload(&mut self, bytes: &[u8]) {
+            self.payload.extend_from_slice(bytes);
+            self.all.extend_from_slice(bytes);
+        }
+
+        fn framing(&mut self, bytes: &[u8]) {
+            self.all.extend_from_slice(bytes);
+        }
     }
 }

@@ -50,7 +50,7 @@ pub use authority::{Authority, HeaderAuthority, payload_shape};
 pub use bearer::take_bearer;
 pub use canonical::PathRules;
 pub use catalog::{Catalog, CatalogVersion};
-pub use chunked::{AwsChunkedHasher, ChunkKey, ChunkResigner, ChunkedError};
+pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, ChunkedSink};
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
 pub use decode::{BodyNeed, DecodeError};
 pub use endpoint::Endpoint;

@@ -195,8 +195,10 @@ pub struct Explain {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub enum Body {
-    /// What went to AWS.
+    /// What went to AWS. Of an upload in aws-chunked framing: the object itself.
     Request,
+    /// The same with its framing, as the client sent it.
+    RequestFramed,
     /// What came back.
     Response,
 }

@@ -7,7 +7,8 @@ use std::{
 };
 
 use anyhow::anyhow;
-use chaperone_journal::Exchange;
+use bytes::Bytes;
+use chaperone_journal::{BodyReader, Exchange, JournalError};
 use chaperone_model::{CallId, Direction, Head};
 use serde_json::{Value, json};
 
@@ -29,12 +30,15 @@ pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) 
         .ok_or_else(|| anyhow!("the journal {} has no call {call}: `chaperone calls` lists them", dir.display()))?;
     let mut out = io::stdout().lock();
     if let Some(body) = body {
-        let direction = match body {
-            cli::Body::Request => Direction::Request,
-            cli::Body::Response => Direction::Response,
+        let mut next: Box<dyn FnMut() -> Result<Option<Bytes>, JournalError>> = match body {
+            cli::Body::Request => parts(exchange.body(Direction::Request)?),
+            cli::Body::RequestFramed => {
+                let mut reader = exchange.framed_body()?;
+                Box::new(move || reader.next_part())
+            }
+            cli::Body::Response => parts(exchange.body(Direction::Response)?),
         };
-        let mut reader = exchange.body(direction)?;
-        while let Some(part) = reader.next_part()? {
+        while let Some(part) = next()? {
             out.write_all(&part)?;
         }
         out.flush()?;
@@ -82,6 +86,10 @@ pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) 
 struct Shown {
     bytes: Vec<u8>,
     whole: bool,
+}
+
+fn parts(mut reader: BodyReader) -> Box<dyn FnMut() -> Result<Option<Bytes>, JournalError>> {
+    Box::new(move || reader.next_part())
 }
 
 fn read(exchange: &Exchange, direction: Direction) -> anyhow::Result<Shown> {

@@ -12,9 +12,10 @@ use chaperone_model::{BodyDigest, CallId, Direction};
 
 use crate::{
     JournalError,
+    framing::Runs,
     open_work::body_kind,
     queue::{Class, Item, Shared, now_us},
-    record::{Kind, MAX_FRAME, running},
+    record::{Kind, MAX_FRAME, running, sha256},
 };
 
 /// Smaller frames are gathered: a record costs 120 bytes, and a frame of one byte can hold on to a large read buffer.
@@ -38,6 +39,7 @@ pub struct BodyRecorder {
     recorded: u64,
     gathered: Vec<u8>,
     gathered_since: Option<Instant>,
+    framing: Runs,
     failed: Option<JournalError>,
 }
 
@@ -62,6 +64,7 @@ impl BodyRecorder {
             recorded: 0,
             gathered: Vec::new(),
             gathered_since: None,
+            framing: Runs::default(),
             failed: None,
         }
     }
@@ -85,9 +88,9 @@ impl BodyRecorder {
             if self.gathered.len() < GATHERED && since.elapsed() < GATHER_TIME {
                 return Ok(());
             }
-            return self.flush();
+            return self.flush_payload();
         }
-        self.flush()?;
+        self.flush_payload()?;
         let mut rest = frame;
         while !rest.is_empty() {
             let part = rest.split_to(rest.len().min(MAX_FRAME));
@@ -96,15 +99,42 @@ impl BodyRecorder {
         Ok(())
     }
 
+    /// Records what stands here around the payload of an aws-chunked request body. It is none of the body's bytes, and not
+    /// in its digest.
+    pub fn push_framing(&mut self, bytes: &[u8]) -> Result<(), JournalError> {
+        if let Some(error) = &self.failed {
+            return Err(error.clone());
+        }
+        let at = self.recorded + self.gathered.len() as u64;
+        for part in bytes.chunks(GATHERED) {
+            self.framing.push(at, part);
+            if self.framing.len() >= GATHERED {
+                self.flush_framing()?;
+            }
+        }
+        Ok(())
+    }
+
     /// Hands gathered bytes to the writer. Call it at the body's end, before the end is passed on, to learn whether
     /// everything could be recorded; [`Self::finish`] does the same, but can't tell.
     pub fn flush(&mut self) -> Result<(), JournalError> {
+        self.flush_payload()?;
+        self.flush_framing()
+    }
+
+    fn flush_payload(&mut self) -> Result<(), JournalError> {
         self.gathered_since = None;
         if self.gathered.is_empty() {
             return Ok(());
         }
         let gathered = Bytes::from(std::mem::take(&mut self.gathered));
         self.hand_over(gathered)
+    }
+
+    fn flush_framing(&mut self) -> Result<(), JournalError> {
+        let Some((at, payload)) = self.framing.take() else { return Ok(()) };
+        let digest = sha256(&payload);
+        self.admit(Kind::RequestFraming, at, digest, payload)
     }
 
     /// Ends the body, whole or not, and tells what was recorded of it.
@@ -119,28 +149,25 @@ impl BodyRecorder {
         let mut hash = self.hash.clone();
         hash.update(&payload);
         let length = payload.len() as u64;
+        self.admit(self.kind, self.recorded, running(&hash), payload)?;
+        self.hash = hash;
+        self.recorded += length;
+        Ok(())
+    }
+
+    fn admit(&mut self, kind: Kind, at: u64, digest: [u8; 32], payload: Bytes) -> Result<(), JournalError> {
         let item = Item {
-            kind: self.kind,
+            kind,
             id: *self.call.as_bytes(),
             time_us: now_us(),
-            body_offset: self.recorded,
-            digest: running(&hash),
+            body_offset: at,
+            digest,
             payload,
             mark: None,
             staged: 0,
             waiter: None,
         };
-        match self.shared.admit(item) {
-            Ok(()) => {
-                self.hash = hash;
-                self.recorded += length;
-                Ok(())
-            }
-            Err(error) => {
-                self.failed = Some(error.clone());
-                Err(error)
-            }
-        }
+        self.shared.admit(item).inspect_err(|error| self.failed = Some(error.clone()))
     }
 }
 

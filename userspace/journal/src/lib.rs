@@ -7,12 +7,14 @@
 #![forbid(unsafe_code)]
 
 mod body;
+mod body_reader;
 mod changes;
 mod config;
 mod disk;
 mod error;
 #[cfg(test)]
 mod faults;
+mod framing;
 mod journal;
 mod key;
 mod open_work;
@@ -30,6 +32,7 @@ mod verify;
 mod writer;
 
 pub use body::BodyRecorder;
+pub use body_reader::{BodyReader, FramedBodyReader};
 pub use changes::Changes;
 pub use config::{Durability, JournalConfig};
 pub use error::JournalError;
@@ -40,5 +43,5 @@ pub use record::{ChainHash, Fault, Kind, Position, RecordHead, Seq, Wrong};
 pub use recover::{Recovered, TornTail};
 pub use retention::{Retention, Retirement};
 pub use rows::{CallRow, CommandRow, ConnectionRow, SessionRow};
-pub use scan::{BodyReader, CallFilter, Calls, Commands, Connections, Exchange, sessions};
+pub use scan::{CallFilter, Calls, Commands, Connections, Exchange, sessions};
 pub use verify::{Verification, VerifyOptions, verify};

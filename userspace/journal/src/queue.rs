@@ -133,7 +133,7 @@ pub(crate) enum Class {
 impl Class {
     fn of(item: &Item) -> Self {
         match &item.mark {
-            _ if item.kind.is_body() => Self::Body,
+            _ if item.kind.is_of_body() => Self::Body,
             Some(Mark::CallClosed(_) | Mark::ConnectionClosed(_) | Mark::SessionClosed(_)) => Self::Ends,
             _ => Self::Begins,
         }

@@ -11,8 +11,8 @@
 //! | 16 | 8 | sequence number, from 1, without gaps over all segments |
 //! | 24 | 8 | microseconds since 1970 |
 //! | 32 | 16 | the call, session or connection it is about; zero if none |
-//! | 48 | 8 | body frames: where the frame begins in its body |
-//! | 56 | 32 | events: SHA-256 of the payload; body frames: SHA-256 of the body up to and with this frame |
+//! | 48 | 8 | body frames: where the frame begins in its body; framing: where its first run stands |
+//! | 56 | 32 | body frames: SHA-256 of the body up to and with this frame; all else: SHA-256 of the payload |
 //! | 88 | 32 | the chain: hash of the record before; zero for the first |
 //!
 //! A record's hash is SHA-256 over the hash before it and bytes 8 to 88 of its head. So the chain covers the payload
@@ -83,6 +83,8 @@ pub enum Kind {
     Recovery = 7,
     /// JSON of [`crate::Retirement`]: which segments were removed because they had been shipped.
     Retirement = 8,
+    /// What stands around the payload of an aws-chunked request body, with where it stands; see `framing.rs`.
+    RequestFraming = 9,
 }
 
 impl Kind {
@@ -96,6 +98,7 @@ impl Kind {
             6 => Self::Checkpoint,
             7 => Self::Recovery,
             8 => Self::Retirement,
+            9 => Self::RequestFraming,
             _ => return None,
         })
     }
@@ -103,6 +106,11 @@ impl Kind {
     /// Whether the payload is raw bytes of a body.
     pub const fn is_body(self) -> bool {
         matches!(self, Self::RequestBody | Self::ResponseBody)
+    }
+
+    /// Whether it belongs to a body, and so to a call that is open.
+    pub(crate) const fn is_of_body(self) -> bool {
+        self.is_body() || matches!(self, Self::RequestFraming)
     }
 }
 

@@ -161,7 +161,12 @@ impl Scan {
                 }
             }
             Kind::RequestBody | Kind::ResponseBody => self.open.body(&record.head),
-            Kind::Carry | Kind::Checkpoint | Kind::Header | Kind::Recovery | Kind::Retirement => {}
+            Kind::Carry
+            | Kind::Checkpoint
+            | Kind::Header
+            | Kind::Recovery
+            | Kind::RequestFraming
+            | Kind::Retirement => {}
         }
         Ok(())
     }

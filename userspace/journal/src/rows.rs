@@ -76,10 +76,10 @@ pub struct CallRow {
     pub request_sha256: Option<String>,
     /// SHA-256 of the answer's body, in hexadecimal.
     pub response_sha256: Option<String>,
-    /// Bytes of the request's body as it was on the wire.
-    pub wire_request_bytes: u64,
+    /// Bytes of the request's body as it is recorded: without aws-chunked framing, which is recorded beside it.
+    pub recorded_request_bytes: u64,
     /// SHA-256 of that: the name of the recorded body.
-    pub wire_request_sha256: Option<String>,
+    pub recorded_request_sha256: Option<String>,
     /// Process id.
     pub pid: u32,
     /// User id.
@@ -104,8 +104,8 @@ impl CallRow {
     pub fn new(seq: Seq, intent: &CallIntent, outcome: Option<&CallOutcome>) -> Self {
         let call = intent.call.as_ref();
         let owned = |text: &str| text.to_owned();
-        let wire = outcome.and_then(|outcome| outcome.request);
-        let request = outcome.and_then(|outcome| outcome.request_payload).or(wire);
+        let recorded = outcome.and_then(|outcome| outcome.request);
+        let request = outcome.and_then(|outcome| outcome.request_payload).or(recorded);
         let response = outcome.and_then(|outcome| outcome.response);
         let bytes = |body: Option<BodyDigest>| body.map_or(0, |body| body.bytes);
         let sha256 = |body: Option<BodyDigest>| body.map(|body| hex::encode(body.sha256));
@@ -140,8 +140,8 @@ impl CallRow {
             response_bytes: bytes(response),
             request_sha256: sha256(request),
             response_sha256: sha256(response),
-            wire_request_bytes: bytes(wire),
-            wire_request_sha256: sha256(wire),
+            recorded_request_bytes: bytes(recorded),
+            recorded_request_sha256: sha256(recorded),
             pid: intent.process.pid,
             uid: intent.process.uid,
             exe: intent.process.exe.clone(),

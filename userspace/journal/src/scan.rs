@@ -6,7 +6,6 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use bytes::Bytes;
 use chaperone_model::{
     CallId, CallIntent, CallOutcome, CommandId, CommandStarted, ConnectionId, ConnectionOpened, Direction, Event,
     OutcomeStatus, SessionId, Verdict,
@@ -14,8 +13,8 @@ use chaperone_model::{
 use time::OffsetDateTime;
 
 use crate::{
-    CallRow, CommandRow, ConnectionRow, JournalError, Position, Reader, Record, Seq, SessionRow, disk,
-    open_work::body_kind, record::Kind, rows::Sessions,
+    BodyReader, CallRow, CommandRow, ConnectionRow, FramedBodyReader, JournalError, Position, Reader, Record, Seq,
+    SessionRow, disk, open_work::body_kind, record::Kind, rows::Sessions,
 };
 
 /// Which calls are wanted; what isn't set doesn't matter.
@@ -278,27 +277,12 @@ impl Exchange {
     pub fn body(&self, direction: Direction) -> Result<BodyReader, JournalError> {
         let mut reader = Reader::resume(&self.dir, self.from)?;
         reader.set_limit(self.to);
-        Ok(BodyReader { reader, id: *self.intent.id.as_bytes(), kind: body_kind(direction) })
+        Ok(BodyReader::new(reader, self.intent.id, body_kind(direction)))
     }
-}
 
-/// Streams a recorded body.
-#[derive(Debug)]
-pub struct BodyReader {
-    reader: Reader,
-    id: [u8; 16],
-    kind: Kind,
-}
-
-impl BodyReader {
-    /// The next part; `None` at the end.
-    pub fn next_part(&mut self) -> Result<Option<Bytes>, JournalError> {
-        while let Some(record) = self.reader.next_record()? {
-            if record.head.kind == self.kind && record.head.id == self.id {
-                return Ok(Some(record.payload));
-            }
-        }
-        Ok(None)
+    /// Reads its request's body as it was sent: with the framing around its payload, if there was one.
+    pub fn framed_body(&self) -> Result<FramedBodyReader, JournalError> {
+        Ok(FramedBodyReader::new(self.body(Direction::Request)?, self.body(Direction::Request)?))
     }
 }
 
@@ -323,6 +307,8 @@ fn reader_at(dir: &Path, seconds: i64) -> Result<Reader, JournalError> {
 #[cfg(test)]
 mod tests {
     use chaperone_model::{CommandEnded, CommandExit, CommandsLost};
+
+    use bytes::Bytes;
 
     use super::*;
     use crate::{Journal, JournalConfig, samples};
@@ -384,12 +370,31 @@ mod tests {
             let digest = body.finish();
             journal.append(&samples::outcome(*id, session.id, Some(digest), None), false).await.unwrap();
         }
+        // An upload in three chunks: what was sent, the object in it, and what a client with a broken framing sent on.
+        let framed = CallId::new();
+        journal.append(&samples::intent(framed, session.id), false).await.unwrap();
+        let mut body = journal.body(framed, Direction::Request);
+        let data = vec![7; 70_000];
+        let mut sent = Vec::new();
+        for part in [&b"hello"[..], &data, b"x"] {
+            let size = format!("{:x}\r\n", part.len());
+            body.push_framing(size.as_bytes()).unwrap();
+            body.push(Bytes::copy_from_slice(part)).unwrap();
+            body.push_framing(b"\r\n").unwrap();
+            sent.extend_from_slice(&[size.as_bytes(), part, b"\r\n"].concat());
+        }
+        let broken = vec![b'!'; 40_000];
+        body.push_framing(&broken).unwrap();
+        sent.extend_from_slice(&broken);
+        let digest = body.finish();
+        assert_eq!(digest.bytes, 70_006);
+        journal.append(&samples::outcome(framed, session.id, Some(digest), None), false).await.unwrap();
         let open = CallId::new();
         journal.append(&samples::intent(open, session.id), true).await.unwrap();
 
         let mut calls = Calls::scan(dir.path(), CallFilter::default()).unwrap();
         let rows: Vec<_> = std::iter::from_fn(|| calls.next_row().unwrap()).collect();
-        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), ids);
+        assert_eq!(rows.iter().map(|row| row.id).collect::<Vec<_>>(), [&ids[..], &[framed]].concat());
         assert_eq!(calls.open_rows().iter().map(|row| row.id).collect::<Vec<_>>(), [open]);
         let none = CallFilter { service: Some("ec2".into()), ..CallFilter::default() };
         assert!(Calls::scan(dir.path(), none).unwrap().next_row().unwrap().is_none());
@@ -401,8 +406,18 @@ mod tests {
         assert_eq!(body.next_part().unwrap(), None);
         assert!(Exchange::find(dir.path(), CallId::new()).unwrap().is_none());
 
+        let exchange = Exchange::find(dir.path(), framed).unwrap().unwrap();
+        let mut body = exchange.body(Direction::Request).unwrap();
+        let payload: Vec<Bytes> = std::iter::from_fn(|| body.next_part().unwrap()).collect();
+        assert_eq!(payload.concat(), [&b"hello"[..], &data, b"x"].concat());
+        let mut body = exchange.framed_body().unwrap();
+        let whole: Vec<Bytes> = std::iter::from_fn(|| body.next_part().unwrap()).collect();
+        assert_eq!(whole.concat(), sent);
+        let verification = crate::verify(dir.path(), &crate::VerifyOptions::default(), |_, _| {}).unwrap();
+        assert!(verification.is_clean(), "{verification:?}");
+
         let sessions = sessions(dir.path()).unwrap();
-        assert_eq!((sessions.len(), sessions[0].calls, sessions[0].request_bytes), (1, 101, 3600));
+        assert_eq!((sessions.len(), sessions[0].calls, sessions[0].request_bytes), (1, 102, 3600 + 70_006));
         let json = serde_json::to_value(&rows[0]).unwrap();
         assert_eq!(
             (&json["service"], &json["decision"], &json["status"]),

@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::{
     JournalError, PublicKey, disk,
     error::Context as _,
+    framing::runs,
     key::{Checkpoint, journal_id},
     open_work::{Carry, body_kind},
     reader::{IN_FLIGHT, Reader, Record, SegmentHeader},
@@ -241,6 +242,7 @@ impl Verifier {
             Kind::Event => self.event(&record.json()?)?,
             Kind::RequestBody | Kind::ResponseBody => self.frame(record)?,
             Kind::Checkpoint => self.checkpoint(record)?,
+            Kind::RequestFraming => self.framing(record)?,
             Kind::Recovery => drop(record.json::<crate::TornTail>()?),
             Kind::Retirement => self.retired = Some(record.json()?),
         }
@@ -345,6 +347,14 @@ impl Verifier {
         body.hash.update(&record.payload);
         body.bytes += record.payload.len() as u64;
         if running(&body.hash) == head.digest { Ok(()) } else { Err(Fault::Digest("body")) }
+    }
+
+    fn framing(&mut self, record: &Record) -> Result<(), Fault> {
+        let call = CallId::from_bytes(record.head.id);
+        if !self.headless && !self.calls.contains_key(&call) {
+            return Err(content(&format!("framing of a body of the call {call}, which is not open")));
+        }
+        runs(record.payload.clone()).map(drop)
     }
 
     fn checkpoint(&mut self, record: &Record) -> Result<(), Fault> {

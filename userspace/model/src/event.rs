@@ -136,9 +136,9 @@ pub struct CallOutcome {
     pub error: Option<String>,
     /// The answer's head, if there was one.
     pub head: Option<Head>,
-    /// The request body as it went on; for aws-chunked bodies, with its framing.
+    /// The request body as it is recorded: of an aws-chunked one the payload, without the framing around it.
     pub request: Option<BodyDigest>,
-    /// For aws-chunked request bodies, the payload inside the framing.
+    /// The payload inside, where that isn't what is recorded: of an event stream, what its messages carry.
     #[serde(default)]
     pub request_payload: Option<BodyDigest>,
     /// The answer's body.

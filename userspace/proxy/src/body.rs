@@ -13,6 +13,7 @@ use bytes::Bytes;
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::BodyDigest;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::{Sleep, sleep};
@@ -57,13 +58,53 @@ impl BodyError {
 }
 
 /// What is known of a request's body so far; shared with whoever writes the outcome.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub(crate) struct Sent {
     pub(crate) digest: Option<BodyDigest>,
     pub(crate) payload: Option<BodyDigest>,
     pub(crate) error: Option<BodyError>,
-    /// What was not read of a body that did not go on: the agent is still sending it.
-    pub(crate) unread: Option<Incoming>,
+    /// A body that did not go on to its end: the agent may still be sending it.
+    pub(crate) unread: Option<Unread>,
+}
+
+/// What is left of a body, and what was recorded of it so far.
+pub(crate) struct Unread {
+    pub(crate) body: Incoming,
+    pub(crate) recorder: BodyRecorder,
+    pub(crate) chunks: Option<Chunks>,
+}
+
+impl Unread {
+    /// Records what still comes, up to so many bytes.
+    pub(crate) async fn read(&mut self, mut most: u64) -> Result<(), JournalError> {
+        // Messages of an event stream are recorded as they are.
+        let mut chunks = self.chunks.take().filter(|chunks| !matches!(chunks, Chunks::Events(..)));
+        while let Some(Ok(frame)) = self.body.frame().await {
+            let Ok(bytes) = frame.into_data() else { continue };
+            let Some(left) = most.checked_sub(bytes.len() as u64) else { break };
+            most = left;
+            std::future::poll_fn(|cx| self.recorder.poll_ready(cx)).await?;
+            match &mut chunks {
+                None => self.recorder.push(bytes)?,
+                // What is wrong with a body that goes nowhere is recorded, and nobody has to be told.
+                Some(chunks) => {
+                    if let Err(BodyError::Journal(error)) = chunks.update(&bytes, &mut self.recorder) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Sent {
+    /// Nothing more of the request is recorded: how much of it was.
+    pub(crate) fn end(&mut self) {
+        if let Some(Unread { recorder, .. }) = self.unread.take() {
+            self.digest = Some(recorder.finish());
+        }
+    }
 }
 
 /// A request's body on its way to AWS.
@@ -95,9 +136,15 @@ impl RequestStream {
     }
 
     fn give_up(&mut self) {
-        self.close();
-        if let Some(inner) = self.inner.take() {
-            self.sent.lock().unread = Some(inner);
+        match (self.inner.take(), self.recorder.take()) {
+            // hyper doesn't ask for the end of a body whose announced length has gone out.
+            (Some(body), Some(recorder)) if !body.is_end_stream() => {
+                self.sent.lock().unread = Some(Unread { body, recorder, chunks: self.chunked.take() });
+            }
+            (_, recorder) => {
+                self.recorder = recorder;
+                self.close();
+            }
         }
     }
 
@@ -105,9 +152,8 @@ impl RequestStream {
         if let Some(recorder) = self.recorder.take() {
             self.sent.lock().digest = Some(recorder.finish());
         }
-        // hyper doesn't ask for the end of a body whose announced length has gone out.
         if let Some(Ok(payload)) = self.chunked.take().map(Chunks::finish) {
-            self.sent.lock().payload = Some(payload);
+            self.sent.lock().payload = payload;
         }
     }
 
@@ -120,7 +166,7 @@ impl RequestStream {
         let chunked = self.chunked.take();
         self.close();
         if let Some(chunked) = chunked {
-            self.sent.lock().payload = Some(chunked.finish()?);
+            self.sent.lock().payload = chunked.finish()?;
         }
         let digest = self.sent.lock().digest;
         match (self.declared, digest) {
@@ -160,14 +206,14 @@ impl RequestStream {
                     if bytes.is_empty() {
                         continue;
                     }
-                    if let Err(error) = recorder.push(bytes.clone()) {
-                        return self.fail(error.into());
-                    }
-                    let bytes = match self.chunked.as_mut().map(|chunked| chunked.update(&bytes)) {
-                        None => bytes,
-                        Some(Ok(bytes)) if bytes.is_empty() => continue,
-                        Some(Ok(bytes)) => bytes,
-                        Some(Err(error)) => return self.fail(error),
+                    let goes_on = match &mut self.chunked {
+                        None => recorder.push(bytes.clone()).map(|()| bytes).map_err(BodyError::from),
+                        Some(chunked) => chunked.update(&bytes, recorder),
+                    };
+                    let bytes = match goes_on {
+                        Ok(bytes) if bytes.is_empty() => continue,
+                        Ok(bytes) => bytes,
+                        Err(error) => return self.fail(error),
                     };
                     let ready = if self.declared.is_some() { self.held.replace(bytes) } else { Some(bytes) };
                     if let Some(bytes) = ready {

@@ -31,7 +31,8 @@ pub(crate) struct Closing {
 
 impl Closing {
     pub(crate) fn close(self, response: Option<BodyDigest>, error: Option<BodyError>) {
-        let sent = std::mem::take(&mut *self.sent.lock());
+        let mut sent = std::mem::take(&mut *self.sent.lock());
+        sent.end();
         let error = error.or(sent.error);
         let duration_us = micros(self.began);
         self.shared.metrics.seconds.observe(duration_us);

@@ -4,7 +4,7 @@ use std::{borrow::Cow, sync::Arc, time::Instant};
 
 use bytes::{Bytes, BytesMut};
 use chaperone_aws::{
-    Authority, AwsChunkedHasher, AwsError, BodyNeed, ChunkResigner, EventResigner, HandingCall, HostMatch, IssuedKey,
+    Authority, AwsChunkedReader, AwsError, BodyNeed, ChunkResigner, EventResigner, HandingCall, HostMatch, IssuedKey,
     PostPolicy, Presigned, Scope, SignError, SignedHandshake, Signer, TokenField, V4aAuthority, VerifyError,
     payload_shape, take_bearer,
 };
@@ -90,6 +90,8 @@ pub(crate) struct Received {
     pub(crate) service: &'static str,
     /// The client waits for `100 Continue` before it sends the body.
     pub(crate) expects: bool,
+    /// The body has the framing of aws-chunked.
+    pub(crate) is_chunked: bool,
 }
 
 /// What decoding and checking gave.
@@ -172,6 +174,7 @@ impl Inspected {
             protocol: AwsError::guess(&parts, found.as_ref()),
             service: found.as_ref().and_then(|found| found.services().next()).unwrap_or_default(),
             expects: parts.headers.contains_key(header::EXPECT),
+            is_chunked: is_chunked(&parts),
         };
         if let Some(error) = &self.unrecorded {
             return self.unrecorded(&received, received.protocol, error);
@@ -618,8 +621,8 @@ impl Inspected {
             Ok(response) => response,
             Err((failure, sent)) => {
                 let unread = sent.lock().unread.take();
-                if let Some(body) = unread {
-                    self.record_refused(&received, CheckedBody::Streaming(body), &sent).await;
+                if let Some(unread) = unread {
+                    self.drain(unread, &sent).await;
                 }
                 let (kind, status) = failure.kind();
                 let message = failure.to_string();
@@ -657,7 +660,7 @@ impl Inspected {
         let host = HeaderValue::from_str(&authority).expect("BUG: a DNS name fits a header");
         parts.headers.insert(HOST, host);
         let mut chunked = (shape == Payload::StreamingUnsignedTrailer)
-            .then(|| Chunks::Hashed(AwsChunkedHasher::new(decoded_length(&parts.headers))));
+            .then(|| Chunks::Read(AwsChunkedReader::new(decoded_length(&parts.headers))));
         if issuing.is_some() || handing.as_ref().is_some_and(Handing::reads) {
             // The answer must be read.
             parts.headers.remove(header::ACCEPT_ENCODING);
@@ -940,6 +943,12 @@ fn needs_http2(headers: &HeaderMap) -> bool {
         let kind = kind.as_bytes().to_ascii_lowercase();
         kind.starts_with(b"application/vnd.amazon.eventstream") || kind.starts_with(b"application/grpc")
     })
+}
+
+/// Whether the payload is inside of aws-chunked framing.
+fn is_chunked(parts: &Parts) -> bool {
+    use Payload::{StreamingSigned, StreamingSignedTrailer, StreamingUnsignedTrailer};
+    matches!(payload_shape(parts), StreamingSigned | StreamingSignedTrailer | StreamingUnsignedTrailer)
 }
 
 fn declared_hash(headers: &HeaderMap) -> Option<[u8; 32]> {

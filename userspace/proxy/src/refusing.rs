@@ -3,18 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use chaperone_aws::{AwsError, error_response};
-use chaperone_journal::{BodyRecorder, JournalError};
-use chaperone_model::{BodyDigest, Call, CallOutcome, Decision, Direction, Event, OutcomeStatus, Protocol};
+use chaperone_aws::{AwsChunkedReader, AwsError, error_response};
+use chaperone_journal::JournalError;
+use chaperone_model::{Call, CallOutcome, Decision, Direction, Event, OutcomeStatus, Protocol};
 use http::{Response, StatusCode};
-use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::time::timeout;
 
 use crate::{
-    body::{AnswerBody, Sent},
+    body::{AnswerBody, Sent, Unread},
+    chunks::Chunks,
     exchange::{CheckedBody, Inspected, Received, micros, record_whole},
     redact,
     refusal::{Kind, Refusal},
@@ -58,37 +57,31 @@ impl Inspected {
     /// Records the body of a request that doesn't go on: what was tried is evidence.
     pub(crate) async fn record_refused(&self, received: &Received, body: CheckedBody, sent: &Mutex<Sent>) {
         let recorder = self.shared.journal.body(received.id, Direction::Request);
-        let recorded = match body {
-            CheckedBody::Whole(bytes, ..) => record_whole(recorder, &bytes).await,
+        match body {
+            CheckedBody::Whole(bytes, ..) => match record_whole(recorder, &bytes).await {
+                Ok(digest) => sent.lock().digest = Some(digest),
+                Err(error) => not_recorded(&error),
+            },
             // The client waits to be told whether to send its body at all.
-            CheckedBody::Streaming(_) if received.expects => return,
-            CheckedBody::Streaming(body) => self.drain(body, recorder).await,
-        };
-        match recorded {
-            Ok(digest) => sent.lock().digest = Some(digest),
-            Err(error) => tracing::error!(%error, "the body of a refused request could not be recorded"),
+            CheckedBody::Streaming(_) if received.expects => {}
+            CheckedBody::Streaming(body) => {
+                let chunks = received.is_chunked.then(|| Chunks::Read(AwsChunkedReader::new(None)));
+                self.drain(Unread { body, recorder, chunks }, sent).await;
+            }
         }
     }
 
-    /// Reads on for a while: a client that is still sending would otherwise meet a reset connection instead of the
-    /// answer. What is more than `limits.drain_bytes` is not read.
-    async fn drain(&self, mut body: Incoming, mut recorder: BodyRecorder) -> Result<BodyDigest, JournalError> {
-        let mut left = self.shared.limits.drain_bytes;
-        let drained = timeout(self.shared.limits.handshake_timeout, async {
-            while let Some(Ok(frame)) = body.frame().await {
-                let Ok(bytes) = frame.into_data() else { continue };
-                left = match left.checked_sub(bytes.len() as u64) {
-                    Some(left) => left,
-                    None => break,
-                };
-                std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
-                recorder.push(bytes)?;
-            }
-            Ok(())
-        });
-        drained.await.unwrap_or(Ok(()))?;
-        recorder.flush()?;
-        Ok(recorder.finish())
+    /// Reads on for a while, and records it: a client that is still sending would otherwise meet a reset connection
+    /// instead of the answer. What is more than `limits.drain_bytes` is not read.
+    pub(crate) async fn drain(&self, mut unread: Unread, sent: &Mutex<Sent>) {
+        let limits = &self.shared.limits;
+        let drained = timeout(limits.handshake_timeout, unread.read(limits.drain_bytes)).await.unwrap_or(Ok(()));
+        if let Err(error) = drained.and_then(|()| unread.recorder.flush()) {
+            not_recorded(&error);
+        }
+        let mut sent = sent.lock();
+        sent.unread = Some(unread);
+        sent.end();
     }
 
     /// The daemon's own answer, in the protocol's shape; recorded with its body.
@@ -106,7 +99,8 @@ impl Inspected {
         let mut recorder = self.shared.journal.body(received.id, Direction::Response);
         let _ = recorder.push(response.body().clone());
         let digest = recorder.finish();
-        let sent = std::mem::take(&mut *sent.lock());
+        let mut sent = std::mem::take(&mut *sent.lock());
+        sent.end();
         let event = Event::CallOutcome(Box::new(CallOutcome {
             id: received.id,
             session: self.session.session.id,
@@ -170,4 +164,8 @@ impl Inspected {
         let message = "Chaperone can't record this call now, so it was not made. Please try again.";
         Self::error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
+}
+
+fn not_recorded(error: &JournalError) {
+    tracing::error!(%error, "the body of a refused request could not be recorded");
 }

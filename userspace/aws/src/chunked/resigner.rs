@@ -10,9 +10,8 @@ use std::fmt;
 
 use aws_lc_rs::{digest, hmac};
 use bytes::{Bytes, BytesMut};
-use chaperone_model::BodyDigest;
 
-use super::{ChunkedError, Framing, MAX_LINE, Piece};
+use super::{ChunkedError, ChunkedSink, Framing, MAX_LINE, Piece};
 
 const CHUNK_SIGNATURE: &[u8] = b"chunk-signature=";
 const TRAILER_SIGNATURE: &str = "x-amz-trailer-signature";
@@ -93,7 +92,6 @@ pub struct ChunkResigner {
     /// Where in `out` the signature is that comes next to be replaced.
     signature_at: usize,
     chunk: digest::Context,
-    payload: digest::Context,
     /// Names and values of trailers.
     trailers: Vec<(String, String)>,
     max_chunk: usize,
@@ -119,15 +117,22 @@ impl ChunkResigner {
             ready: 0,
             signature_at: 0,
             chunk: digest::Context::new(&digest::SHA256),
-            payload: digest::Context::new(&digest::SHA256),
             trailers: Vec::new(),
             max_chunk,
         }
     }
 
-    /// Takes the next bytes of the body and gives what may go on: possibly nothing.
-    pub fn update(&mut self, mut bytes: &[u8]) -> Result<Bytes, ChunkedError> {
-        while let Some(piece) = self.framing.next(&mut bytes)? {
+    /// Takes the next bytes of the body and gives what may go on: possibly nothing. All of them are in `sink` then, also
+    /// after an error.
+    pub fn update(&mut self, mut bytes: &[u8], sink: &mut impl ChunkedSink) -> Result<Bytes, ChunkedError> {
+        self.take(&mut bytes, sink).inspect_err(|_| sink.framing(bytes))?;
+        let ready = std::mem::take(&mut self.ready);
+        self.signature_at = self.signature_at.saturating_sub(ready);
+        Ok(self.out.split_to(ready).freeze())
+    }
+
+    fn take(&mut self, bytes: &mut &[u8], sink: &mut impl ChunkedSink) -> Result<(), ChunkedError> {
+        while let Some(piece) = self.framing.split(bytes, sink)? {
             match piece {
                 Piece::Head(size, line) => {
                     let at = signature_in(line)?;
@@ -143,7 +148,6 @@ impl ChunkResigner {
                 }
                 Piece::Data(data) => {
                     self.chunk.update(data);
-                    self.payload.update(data);
                     self.out.extend_from_slice(data);
                 }
                 Piece::ChunkEnd => {
@@ -192,9 +196,7 @@ impl ChunkResigner {
                 }
             }
         }
-        let ready = std::mem::take(&mut self.ready);
-        self.signature_at = self.signature_at.saturating_sub(ready);
-        Ok(self.out.split_to(ready).freeze())
+        Ok(())
     }
 
     /// How many bytes are held back.
@@ -202,14 +204,12 @@ impl ChunkResigner {
         self.out.len()
     }
 
-    /// The end of the body: the payload's length and SHA-256.
-    pub fn finish(self) -> Result<BodyDigest, ChunkedError> {
+    /// The end of the body.
+    pub fn finish(self) -> Result<(), ChunkedError> {
         if !self.framing.is_over() || self.trailer == Some(false) {
             return Err(ChunkedError::Incomplete);
         }
-        let mut sha256 = [0; 32];
-        sha256.copy_from_slice(self.payload.finish().as_ref());
-        Ok(BodyDigest { bytes: self.framing.total, sha256 })
+        Ok(())
     }
 
     /// Checks the signature that is in `out`, puts ours in its place, and lets everything up to here go.
@@ -248,7 +248,7 @@ mod tests {
     use http::{Request, request::Parts};
 
     use super::*;
-    use crate::{AwsCredentials, Scope, Signer};
+    use crate::{AwsCredentials, Scope, Signer, chunked::tests::Seen};
 
     // AWS's own examples of 66,560 bytes, 2013-05-24, region us-east-1:
     // https://docs.aws.amazon.com/AmazonS3/latest/API/sigv4-streaming.html and sigv4-streaming-trailers.html
@@ -333,14 +333,18 @@ mod tests {
         (ChunkResigner::new(agent, ours, trailer, Some(declared), bound), parts)
     }
 
-    fn resign(body: &[u8], trailer: bool, step: usize) -> Result<(Vec<u8>, BodyDigest), ChunkedError> {
+    /// What goes on, and the payload.
+    fn resign(body: &[u8], trailer: bool, step: usize) -> Result<(Vec<u8>, Vec<u8>), ChunkedError> {
         let mut out = Vec::new();
+        let mut seen = Seen::default();
         let (mut resigner, _) = resigner(trailer, SECRET, 66_560, BOUND);
-        for piece in body.chunks(step) {
-            out.extend_from_slice(&resigner.update(piece)?);
+        for (piece, from) in body.chunks(step).zip((0..).step_by(step)) {
+            let result = resigner.update(piece, &mut seen);
+            assert_eq!(seen.all, body[..from + piece.len()], "all of it is told, also of what is wrong");
+            out.extend_from_slice(&result?);
             assert!(resigner.held() <= BOUND + step + 2 * MAX_LINE);
         }
-        Ok((out, resigner.finish()?))
+        resigner.finish().map(|()| (out, seen.payload))
     }
 
     #[test]
@@ -349,9 +353,8 @@ mod tests {
             let body = body(trailer);
             let mut ours = None;
             for step in [1, 7, 1000, 65_000, 1 << 20] {
-                let (out, digest) = resign(&body, trailer, step).unwrap();
-                assert_eq!(digest.bytes, 66_560);
-                assert_eq!(&digest.sha256[..], digest::digest(&digest::SHA256, "a".repeat(66_560).as_bytes()).as_ref());
+                let (out, payload) = resign(&body, trailer, step).unwrap();
+                assert_eq!(payload, "a".repeat(66_560).as_bytes());
                 assert_eq!(out.len(), body.len(), "the length stays");
                 assert_ne!(out, body);
                 assert_eq!(*ours.get_or_insert_with(|| out.clone()), out, "however it is cut");
@@ -360,7 +363,7 @@ mod tests {
             let (_, parts) = resigner(trailer, SECRET, 66_560, BOUND);
             let key = || Signer::new().chunk_key(&parts, real().secret_access_key()).unwrap();
             let mut again = ChunkResigner::new(key(), key(), trailer, Some(66_560), BOUND);
-            let out = again.update(ours.as_deref().unwrap()).unwrap();
+            let out = again.update(ours.as_deref().unwrap(), &mut Seen::default()).unwrap();
             assert_eq!(Some(out.to_vec()), ours);
             again.finish().unwrap();
         }
@@ -406,7 +409,7 @@ mod tests {
             bad[place] ^= 1;
             let (mut resigner, _) = resigner(false, SECRET, 66_560, BOUND);
             let mut passed = 0;
-            let error = bad.chunks(999).find_map(|piece| match resigner.update(piece) {
+            let error = bad.chunks(999).find_map(|piece| match resigner.update(piece, &mut Seen::default()) {
                 Ok(out) => {
                     passed += out.len();
                     None
@@ -417,7 +420,7 @@ mod tests {
             assert!(passed <= passes, "{place}: {passed} bytes went on");
         }
         let (mut wrong, _) = resigner(false, "another secret", 66_560, BOUND);
-        assert_eq!(wrong.update(&good), Err(ChunkedError::Signature("a chunk")));
+        assert_eq!(wrong.update(&good, &mut Seen::default()), Err(ChunkedError::Signature("a chunk")));
         let text = |from: &str, to: &str| String::from_utf8(body(true)).unwrap().replace(from, to).into_bytes();
         for (from, to) in [("sOO8", "sOO9"), ("crc32c:", "crc32:"), ("signature:d8", "signature:d9")] {
             assert_eq!(resign(&text(from, to), true, 500).unwrap_err(), ChunkedError::Signature("the trailer"));
@@ -432,12 +435,15 @@ mod tests {
             assert_eq!(resign(&good[..end], false, 100).unwrap_err(), Incomplete, "{end}");
         }
         let (mut short, _) = resigner(false, SECRET, 66_559, BOUND);
-        assert_eq!(short.update(&good), Err(Length { declared: 66_559, actual: 66_560 }));
+        assert_eq!(short.update(&good, &mut Seen::default()), Err(Length { declared: 66_559, actual: 66_560 }));
         let (mut bounded, _) = resigner(false, SECRET, 66_560, 65_535);
-        assert_eq!(bounded.update(&good), Err(TooLarge { size: 65_536, bound: 65_535 }));
+        assert_eq!(bounded.update(&good, &mut Seen::default()), Err(TooLarge { size: 65_536, bound: 65_535 }));
         let (mut huge, _) = resigner(false, SECRET, u64::MAX, BOUND);
         let head = format!("140000000;chunk-signature={SEED}\r\n");
-        assert_eq!(huge.update(head.as_bytes()), Err(TooLarge { size: 0x1_4000_0000, bound: BOUND }));
+        assert_eq!(
+            huge.update(head.as_bytes(), &mut Seen::default()),
+            Err(TooLarge { size: 0x1_4000_0000, bound: BOUND })
+        );
         assert!(huge.held() < 1000, "nothing is set aside for it");
 
         let replaced = |trailer, from: &str, to: &str| {
