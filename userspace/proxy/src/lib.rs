@@ -8,6 +8,7 @@
 
 mod accept;
 mod body;
+mod checking;
 mod chunks;
 mod closing;
 mod commands;

@@ -13,8 +13,9 @@ use tokio::time::timeout;
 
 use crate::{
     body::{AnswerBody, Sent, Unread},
+    checking::CheckedBody,
     chunks::Chunks,
-    exchange::{CheckedBody, Inspected, Received, micros, record_whole},
+    exchange::{Inspected, Received, micros, record_whole},
     redact,
     refusal::{Kind, Refusal},
 };

@@ -16,7 +16,8 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     body::{AnswerBody, Outgoing, Sent},
-    exchange::{HOP_BY_HOP, Inspected, Received, Signing},
+    checking::Signing,
+    exchange::{HOP_BY_HOP, Inspected, Received},
     refusal::Failure,
     switching::Switching,
     upstream::Target,
