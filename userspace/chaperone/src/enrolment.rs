@@ -80,7 +80,13 @@ fn enroll_containers(
     let (containers, mut earlier) = (config.containers.containers(), Vec::new());
     let enrolled: BTreeSet<_> = capture.enrolled()?.into_iter().collect();
     let held: BTreeSet<_> = capture.held()?.into_iter().collect();
-    for (path, id) in cgroup_tree(capture.cgroup_root(), MAX_CGROUPS).into_iter().filter(|(path, _)| rules.hold(path)) {
+    let tree = cgroup_tree(capture.cgroup_root(), MAX_CGROUPS);
+    // One that isn't looked at would be free.
+    anyhow::ensure!(
+        tree.len() < MAX_CGROUPS,
+        "this host has more than {MAX_CGROUPS} cgroups, so that not all containers can be found: remove those that nobody is in"
+    );
+    for (path, id) in tree.into_iter().filter(|(path, _)| rules.hold(path)) {
         let done = match containers.described(&path).map(|described| agents.of_container(&described)) {
             Some(Ok(None)) => capture.withdraw(id).map(|()| Vec::new()),
             Some(Ok(Some(_))) if held.contains(&id) => capture.confirm(id).map(|()| Vec::new()),
