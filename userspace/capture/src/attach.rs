@@ -285,7 +285,7 @@ impl Capture {
         Ok(pending)
     }
 
-    /// The hooks of the LSM that this kernel doesn't take, with its reasons; none if they are
+    /// The later hooks, of the LSM and of devices, that this kernel doesn't take, with its reasons; none if they are
     /// [required](LsmHooks::Required).
     pub fn missing_hooks(&self) -> &[(&'static str, String)] {
         &self.missing

@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result, bail};
 
 /// The tests' modules, in the table's order, and the ways around that they stand for.
-const ROWS: [(&str, &str); 15] = [
+const ROWS: [(&str, &str); 16] = [
     ("tcp", "TCP to :443, :80, :8443 and metadata addresses, by IPv4, IPv6, v4-mapped, Fast Open, MPTCP, `io_uring`"),
     ("udp", "UDP/443 (QUIC), connected or not"),
     ("sockets", "raw sockets, SCTP, DCCP; sockets that change hands"),
     ("lsm", "packet, XDP, vsock and SMC sockets; connections that change hands (with `bpf` among the LSMs)"),
+    ("devices", "gVisor, Kata, VM, slirp/pasta: packets that are no socket's"),
     ("guard", "connections from before the enrolment; the guard behind all rows"),
     ("bound_users", "leaving the cgroup (`systemd-run`, cron, `at`, an engine's socket)"),
     ("namespaces", "a container's own network namespace"),
