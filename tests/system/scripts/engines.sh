@@ -62,7 +62,8 @@ containerd --config containerd.toml > containerd.log 2>&1 &
 echo $! > engines.pid
 until ctr version > /dev/null 2>&1; do kill -0 $! || { tail containerd.log; exit 1; }; sleep 0.2; done
 dockerd --data-root $CHAPERONE_LAB/docker --containerd /run/containerd/containerd.sock --storage-driver vfs \
-  --iptables=false --ip6tables=false --bridge none --exec-opt native.cgroupdriver=cgroupfs > dockerd.log 2>&1 &
+  --iptables=false --ip6tables=false --bridge none --exec-opt native.cgroupdriver=cgroupfs \
+  --add-runtime runsc=/usr/sbin/runc > dockerd.log 2>&1 &
 until docker version > /dev/null 2>&1; do kill -0 $! || { tail dockerd.log; exit 1; }; sleep 0.2; done
 
 # The image has this host's folders, and one program of its own, for pods; the rest of them is mounted.

@@ -136,6 +136,16 @@ fn a_docker_container_is_an_agents_by_its_label_from_its_first_call_until_it_is_
 
     engines.inside("docker rm -f stays");
     until("the container's listeners and session are gone", || engines.held() <= (before, 0));
+
+    // A runtime of gVisor's name, as far as Docker knows.
+    engines.inside("run sandboxed -d --runtime runsc --label team=red -- /usr/bin/sleep 100000");
+    let doctor = lab.operator("chaperone doctor");
+    let said = String::from_utf8_lossy(&doctor.stdout);
+    let line = said.lines().find(|line| line.contains("can't be captured")).unwrap_or_else(|| panic!("{said}"));
+    assert!(line.starts_with("FAIL") && line.contains("agent `red`, runsc") && !doctor.status.success(), "{said}");
+    until("the log names it, too", || lab.log().contains("its runtime has a network of its own"));
+    engines.inside("docker rm -f sandboxed");
+
     println!("docker {}", engines.inside("docker version --format '{{.Server.Version}}'").trim());
 }
 
