@@ -74,7 +74,7 @@ pub fn any_socket(ctx: &LsmContext) -> i32 {
     if family == AF_INET as i32 || family == AF_INET6 as i32 {
         return 0;
     }
-    if family == AF_UNIX || family == AF_NETLINK || family == AF_ALG {
+    if has_no_network(family) {
         return 0;
     }
     // Those that the kernel makes for itself, though in an agent's system call.
@@ -93,6 +93,12 @@ pub fn any_socket(ctx: &LsmContext) -> i32 {
         }
         Standing::Free => 0,
     }
+}
+
+/// Whether sockets of this family reach nothing but this host's processes and its kernel.
+#[inline(always)]
+pub fn has_no_network(family: i32) -> bool {
+    family == AF_UNIX || family == AF_NETLINK || family == AF_ALG
 }
 
 /// Whether `connect` and `sendmsg` hooks see where such a socket sends to. UDP-Lite's `connect` they don't, and who makes

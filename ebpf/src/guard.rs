@@ -16,7 +16,7 @@ use chaperone_ebpf_abi::{AF_INET, AF_INET6, Counter, Endpoint};
 
 use crate::{
     connect::{self, PASS, REFUSE},
-    create::{EPERM, IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW, SOCK_STREAM},
+    create::{self, EPERM, IPPROTO_TCP, IPPROTO_UDP, SOCK_RAW, SOCK_STREAM},
     enrolment, maps, namespaces,
 };
 
@@ -168,6 +168,17 @@ const SOCKET_SK: usize = 24;
 /// `struct sock_common`'s `skc_family`; include/net/sock.h.
 const SOCK_FAMILY: usize = 16;
 
+/// An agent uses a socket of another family: what it can't make it can't use either. gVisor's network, for one, is a packet
+/// socket that its runtime makes outside of the container's cgroup.
+#[inline(always)]
+fn used_elsewhere(family: u32) -> i32 {
+    if create::has_no_network(family as i32) || enrolment::current().is_none() {
+        return 0;
+    }
+    maps::count(Counter::HandedOver);
+    EPERM
+}
+
 /// An agent uses a socket that isn't marked as one's: it was handed over, or made before the task was enrolled. It is
 /// marked, and from then on guarded like its own.
 #[inline(always)]
@@ -181,7 +192,7 @@ pub fn used(ctx: &LsmContext) -> i32 {
     // SAFETY: as above.
     let family = u32::from(unsafe { read_volatile(sk.add(SOCK_FAMILY).cast::<u16>()) });
     if family != AF_INET && family != AF_INET6 {
-        return 0;
+        return used_elsewhere(family);
     }
     let sk = sk.cast_mut();
     // SAFETY: not null.

@@ -27,6 +27,10 @@ pub static OFFSETS: Offsets = Offsets {
     cgroup_root: 0,
     cgroup_root_hierarchy_id: 0,
     kernfs_node_id: 0,
+    task_struct_nsproxy: 0,
+    nsproxy_net_ns: 0,
+    net_user_ns: 0,
+    user_namespace_level: 0,
 };
 
 /// Reads a field of a kernel struct: `field!(pointer, task_struct_pid as u32)`; 0 where it can't be read.

@@ -11,6 +11,7 @@ mod appearance;
 mod commands;
 mod connect;
 mod create;
+mod devices;
 mod enrolment;
 mod guard;
 mod handshake;
@@ -19,8 +20,10 @@ mod maps;
 mod namespaces;
 
 use aya_ebpf::{
-    macros::{cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, raw_tracepoint, sock_ops},
-    programs::{LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext},
+    macros::{cgroup_device, cgroup_skb, cgroup_sock, cgroup_sock_addr, lsm, raw_tracepoint, sock_ops},
+    programs::{
+        DeviceContext, LsmContext, RawTracePointContext, SkBuffContext, SockAddrContext, SockContext, SockOpsContext,
+    },
 };
 use connect::{PASS, REFUSE, Verdict};
 
@@ -108,6 +111,14 @@ pub fn sock_create(ctx: SockContext) -> i32 {
 #[lsm(hook = "socket_create")]
 pub fn socket_create(ctx: LsmContext) -> i32 {
     create::any_socket(&ctx)
+}
+
+/// `open(2)` of a device: refuses agents TUN devices, whose packets are no socket's.
+///
+/// Minimum kernel: 6.1 (`bpf_get_current_ancestor_cgroup_id` here).
+#[cgroup_device]
+pub fn device(ctx: DeviceContext) -> i32 {
+    devices::open(&ctx)
 }
 
 /// Packets that leave a socket: drops what an agent's sends past the redirection.

@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockOpsContext},
 };
 use chaperone_ebpf_abi::{
-    Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord, RuleState, Stamp,
-    Tuple,
+    Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord,
+    RuleState, Stamp, Tuple,
 };
 
 use crate::connect;

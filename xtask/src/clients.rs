@@ -1,4 +1,4 @@
-//! Puts the clients in place that `tests/system/tests/clients.rs` runs. Quick when all is there.
+//! Puts the clients and container engines in place that the whole-system tests run. Quick when all is there.
 
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use crate::{
-    place,
+    engines, place,
     setup::{self, Package, packages, python, run},
 };
 
@@ -32,6 +32,7 @@ pub fn install(all: bool) -> Result<PathBuf> {
     let folder = place::target()?.join("lab/clients");
     let sources = place::root().join("tests/system/clients");
     packages_but(&LIGHT, &["npm", "node"])?;
+    engines::install(&folder.join("engines"))?;
     npm(&sources.join("js"), &folder.join("js"), "work.mjs", "the AWS SDK for JavaScript, 30 MB")?;
     if all {
         packages_but(&HEAVY, &["go", "mvn"])?;

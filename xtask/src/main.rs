@@ -9,6 +9,7 @@ mod bpf;
 mod catalog;
 mod clients;
 mod demo;
+mod engines;
 mod fuzz;
 mod lab;
 mod place;

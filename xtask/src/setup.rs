@@ -145,7 +145,7 @@ fn root_user() -> Result<()> {
     bail!(Refusal("namespaces, cgroups, eBPF and packages need root: run this as root, or by `sudo -E`".to_owned()))
 }
 
-fn is_debian_12() -> bool {
+pub fn is_debian_12() -> bool {
     let os = fs::read_to_string("/etc/os-release").unwrap_or_default();
     let has = |line: &str| os.lines().any(|there| there.replace('"', "") == line);
     has("ID=debian") && has("VERSION_ID=12")

@@ -321,6 +321,10 @@ pub struct Offsets {
     pub cgroup_root: u32,
     pub cgroup_root_hierarchy_id: u32,
     pub kernfs_node_id: u32,
+    pub task_struct_nsproxy: u32,
+    pub nsproxy_net_ns: u32,
+    pub net_user_ns: u32,
+    pub user_namespace_level: u32,
 }
 
 /// What the hooks count, per CPU; the index into `COUNTERS`.
@@ -341,13 +345,14 @@ pub enum Counter {
     PendingFull = 5,
     /// The accepted socket could not be given its origin: the daemon closes that connection.
     OriginLost = 6,
-    /// Refused: a socket of a kind whose packets go past the other hooks (raw, packet, vsock, SMC, SCTP, …).
+    /// Refused: a socket of a kind whose packets go past the other hooks (raw, packet, vsock, SMC, SCTP, …), or a TUN device.
     SocketKind = 7,
     /// Refused: a socket of an agent's could not be marked as one.
     StampFailed = 8,
     /// Dropped: a packet of an agent's that came past the redirection.
     Guarded = 9,
-    /// An agent used a socket that it was handed, or had from before its enrolment: it is guarded from then on.
+    /// An agent used a socket that it was handed, or had from before its enrolment: it is guarded from then on, or refused,
+    /// if it can't be.
     HandedOver = 10,
     /// Refused: a process of a bound user outside of every enrolled cgroup.
     BoundUser = 11,

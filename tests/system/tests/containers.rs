@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, text, until};
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
 
 /// How many containers are started, one after the other; more by `CHAPERONE_TEST_STARTS`.
 const STARTS: usize = 5;
@@ -94,35 +94,12 @@ fn a_containers_calls_are_recorded_with_its_id_image_and_labels_the_first_one_to
     assert!(table.contains("agent-1 (example.com/agents/coder:1)"), "{table}");
 }
 
-/// Dials what listens in the container itself, until that is what answers: first line, what the first tries met; then how
-/// long the one took that was answered.
-const DIAL: &str = r#"
-import errno, socket, sys, time
-server = socket.create_server(("127.0.0.2", 443))
-server.settimeout(0.2)
-met = []
-while True:
-    began = time.monotonic()
-    try:
-        client = socket.create_connection(("127.0.0.2", 443), 2)
-        peer, _ = server.accept()
-        took = time.monotonic() - began
-        break
-    except OSError as error:
-        name = errno.errorcode.get(error.errno, str(error))
-        if name not in met:
-            print("met", name, flush=True)
-            met.append(name)
-        time.sleep(0.05)
-print("free after", int(took * 1e6), "us")
-"#;
-
 #[test]
 fn a_container_is_an_agents_by_its_label_and_others_go_unhindered() {
     let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let lab = lab("[[agents]]\nname = \"coder\"\ncgroups = [\"${CGROUP}/agents/*\"]\n\
          [[agents]]\nname = \"red\"\nlabels = [\"team=red\"]\n");
-    let dial = lab.file("dial.py", DIAL);
+    let dial = lab.file("dial.py", &fs::read_to_string(script("dial_itself.py")).unwrap());
     let output = podman(
         &lab,
         &format!(

@@ -62,6 +62,8 @@ pub struct Capture {
     pending: HashMap<MapData, PendingKey, Record>,
     origins: Origins,
     counters: Counters,
+    /// Where the hooks of cgroups are attached.
+    place: PathBuf,
     attached: Vec<Attached>,
     missing: Missing,
     commands: Option<Commands>,
@@ -85,12 +87,23 @@ impl Capture {
     /// each is exchanged in one step, so that there is no moment without. Enrolments are kept from then. Nothing is
     /// redirected before [`listen`](Self::listen); until then, enrolled processes are refused.
     pub fn attach(config: &CaptureConfig) -> Result<Self, CaptureError> {
-        Self::attach_with(config, &[])
+        Self::attach_at(config, &[], None)
     }
 
     /// As [`attach`](Self::attach), with other sizes for some maps: tests of full maps.
     #[doc(hidden)]
     pub fn attach_with(config: &CaptureConfig, sizes: &[(&'static str, u32)]) -> Result<Self, CaptureError> {
+        Self::attach_at(config, sizes, None)
+    }
+
+    /// As [`attach_with`](Self::attach_with), with the hooks of cgroups at that cgroup, if it isn't the root: tests of hooks
+    /// that refuse every cgroup of the host from some moment on, other tests' too.
+    #[doc(hidden)]
+    pub fn attach_at(
+        config: &CaptureConfig,
+        sizes: &[(&'static str, u32)],
+        place: Option<&Path>,
+    ) -> Result<Self, CaptureError> {
         check_capabilities()?;
         let cgroup_root = match &config.cgroup_root {
             Some(root) if cgroup::is_cgroup2(root) => root.clone(),
@@ -106,7 +119,8 @@ impl Capture {
         let folder = bpffs::Folder::open(&config.bpffs)?;
         let mut made = Made::default();
         let mut ebpf = hooks::load(&folder, sizes, &mut made)?;
-        let (attached, missing) = hooks::attach(&mut ebpf, &folder, &cgroup_root, config.lsm, &mut made)?;
+        let place = place.unwrap_or(&cgroup_root).to_owned();
+        let (attached, missing) = hooks::attach(&mut ebpf, &folder, &place, config.lsm, &mut made)?;
 
         let log = EbpfLogger::init_with_logger(&mut ebpf, Forward::default())
             .map_err(|error| CaptureError::Load { reason: format!("the hooks' log: {error}") })?;
@@ -139,6 +153,7 @@ impl Capture {
             commands_lost: Mutex::new(commands_lost),
             running: take(&mut ebpf, "COMMANDS")?,
             counters,
+            place,
             attached,
             missing,
             log: Some(log),
@@ -270,7 +285,7 @@ impl Capture {
         Ok(pending)
     }
 
-    /// The hooks of the LSM that this kernel doesn't take, with its reasons; none if they are
+    /// The later hooks, of the LSM and of devices, that this kernel doesn't take, with its reasons; none if they are
     /// [required](LsmHooks::Required).
     pub fn missing_hooks(&self) -> &[(&'static str, String)] {
         &self.missing
@@ -287,14 +302,14 @@ impl Capture {
 
     /// Detaches the hooks and forgets all enrolments: processes of agents are free again.
     pub fn detach(self) -> Result<(), CaptureError> {
-        let (root, attached) = (self.cgroup_root.clone(), self.attached.clone());
+        let (place, attached) = (self.place.clone(), self.attached.clone());
         self.folder.remove()?;
         // The kernel takes a program off in its own time after the last pin of its link is gone (kernel/bpf/syscall.c,
         // `bpf_link_put`).
-        let root = File::open(root).map_err(CaptureError::system("opening the root of cgroup v2"))?;
+        let place = File::open(place).map_err(CaptureError::system("opening the root of cgroup v2"))?;
         let began = Instant::now();
         for Attached { kind, program, .. } in attached {
-            let in_force = || sys::effective_programs(root.as_fd(), kind).map(|programs| programs.contains(&program));
+            let in_force = || sys::effective_programs(place.as_fd(), kind).map(|programs| programs.contains(&program));
             while in_force().map_err(CaptureError::system("asking which hooks are in force"))? {
                 if began.elapsed() > DETACHING {
                     return Err(CaptureError::Load {

@@ -50,11 +50,15 @@ impl KernelOffsets {
             cgroup_root: get("cgroup", "root")?,
             cgroup_root_hierarchy_id: get("cgroup_root", "hierarchy_id")?,
             kernfs_node_id: get("kernfs_node", "id")?,
+            task_struct_nsproxy: get("task_struct", "nsproxy")?,
+            nsproxy_net_ns: get("nsproxy", "net_ns")?,
+            net_user_ns: get("net", "user_ns")?,
+            user_namespace_level: get("user_namespace", "level")?,
         }))
     }
 }
 
-const STRUCTS: [&str; 11] = [
+const STRUCTS: [&str; 14] = [
     "task_struct",
     "signal_struct",
     "mm_struct",
@@ -66,6 +70,9 @@ const STRUCTS: [&str; 11] = [
     "cgroup_root",
     "cgroup_subsys_state",
     "kernfs_node",
+    "nsproxy",
+    "net",
+    "user_namespace",
 ];
 
 #[derive(Clone, Copy)]

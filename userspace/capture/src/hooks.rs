@@ -26,7 +26,7 @@ use crate::{CaptureError, bpffs, btf::KernelOffsets, commands, sys};
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
 
 /// The hooks, in the order in which they are attached: what moves origins first, so that nothing is redirected before.
-const HOOKS: [&str; 19] = [
+const HOOKS: [&str; 20] = [
     "cgroup_released",
     "cgroup_made",
     "command_ended",
@@ -39,6 +39,7 @@ const HOOKS: [&str; 19] = [
     "getpeername4",
     "getpeername6",
     "sock_create",
+    "device",
     "socket_create",
     "socket_sendmsg",
     "sendmsg4",
@@ -60,14 +61,15 @@ const TRACEPOINTS: [(&str, &str); 8] = [
     ("command_forked", "sched_process_fork"),
 ];
 
-/// Those among them that need `bpf` among the kernel's LSMs.
-const LSM_HOOKS: [&str; 2] = ["socket_create", "socket_sendmsg"];
+/// Those among them that kernels before 6.1 may lack: the first one, and those that need `bpf` among the kernel's LSMs.
+const LATER_HOOKS: [&str; 3] = ["device", "socket_create", "socket_sendmsg"];
 
 /// The hooks of cgroups and their `enum bpf_attach_type`.
-const ATTACH_TYPES: [(&str, u32); 9] = [
+const ATTACH_TYPES: [(&str, u32); 10] = [
     ("egress", 1),
     ("sock_create", 2),
     ("handshake", 3),
+    ("device", 6),
     ("connect4", 10),
     ("connect6", 11),
     ("sendmsg4", 14),
@@ -86,11 +88,11 @@ pub(crate) struct Attached {
     pub(crate) program: u32,
 }
 
-/// The hooks of the LSM that the kernel doesn't take, with its reasons.
+/// The later hooks that the kernel doesn't take, with its reasons.
 pub(crate) type Missing = Vec<(&'static str, String)>;
 
-/// Whether the hooks of the LSM may be missing. They close ways that need an accomplice outside the enrolled cgroups, or
-/// `CAP_NET_RAW`; everything else is closed without them.
+/// Whether the hooks of the LSM, and that of devices, may be missing. They close ways that need an accomplice outside the
+/// enrolled cgroups, `CAP_NET_RAW` or a TUN device; everything else is closed without them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum LsmHooks {
     /// Without them, nothing is attached.
@@ -167,7 +169,7 @@ pub(crate) fn load(
 }
 
 /// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Gives those
-/// of cgroups, and those of the LSM's that this kernel doesn't take, with its reason, if `lsm` says that they may be
+/// of cgroups, and those of the later ones that this kernel doesn't take, with its reason, if `lsm` says that they may be
 /// missing.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
@@ -180,7 +182,7 @@ pub(crate) fn attach(
     let mut attached = Vec::new();
     for hook in HOOKS {
         match attach_one(ebpf, hook, folder, cgroup_root, made) {
-            Err(error) if lsm == LsmHooks::WhereAvailable && LSM_HOOKS.contains(&hook) => {
+            Err(error) if lsm == LsmHooks::WhereAvailable && LATER_HOOKS.contains(&hook) => {
                 missing.push((hook, chain(&error)));
             }
             done => done?,
@@ -204,6 +206,7 @@ fn attach_one(
     let failed = |reason: String| CaptureError::Attach { hook, cgroup: cgroup_root.to_owned(), reason };
     let program = ebpf.program_mut(hook).ok_or_else(|| failed("BUG: it is not in the object".to_owned()))?;
     match program {
+        Program::CgroupDevice(program) => program.load(),
         Program::CgroupSkb(program) => program.load(),
         Program::CgroupSock(program) => program.load(),
         Program::CgroupSockAddr(program) => program.load(),
@@ -241,6 +244,14 @@ fn place(
         Err(error) => return Err(text(error)),
     };
     match (earlier, &program) {
+        (None, Program::CgroupDevice(program)) => {
+            let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
+            let kind = ATTACH_TYPES.iter().find(|(name, _)| *name == hook).expect("BUG: a hook without a type").1;
+            let program = program.fd().map_err(|error| chain(&error))?.as_fd();
+            let link = sys::link_to_cgroup(program, cgroup.as_fd(), kind).map_err(|error| error.to_string())?;
+            sys::pin(link.as_fd(), &path).map_err(text)?;
+            made.0.push(pin);
+        }
         (None, _) => {
             link(program, hook, cgroup_root)?.pin(&pin).map_err(|error| chain(&error))?;
             made.0.push(pin);

@@ -69,6 +69,46 @@ pub(crate) fn open_pinned(path: &CStr) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(libc::c_int::try_from(fd).expect("BUG: a descriptor is an int")) })
 }
 
+/// Attaches a program to a cgroup: `BPF_LINK_CREATE` (Linux 5.7). aya does, and lets nobody pin a link to a device's program.
+pub(crate) fn link_to_cgroup(program: BorrowedFd<'_>, cgroup: BorrowedFd<'_>, attach_type: u32) -> io::Result<OwnedFd> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct LinkCreate {
+        program: i32,
+        target: i32,
+        attach_type: u32,
+        flags: u32,
+    }
+    const BPF_LINK_CREATE: libc::c_int = 28;
+
+    let mut attr = LinkCreate { program: program.as_raw_fd(), target: cgroup.as_raw_fd(), attach_type, flags: 0 };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call.
+    let fd = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw mut attr, size_of::<LinkCreate>()) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel just gave us this descriptor.
+    Ok(unsafe { OwnedFd::from_raw_fd(libc::c_int::try_from(fd).expect("BUG: a descriptor is an int")) })
+}
+
+/// Pins an object there: `BPF_OBJ_PIN` (Linux 4.4).
+pub(crate) fn pin(object: BorrowedFd<'_>, path: &CStr) -> io::Result<()> {
+    /// The part of `union bpf_attr` that the command takes.
+    #[repr(C)]
+    struct ObjPin {
+        path: u64,
+        fd: u32,
+        flags: u32,
+    }
+    const BPF_OBJ_PIN: libc::c_int = 6;
+
+    let fd = u32::try_from(object.as_raw_fd()).expect("BUG: a descriptor isn't negative");
+    let mut attr = ObjPin { path: path.as_ptr() as u64, fd, flags: 0 };
+    // SAFETY: the attributes are laid out as the kernel's and outlive the call, as does the path they point to.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_PIN, &raw mut attr, size_of::<ObjPin>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Exchanges the program of an attached link, in one step: `BPF_LINK_UPDATE` (Linux 5.7). aya has it for XDP alone.
 pub(crate) fn update_link(link: BorrowedFd<'_>, program: BorrowedFd<'_>) -> io::Result<()> {
     /// The part of `union bpf_attr` that the command takes.

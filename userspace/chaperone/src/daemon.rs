@@ -107,7 +107,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         tracing::warn!(
             hook,
             reason,
-            "not attached: agents can have packet and vsock sockets, and use connections that are handed to them"
+            "not attached: agents can have packet and vsock sockets (`socket_create`), use connections that are handed to \
+             them (`socket_sendmsg`), or have TUN devices (`device`)"
         );
     }
     // Before the self-test: a daemon that is started again when too many cgroups are enrolled is in one of those that are

@@ -13,7 +13,7 @@ use crate::{
     commands::ask,
     config::{Config, Lsm},
     daemon::KnownActions,
-    enrolment::{Report, UNDECIDED, UNMATCHED},
+    enrolment::{Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
     output::{clean, json_line},
     sandbox,
 };
@@ -94,10 +94,17 @@ fn enrolment(config: &Config, findings: &mut Vec<Finding>) {
         let found = format!("{cgroup}: {UNDECIDED}");
         Finding { check: "containers", ok: true, warning: true, found }
     }));
+    findings.extend(report.unsupported().iter().map(|container| {
+        let found = format!("{}: agent `{}`, {}: {UNSUPPORTED}", container.cgroup, container.agent, container.runtime);
+        finding("containers", Err::<String, _>(found))
+    }));
     if findings.len() == before {
         findings.push(finding("enrolment", Ok::<_, String>("every rule matches a cgroup".to_owned())));
     }
 }
+
+/// What the hooks of the LSM need besides.
+const LSM: &str = " with CONFIG_BPF_LSM, booted with `bpf` in its `lsm=` list";
 
 /// What the daemon tries at its start, tried with hooks of the doctor's own beside the daemon's, which know of no agent.
 fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
@@ -113,12 +120,14 @@ fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
         Err(error) => return findings.push(finding("kernel hooks", Err::<String, _>(error))),
     };
     for (hook, reason) in capture.missing_hooks() {
-        let text = format!(
-            "{hook}: {reason}: needs Linux 6.1 with CONFIG_BPF_LSM, booted with `bpf` in its `lsm=` list; without, agents \
-             can have packet and vsock sockets, and use connections that are handed to them"
-        );
+        let (lsm, what) = match *hook {
+            "device" => ("", "have TUN devices, whose packets are no socket's"),
+            "socket_create" => (LSM, "have packet and vsock sockets"),
+            _ => (LSM, "use connections that are handed to them"),
+        };
+        let text = format!("{hook}: {reason}: needs Linux 6.1{lsm}; without, agents can {what}");
         let accepted = config.capture.lsm == Lsm::Optional;
-        findings.push(finding("LSM hook", if accepted { Ok(format!("none (optional): {text}")) } else { Err(text) }));
+        findings.push(finding("later hook", if accepted { Ok(format!("none (optional): {text}")) } else { Err(text) }));
     }
     match capture.self_test() {
         Err(error) => {

@@ -63,8 +63,13 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
     }
     let users: BTreeSet<u32> = &config.capture.user_ids()? | agents.users();
     capture.bind_users(&users)?;
-    for rule in Report::of(config, agents, capture.cgroup_root()).unmatched() {
+    let report = Report::of(config, agents, capture.cgroup_root());
+    for rule in report.unmatched() {
         tracing::warn!(agent = rule.agent, rule = rule.rule, place = rule.place, "{UNMATCHED}");
+    }
+    for container in report.unsupported() {
+        let Unsupported { agent, cgroup, runtime } = container;
+        tracing::error!(agent, cgroup, runtime, "{UNSUPPORTED}");
     }
     Ok(())
 }
@@ -80,7 +85,13 @@ fn enroll_containers(
     let (containers, mut earlier) = (config.containers.containers(), Vec::new());
     let enrolled: BTreeSet<_> = capture.enrolled()?.into_iter().collect();
     let held: BTreeSet<_> = capture.held()?.into_iter().collect();
-    for (path, id) in cgroup_tree(capture.cgroup_root(), MAX_CGROUPS).into_iter().filter(|(path, _)| rules.hold(path)) {
+    let tree = cgroup_tree(capture.cgroup_root(), MAX_CGROUPS);
+    // One that isn't looked at would be free.
+    anyhow::ensure!(
+        tree.len() < MAX_CGROUPS,
+        "this host has more than {MAX_CGROUPS} cgroups, so that not all containers can be found: remove those that nobody is in"
+    );
+    for (path, id) in tree.into_iter().filter(|(path, _)| rules.hold(path)) {
         let done = match containers.described(&path).map(|described| agents.of_container(&described)) {
             Some(Ok(None)) => capture.withdraw(id).map(|()| Vec::new()),
             Some(Ok(Some(_))) if held.contains(&id) => capture.confirm(id).map(|()| Vec::new()),
@@ -104,11 +115,26 @@ pub const UNMATCHED: &str = "this rule matches no cgroup now; if its agents shou
 pub const UNDECIDED: &str = "it isn't known whose this container is, so it is held, and refused: `[containers]` doesn't name \
                              its engine's folder, or rules of several agents name it";
 
+/// What is said of an agent's container whose runtime has a network of its own.
+pub const UNSUPPORTED: &str = "what this container sends can't be captured: its runtime has a network of its own, not this \
+                               host's sockets; run agents by runc or crun";
+
 /// What became of the rules.
 pub struct Report {
     rules: Vec<RuleReport>,
     tree: Vec<(String, CgroupId)>,
     undecided: Vec<String>,
+    unsupported: Vec<Unsupported>,
+}
+
+/// An agent's container that can't be captured.
+pub struct Unsupported {
+    /// Whose.
+    pub agent: String,
+    /// Where.
+    pub cgroup: String,
+    /// As its engine names it, such as `io.containerd.kata.v2`.
+    pub runtime: String,
 }
 
 /// What became of one rule.
@@ -157,7 +183,22 @@ impl Report {
         for rule in &mut rules {
             rule.unmatched &= rule.cgroups.is_empty();
         }
-        Self { rules, tree, undecided }
+        let unsupported = Self::unsupported_in(config, agents, &tree);
+        Self { rules, tree, undecided, unsupported }
+    }
+
+    /// The agents' containers among these cgroups that can't be captured.
+    fn unsupported_in(config: &Config, agents: &Agents, tree: &[(String, CgroupId)]) -> Vec<Unsupported> {
+        let containers = config.containers.containers();
+        let own = tree.iter().filter(|(path, _)| Containers::cgroup(path) == Some(path));
+        own.filter_map(|(path, _)| {
+            let container = containers.described(path)?;
+            let runtime = Containers::unsupported_runtime(&container)?.to_owned();
+            let agent = agents.of(path).map(|(agent, _)| agent);
+            let agent = agent.or_else(|| agents.of_container(&container).ok().flatten())?;
+            Some(Unsupported { agent: agent.name.clone(), cgroup: path.clone(), runtime })
+        })
+        .collect()
     }
 
     /// Adds the rules for containers, which are described anew, and are in no cgroup that another rule names. Gives the
@@ -203,6 +244,11 @@ impl Report {
     /// The cgroups of containers that are held, since it can't be told whose they are.
     pub fn undecided(&self) -> &[String] {
         &self.undecided
+    }
+
+    /// The agents' containers that can't be captured, for their runtime.
+    pub fn unsupported(&self) -> &[Unsupported] {
+        &self.unsupported
     }
 
     /// Those that name nothing.

@@ -165,7 +165,18 @@ impl Shared {
             .resolve(path, id_of, container, |session| self.own(session))
             .map_err(|error| error.to_string())?;
         if is_new {
-            tracing::info!(session = %session.session.id, agent = session.session.agent, cgroup = path, "a session began");
+            let session = &session.session;
+            tracing::info!(session = %session.id, agent = session.agent, cgroup = path, "a session began");
+            if let Some(runtime) = session.container.as_ref().and_then(Containers::unsupported_runtime) {
+                tracing::error!(
+                    session = %session.id,
+                    agent = session.agent,
+                    cgroup = path,
+                    runtime,
+                    "what this agent's container sends can't be captured: its runtime has a network of its own; run agents by \
+                     runc or crun"
+                );
+            }
         }
         let recorded = session.own.recorded.get_or_try_init(async || {
             let event =

@@ -48,6 +48,9 @@ pub struct Options {
     /// Write the table into docs/kernels.md.
     #[arg(long, conflicts_with = "arguments")]
     docs: bool,
+    /// With `--docs`: keep the columns of kernels that weren't run.
+    #[arg(long, requires = "docs")]
+    keep: bool,
     /// Arguments of the tests' binary, such as a part of a test's name.
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -66,6 +69,7 @@ impl Options {
             json: false,
             markdown: false,
             docs: false,
+            keep: false,
             arguments: filter.map(str::to_owned).into_iter().collect(),
         }
     }
@@ -142,7 +146,20 @@ fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> 
         print!("{}", table.markdown());
     }
     if options.docs && broken.is_empty() {
-        table.write(&place::root().join("docs/kernels.md"))?;
+        let docs = place::root().join("docs/kernels.md");
+        if options.keep {
+            let text = fs::read_to_string(&docs).with_context(|| format!("reading {}", docs.display()))?;
+            let mut all = Run::of_table(&text);
+            for before in &mut all {
+                before.forget_all_but(&runs);
+            }
+            all.retain(|before| runs.iter().all(|run| run.kernel != before.kernel));
+            all.extend(runs.iter().cloned());
+            all.sort_by_key(|run| kernels::numbers(&run.kernel));
+            Table::of(&all)?.write(&docs)?;
+        } else {
+            table.write(&docs)?;
+        }
     }
     ensure!(broken.is_empty(), "{}", broken.join("; "));
     let failed: Vec<_> = runs.iter().filter(|run| !run.passed()).map(|run| run.kernel.as_str()).collect();

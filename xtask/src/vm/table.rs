@@ -5,11 +5,12 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result, bail};
 
 /// The tests' modules, in the table's order, and the ways around that they stand for.
-const ROWS: [(&str, &str); 15] = [
+const ROWS: [(&str, &str); 16] = [
     ("tcp", "TCP to :443, :80, :8443 and metadata addresses, by IPv4, IPv6, v4-mapped, Fast Open, MPTCP, `io_uring`"),
     ("udp", "UDP/443 (QUIC), connected or not"),
     ("sockets", "raw sockets, SCTP, DCCP; sockets that change hands"),
     ("lsm", "packet, XDP, vsock and SMC sockets; connections that change hands (with `bpf` among the LSMs)"),
+    ("devices", "gVisor, Kata, VM, slirp/pasta: packets that are no socket's"),
     ("guard", "connections from before the enrolment; the guard behind all rows"),
     ("bound_users", "leaving the cgroup (`systemd-run`, cron, `at`, an engine's socket)"),
     ("namespaces", "a container's own network namespace"),
@@ -43,7 +44,7 @@ impl Outcome {
 }
 
 /// What was seen on one kernel.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Run {
     /// Its version.
     pub kernel: String,
@@ -89,6 +90,43 @@ impl Run {
         let said = said.replace('\r', "");
         let kernel = said.lines().find_map(|line| line.strip_prefix("KERNEL "))?;
         Some(Self::of(kernel.trim(), &said))
+    }
+
+    /// Of the table in the documentation, a run of each column: what it has no row for any more is left out.
+    pub fn of_table(text: &str) -> Vec<Self> {
+        let cells =
+            |line: &str| line.trim_matches('|').split('|').map(|cell| cell.trim().to_owned()).collect::<Vec<_>>();
+        let table =
+            text.split_once(MARKS[0]).and_then(|(_, rest)| rest.split_once(MARKS[1])).map_or("", |(table, _)| table);
+        let (mut runs, mut module): (Vec<Self>, _) = (Vec::new(), None);
+        for line in table.lines().filter(|line| line.starts_with("| ")) {
+            // A row's title has bars of its own only around it.
+            let title = line.strip_prefix("| **").and_then(|rest| rest.split_once("** |")).map(|(title, _)| title);
+            if let Some(title) = title {
+                module = ROWS.iter().find(|(_, of)| *of == title).map(|(module, _)| *module);
+                continue;
+            }
+            let cells = cells(line);
+            if runs.is_empty() {
+                let run =
+                    |kernel: &String| Self { kernel: kernel.clone(), outcomes: BTreeMap::new(), result: String::new() };
+                runs.extend(cells[1..].iter().map(run));
+                continue;
+            }
+            let Some(module) = module else { continue };
+            for (run, cell) in runs.iter_mut().zip(&cells[1..]) {
+                let outcomes = [Outcome::Failed, Outcome::NotRun, Outcome::Passed];
+                let outcome = outcomes.into_iter().find(|outcome| outcome.as_str() == cell);
+                let test = format!("{module}::{}", cells[0].replace(' ', "_"));
+                run.outcomes.extend(outcome.map(|outcome| (test, outcome)));
+            }
+        }
+        runs
+    }
+
+    /// Tests that there aren't any more.
+    pub fn forget_all_but(&mut self, runs: &[Self]) {
+        self.outcomes.retain(|test, _| runs.iter().any(|run| run.outcomes.contains_key(test)));
     }
 
     pub fn has_ended(&self) -> bool {
@@ -227,6 +265,10 @@ test result: FAILED. 2 passed; 1 failed
         ] {
             assert!(table.lines().any(|there| there == line), "{line}: {table}");
         }
+        // What is written is read again.
+        let [begin, end] = MARKS;
+        let read = Run::of_table(&format!("text\n{begin}\n{table}\n{end}more"));
+        assert_eq!(Table::of(&read).unwrap().markdown(), table);
         assert!(!runs[0].passed() && runs[0].has_ended() && !runs[1].has_ended());
         assert!(Table::of(&[Run::of("6.1", "test nowhere::x ... ok")]).is_err());
     }

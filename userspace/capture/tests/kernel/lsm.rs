@@ -96,3 +96,23 @@ fn a_connected_mptcp_socket_handed_over_from_outside_is_refused() {
     let said = agent(&agents, || outcome(socket2::Socket::from(receive(&inside)).send(b"x")));
     assert_eq!(said.said(), "EPERM");
 }
+
+/// As gVisor's runtime hands one to the process that a container's programs run in.
+#[test]
+#[ignore = "needs the BPF LSM"]
+fn a_packet_socket_handed_over_from_outside_is_refused() {
+    let lab = Lab::new();
+    let (capture, agents) = lab.start_whole();
+    let send = |socket: &socket2::Socket| outcome(socket.send(b"x"));
+    let elsewhere = lab.cgroup("elsewhere");
+    let (outside, inside) = UnixDatagram::pair().unwrap();
+    let helper = agent(&elsewhere, || {
+        let packets = socket2::Socket::from(socket(libc::AF_PACKET, libc::SOCK_DGRAM, 0));
+        pass(&outside, &packets);
+        send(&packets)
+    });
+    // Nobody said where to.
+    assert_eq!(helper.said(), "ENXIO");
+    assert_eq!(agent(&agents, || send(&socket2::Socket::from(receive(&inside)))).said(), "EPERM");
+    assert_eq!(capture.counters().get(Counter::HandedOver).unwrap(), 1);
+}

@@ -6,6 +6,7 @@ mod bound_users;
 mod cgroups;
 mod commands;
 mod daemon;
+mod devices;
 mod full;
 mod guard;
 mod lab;

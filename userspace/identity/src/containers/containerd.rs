@@ -77,11 +77,20 @@ fn stored_image(folder: &Folder, namespace: &str, id: &str) -> Option<String> {
     String::from_utf8(image).ok()
 }
 
+/// The shim's name, such as `io.containerd.runc.v2`, whatever the kubelet calls it.
+pub(super) fn runtime(folders: &[Folder], id: &str) -> Option<String> {
+    let (namespace, _) = folders.iter().find_map(|folder| task(folder, id))?;
+    let bucket = [b"v1", namespace.as_bytes(), b"containers", id.as_bytes(), b"runtime"];
+    let name = folders.iter().find_map(|folder| bolt::value(&folder.file(DATABASE_PATH)?, &bucket, b"name"))?;
+    String::from_utf8(name).ok()
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
 
     use super::*;
+    use crate::{Containers, EngineFolders};
 
     const ID: &str = "1bc7dca9f4d623f3946e6f3013d0879c57dfe326899801afc2fa51c1da8c2402";
     const POD: &str = "3a45ecba13c87ab87d0c339e8b1961e8e3c297057dc7f532007c2424e5d85d76";
@@ -125,6 +134,22 @@ mod tests {
         }
         assert!(known.image_id.starts_with("sha256:") || known.image_id.starts_with("example.com"), "{known:?}");
         assert_eq!(of(POD).unwrap().name, "(sandbox)");
+
+        let run_by = || {
+            let containerd =
+                EngineFolders { containerd: vec![state.path().into(), root.path().into()], ..EngineFolders::default() };
+            let known = Containers::new(containerd).of(&format!("/kubepods/cri-containerd-{ID}.scope")).unwrap();
+            Containers::unsupported_runtime(&known).map(str::to_owned)
+        };
+        assert_eq!(run_by(), None);
+        // The same database, had it been made by another shim, whose name is as long.
+        let mut other = DATABASE.to_vec();
+        let name = b"io.containerd.runc.v2";
+        while let Some(at) = other.windows(name.len()).position(|window| window == name) {
+            other[at + 14..at + 18].copy_from_slice(b"kata");
+        }
+        fs::write(&database, other).unwrap();
+        assert_eq!(run_by().as_deref(), Some("io.containerd.kata.v2"));
         fs::write(&database, &DATABASE[..20_000]).unwrap();
         assert_eq!(of(ID).unwrap().name, "agent");
     }

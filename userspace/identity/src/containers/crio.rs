@@ -41,6 +41,11 @@ pub(super) fn container(storage: &Folder, id: &str) -> Option<Container> {
     Some(Container { id: id.to_owned(), name, image: of(&own, "ImageName"), image_id: of(&own, "ImageRef"), labels })
 }
 
+/// As Kubernetes' RuntimeClass names it.
+pub(super) fn runtime(storage: &Folder, id: &str) -> Option<String> {
+    annotations(storage, id)?.remove("io.kubernetes.cri-o.RuntimeHandler")
+}
+
 fn is_id(text: &str) -> bool {
     text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }

@@ -41,6 +41,20 @@ pub(super) fn container(folder: &Folder, id: &str) -> Option<Container> {
     })
 }
 
+/// moby's api/types/container/hostconfig.go.
+#[derive(Deserialize)]
+struct HostConfig {
+    #[serde(default, rename = "Runtime")]
+    runtime: String,
+}
+
+/// By `hostconfig.json` beside it, which is written with it. The name is the daemon's configuration's, or that of a shim of
+/// containerd's.
+pub(super) fn runtime(folder: &Folder, id: &str) -> Option<String> {
+    let text = folder.read(&format!("containers/{id}/hostconfig.json"))?;
+    serde_json::from_slice(&text).ok().map(|config: HostConfig| config.runtime)
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs;
@@ -65,6 +79,11 @@ mod tests {
         assert!(known.image_id.starts_with("sha256:68733c69"));
         let labels: Vec<_> = known.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(labels, [("from", "image"), ("purpose", "x"), ("team", "red")]);
+        // As much of it as is read; whole ones are in the whole-system tests.
+        for (host_config, wanted) in [(r#"{"Runtime":"runc"}"#, Some("runc")), ("{}", Some("")), ("{", None)] {
+            fs::write(file.with_file_name("hostconfig.json"), host_config).unwrap();
+            assert_eq!(runtime(&Folder::open(folder.path()).unwrap(), ID).as_deref(), wanted, "{host_config}");
+        }
         for length in [0, 1, CONFIG.len() - 2] {
             fs::write(&file, &CONFIG[..length]).unwrap();
             assert_eq!(of(), None, "{length}");

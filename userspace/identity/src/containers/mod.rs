@@ -12,6 +12,7 @@ mod kubelet;
 mod name;
 mod podman;
 mod rootless;
+mod runtime;
 mod sqlite;
 mod state;
 
@@ -50,6 +51,8 @@ const MAX_TEXT: usize = 1024;
 pub(crate) const OWN: &str = "io.chaperone.";
 /// On a container that its user's files describe: whose word it is.
 const WORD_OF: &str = "io.chaperone.word-of";
+/// On a container whose runtime makes a network that the hooks don't see: that runtime's name.
+const UNSUPPORTED: &str = "io.chaperone.unsupported-runtime";
 /// The kubelet's labels of a pod's containers, and one of the same kind for what it has no label for.
 const POD_NAME: &str = "io.kubernetes.pod.name";
 const POD_NAMESPACE: &str = "io.kubernetes.pod.namespace";
@@ -105,6 +108,11 @@ impl Containers {
             None => self.by_root(name.id)?,
         };
         name.id.clone_into(&mut found.id);
+        // Images have labels, too, and anybody makes images.
+        found.labels.retain(|name, _| !name.starts_with(OWN));
+        if let Some(runtime) = self.runtime(&name).filter(|runtime| runtime::is_unsupported(runtime)) {
+            found.labels.insert(UNSUPPORTED.to_owned(), runtime);
+        }
         if let Some(user) = name.user {
             found.labels.insert(WORD_OF.to_owned(), format!("uid {user}"));
         }
@@ -119,18 +127,35 @@ impl Containers {
         Some(found)
     }
 
+    /// The name of its runtime, if a container that is described can't be captured because of it.
+    pub fn unsupported_runtime(container: &Container) -> Option<&str> {
+        container.labels.get(UNSUPPORTED).map(String::as_str)
+    }
+
+    /// What the container is run by, as its engine names it.
+    fn runtime(&self, name: &ContainerName<'_>) -> Option<String> {
+        if let Some(user) = name.user {
+            return rootless::runtime(user, name.id);
+        }
+        let open = |folders: &[PathBuf]| folders.iter().filter_map(Folder::open).collect::<Vec<_>>();
+        let found = open(&self.folders.docker).iter().find_map(|folder| docker::runtime(folder, name.id));
+        found.or_else(|| containerd::runtime(&open(&self.folders.containerd), name.id)).or_else(|| {
+            let folders = open(&self.folders.podman);
+            folders
+                .iter()
+                .find_map(|folder| crio::runtime(folder, name.id).or_else(|| podman::runtime(folder, name.id)))
+        })
+    }
+
     /// By the engines that root runs.
     fn by_root(&self, id: &str) -> Option<Container> {
         let open = |folders: &[PathBuf]| folders.iter().filter_map(Folder::open).collect::<Vec<_>>();
         let found = open(&self.folders.docker).iter().find_map(|folder| docker::container(folder, id));
         let found = found.or_else(|| containerd::container(&open(&self.folders.containerd), id));
-        let mut found = found.or_else(|| {
+        found.or_else(|| {
             let folders = open(&self.folders.podman);
             folders.iter().find_map(|folder| crio::container(folder, id).or_else(|| podman::container(folder, id)))
-        })?;
-        // Images have labels, too, and anybody makes images.
-        found.labels.retain(|name, _| !name.starts_with(OWN));
-        Some(found)
+        })
     }
 }
 

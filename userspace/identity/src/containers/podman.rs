@@ -28,6 +28,8 @@ struct Config {
     image_id: String,
     #[serde(default)]
     labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
+    runtime: String,
 }
 
 /// containers/storage's containers.go.
@@ -53,15 +55,24 @@ pub(super) fn container(storage: &Folder, id: &str) -> Option<Container> {
     configured(storage, id).or_else(|| stored(storage, id))
 }
 
+/// A name of containers.conf's, or a path.
+pub(super) fn runtime(storage: &Folder, id: &str) -> Option<String> {
+    config(storage, id).map(|config| config.runtime)
+}
+
 /// By podman's database.
-fn configured(storage: &Folder, id: &str) -> Option<Container> {
+fn config(storage: &Folder, id: &str) -> Option<Config> {
     // bbolt writes pages anew and then their root, and SQLite only at the end of a change, so that podman's lock isn't
     // needed, which would hold podman up. Only if two changes are made while this reads can it be torn: then it is no JSON.
-    let config = (0..TRIES).find_map(|_| {
+    (0..TRIES).find_map(|_| {
         let old = || bolt::value(&storage.file("libpod/bolt_state.db")?, &[b"ctr", id.as_bytes()], b"config");
         let new = || sqlite::value(&storage.file("db.sql")?, "ContainerConfig", id.as_bytes(), JSON);
         serde_json::from_slice::<Config>(&new().or_else(old)?).ok()
-    })?;
+    })
+}
+
+fn configured(storage: &Folder, id: &str) -> Option<Container> {
+    let config = config(storage, id)?;
     Some(Container {
         id: id.to_owned(),
         name: config.name,
@@ -123,6 +134,7 @@ mod tests {
         let labels: Vec<_> = known.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         assert_eq!(labels, [("purpose", "x"), ("team", "red")]);
         assert_eq!(Container { labels: BTreeMap::new(), ..known }, listed);
+        assert_eq!(runtime(&Folder::open(folder.path()).unwrap(), ID).as_deref(), Some("runc"));
 
         fs::write(folder.path().join("libpod/bolt_state.db"), &DATABASE[..9000]).unwrap();
         fs::write(folder.path().join("vfs-containers/containers.json"), &LIST[..100]).unwrap();
