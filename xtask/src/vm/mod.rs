@@ -48,7 +48,7 @@ pub struct Options {
     /// Write the table into docs/kernels.md.
     #[arg(long, conflicts_with = "arguments")]
     docs: bool,
-    /// With `--docs`: keep the columns of kernels that weren't run.
+    /// With `--docs`: keep the columns of series that weren't run.
     #[arg(long, requires = "docs")]
     keep: bool,
     /// Arguments of the tests' binary, such as a part of a test's name.
@@ -153,7 +153,8 @@ fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> 
             for before in &mut all {
                 before.forget_all_but(&runs);
             }
-            all.retain(|before| runs.iter().all(|run| run.kernel != before.kernel));
+            let series = |run: &Run| kernels::numbers(&run.kernel).into_iter().take(2).collect::<Vec<_>>();
+            all.retain(|before| runs.iter().all(|run| series(run) != series(before)));
             all.extend(runs.iter().cloned());
             all.sort_by_key(|run| kernels::numbers(&run.kernel));
             Table::of(&all)?.write(&docs)?;
