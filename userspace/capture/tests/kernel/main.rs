@@ -8,6 +8,7 @@ mod commands;
 mod daemon;
 mod full;
 mod guard;
+mod kept;
 mod lab;
 mod lsm;
 mod namespaces;
