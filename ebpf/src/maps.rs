@@ -1,5 +1,5 @@
-//! The maps. The daemon pins `ENROLLED`, `UNENROLLED`, `RULES`, `RULES_START`, `BOUND_USERS`, `STAMPS`, `COMMANDS`,
-//! `COMMAND_EVENTS`, `COMMANDS_LOST` and `COUNTERS`; the others live as long as the attached programs and are empty after a restart, which refuses everything until the daemon listens again.
+//! The maps. Most are pinned by the daemon, also those of connections, which may wait for the next one (hooks.rs has the
+//! list); `HELD_EVENTS` and `PATH` live as long as the attached programs. Without a listener, everything is refused.
 
 use aya_ebpf::{
     EbpfContext as _,

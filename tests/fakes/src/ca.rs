@@ -131,17 +131,16 @@ mod tests {
     #[test]
     fn the_ca_outlives_the_process_and_its_key_is_private() {
         use std::os::unix::fs::PermissionsExt as _;
-        let dir = std::env::temp_dir().join(format!("chaperone-fakes-ca-{}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        let first = Authority::open_or_create(&dir).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
+        let first = Authority::open_or_create(dir).unwrap();
         let certificate = fs::read(dir.join("ca.crt")).unwrap();
-        let second = Authority::open_or_create(&dir).unwrap();
+        let second = Authority::open_or_create(dir).unwrap();
         assert_eq!(certificate, fs::read(dir.join("ca.crt")).unwrap());
         assert_eq!(fs::metadata(dir.join("ca.key")).unwrap().permissions().mode() & 0o777, 0o600);
         for authority in [first, second] {
             let leaf = authority.leaf("sts.eu-west-1.amazonaws.com").unwrap();
             assert!(Arc::ptr_eq(&leaf, &authority.leaf("sts.eu-west-1.amazonaws.com").unwrap()));
         }
-        fs::remove_dir_all(&dir).unwrap();
     }
 }

@@ -286,8 +286,8 @@ mod tests {
 
     #[test]
     fn a_line_is_written_however_an_exchange_ends() {
-        let path = std::env::temp_dir().join(format!("chaperone-fakes-upstream-{}", std::process::id()));
-        let _ = std::fs::remove_file(&path);
+        let temporary = tempfile::tempdir().unwrap();
+        let path = temporary.path().join("upstream.jsonl");
         let upstream = Upstream::open(&path).unwrap();
         let head = http::Request::put("/p?q").body(()).unwrap().into_parts().0;
         let begin = || upstream.begin(&head, "h");
@@ -304,6 +304,5 @@ mod tests {
         let line: serde_json::Value =
             serde_json::from_str(std::fs::read_to_string(&path).unwrap().lines().next().unwrap()).unwrap();
         assert_eq!((line["path"].as_str(), line["status"].as_u64()), (Some("/p?q"), Some(200)));
-        std::fs::remove_file(&path).unwrap();
     }
 }

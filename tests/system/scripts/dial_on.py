@@ -1,6 +1,7 @@
 """An agent that goes on dialling outside, by every transport, whatever it is told.
 
-Appends what each round was told to the given file, a line a round.
+Appends what each round was told to the given file, a line a round. The second argument is the pause after one, in
+seconds.
 """
 
 import errno
@@ -39,8 +40,7 @@ def main():
                     said.append(attempt(lambda: connect(family, (address, port))))
                 said.append(attempt(lambda: send(family, (address, 443))))
             out.write(" ".join(said) + "\n")
-            # Not so many that the journal is all that the machine does.
-            time.sleep(0.005)
+            time.sleep(float(sys.argv[2]))
 
 
 main()

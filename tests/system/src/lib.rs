@@ -7,8 +7,10 @@
 
 use std::{
     fs,
+    io::{BufRead as _, BufReader, Write as _},
+    ops::Not as _,
     path::{Path, PathBuf},
-    process::{Command, Output, Stdio},
+    process::{Child, ChildStdout, Command, Output, Stdio},
     time::{Duration, Instant},
 };
 
@@ -71,12 +73,12 @@ impl Lab {
     }
 
     /// Starts a shell script as an agent, without waiting for it.
-    pub fn spawn_agent(&self, script: &str) -> std::process::Child {
+    pub fn spawn_agent(&self, script: &str) -> Child {
         self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
     }
 
     /// Starts a shell script as the operator, without waiting for it. What it reads ends when the child is dropped.
-    pub fn spawn_operator(&self, script: &str) -> std::process::Child {
+    pub fn spawn_operator(&self, script: &str) -> Child {
         let mut command = self.command("exec", script);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starting a command")
     }
@@ -164,6 +166,46 @@ impl Lab {
         let path = self.dir.join(name);
         fs::write(&path, text).expect("writing a file");
         path.display().to_string()
+    }
+}
+
+/// The daemon's service manager in a lab, which keeps its descriptors as systemd does: `scripts/supervisor.py`.
+pub struct Supervisor {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Supervisor {
+    /// Ends the lab's daemon and starts another.
+    pub fn take_over(lab: &Lab) -> Self {
+        let first = lab.daemon();
+        lab.operator_ok(&format!("kill {first}"));
+        until("the first daemon's end", || {
+            fs::read_to_string(format!("/proc/{first}/stat")).is_ok_and(|stat| !stat.contains(") Z ")).not()
+        });
+        let command =
+            format!("CHAPERONE_PROGRAM=$(command -v chaperone) exec python3 {}", script("supervisor.py").display());
+        let mut child = lab.spawn_operator(&command);
+        let said = BufReader::new(child.stdout.take().expect("its output"));
+        let mut supervisor = Self { child, said };
+        let answer = supervisor.ask("start");
+        assert!(answer.starts_with("ready"), "{answer}: {}", lab.log());
+        supervisor
+    }
+
+    /// Says a word to it; gives what it answers.
+    pub fn ask(&mut self, word: &str) -> String {
+        writeln!(self.child.stdin.as_mut().expect("its input"), "{word}").expect("talking to the supervisor");
+        let mut line = String::new();
+        self.said.read_line(&mut line).expect("listening to the supervisor");
+        line.trim_end().to_owned()
+    }
+}
+
+impl Drop for Supervisor {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

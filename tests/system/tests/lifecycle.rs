@@ -11,7 +11,7 @@ use std::{
     process::{Child, Command},
 };
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
+use chaperone_system_tests::{Lab, PERMIT_ALL, Supervisor, both, script, text, until};
 use serde_json::Value;
 
 /// What the agent tries in each round, and what it is told of each while the daemon serves or is away.
@@ -30,7 +30,12 @@ struct Outside {
 }
 
 impl Outside {
+    /// Not so fast that the journal is all that the machine does.
     fn start() -> Self {
+        Self::start_at(0.005)
+    }
+
+    fn start_at(pause: f32) -> Self {
         let lab = Lab::start_with(&["--aws", "both"], PERMIT_ALL);
         let packets = lab.dir.join("packets");
         let mut capture =
@@ -40,7 +45,7 @@ impl Outside {
         assert_eq!(said.trim(), "ready");
         let rounds = lab.dir.join("rounds");
         let dialling =
-            lab.spawn_agent(&format!("exec python3 {} {}", script("dial_on.py").display(), rounds.display()));
+            lab.spawn_agent(&format!("exec python3 {} {} {pause}", script("dial_on.py").display(), rounds.display()));
         Self { lab, packets, rounds, running: [capture, dialling] }
     }
 
@@ -240,4 +245,131 @@ fn only_what_takes_the_hooks_off_lets_agents_out_and_that_is_recorded() {
     outside.all_are_told(SERVED);
     assert_eq!(outside.captured(), then);
     assert_eq!(text(&lab.list("agents")[0], "agent"), "coder");
+}
+
+/// What the service manager does at `systemctl restart`, under load: nobody is refused, and nothing is lost.
+#[test]
+fn replaced_while_its_listeners_are_kept_the_daemon_refuses_nobody() {
+    // So that what waits has room in the listeners' queues: 4,096 each.
+    let outside = Outside::start_at(0.05);
+    let lab = &outside.lab;
+    let mut supervisor = Supervisor::take_over(lab);
+    outside.all_are_told(SERVED);
+    let aws = "export AWS_DEFAULT_REGION=eu-west-1 AWS_MAX_ATTEMPTS=1; cd $HOME;";
+    lab.agent_ok(&format!(
+        "{aws} aws s3 mb s3://slow && head -c 50000000 /dev/urandom > large && aws s3 cp large s3://slow/large"
+    ));
+    let told = lab.dir.join("told");
+    let told_so_far = || fs::read_to_string(&told).unwrap_or_default();
+    let calls = format!("{aws} exec python3 {} {}", script("call_on.py").display(), told.display());
+    let mut calling = lab.spawn_agent(&calls);
+    let slow = format!("{aws} exec python3 {} slow large", script("read_slowly.py").display());
+    let mut reading = lab.spawn_agent(&slow);
+    until("the middle of the call", || fs::exists(lab.dir.join("home/root/begun")).unwrap());
+    until("some calls", || told_so_far().lines().count() >= 10);
+    for round in 0..3 {
+        let before = lab.daemon();
+        assert_eq!(supervisor.ask("kept"), kept_at_home(lab));
+        assert_eq!(supervisor.ask("term"), "ending");
+        // In the first round it has a call to finish, and nobody is refused while it does.
+        if round == 0 {
+            until("the end of accepting", || lab.log().contains("stopping: no new connections"));
+            outside.all_are_told(SERVED);
+            assert!(!has_ended(before), "{}", lab.log());
+            lab.operator_ok("touch $CHAPERONE_LAB/home/root/go-on");
+        }
+        assert_eq!(supervisor.ask("ended"), "ended");
+        // Nor while there is none.
+        outside.all_are_told(SERVED);
+        assert!(supervisor.ask("start").starts_with("ready"), "{}", lab.log());
+        assert_ne!(lab.daemon(), before);
+        outside.all_are_told(SERVED);
+        let count = told_so_far().lines().count();
+        until("more calls", || told_so_far().lines().count() >= count + 3);
+    }
+    let status = reading.wait().unwrap();
+    let mut said = String::new();
+    std::io::Read::read_to_string(reading.stdout.as_mut().unwrap(), &mut said).unwrap();
+    assert!(status.success(), "{said}{}", lab.log());
+    assert_eq!(said.trim(), "50000000 bytes, the same");
+    lab.operator_ok("touch $CHAPERONE_LAB/home/root/enough");
+    assert!(calling.wait().unwrap().success());
+    outside.nothing_got_out();
+    let told = told_so_far();
+    assert!(told.lines().all(|line| line == "ok"), "{told}");
+    // Each was recorded, and no more than once.
+    let calls = lab.calls();
+    assert!(calls.iter().all(|call| call["status"].as_u64() == Some(200)), "{calls:?}");
+    let listed = calls.iter().filter(|call| text(call, "operation") == "ListBuckets").count();
+    assert_eq!(listed, told.lines().count());
+    let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
+    assert_eq!(verified["clean"], true, "{verified}");
+}
+
+/// What is kept of a daemon without containers: two sockets by the name of its network namespace.
+fn kept_at_home(lab: &Lab) -> String {
+    let name = lab.operator_ok(
+        "python3 -c 'import socket, struct; \
+         print(struct.unpack(\"Q\", socket.socket().getsockopt(socket.SOL_SOCKET, 71, 8))[0])'",
+    );
+    format!("netns-{0} netns-{0}", name.trim())
+}
+
+#[test]
+fn killed_while_its_listeners_are_kept_the_daemon_lets_agents_wait_for_the_next_or_refuses_them() {
+    // So that what waits has room in the listeners' queues: 4,096 each.
+    let outside = Outside::start_at(0.05);
+    let lab = &outside.lab;
+    let mut supervisor = Supervisor::take_over(lab);
+    // They connect while there is no daemon.
+    let wait = |name: &str| {
+        let connected = lab.dir.join("home/root").join(name);
+        let command = format!("cd $HOME; exec python3 {} {name}", script("wait_for_answer.py").display());
+        let waiting = lab.spawn_agent(&command);
+        until("a connection that waits", || fs::exists(&connected).unwrap());
+        waiting
+    };
+    let said = |waiting: Child| {
+        let output = waiting.wait_with_output().unwrap();
+        String::from_utf8_lossy(&output.stdout).trim().to_owned()
+    };
+    let kill = |supervisor: &mut Supervisor| {
+        assert_eq!(supervisor.ask("kill"), "ending");
+        assert_eq!(supervisor.ask("ended"), "ended");
+        outside.all_are_told(SERVED);
+    };
+    kill(&mut supervisor);
+    let waiting = wait("first");
+    assert!(supervisor.ask("start").starts_with("ready"), "{}", lab.log());
+    assert_eq!(said(waiting), "HTTP/1.1 200 OK");
+    let metadata = lab.list("connections").into_iter().filter(|it| text(it, "kind") == "metadata").collect::<Vec<_>>();
+    assert_eq!(metadata.len(), 1, "{metadata:?}");
+    assert_eq!(text(&metadata[0], "destination"), "169.254.169.254:80");
+    outside.all_are_told(SERVED);
+
+    // The next one can't start: nobody waits for it, and nothing is kept.
+    kill(&mut supervisor);
+    let waiting = wait("second");
+    let config = lab.dir.join("config.toml");
+    let right = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("nonsense = 1\n{right}")).unwrap();
+    assert_eq!(supervisor.ask("start"), "failed");
+    assert_eq!(said(waiting), "ECONNRESET");
+    assert_eq!(supervisor.ask("kept"), "");
+    outside.all_are_told(REFUSED);
+    fs::write(&config, right).unwrap();
+    assert!(supervisor.ask("start").starts_with("ready"), "{}", lab.log());
+    outside.all_are_told(SERVED);
+
+    // `systemctl stop`: nothing is kept beyond it.
+    assert_eq!(supervisor.ask("term"), "ending");
+    assert_eq!(supervisor.ask("ended"), "ended");
+    let waiting = wait("third");
+    assert_eq!(supervisor.ask("discard"), "discarded");
+    assert_eq!(said(waiting), "ECONNRESET");
+    outside.all_are_told(REFUSED);
+    outside.nothing_got_out();
+    assert!(supervisor.ask("start").starts_with("ready"), "{}", lab.log());
+    outside.all_are_told(SERVED);
+    outside.nothing_got_out();
 }

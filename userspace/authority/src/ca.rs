@@ -298,13 +298,6 @@ mod tests {
         pki_types::{ServerName, UnixTime},
     };
 
-    fn folder(name: &str) -> PathBuf {
-        let dir = std::env::temp_dir().join(format!("chaperone-authority-{}-{name}", std::process::id()));
-        let _ = fs::remove_dir_all(&dir);
-        fs::create_dir_all(&dir).unwrap();
-        dir
-    }
-
     fn verify(authority: &Authority, leaf: &CertifiedKey, name: &str) -> Result<(), rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.certificate().clone()).unwrap();
@@ -323,7 +316,7 @@ mod tests {
 
     #[test]
     fn a_leaf_verifies_for_its_name_alone() {
-        let authority = Authority::create(&folder("leaf"), &["amazonaws.com".into()]).unwrap();
+        let authority = Authority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
         let leaf = authority.leaf("api.ecr.us-east-1.amazonaws.com").unwrap();
         verify(&authority, &leaf, "api.ecr.us-east-1.amazonaws.com").unwrap();
         verify(&authority, &leaf, "s3.amazonaws.com").unwrap_err();
@@ -331,7 +324,7 @@ mod tests {
 
     #[test]
     fn a_stolen_ca_can_impersonate_nothing_else() {
-        let authority = Authority::create(&folder("stolen"), &["amazonaws.com".into()]).unwrap();
+        let authority = Authority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
         assert!(matches!(authority.leaf("example.com"), Err(AuthorityError::Outside { .. })));
         assert!(matches!(authority.leaf("notamazonaws.com"), Err(AuthorityError::Outside { .. })));
         let (now, end) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::days(1));
@@ -346,21 +339,23 @@ mod tests {
 
     #[test]
     fn reopened_it_is_the_same_and_refuses_an_exposed_key() {
-        let dir = folder("reopen");
-        let first = Authority::create(&dir, &["amazonaws.com".into()]).unwrap();
-        let again = Authority::open(&dir).unwrap();
+        let temporary = tempfile::tempdir().unwrap();
+        let dir = temporary.path();
+        let first = Authority::create(dir, &["amazonaws.com".into()]).unwrap();
+        let again = Authority::open(dir).unwrap();
         assert_eq!(first.certificate(), again.certificate());
         verify(&first, &again.leaf("s3.amazonaws.com").unwrap(), "s3.amazonaws.com").unwrap();
         fs::set_permissions(dir.join("ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Authority::open(&dir), Err(AuthorityError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(Authority::open(dir), Err(AuthorityError::Exposed { mode: 0o644, .. })));
     }
 
     #[test]
     fn a_certificate_of_another_key_is_refused() {
-        let (one, two) = (folder("one"), folder("two"));
-        Authority::create(&one, &["amazonaws.com".into()]).unwrap();
-        Authority::create(&two, &["amazonaws.com".into()]).unwrap();
+        let temporary = [(); 2].map(|()| tempfile::tempdir().unwrap());
+        let [one, two] = temporary.each_ref().map(tempfile::TempDir::path);
+        Authority::create(one, &["amazonaws.com".into()]).unwrap();
+        Authority::create(two, &["amazonaws.com".into()]).unwrap();
         fs::copy(one.join("ca.crt"), two.join("ca.crt")).unwrap();
-        assert!(matches!(Authority::open(&two), Err(AuthorityError::Broken { .. })));
+        assert!(matches!(Authority::open(two), Err(AuthorityError::Broken { .. })));
     }
 }

@@ -238,22 +238,21 @@ mod tests {
 
     #[test]
     fn a_host_without_a_store_is_told_what_to_install() {
-        let root = std::env::temp_dir().join(format!("chaperone-trust-{}", std::process::id()));
-        fs::create_dir_all(&root).unwrap();
-        assert!(matches!(Trust::below(&root), Err(TrustError::NoSystemStore)));
+        let root = tempfile::tempdir().unwrap();
+        assert!(matches!(Trust::below(root.path()), Err(TrustError::NoSystemStore)));
     }
 
     #[test]
     fn files_of_others_are_left_alone() {
-        let root = std::env::temp_dir().join(format!("chaperone-trust-foreign-{}", std::process::id()));
-        let _ = fs::remove_dir_all(&root);
+        let temporary = tempfile::tempdir().unwrap();
+        let root = temporary.path();
         for folder in ["usr/sbin", "etc/profile.d", "etc/ssl/certs"] {
             fs::create_dir_all(root.join(folder)).unwrap();
         }
         fs::write(root.join("usr/sbin/update-ca-certificates"), "").unwrap();
         let ca = root.join("ca.crt");
         fs::write(&ca, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        let trust = Trust::below(&root).unwrap();
+        let trust = Trust::below(root).unwrap();
         assert!(!trust.status(&ca).unwrap().is_complete());
         // The bundle knows the CA already, so that nothing has to run.
         fs::create_dir_all(root.join("usr/local/share/ca-certificates")).unwrap();

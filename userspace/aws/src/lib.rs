@@ -61,7 +61,7 @@ pub use handed::{HandedUrls, HandingCall};
 pub use host::{HostKind, HostMatch, S3At};
 pub use issued::{IssuedKey, IssuedKeys};
 pub use metadata::{Metadata, MetadataRequest};
-pub use placeholder::Placeholder;
+pub use placeholder::{Placeholder, PlaceholderKey};
 pub use post_policy::PostPolicy;
 pub use presigned::Presigned;
 pub use roles::{Role, Sts, https_client};

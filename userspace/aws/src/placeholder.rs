@@ -2,14 +2,59 @@
 
 use std::fmt;
 
-use aws_lc_rs::rand;
+use aws_lc_rs::{hkdf, rand};
 use chaperone_model::SessionId;
 use zeroize::Zeroizing;
 
 use crate::TokenField;
 
-/// A session's stand-in for credentials. It never expires by itself: it is worth nothing outside of the daemon, and ends
-/// with its session.
+/// For the key's id, the secret, and the token.
+const BYTES: usize = 10 + 30 + 60;
+
+/// What sessions' placeholders are derived from, so that the next daemon gives a running agent the same: SDKs keep
+/// credentials for hours, and ask nobody whether they still hold.
+pub struct PlaceholderKey(hkdf::Prk);
+
+impl PlaceholderKey {
+    /// How many bytes it is of.
+    pub const BYTES: usize = 32;
+
+    /// Of these random bytes.
+    pub fn new(bytes: &[u8; Self::BYTES]) -> Self {
+        Self(hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, bytes))
+    }
+
+    /// The placeholder of a session, by whatever it is that makes the session the same to its processes.
+    ///
+    /// # Panics
+    /// Never: HKDF gives 255 times as much as is asked for here (RFC 5869).
+    pub fn derive(&self, session: SessionId, of: &[&[u8]]) -> Placeholder {
+        struct Length;
+        impl hkdf::KeyType for Length {
+            fn len(&self) -> usize {
+                BYTES
+            }
+        }
+        // Each part with its length, so that no two lists are one.
+        let lengths: Vec<[u8; 8]> = of.iter().map(|part| (part.len() as u64).to_be_bytes()).collect();
+        let info: Vec<&[u8]> = lengths.iter().zip(of).flat_map(|(length, part)| [length.as_slice(), part]).collect();
+        let mut bytes = Zeroizing::new([0; BYTES]);
+        self.0
+            .expand(&info, Length)
+            .and_then(|expanded| expanded.fill(bytes.as_mut_slice()))
+            .expect("BUG: HKDF gives less than its standard says");
+        Placeholder::made_of(session, &bytes)
+    }
+}
+
+impl fmt::Debug for PlaceholderKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PlaceholderKey").finish_non_exhaustive()
+    }
+}
+
+/// A session's stand-in for credentials. It never expires by itself: it is worth nothing outside of the daemon, nor in
+/// another session.
 #[derive(Clone)]
 pub struct Placeholder {
     session: SessionId,
@@ -25,13 +70,17 @@ impl Placeholder {
     /// # Panics
     /// When the operating system gives no randomness; nothing here could go on safely.
     pub fn mint(session: SessionId) -> Self {
-        let mut random = [0_u8; 10 + 30 + 60];
+        let mut random = [0_u8; BYTES];
         rand::fill(&mut random).expect("the operating system must have randomness");
+        Self::made_of(session, &random)
+    }
+
+    fn made_of(session: SessionId, random: &[u8; BYTES]) -> Self {
         let mut access_key_id = String::from("ASIA");
         base32(&mut access_key_id, &random[..10]);
         let secret = base64(&random[10..40]);
         // Real tokens are some hundred characters; clients treat them as opaque.
-        let token = format!("chaperone/{session}/{}", base64(&random[40..]));
+        let token = format!("chaperone/{}", base64(&random[40..]));
         Self {
             session,
             access_key_id,
@@ -131,6 +180,23 @@ mod tests {
         assert_eq!(one.secret_access_key().len(), 40);
         assert_ne!(one.access_key_id(), two.access_key_id());
         assert_ne!(one.session_token(), two.session_token());
+    }
+
+    #[test]
+    fn derived_placeholders_are_the_same_for_the_same_and_for_nobody_else() {
+        let key = PlaceholderKey::new(&[1; PlaceholderKey::BYTES]);
+        let derive = |key: &PlaceholderKey, of: &[&[u8]]| {
+            let placeholder = key.derive(SessionId::new(), of);
+            (placeholder.access_key_id().to_owned(), placeholder.secret_access_key().to_owned())
+        };
+        let one = derive(&key, &[b"boot", b"ab", b"c"]);
+        assert_eq!(one, derive(&PlaceholderKey::new(&[1; PlaceholderKey::BYTES]), &[b"boot", b"ab", b"c"]));
+        for other in [&[b"boot".as_slice(), b"a", b"bc"][..], &[b"boot", b"abc"], &[b"reboot", b"ab", b"c"]] {
+            let other = derive(&key, other);
+            assert!(other.0 != one.0 && other.1 != one.1);
+        }
+        let another = derive(&PlaceholderKey::new(&[2; PlaceholderKey::BYTES]), &[b"boot", b"ab", b"c"]);
+        assert!(another.0 != one.0 && another.1 != one.1);
     }
 
     #[test]

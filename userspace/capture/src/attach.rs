@@ -20,8 +20,9 @@ use chaperone_model::CgroupId;
 
 use crate::{
     ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, HeldCgroups, Origins, bpffs, cgroup,
-    commands::Probes,
+    commands::{self, Probes},
     earlier,
+    gone::Gone,
     hooks::{self, Attached, LsmHooks, Made, Missing},
     kernel_log::{self, Forward},
     listen::Key,
@@ -69,7 +70,8 @@ pub struct Capture {
     commands: Option<Commands>,
     pub(crate) probes: Probes,
     commands_lost: Mutex<Array<MapData, u64>>,
-    running: HashMap<MapData, u32, RunningCommand>,
+    pub(crate) running: Mutex<HashMap<MapData, u32, RunningCommand>>,
+    pub(crate) gone: Mutex<Gone>,
     log: Option<EbpfLogger<Forward>>,
 }
 
@@ -118,7 +120,8 @@ impl Capture {
         };
         let folder = bpffs::Folder::open(&config.bpffs)?;
         let mut made = Made::default();
-        let mut ebpf = hooks::load(&folder, sizes, &mut made)?;
+        let booted_ns = commands::booted_ns().map_err(CaptureError::system("reading the clocks"))?;
+        let mut ebpf = hooks::load(&folder, sizes, booted_ns, &mut made)?;
         let place = place.unwrap_or(&cgroup_root).to_owned();
         let (attached, missing) = hooks::attach(&mut ebpf, &folder, &place, config.lsm, &mut made)?;
 
@@ -151,7 +154,8 @@ impl Capture {
             )),
             probes,
             commands_lost: Mutex::new(commands_lost),
-            running: take(&mut ebpf, "COMMANDS")?,
+            running: Mutex::new(take(&mut ebpf, "COMMANDS")?),
+            gone: Mutex::new(Gone::new(booted_ns)),
             counters,
             place,
             attached,
@@ -160,6 +164,7 @@ impl Capture {
             folder,
         };
         capture.withdraw_removed()?;
+        capture.remember_commands()?;
         made.keep();
         Ok(capture)
     }
@@ -260,7 +265,7 @@ impl Capture {
     /// How many processes are in the middle of a command.
     pub fn commands_running(&self) -> Result<usize, CaptureError> {
         let mut running = 0;
-        for key in self.running.keys() {
+        for key in lock(&self.running).keys() {
             key.map_err(CaptureError::map("counting the commands"))?;
             running += 1;
         }
@@ -376,7 +381,7 @@ unsafe impl Pod for PendingKey {}
 /// For the hooks' `COMMANDS`.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct RunningCommand(#[allow(dead_code)] Command); // only counted
+pub(crate) struct RunningCommand(pub(crate) Command);
 
 // SAFETY: as above.
 unsafe impl Pod for RunningCommand {}

@@ -20,7 +20,7 @@ use aya::{
     },
 };
 
-use crate::{CaptureError, bpffs, btf::KernelOffsets, commands, sys};
+use crate::{CaptureError, bpffs, btf::KernelOffsets, sys};
 
 /// The kernel side, as `cargo xtask bpf` built it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!("../../../ebpf/chaperone.bpf.o");
@@ -102,7 +102,7 @@ pub enum LsmHooks {
     WhereAvailable,
 }
 
-/// Maps that outlive the daemon, with the sizes of key and value.
+/// Maps that outlive the daemon, with the sizes of key and value: what the hooks were told, and what they have to tell.
 const PINNED: [(&str, u32, u32); 10] = [
     ("ENROLLED", 8, 4),
     ("UNENROLLED", 4, 8),
@@ -115,6 +115,11 @@ const PINNED: [(&str, u32, u32); 10] = [
     ("COMMAND_EVENTS", 0, 0),
     ("COMMANDS_LOST", 4, 8),
 ];
+
+/// Those that outlive it for the sake of connections that wait for the next one, in sockets that the service manager
+/// keeps. By another version's they can't be told, and wait in vain: all of them are made anew then.
+const CONNECTIONS: [(&str, u32, u32); 5] =
+    [("LISTENERS", 16, 4), ("HOME", 4, 16), ("DIALLED", 4, 144), ("PENDING", 56, 144), ("ORIGINS", 4, 144)];
 
 /// What passed the last of the programs at the commands' tracepoints by, since they were loaded: no more than that was
 /// seen by none.
@@ -140,24 +145,30 @@ impl Misses {
 pub(crate) fn load(
     folder: &bpffs::Folder,
     sizes: &[(&'static str, u32)],
+    booted_ns: u64,
     made: &mut Made,
 ) -> Result<Ebpf, CaptureError> {
     let offsets = KernelOffsets::read()?;
-    let booted_ns = commands::booted_ns().map_err(CaptureError::system("reading the clocks"))?;
     let mut loader = EbpfLoader::new();
     loader.override_global("OFFSETS", &offsets, true).override_global("BOOTED_NS", &booted_ns, true);
     let pins = PINNED.map(|pinned| (pinned, folder.map(pinned.0)));
-    for ((map, key, value), pin) in &pins {
-        if pin.exists() {
-            // aya takes what is pinned as it is.
-            let info = MapInfo::from_pin(pin).map_err(CaptureError::map(format!("opening {}", pin.display())))?;
-            if (info.key_size(), info.value_size()) != (*key, *value) {
-                return Err(CaptureError::Load { reason: format!("{} was made by another version", pin.display()) });
-            }
-        } else {
-            made.0.push(pin.clone());
+    let connections = CONNECTIONS.map(|pinned| (pinned, folder.map(pinned.0)));
+    let mut whole = true;
+    for (pinned, pin) in &connections {
+        whole &= pin.exists() && fits(pinned, pin)?;
+    }
+    if !whole {
+        for (_, pin) in connections.iter().filter(|(_, pin)| pin.exists()) {
+            fs::remove_file(pin).map_err(CaptureError::system(format!("removing {}", pin.display())))?;
         }
-        loader.map_pin_path(map, pin.as_path());
+    }
+    for (pinned, pin) in pins.iter().chain(&connections) {
+        if !pin.exists() {
+            made.0.push(pin.clone());
+        } else if !fits(pinned, pin)? {
+            return Err(CaptureError::Load { reason: format!("{} was made by another version", pin.display()) });
+        }
+        loader.map_pin_path(pinned.0, pin.as_path());
     }
     for (map, size) in sizes {
         loader.map_max_entries(map, *size);
@@ -166,6 +177,12 @@ pub(crate) fn load(
     // Those that were not made after all.
     made.0.retain(|pin| pin.exists());
     ebpf.map_err(|error| CaptureError::Load { reason: chain(&error) })
+}
+
+/// Whether what is pinned there is as this version has it; aya takes it as it is.
+fn fits((_, key, value): &(&str, u32, u32), pin: &Path) -> Result<bool, CaptureError> {
+    let info = MapInfo::from_pin(pin).map_err(CaptureError::map(format!("opening {}", pin.display())))?;
+    Ok((info.key_size(), info.value_size()) == (*key, *value))
 }
 
 /// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Gives those

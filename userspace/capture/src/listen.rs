@@ -36,7 +36,7 @@ pub struct Listeners {
 /// As for the hooks' map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct Key(ListenerKey);
+pub(crate) struct Key(pub(crate) ListenerKey);
 
 // SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
 unsafe impl aya::Pod for Key {}

@@ -22,7 +22,7 @@ use crate::{
 /// As for the hooks' map.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-pub(crate) struct HomeRecord(Home);
+pub(crate) struct HomeRecord(pub(crate) Home);
 
 // SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
 unsafe impl aya::Pod for HomeRecord {}
@@ -31,16 +31,16 @@ unsafe impl aya::Pod for HomeRecord {}
 #[derive(Debug, Default)]
 pub(crate) struct Namespaces {
     /// The daemon's own, by its inode, with its listeners' ports.
-    home: Option<(u64, ListenPorts)>,
+    pub(crate) home: Option<(u64, ListenPorts)>,
     /// The others, by their inodes, which aren't given again while there is a listener.
-    others: BTreeMap<u64, Other>,
+    pub(crate) others: BTreeMap<u64, Other>,
 }
 
 #[derive(Debug)]
-struct Other {
-    cookie: NetnsCookie,
+pub(crate) struct Other {
+    pub(crate) cookie: NetnsCookie,
     /// No process was seen in it the last time.
-    is_empty: bool,
+    pub(crate) is_empty: bool,
 }
 
 impl Capture {

@@ -48,6 +48,11 @@ pub(crate) fn facts(pid: u32, uid: u32, connected_ns: u64, argv: impl FnOnce(&[u
     ProcessFacts { pid, uid, exe, argv, command: None }
 }
 
+/// When a process began, in ticks since boot; `None` if it is gone.
+pub(crate) fn began_ticks(pid: u32) -> Option<u64> {
+    started_ticks(&String::from_utf8_lossy(&std::fs::read(format!("/proc/{pid}/stat")).ok()?))
+}
+
 /// The beginning of a file of the process's.
 fn read(folder: &OwnedFd, name: &str, into: &mut Vec<u8>) -> Option<()> {
     let file = openat(folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
@@ -55,7 +60,7 @@ fn read(folder: &OwnedFd, name: &str, into: &mut Vec<u8>) -> Option<()> {
 }
 
 /// `USER_HZ`, which is 100 on every architecture that we build for.
-const NANOSECONDS_PER_TICK: u64 = 10_000_000;
+pub(crate) const NANOSECONDS_PER_TICK: u64 = 10_000_000;
 
 /// Field 22 of `/proc/PID/stat`. The second field is the name, which may contain anything, `)` too.
 fn started_ticks(stat: &str) -> Option<u64> {

@@ -239,6 +239,7 @@ fn command_cells(row: &CommandRow) -> Vec<String> {
     let exit = match row.exit {
         None => "-".to_owned(),
         Some(CommandExit::Code(code)) => code.to_string(),
+        Some(CommandExit::Gone) => "gone".to_owned(),
         Some(CommandExit::Replaced) => "exec".to_owned(),
         Some(CommandExit::Signal(signal)) => format!("signal {signal}"),
     };

@@ -519,13 +519,9 @@ mod tests {
     use super::*;
 
     fn read(text: &str) -> Result<Config, String> {
-        let path = std::env::temp_dir().join(format!(
-            "chaperone-config-{}-{:?}",
-            std::process::id(),
-            std::thread::current().id()
-        ));
-        fs::write(&path, text).unwrap();
-        Config::read(&path).map_err(|error| error.to_string())
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), text).unwrap();
+        Config::read(file.path()).map_err(|error| error.to_string())
     }
 
     const AGENT: &str = "[[agents]]\nname = \"coder\"\ncgroups = [\"/agents/*\"]\n";

@@ -9,14 +9,15 @@ use std::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Context;
 use chaperone_authority::{Authority, Trust};
 use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
 use chaperone_capture::{
-    Capture, CaptureConfig, CommandEvent, Commands, Counters, ListenPorts, Listeners, cgroup_id, cgroup_root,
+    Adopted, Capture, CaptureConfig, CommandEvent, Commands, Counters, Kept, ListenPorts, Listeners, cgroup_id,
+    cgroup_root, keep_no_longer,
 };
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::{Agents, Sessions};
@@ -37,7 +38,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ConfigError},
-    enrolment, held, sandbox,
+    enrolment, held, placeholders, sandbox,
 };
 
 /// IAM's actions, as the policies ask for them.
@@ -67,6 +68,8 @@ impl ActionCatalog for KnownActions {
 
 /// Runs until told to stop. Everything that can be wrong with the configuration is found before anything is changed.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    // From here on they are this process's alone: if it can't start, agents are refused, and wait for nothing.
+    let kept = Kept::take().context("taking over what the service manager kept")?;
     let config = Config::read(path)?;
     sandbox::require_root()?;
     sandbox::keep_secrets_out_of_dumps()?;
@@ -83,6 +86,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
     );
     authority.check(&config.domains()).map_err(|error| ConfigError(error.to_string()))?;
+    let placeholders = placeholders::open_or_create(&config.paths.state)?;
     let roots = roots(config.upstream.ca_file.as_deref(), authority.certificate())
         .map_err(|error| ConfigError(error.to_string()))?;
 
@@ -115,7 +119,8 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     // refused on suspicion.
     exempt_self(&capture)?;
     self_test(&capture)?;
-    let listeners = enroll(&capture, &config, &agents)?;
+    enrolment::enroll(&capture, &config, &agents)?;
+    let (home, others) = listen(&capture, kept, &config)?;
     let commands = capture.take_commands();
     let held = capture.take_held();
 
@@ -153,6 +158,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
         containers: config.containers.containers(),
+        placeholders,
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
         limits: config.limits.clone(),
@@ -208,7 +214,9 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 
     calls.block_on(async {
         prefetch_credentials(&shared).await;
-        let Listeners { v4, v6, .. } = listeners;
+        // If this daemon dies, the next one has them, too.
+        others.iter().chain([&home]).for_each(keep);
+        let Listeners { v4, v6, .. } = home;
         for listener in std::iter::once(v4).chain(v6) {
             let listener = TcpListener::from_std(listener).context("taking over a listener")?;
             tokio::spawn(shared.clone().accept(listener));
@@ -220,6 +228,10 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
         let (unread, commands_unread) = oneshot::channel();
         if let Some(commands) = commands {
             let (namespaces, opened) = mpsc::unbounded_channel();
+            for listeners in others {
+                // It is received by the task below.
+                let _ = namespaces.send(listeners);
+            }
             let commands = read_commands(commands, capture.clone(), namespaces, unread)?;
             tokio::spawn(serve_namespaces(shared.clone(), capture.clone(), opened));
             let capture = capture.clone();
@@ -239,20 +251,20 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
             }
         });
         // Without a service manager there is nobody to tell.
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Ready]);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         let broken = tokio::select! {
             ended = wait_for_the_end(&console) => { ended?; None }
             Ok(error) = commands_unread => Some(error),
         };
         tracing::info!("stopping: no new connections, waiting for calls under way");
-        let _ = sd_notify::notify(false, &[sd_notify::NotifyState::Stopping]);
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
         shared.drain().await;
         let stopped = Event::DaemonStopped(DaemonStopped { at: OffsetDateTime::now_utc() });
         journal.append(&stopped, true).await.context("recording the end")?;
         journal.close().await.context("closing the journal")?;
         match broken {
-            // Nothing that agents do goes on unrecorded: they are refused until the service manager starts the daemon anew.
+            // Nothing that agents do goes on unrecorded: they wait until the service manager starts the daemon anew.
             Some(error) => Err(error.context("agents' commands can't be recorded any more: the daemon ended")),
             None => Ok(()),
         }
@@ -283,12 +295,34 @@ fn self_test(capture: &Capture) -> anyhow::Result<()> {
     Err(ConfigError(format!("the self-test of the kernel hooks failed; {}", failed.join("; "))).into())
 }
 
-/// Enrols what is configured now and withdraws what was before, then opens the listeners: from here on agents are
-/// redirected.
-fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Result<Listeners> {
-    enrolment::enroll(capture, config, agents)?;
+/// Takes over the listeners of the daemon before, with the connections that wait there, or opens them: from here on agents
+/// are redirected. Those of the daemon's own network namespace, and of others.
+fn listen(capture: &Capture, kept: Kept, config: &Config) -> anyhow::Result<(Listeners, Vec<Listeners>)> {
     let [v4, v6] = config.proxy.ports;
-    Ok(capture.listen(ListenPorts { v4, v6 })?)
+    let ports = ListenPorts { v4, v6 };
+    let Adopted { home, others, closed } = capture.adopt(kept, ports)?;
+    for why in closed {
+        tracing::warn!(why, "a socket that the service manager kept is closed");
+    }
+    let home = match home {
+        Some(home) => {
+            tracing::info!(others = others.len(), "took over the listeners of the daemon before");
+            home
+        }
+        None => capture.listen(ports)?,
+    };
+    Ok((home, others))
+}
+
+fn keep(listeners: &Listeners) {
+    if let Err(error) = listeners.keep() {
+        tracing::warn!(
+            %error,
+            netns = listeners.netns.0,
+            "the service manager can't be told to keep a listener: while this daemon is replaced by the next, agents are \
+             refused there"
+        );
+    }
 }
 
 fn exempt_self(capture: &Capture) -> anyhow::Result<()> {
@@ -330,6 +364,9 @@ async fn enroll_what_was_left_out(console: Arc<Console>) {
 /// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.
 const COMMANDS_WAITING: usize = 1024;
 
+/// How often commands are looked for whose end the hooks missed without counting it.
+const LOOK_FOR_GONE: Duration = Duration::from_mins(1);
+
 /// Commands are read in a thread of its own: it waits for files. It opens the listeners in the namespaces that agents'
 /// processes are in, too: it hears of them first, and a connection waits.
 fn read_commands(
@@ -340,16 +377,27 @@ fn read_commands(
 ) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
     let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
     let mut read = move || -> anyhow::Result<()> {
+        let mut look_at = Instant::now() + LOOK_FOR_GONE;
         while !sender.is_closed() {
-            let events = commands.read().context("reading agents' commands")?;
+            let mut events = commands.read().context("reading agents' commands")?;
+            if events.iter().any(|event| matches!(event, CommandEvent::Missed(_))) {
+                look_at = Instant::now();
+            }
+            if events.is_empty() && Instant::now() >= look_at {
+                look_at = Instant::now() + LOOK_FOR_GONE;
+                events = capture.commands_gone().context("looking for commands that are gone")?;
+            }
             if events.is_empty() {
                 commands.wait(Duration::from_secs(1)).context("waiting for agents' commands")?;
             }
             for event in events {
                 if let CommandEvent::Namespace { pid } = event {
                     match capture.listen_for(pid) {
-                        // Without a receiver, the daemon stops.
-                        Ok(Some(listeners)) => drop(namespaces.send(listeners)),
+                        Ok(Some(listeners)) => {
+                            keep(&listeners);
+                            // Without a receiver, the daemon stops.
+                            drop(namespaces.send(listeners));
+                        }
                         Ok(None) => {}
                         Err(error) => tracing::error!(
                             error = format!("{:#}", anyhow::Error::from(error)),
@@ -408,6 +456,9 @@ async fn serve_namespaces(
                         tasks.shutdown().await;
                     }
                     capture.forget(netns);
+                    if let Err(error) = keep_no_longer(netns) {
+                        tracing::warn!(%error, netns = netns.0, "the service manager can't be told to close a listener");
+                    }
                     tracing::info!(netns = netns.0, "no agent is in this network namespace any more");
                 }
             }

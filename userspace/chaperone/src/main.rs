@@ -13,6 +13,7 @@ mod explain;
 mod held;
 mod metrics;
 mod output;
+mod placeholders;
 mod roles;
 mod run;
 mod sandbox;

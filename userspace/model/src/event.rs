@@ -193,6 +193,8 @@ pub struct CommandStarted {
 pub enum CommandExit {
     /// By itself, with this code.
     Code(u32),
+    /// Its process was seen to be gone; nobody saw how it went, or when.
+    Gone,
     /// Its process executed something else in its stead.
     Replaced,
     /// By this signal.

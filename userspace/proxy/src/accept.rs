@@ -220,8 +220,11 @@ impl Shared {
     }
 
     fn own(&self, session: &Session) -> Own {
+        let (key, boot) = &self.placeholders;
+        // A cgroup's id is never used again before the next boot.
+        let cgroup = session.cgroup.0.to_be_bytes();
         Own {
-            placeholder: chaperone_aws::Placeholder::mint(session.id),
+            placeholder: key.derive(session.id, &[boot.as_bytes(), &cgroup, session.agent.as_bytes()]),
             issued: chaperone_aws::IssuedKeys::default(),
             lent: ArcSwap::new(self.lending.load().to(session)),
             principal: self.engine.principal(session),
@@ -451,11 +454,20 @@ impl Accepted {
             let response = response.unwrap_or_default().map(Full::new);
             async move { Ok::<_, Infallible>(response) }
         });
-        let ended = http1::Builder::new()
+        let connection = http1::Builder::new()
             .timer(TokioTimer::new())
             .header_read_timeout(self.shared.limits.handshake_timeout)
-            .serve_connection(TokioIo::new(strict), service)
-            .await;
+            .serve_connection(TokioIo::new(strict), service);
+        let mut connection = std::pin::pin!(connection);
+        let ended = tokio::select! {
+            biased;
+            ended = connection.as_mut() => ended,
+            () = self.shared.stop.cancelled() => {
+                // Clients keep it for later.
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
         tell(ended).map(|()| (0, 0))
     }
 

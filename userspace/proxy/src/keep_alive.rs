@@ -41,6 +41,8 @@ use crate::{
 
 /// For how long after an answer hyper's buffers are kept for the next request.
 const LINGER: Duration = Duration::from_secs(2);
+/// For a new connection's first request, when the daemon stops: its client has every reason to think that it will be served.
+const FIRST_REQUEST: Duration = Duration::from_secs(1);
 /// For the TLS alert that tells the other side of a connection's end, and for what it was still sending then.
 const FAREWELL: Duration = Duration::from_secs(1);
 /// How much of that is read, in bytes.
@@ -69,12 +71,19 @@ where
 {
     let mut stream = Strict::new(stream, Role::Requests(violation));
     let mut start = Bytes::new();
+    let mut patience = FIRST_REQUEST;
     loop {
         if start.is_empty() {
-            let first = tokio::select! {
-                first = timeout(terms.head_timeout, first_bytes(&mut stream)) => first,
-                () = terms.stop.cancelled() => break,
+            let stopped = async {
+                terms.stop.cancelled().await;
+                sleep(patience).await;
             };
+            let first = tokio::select! {
+                biased;
+                first = timeout(terms.head_timeout, first_bytes(&mut stream)) => first,
+                () = stopped => break,
+            };
+            patience = Duration::ZERO;
             start = match first {
                 Ok(Ok(bytes)) if !bytes.is_empty() => bytes,
                 // The other side has gone, or had nothing more to say.
@@ -477,6 +486,8 @@ mod tests {
     async fn stopping_ends_idle_connections_and_finishes_requests() {
         let stop = CancellationToken::new();
         let (mut idle, idle_served) = connection(&stop);
+        idle.write_all(REQUEST).await.unwrap();
+        answer(&mut idle, "/a 5").await;
         let (mut busy, busy_served) = connection(&stop);
         busy.write_all(&REQUEST[..REQUEST.len() - 1]).await.unwrap();
         sleep(Duration::from_millis(1)).await;
@@ -487,5 +498,21 @@ mod tests {
         answer(&mut busy, "/a 5").await;
         assert_eq!(busy.read(&mut [0; 1]).await.unwrap(), 0, "closed");
         busy_served.await.unwrap().unwrap();
+    }
+
+    /// It was accepted just before, and its client won't be told that it should try again.
+    #[tokio::test(start_paused = true)]
+    async fn stopping_waits_a_moment_for_a_new_connections_first_request() {
+        let stop = CancellationToken::new();
+        let (mut new, new_served) = connection(&stop);
+        let (mut silent, silent_served) = connection(&stop);
+        stop.cancel();
+        sleep(FIRST_REQUEST / 2).await;
+        new.write_all(REQUEST).await.unwrap();
+        answer(&mut new, "/a 5").await;
+        assert_eq!(new.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        new_served.await.unwrap().unwrap();
+        assert_eq!(silent.read(&mut [0; 1]).await.unwrap(), 0, "closed");
+        silent_served.await.unwrap().unwrap();
     }
 }

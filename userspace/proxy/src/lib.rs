@@ -36,7 +36,7 @@ use std::{path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_authority::Authority;
-use chaperone_aws::{Catalog, IssuedKeys, Metadata, Placeholder, Signer};
+use chaperone_aws::{Catalog, IssuedKeys, Metadata, Placeholder, PlaceholderKey, Signer};
 use chaperone_capture::Origins;
 use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
@@ -115,6 +115,7 @@ pub struct Shared {
     tls: Arc<ServerConfig>,
     spool: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    placeholders: (PlaceholderKey, String),
     stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -139,6 +140,8 @@ pub struct Parts {
     pub sessions: Sessions<Own>,
     /// Containers on this host.
     pub containers: Containers,
+    /// What sessions' placeholders are derived from, with the boot's own name.
+    pub placeholders: (PlaceholderKey, String),
     /// The real AWS.
     pub upstream: Upstream,
     /// Origins of accepted connections.
@@ -191,6 +194,7 @@ impl Shared {
             spool: Arc::new(Semaphore::new(spool.min(Semaphore::MAX_PERMITS))),
             connections: Arc::new(Semaphore::new(parts.limits.connections)),
             limits: parts.limits,
+            placeholders: parts.placeholders,
             stop: CancellationToken::new(),
             tasks: TaskTracker::new(),
         })

@@ -163,6 +163,7 @@ impl Warehouse {
                 started: row.started,
                 ended: row.ended,
                 exit: row.ending.map(|ending| match ending.as_str() {
+                    "gone" => CommandExit::Gone,
                     "replaced" => CommandExit::Replaced,
                     "signal" => CommandExit::Signal(code),
                     _ => CommandExit::Code(code),

@@ -439,6 +439,7 @@ impl CommandEndsRow {
     pub(crate) fn new(source: &Source, seq: Seq, ended: &CommandEnded) -> Self {
         let (ending, code) = match ended.exit {
             CommandExit::Code(code) => ("code", code),
+            CommandExit::Gone => ("gone", 0),
             CommandExit::Replaced => ("replaced", 0),
             CommandExit::Signal(signal) => ("signal", signal),
         };

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aya::maps::{HashMap as HashMapOf, Map, MapData};
 use chaperone_capture::{Capture, CommandEvent, Commands, Counter, StartedCommand, cgroup_id};
 use chaperone_model::{CommandExit, CommandId};
 
@@ -289,6 +290,55 @@ fn what_there_is_no_room_for_is_counted_and_told_once() {
     drop(capture);
     let mut capture = Capture::attach_with(&lab.config, &sizes).unwrap();
     assert_eq!(lost(&capture.take_commands().unwrap().read().unwrap()), 0);
+}
+
+/// As if the hooks had missed its end: they forget, and are reminded.
+#[test]
+fn a_command_whose_end_was_missed_is_seen_to_be_gone() {
+    let lab = Lab::new();
+    let (mut capture, listeners, agents) = lab.start();
+    let mut commands = capture.take_commands().unwrap();
+    let remembered = || {
+        let pinned = MapData::from_pin(lab.config.bpffs.join("map_COMMANDS")).unwrap();
+        HashMapOf::<_, u32, [u8; 32]>::try_from(Map::HashMap(pinned)).unwrap()
+    };
+    let mut sleep = spawn(&agents, "/bin/sleep", &["1000"]);
+    let events = read_until(&mut commands, |events| starts(events).len() == 1);
+    let id = starts(&events)[0].id;
+    let entry = remembered().get(&sleep.0.id(), 0).unwrap();
+    assert_eq!(capture.commands_gone().unwrap(), []);
+    sleep.0.kill().unwrap();
+    sleep.wait();
+    let events = read_until(&mut commands, |events| ends(events).len() == 1);
+    assert_eq!(ends(&events), HashMap::from([(id, CommandExit::Signal(9))]));
+    assert_eq!(capture.commands_gone().unwrap(), []);
+
+    remembered().insert(sleep.0.id(), entry, 0).unwrap();
+    // One whose id another process has by now, and one that was part of it.
+    let (other, child) = (spawn(&agents, "/bin/sleep", &["1000"]), std::process::id());
+    read_until(&mut commands, |events| starts(events).len() == 1);
+    let others = remembered().get(&other.0.id(), 0).unwrap();
+    let mut reused = entry;
+    // The time of its id, a minute before: earlier than the process that has its place.
+    let made = u64::from_be_bytes([0, 0, entry[0], entry[1], entry[2], entry[3], entry[4], entry[5]]) - 60_000;
+    reused[..6].copy_from_slice(&made.to_be_bytes()[2..]);
+    reused[24..28].copy_from_slice(&other.0.id().to_ne_bytes());
+    remembered().insert(other.0.id(), reused, 0).unwrap();
+    remembered().insert(child, entry, 0).unwrap();
+    let events = capture.commands_gone().unwrap();
+    let reused = CommandId::from_bytes(reused[..16].try_into().unwrap());
+    assert_eq!(ends(&events), HashMap::from([(id, CommandExit::Gone), (reused, CommandExit::Gone)]));
+    assert_eq!(capture.commands_gone().unwrap(), []);
+    assert_eq!(capture.commands_running().unwrap(), 1);
+
+    // What was missed while there was no daemon is seen by the next.
+    remembered().insert(sleep.0.id(), entry, 0).unwrap();
+    remembered().insert(other.0.id(), others, 0).unwrap();
+    drop((commands, capture, listeners));
+    let capture = Capture::attach(&lab.config).unwrap();
+    assert_eq!(ends(&capture.commands_gone().unwrap()), HashMap::from([(id, CommandExit::Gone)]));
+    remembered().remove(&child).unwrap();
+    assert_eq!(capture.commands_running().unwrap(), 1);
 }
 
 #[test]

@@ -9,6 +9,7 @@ mod daemon;
 mod devices;
 mod full;
 mod guard;
+mod kept;
 mod lab;
 mod lsm;
 mod namespaces;

@@ -13,14 +13,14 @@ use crate::{
     lab::{Lab, accept, agent, loopback_up, outcome},
 };
 
-fn dial_from_a_new_namespace(to: &str) -> String {
+pub fn dial_from_a_new_namespace(to: &str) -> String {
     unshare(CloneFlags::CLONE_NEWNET).unwrap();
     loopback_up();
     dial(to)
 }
 
 /// Does what the daemon does, until a namespace has been opened.
-fn open_next(capture: &Capture, commands: &mut Commands) -> Listeners {
+pub fn open_next(capture: &Capture, commands: &mut Commands) -> Listeners {
     let deadline = Instant::now() + Duration::from_mins(2);
     loop {
         for event in commands.read().unwrap() {
