@@ -2,24 +2,25 @@
 
 use std::{
     fs::{File, OpenOptions},
+    os::fd::AsRawFd as _,
     path::Path,
 };
 
 use chaperone_capture::Counter;
 use nix::{
     mount::{MsFlags, mount},
-    sched::{CloneFlags, unshare},
+    sched::{CloneFlags, setns, unshare},
     sys::stat::{Mode, SFlag, makedev, mknod},
 };
 
 use crate::lab::{Lab, agent, outcome};
 
 /// A name of a test's own for `/dev/net/tun`.
-fn tun(folder: &Path) -> std::path::PathBuf {
+const TUN: &str = "another-name";
+
+fn tun(folder: &Path) {
     mount(Some("none"), folder, Some("tmpfs"), MsFlags::empty(), None::<&str>).unwrap();
-    let path = folder.join("another-name");
-    mknod(&path, SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(10, 200)).unwrap();
-    path
+    mknod(&folder.join(TUN), SFlag::S_IFCHR, Mode::S_IRUSR | Mode::S_IWUSR, makedev(10, 200)).unwrap();
 }
 
 #[test]
@@ -27,10 +28,15 @@ fn a_tun_device_is_refused_in_an_enrolled_cgroup_but_in_a_network_of_its_own() {
     let lab = Lab::new();
     let (capture, _listeners, agents) = lab.start();
     let folder = tempfile::tempdir().unwrap();
-    let path = tun(folder.path());
+    tun(folder.path());
+    // Found from any root.
+    let inside = File::open(folder.path()).unwrap();
+    let path = format!("/proc/self/fd/{}/{TUN}", inside.as_raw_fd());
     let open = || outcome(OpenOptions::new().read(true).write(true).open(&path));
     let read = || outcome(File::open(&path));
     let with = |flags| {
+        // To the mount namespace's own root: who has another one can't have a user namespace (unshare(2)).
+        setns(File::open("/proc/self/ns/mnt").unwrap(), CloneFlags::CLONE_NEWNS).unwrap();
         unshare(flags).unwrap();
         open()
     };
