@@ -141,7 +141,9 @@ impl Lab {
     /// What the fakes were sent.
     pub fn upstream(&self) -> Vec<Value> {
         let text = fs::read_to_string(self.dir.join("upstream.jsonl")).unwrap_or_default();
-        text.lines().map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
+        // A line that is being written isn't there yet.
+        let whole = text.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+        whole.map(|line| serde_json::from_str(line).expect("a JSON line")).collect()
     }
 
     /// Starts the daemon again, after it was stopped or killed.

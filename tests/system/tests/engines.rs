@@ -68,7 +68,7 @@ impl Engines {
     /// Runs a script beside the engines, which must succeed.
     fn inside(&self, script: &str) -> String {
         let script = self.lab.file("inside.sh", &format!("ENGINES={}{INSIDE}{script}", installed("engines").display()));
-        self.lab.operator_ok(&format!("nsenter -t $(cat $CHAPERONE_LAB/engines.pid) -m -r sh {script} 2>&1"))
+        self.lab.operator_ok(&format!("nsenter -t $(cat $CHAPERONE_LAB/engines.pid) -m -r -w sh {script} 2>&1"))
     }
 
     /// Asks containerd for something, as a kubelet does.
