@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt::Write as _, fs, path::Path};
 use anyhow::{Context as _, Result, bail};
 
 /// The tests' modules, in the table's order, and the ways around that they stand for.
-const ROWS: [(&str, &str); 16] = [
+const ROWS: [(&str, &str); 17] = [
     ("tcp", "TCP to :443, :80, :8443 and metadata addresses, by IPv4, IPv6, v4-mapped, Fast Open, MPTCP, `io_uring`"),
     ("udp", "UDP/443 (QUIC), connected or not"),
     ("sockets", "raw sockets, SCTP, DCCP; sockets that change hands"),
@@ -16,6 +16,7 @@ const ROWS: [(&str, &str); 16] = [
     ("namespaces", "a container's own network namespace"),
     ("origins", "`getpeername`, source ports that are used again, short-lived cgroups"),
     ("daemon", "dialling the daemon; the daemon stopped, killed or crashed"),
+    ("kept", "the daemon replaced, while the service manager keeps its listeners"),
     ("lifecycle", "the daemon killed, replaced, taken off, seen from outside"),
     ("full", "a map is full"),
     ("cgroups", "whose word counts"),
