@@ -394,9 +394,12 @@ impl World {
             .stderr(self.log("daemon.log")?)
             .spawn()
             .context("starting the daemon")?;
+        // Before, it asks for its listeners to be kept.
         let mut message = [0; 256];
-        let length = ready.recv(&mut message).with_context(|| self.tail("daemon.log"))?;
-        ensure!(message[..length].starts_with(b"READY=1"), "the daemon didn't start: {}", self.tail("daemon.log"));
+        while !message.starts_with(b"READY=1") {
+            message.fill(0);
+            ready.recv(&mut message).with_context(|| self.tail("daemon.log"))?;
+        }
         // It stays until the end; its session with it.
         let keeper = agent.command(self.load_cpu, "sleep").arg("infinity").spawn().context("starting sleep")?;
         let credentials = self.placeholder(&agent)?;
