@@ -373,3 +373,58 @@ fn killed_while_its_listeners_are_kept_the_daemon_lets_agents_wait_for_the_next_
     outside.all_are_told(SERVED);
     outside.nothing_got_out();
 }
+
+/// A boot takes the hooks off, too. Here nothing of an agent's runs while they are: the service's unit sees to that
+/// (`cargo xtask vm-systemd`).
+#[test]
+fn after_a_boot_a_daemon_that_cant_start_refuses_the_agents_that_were_in_force() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let dial =
+        "python3 -c 'import socket; socket.create_connection((\"127.77.0.1\", 443)).close(); print(\"through\")'";
+    let config = lab.dir.join("config.toml");
+    let right = fs::read_to_string(&config).unwrap();
+    let place = right.lines().find_map(|line| line.strip_prefix("bpffs = ")).unwrap().trim_matches('"').to_owned();
+    let stop = || {
+        let pid = lab.daemon();
+        kill(pid, "TERM");
+        until("the daemon's end", || has_ended(pid));
+    };
+    let ca = right.lines().find(|line| line.starts_with("ca_file = ")).unwrap();
+    let journal = right.lines().find(|line| line.starts_with("dir = ")).unwrap();
+    let wrong = [
+        (format!("nonsense = 1\n{right}"), "nonsense"),
+        (format!("[[agents]\n{right}"), "config.toml:1"),
+        (right.replace(ca, "ca_file = \"/nonexistent/ca.pem\""), "/nonexistent/ca.pem"),
+        (right.replace(journal, "dir = \"/proc/nonexistent\""), "/proc/nonexistent"),
+    ];
+    for (text, word) in wrong {
+        stop();
+        lab.operator_ok(&format!("rm -r {place}"));
+        // So it is without what was in force.
+        assert_eq!(lab.agent_ok(dial).trim(), "through");
+        fs::write(&config, text).unwrap();
+        let failed = lab.operator("chaperone daemon");
+        assert_eq!(failed.status.code(), Some(2), "{}", both(&failed));
+        assert!(both(&failed).contains(word) && both(&failed).contains("in-force.toml"), "{}", both(&failed));
+        let refused = lab.agent(dial);
+        assert!(!refused.status.success() && both(&refused).contains("PermissionError"), "{}", both(&refused));
+        fs::write(&config, &right).unwrap();
+        lab.restart();
+        assert_eq!(lab.agent_ok(dial).trim(), "through");
+        lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
+    }
+    // A second one by hand leaves the first one's agents alone.
+    fs::write(&config, format!("nonsense = 1\n{right}")).unwrap();
+    assert_eq!(lab.operator("chaperone daemon").status.code(), Some(2));
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
+    // What was taken off on purpose stays off.
+    fs::write(&config, &right).unwrap();
+    stop();
+    lab.operator_ok("chaperone disable");
+    fs::write(&config, format!("nonsense = 1\n{right}")).unwrap();
+    let failed = lab.operator("chaperone daemon");
+    assert!(failed.status.code() == Some(2) && !both(&failed).contains("in-force.toml"), "{}", both(&failed));
+    assert_eq!(lab.agent_ok(dial).trim(), "through");
+    fs::write(&config, &right).unwrap();
+    lab.restart();
+}

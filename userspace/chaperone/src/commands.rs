@@ -22,6 +22,7 @@ use crate::{
     cli,
     config::{Config, ConfigError},
     daemon::KnownActions,
+    in_force,
     output::{clean, cut, json_line, size, table},
 };
 
@@ -492,7 +493,10 @@ pub fn disable(config: &Path) -> anyhow::Result<ExitCode> {
         // Before it is so: what can't be recorded isn't done.
         record_removal(&config)?;
     }
-    if remove_pins(&config.paths.bpffs)? {
+    let there_were_some = remove_pins(&config.paths.bpffs)?;
+    // Else the next daemon that can't start would refuse agents again.
+    in_force::forget(&config).context("the hooks are off; forgetting the configuration that was in force")?;
+    if there_were_some {
         println!("the hooks are off: agents reach AWS by themselves again, and nothing of it is recorded");
     } else {
         println!("there were no hooks in {}", config.paths.bpffs.display());

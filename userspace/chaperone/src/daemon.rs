@@ -38,7 +38,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ConfigError},
-    enrolment, held, placeholders, sandbox,
+    enrolment, held, in_force, placeholders, sandbox,
 };
 
 /// IAM's actions, as the policies ask for them.
@@ -68,6 +68,16 @@ impl ActionCatalog for KnownActions {
 
 /// Runs until told to stop. Everything that can be wrong with the configuration is found before anything is changed.
 pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let mut enrolled = false;
+    let ended = serve(path, &mut enrolled);
+    if ended.is_err() && !enrolled {
+        in_force::hold(path);
+    }
+    ended
+}
+
+/// … `enrolled` tells when the hooks know the agents: whatever goes wrong from there on, they are refused.
+fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     // From here on they are this process's alone: if it can't start, agents are refused, and wait for nothing.
     let kept = Kept::take().context("taking over what the service manager kept")?;
     let config = Config::read(path)?;
@@ -118,8 +128,17 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     // Before the self-test: a daemon that is started again when too many cgroups are enrolled is in one of those that are
     // refused on suspicion.
     exempt_self(&capture)?;
-    self_test(&capture)?;
+    // Nothing listens yet: if the hooks don't do what they should, agents are refused.
     enrolment::enroll(&capture, &config, &agents)?;
+    *enrolled = true;
+    if let Err(error) = in_force::remember(&config) {
+        tracing::error!(
+            %error,
+            state = %config.paths.state.display(),
+            "this configuration can't be kept: if a later one is wrong when the host boots, agents aren't refused"
+        );
+    }
+    self_test(&capture)?;
     let (home, others) = listen(&capture, kept, &config)?;
     let commands = capture.take_commands();
     let held = capture.take_held();
@@ -213,9 +232,13 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
     })?;
 
     calls.block_on(async {
-        prefetch_credentials(&shared).await;
         // If this daemon dies, the next one has them, too.
         others.iter().chain([&home]).for_each(keep);
+        // Agents are captured, and wait: for credentials, too, which take their time before the host has a network. The host
+        // doesn't wait. Without a service manager there is nobody to tell.
+        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
+        prefetch_credentials(&shared).await;
         let Listeners { v4, v6, .. } = home;
         for listener in std::iter::once(v4).chain(v6) {
             let listener = TcpListener::from_std(listener).context("taking over a listener")?;
@@ -250,9 +273,6 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
                 ticking.tick();
             }
         });
-        // Without a service manager there is nobody to tell.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
-        tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         let broken = tokio::select! {
             ended = wait_for_the_end(&console) => { ended?; None }
             Ok(error) = commands_unread => Some(error),
@@ -325,7 +345,7 @@ fn keep(listeners: &Listeners) {
     }
 }
 
-fn exempt_self(capture: &Capture) -> anyhow::Result<()> {
+pub fn exempt_self(capture: &Capture) -> anyhow::Result<()> {
     let own = sandbox::own_cgroup()?;
     // Exempting the root would exempt everything that isn't enrolled, bound users too.
     if own != "/" {

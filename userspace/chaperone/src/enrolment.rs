@@ -18,6 +18,12 @@ use crate::{
 
 /// What would cut the daemon off from AWS, or the host from itself, as far as the configuration alone can't tell.
 pub fn check(config: &Config, agents: &Agents) -> anyhow::Result<()> {
+    Containers::usable().map_err(|error| {
+        ConfigError(format!(
+            "reading container engines' files takes openat2(2), which this process may not use ({error}): no container could \
+             be told from another; under systemd, RestrictSUIDSGID=yes forbids it"
+        ))
+    })?;
     let own = sandbox::own_cgroup()?;
     // In a container, it is of the host's first process or of nobody's: then there is nothing to see.
     let first = sandbox::cgroup_of("/proc/1/cgroup").ok().flatten().unwrap_or_default();

@@ -11,6 +11,7 @@ mod doctor;
 mod enrolment;
 mod explain;
 mod held;
+mod in_force;
 mod metrics;
 mod output;
 mod placeholders;
