@@ -2,9 +2,10 @@
 //! it, tries what an agent may not. Nothing that it sends can leave that namespace, whether the hooks work or not.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    net::{Ipv4Addr, SocketAddr, SocketAddrV4, UdpSocket},
+    net::{Ipv4Addr, SocketAddrV4, UdpSocket},
     os::{
         fd::{AsFd as _, AsRawFd as _},
         unix::net::UnixStream,
@@ -25,6 +26,7 @@ use nix::{
 };
 
 use chaperone_ebpf_abi::STREAM_PORTS;
+use chaperone_model::CgroupId;
 
 use crate::{Capture, CaptureError, ListenPorts, Listeners, attach::lock, cgroup_id, netns, sys};
 
@@ -74,11 +76,13 @@ impl Capture {
         let text = |error: i32| io::Error::from_raw_os_error(error).to_string();
         check(
             "an agent's connection is redirected",
-            redirect == 0 && origins,
+            redirect == 0 && origins.is_ok(),
             match redirect {
-                0 => "it arrived without its origin; another BPF program changes addresses after ours \
-                      (`bpftool cgroup tree` lists them), or handshakes are seen by another sock_ops program"
-                    .to_owned(),
+                0 => format!(
+                    "{}; another BPF program changes addresses after ours (`bpftool cgroup tree` lists them), or handshakes \
+                     are seen by another sock_ops program",
+                    origins.err().unwrap_or_default()
+                ),
                 libc::EBADF => "its socket was refused; another BPF program decides before ours".to_owned(),
                 error => format!("connect(2) said: {}; another BPF program decides before ours", text(error)),
             },
@@ -151,8 +155,8 @@ impl<'a> Place<'a> {
         }
     }
 
-    /// Runs the probe; gives what its system calls said, and whether its connections arrived with their origins.
-    fn run(&self, capture: &Capture, listeners: &Listeners) -> io::Result<([i32; TRIES], bool)> {
+    /// Runs the probe; gives what its system calls said, and what was wrong with the connections that arrived.
+    fn run(&self, capture: &Capture, listeners: &Listeners) -> io::Result<([i32; TRIES], Result<(), String>)> {
         let id = cgroup_id(&self.cgroup).map_err(io::Error::other)?;
         let procs = OpenOptions::new().write(true).open(self.cgroup.join("cgroup.procs"))?;
         // Made and connected outside: the child inherits it as it would have been handed one.
@@ -179,19 +183,41 @@ impl<'a> Place<'a> {
         for (error, bytes) in tried.iter_mut().zip(said.chunks_exact(4)) {
             *error = i32::from_ne_bytes(bytes.try_into().expect("BUG: chunks of four"));
         }
-        let mut origins = true;
-        for (port, error) in STREAM_PORTS.into_iter().zip(tried) {
-            let mut arrives = [PollFd::new(listeners.v4.as_fd(), PollFlags::POLLIN)];
-            let arrived = error == 0 && poll(&mut arrives, PollTimeout::from(10_000_u16))? == 1;
-            let wanted = SocketAddr::from((*HTTPS.ip(), port));
-            origins &= arrived
-                && listeners.v4.accept().is_ok_and(|(stream, _)| {
-                    let origin = capture.origins().of(&stream);
-                    origin.is_ok_and(|origin| origin.enrolled == id && origin.destination.0 == wanted)
-                });
-        }
+        let connected = STREAM_PORTS.into_iter().zip(tried).filter(|(_, error)| *error == 0);
+        let origins = arrived(capture, listeners, id, connected.map(|(port, _)| port).collect())?;
         Ok((tried, origins))
     }
+}
+
+/// Takes the probe's connections, and holds their origins against what they must be. Processors that take part in a
+/// handshake each at its own pace may finish a later one first.
+fn arrived(
+    capture: &Capture,
+    listeners: &Listeners,
+    enrolled: CgroupId,
+    mut wanted: BTreeSet<u16>,
+) -> io::Result<Result<(), String>> {
+    while !wanted.is_empty() {
+        let mut arrives = [PollFd::new(listeners.v4.as_fd(), PollFlags::POLLIN)];
+        if poll(&mut arrives, PollTimeout::from(10_000_u16))? == 0 {
+            return Ok(Err(format!("what was sent to the ports {wanted:?} didn't arrive")));
+        }
+        let (stream, peer) = listeners.v4.accept()?;
+        match capture.origins().of(&stream) {
+            Ok(origin)
+                if origin.enrolled == enrolled
+                    && origin.destination.0.ip() == *HTTPS.ip()
+                    && wanted.remove(&origin.destination.0.port()) => {}
+            Ok(origin) => {
+                return Ok(Err(format!(
+                    "one from {peer} arrived as sent to {} by {}, not by {} to one of the ports {wanted:?}",
+                    origin.destination.0, origin.enrolled.0, enrolled.0
+                )));
+            }
+            Err(error) => return Ok(Err(format!("one from {peer} arrived without its origin: {error}"))),
+        }
+    }
+    Ok(Ok(()))
 }
 
 impl Drop for Place<'_> {

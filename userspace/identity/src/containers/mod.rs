@@ -66,6 +66,11 @@ impl Containers {
         Self { folders }
     }
 
+    /// Whether engines' files can be read at all: a sandbox may forbid openat2(2), without which none is.
+    pub fn usable() -> std::io::Result<()> {
+        state::usable()
+    }
+
     /// Whether the cgroup at `path` has a container's name, or is in one that has.
     pub fn is_container(path: &str) -> bool {
         ContainerName::of(path).is_some()

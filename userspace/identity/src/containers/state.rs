@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::Read as _,
+    io::{self, Read as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
         unix::fs::{FileTypeExt as _, MetadataExt as _},
@@ -17,6 +17,13 @@ use nix::{
 
 /// A container's description is smaller by far.
 const MAX_FILE: u64 = 4 << 20;
+
+/// Whether this process may open files in the way that is safe here.
+pub(super) fn usable() -> io::Result<()> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(ResolveFlag::RESOLVE_BENEATH);
+    let root = File::open("/")?;
+    openat2(&root, ".", how).map(drop).map_err(io::Error::from)
+}
 
 /// A folder of an engine's.
 #[derive(Debug)]
