@@ -8,12 +8,12 @@ mod bench;
 mod bpf;
 mod catalog;
 mod clients;
+mod debian;
 mod demo;
 mod engines;
 mod fuzz;
 mod lab;
 mod place;
-mod rootless;
 mod setup;
 mod test;
 mod vm;
@@ -71,7 +71,9 @@ enum Task {
     /// Run the kernel tests on other kernels, in virtual machines.
     VmTest(vm::Options),
     /// Run a user's own containers (podman without root, crun, pasta, slirp4netns) in a virtual machine, captured.
-    VmRootless(rootless::Options),
+    VmRootless(debian::Options),
+    /// Install Chaperone under systemd in a virtual machine, restart, kill, starve and reboot it.
+    VmSystemd(debian::Options),
 }
 
 fn main() -> ExitCode {
@@ -86,7 +88,8 @@ fn main() -> ExitCode {
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Test(options) => test::run(&options).map(|()| 0),
         Task::VmTest(options) => vm::run(&options).map(|()| 0),
-        Task::VmRootless(options) => rootless::run(&options).map(|()| 0),
+        Task::VmRootless(options) => debian::run(&debian::ROOTLESS, &options).map(|()| 0),
+        Task::VmSystemd(options) => debian::run(&debian::SYSTEMD, &options).map(|()| 0),
     };
     match result {
         Ok(code) => ExitCode::from(code),

@@ -49,7 +49,7 @@ const VM: [Package; 6] = [
     Package { name: "xz-utils", why: "unpacks kernel modules", shows: "/usr/bin/xz" },
 ];
 
-const ROOTLESS: [Package; 4] = [
+const DEBIAN: [Package; 4] = [
     Package { name: "binutils", why: "makes the programs smaller", shows: "/usr/bin/strip" },
     Package { name: "e2fsprogs", why: "makes the machine's disk", shows: "/usr/sbin/mke2fs" },
     Package { name: "mmdebstrap", why: "makes the machine's Debian", shows: "/usr/bin/mmdebstrap" },
@@ -97,10 +97,10 @@ pub fn vm() -> Result<()> {
     packages(&VM)
 }
 
-/// Installs what the virtual machine with a user's own containers needs.
-pub fn rootless() -> Result<()> {
+/// Installs what the virtual machine with a whole Debian needs.
+pub fn debian() -> Result<()> {
     root_user()?;
-    packages(&ROOTLESS)
+    packages(&DEBIAN)
 }
 
 /// Installs opencode, a real coding agent, into a folder below the target folder, and returns its program.
