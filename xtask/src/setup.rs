@@ -49,6 +49,25 @@ const VM: [Package; 6] = [
     Package { name: "xz-utils", why: "unpacks kernel modules", shows: "/usr/bin/xz" },
 ];
 
+/// Debian's compiler comes with its library's source, which rustup's stable toolchain doesn't: the library is compiled, too.
+const AARCH64: [Package; 7] = [
+    Package { name: "g++-aarch64-linux-gnu", why: "compiles C++ for aarch64", shows: "/usr/bin/aarch64-linux-gnu-g++" },
+    Package { name: "gcc-aarch64-linux-gnu", why: "links for aarch64", shows: "/usr/bin/aarch64-linux-gnu-gcc" },
+    Package {
+        name: "libc6-dev-arm64-cross",
+        why: "aarch64's C library",
+        shows: "/usr/aarch64-linux-gnu/lib/libc.so.6",
+    },
+    Package { name: "qemu-system-arm", why: "the machine", shows: "/usr/bin/qemu-system-aarch64" },
+    Package { name: "qemu-user-static", why: "runs aarch64's programs", shows: "/usr/bin/qemu-aarch64-static" },
+    Package {
+        name: "rust-web-src",
+        why: "the library's source",
+        shows: "/usr/lib/rustlib/src/rust/library/core/Cargo.toml",
+    },
+    Package { name: "rustc-web", why: "a compiler of that version", shows: "/usr/bin/rustc" },
+];
+
 const DEBIAN: [Package; 4] = [
     Package { name: "binutils", why: "makes the programs smaller", shows: "/usr/bin/strip" },
     Package { name: "e2fsprogs", why: "makes the machine's disk", shows: "/usr/sbin/mke2fs" },
@@ -95,6 +114,12 @@ pub fn bench(mitmproxy: Option<&Path>) -> Result<()> {
 pub fn vm() -> Result<()> {
     root_user()?;
     packages(&VM)
+}
+
+/// Installs what building for aarch64 takes, and trying it.
+pub fn aarch64() -> Result<()> {
+    root_user()?;
+    packages(&AARCH64)
 }
 
 /// Installs what the virtual machine with a whole Debian needs.

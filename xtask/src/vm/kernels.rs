@@ -1,5 +1,5 @@
 //! Debian's kernels, those of other releases too: fetched by a private state of apt's, so that the machine's own sources
-//! stay as they are, and unpacked, not installed.
+//! stay as they are, and unpacked, not installed. Of another architecture, the programs that the machines need, too.
 
 use std::{
     fs,
@@ -30,15 +30,15 @@ pub struct Kernel {
     pub unpacked: PathBuf,
 }
 
-/// The newest of each series; with `update`, also if there is one already.
-pub fn fetch(folder: &Path, series: &[String], update: bool) -> Result<Vec<Kernel>> {
+/// Of Debian's architecture `arch`: the newest of each series; with `update`, also if there is one already.
+pub fn fetch(folder: &Path, arch: &'static str, series: &[String], update: bool) -> Result<Vec<Kernel>> {
     let mut apt = None;
     let mut kernels = Vec::new();
     for one in series {
         let place = folder.join("kernels").join(one);
         if update || !place.join("complete").exists() {
             if apt.is_none() {
-                apt = Some(Apt::make(folder, series)?);
+                apt = Some(Apt::make(folder, arch, series)?);
             }
             apt.as_ref().context("BUG: it was made")?.unpack(one, &place)?;
         }
@@ -54,14 +54,21 @@ pub fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
+/// Unpacks the packages of a series' release there, of an architecture that isn't the machine's.
+pub fn programs(folder: &Path, arch: &'static str, series: &str, packages: &[&str], place: &Path) -> Result<()> {
+    let apt = Apt::make(folder, arch, &[series.to_owned()])?;
+    packages.iter().try_for_each(|package| apt.get(package, place))
+}
+
 /// A state of apt's of its own.
 struct Apt {
     folder: PathBuf,
+    arch: &'static str,
 }
 
 impl Apt {
-    fn make(folder: &Path, series: &[String]) -> Result<Self> {
-        let apt = Self { folder: folder.join("apt") };
+    fn make(folder: &Path, arch: &'static str, series: &[String]) -> Result<Self> {
+        let apt = Self { folder: folder.join("apt"), arch };
         for name in ["state/lists/partial", "cache/archives/partial", "fetched"] {
             fs::create_dir_all(apt.folder.join(name)).context("making a state for apt")?;
         }
@@ -71,10 +78,10 @@ impl Apt {
         let secured: Vec<_> = releases.iter().filter(|release| SECURED.contains(release)).collect();
         let secured: Vec<_> = secured.iter().map(|release| format!("{release}-security")).collect();
         let (main, security) = mirrors()?;
-        let mut stanzas = stanza(&main, &releases.join(" "));
+        let mut stanzas = stanza(&main, &releases.join(" "), arch);
         if let Some(security) = security.filter(|_| !secured.is_empty()) {
             stanzas.push('\n');
-            stanzas.push_str(&stanza(&security, &secured.join(" ")));
+            stanzas.push_str(&stanza(&security, &secured.join(" "), arch));
         }
         let sources = apt.folder.join("debian.sources");
         fs::write(&sources, stanzas).with_context(|| format!("writing {}", sources.display()))?;
@@ -88,6 +95,8 @@ impl Apt {
             ("Dir::Etc::sourceparts", "/dev/null".to_owned()),
             ("Dir::Etc::preferences", "/dev/null".to_owned()),
             ("Dir::Etc::preferencesparts", "/dev/null".to_owned()),
+            ("APT::Architecture", arch.to_owned()),
+            ("APT::Architectures", arch.to_owned()),
             // The target folder is root's.
             ("APT::Sandbox::User", "root".to_owned()),
         ];
@@ -106,7 +115,8 @@ impl Apt {
 
     /// Unpacks the newest kernel of a series there.
     fn unpack(&self, series: &str, place: &Path) -> Result<()> {
-        let listed = text(self.command("apt-cache").args(["search", "--names-only", "^linux-.*-cloud-amd64$"]))?;
+        let names = format!("^linux-.*-cloud-{}$", self.arch);
+        let listed = text(self.command("apt-cache").args(["search", "--names-only", &names]))?;
         let names: Vec<_> = listed.lines().filter_map(|line| line.split(' ').next()).collect();
         let wanted = if series == NEWEST { String::new() } else { format!("{series}.") };
         // From 7.0 on, `linux-image-*` is empty: image and modules are packages of their own.
@@ -132,15 +142,17 @@ impl Apt {
             fs::remove_dir_all(place).with_context(|| format!("removing {}", place.display()))?;
         }
         fs::create_dir_all(place).with_context(|| format!("making {}", place.display()))?;
-        for package in &packages {
-            text(self.command("apt-get").args(["-qq", "download", package]))?;
-            let start = format!("{package}_");
-            let deb = find(&self.folder.join("fetched"), &|name| name.starts_with(&start));
-            let deb = deb.with_context(|| format!("`apt-get download {package}` left nothing"))?;
-            text(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(place))?;
-            fs::remove_file(&deb).with_context(|| format!("removing {}", deb.display()))?;
-        }
+        packages.iter().try_for_each(|package| self.get(package, place))?;
         fs::write(place.join("complete"), "").context("marking the kernel as unpacked")
+    }
+
+    fn get(&self, package: &str, place: &Path) -> Result<()> {
+        text(self.command("apt-get").args(["-qq", "download", package]))?;
+        let start = format!("{package}_");
+        let deb = find(&self.folder.join("fetched"), &|name| name.starts_with(&start));
+        let deb = deb.with_context(|| format!("`apt-get download {package}` left nothing"))?;
+        text(Command::new("dpkg-deb").arg("-x").arg(&deb).arg(place))?;
+        fs::remove_file(&deb).with_context(|| format!("removing {}", deb.display()))
     }
 }
 
@@ -149,9 +161,9 @@ fn release(series: &str) -> &'static str {
 }
 
 /// As sources.list(5) has it.
-fn stanza(uri: &str, suites: &str) -> String {
+fn stanza(uri: &str, suites: &str, arch: &str) -> String {
     format!(
-        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: amd64\nTargets: Packages\nSigned-By: \
+        "Types: deb\nURIs: {uri}\nSuites: {suites}\nComponents: main\nArchitectures: {arch}\nTargets: Packages\nSigned-By: \
          {KEYRING}\n"
     )
 }

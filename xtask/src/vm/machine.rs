@@ -15,9 +15,29 @@ use super::{LOG, Options, find, kernels::Kernel, table::Run, text};
 /// Programs that the tests start as agents.
 const PROGRAMS: [&str; 7] =
     ["/bin/bash", "/bin/cat", "/bin/echo", "/bin/false", "/bin/sleep", "/bin/true", "/usr/bin/sha256sum"];
-/// With `cmpxchg16b`: without it, kernels from 7.0 on give hooks no storage on sockets (mm/slub.c, `kmalloc_nolock`), and all of
-/// an agent's sockets are refused.
-const CPU: &str = "max";
+/// What QEMU plays.
+#[derive(Debug)]
+pub struct Hardware {
+    qemu: &'static [&'static str],
+    /// Where the kernel speaks, and where the tests do: two ports where there are two, so that the kernel doesn't speak in
+    /// the middle of a test's line.
+    console: &'static str,
+    tests: &'static str,
+}
+
+pub const X86_64: Hardware = Hardware {
+    // With `cmpxchg16b`: without it, kernels from 7.0 on give hooks no storage on sockets (mm/slub.c, `kmalloc_nolock`), and
+    // all of an agent's sockets are refused.
+    qemu: &["qemu-system-x86_64", "-cpu", "max"],
+    console: "ttyS0",
+    tests: "ttyS1",
+};
+/// The cores of AWS's Graviton2. QEMU's `max` computes pointer authentication, which takes most of the time.
+pub const AARCH64: Hardware = Hardware {
+    qemu: &["qemu-system-aarch64", "-machine", "virt", "-cpu", "neoverse-n1"],
+    console: "ttyAMA0",
+    tests: "ttyAMA0",
+};
 /// Modules that are not built in; without them, connections from before an enrolment can't be found.
 const MODULES: [&str; 2] = ["inet_diag", "tcp_diag"];
 
@@ -27,16 +47,17 @@ pub fn run(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> Re
     let log = |end: &str| folder.join(format!("{}{end}", kernel.series));
     let (console, tests) = (log(".console.log"), log(LOG));
     let mut qemu = Command::new("timeout");
-    qemu.arg(options.timeout.to_string()).args(["qemu-system-x86_64", "-accel", "tcg", "-cpu", CPU]);
+    let hardware = options.hardware();
+    qemu.arg(options.timeout.to_string()).args(hardware.qemu).args(["-accel", "tcg"]);
     // One processor: with several, which are threads of QEMU's, newer kernels die in code that they have just patched.
     qemu.args(["-m", "1024", "-smp", "1", "-nodefaults", "-display", "none", "-no-reboot"]);
-    // Two ports, so that the kernel doesn't speak in the middle of a test's line.
-    for file in [&console, &tests] {
+    let ports = if hardware.console == hardware.tests { &[&tests][..] } else { &[&console, &tests] };
+    for file in ports {
         qemu.arg("-serial").arg(format!("file:{}", file.display()));
     }
     qemu.arg("-kernel").arg(&kernel.image).arg("-initrd").arg(&initramfs);
     // Of a machine that gets little of the processors, the kernel thinks that its timer is broken.
-    qemu.args(["-append", "console=ttyS0 panic=-1 quiet no_timer_check"]);
+    qemu.arg("-append").arg(format!("console={} panic=-1 quiet no_timer_check", hardware.console));
     let status = qemu.stdin(Stdio::null()).stdout(Stdio::null()).status().context("running qemu")?;
     let said = fs::read(&tests).with_context(|| format!("reading {}", tests.display()))?;
     let place = format!("its console: {}, its tests: {}", console.display(), tests.display());
@@ -99,7 +120,7 @@ fn initramfs(folder: &Path, kernel: &Kernel, base: &Path, options: &Options) -> 
         }
         load.extend(["/bin/busybox insmod /", module, ".ko\n"]);
     }
-    let (arguments, count) = (options.arguments.join(" "), options.count);
+    let (arguments, count, port) = (options.arguments.join(" "), options.count, options.hardware().tests);
     let init = format!(
         "#!/bin/busybox sh
 export PATH=/bin:/usr/bin CHAPERONE_TEST_COUNT={count}
@@ -111,7 +132,7 @@ export PATH=/bin:/usr/bin CHAPERONE_TEST_COUNT={count}
 /bin/busybox mount -t bpf bpf /sys/fs/bpf
 /bin/busybox mount -t securityfs security /sys/kernel/security
 {load}/bin/busybox ip link set lo up
-exec > /dev/ttyS1 2>&1
+exec > /dev/{port} 2>&1
 echo \"KERNEL $(/bin/busybox uname -r) $(/bin/busybox uname -v)\"
 echo \"LSMs $(cat /sys/kernel/security/lsm)\"
 /test {arguments} --include-ignored --skip cost --test-threads=1
@@ -126,6 +147,27 @@ echo \"LSMs $(cat /sys/kernel/security/lsm)\"
     let mut both = fs::read(base).with_context(|| format!("reading {}", base.display()))?;
     both.extend(fs::read(&archive).with_context(|| format!("reading {}", archive.display()))?);
     fs::write(&archive, both).with_context(|| format!("writing {}", archive.display()))?;
+    Ok(archive)
+}
+
+/// As [`base`], of another architecture's programs, which are unpacked in `root`.
+pub fn foreign_base(folder: &Path, root: &Path, tests: &Path, strip: &str) -> Result<PathBuf> {
+    for name in ["dev", "proc", "sys", "tmp"] {
+        fs::create_dir_all(root.join(name))?;
+    }
+    for name in ["bin", "lib", "sbin"] {
+        let link = root.join(name);
+        if !link.exists() {
+            std::os::unix::fs::symlink(format!("usr/{name}"), link)?;
+        }
+    }
+    let shell = root.join("bin/sh");
+    if !shell.exists() {
+        std::os::unix::fs::symlink("bash", shell)?;
+    }
+    text(Command::new(strip).arg("-o").arg(root.join("test")).arg(tests))?;
+    let archive = folder.join("base.cpio");
+    pack(root, &archive)?;
     Ok(archive)
 }
 

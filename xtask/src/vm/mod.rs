@@ -1,6 +1,7 @@
 //! `cargo xtask vm-test`: the kernel tests on this machine's kernel and on others, Debian's, each in a virtual machine
 //! without acceleration; and the table of what was seen where.
 
+mod aarch64;
 mod kernels;
 mod machine;
 mod table;
@@ -14,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, ensure};
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use self::table::{Run, Table};
 use crate::{place, setup};
@@ -51,9 +52,19 @@ pub struct Options {
     /// With `--docs`: keep the columns of series that weren't run.
     #[arg(long, requires = "docs")]
     keep: bool,
+    /// The kernels of another architecture, alone; and the daemon, which is built for it and asked a few things.
+    #[arg(long, value_enum, conflicts_with_all = ["kernels", "update", "seen"])]
+    arch: Option<Arch>,
     /// Arguments of the tests' binary, such as a part of a test's name.
     #[arg(last = true)]
     arguments: Vec<String>,
+}
+
+/// Another architecture than this machine's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Arch {
+    /// Of AWS's Graviton.
+    Aarch64,
 }
 
 impl Options {
@@ -70,7 +81,17 @@ impl Options {
             markdown: false,
             docs: false,
             keep: false,
+            arch: None,
             arguments: filter.map(str::to_owned).into_iter().collect(),
+        }
+    }
+}
+
+impl Options {
+    fn hardware(&self) -> &'static machine::Hardware {
+        match self.arch {
+            None => &machine::X86_64,
+            Some(Arch::Aarch64) => &machine::AARCH64,
         }
     }
 }
@@ -87,10 +108,13 @@ pub fn run(options: &Options) -> Result<()> {
         return tell(seen(&folder)?, &[], options);
     }
     setup::vm()?;
+    if options.arch == Some(Arch::Aarch64) {
+        return tell(vec![aarch64::run(&folder.join("aarch64"), options)?], &[], options);
+    }
     fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
     let series: Vec<_> = options.kernels.iter().filter(|series| *series != HOST).cloned().collect();
-    let kernels = kernels::fetch(&folder, &series, options.update)?;
-    let tests = tests()?;
+    let kernels = kernels::fetch(&folder, "amd64", &series, options.update)?;
+    let tests = tests(&mut place::cargo(), &[])?;
     let initramfs = machine::base(&folder, &tests)?;
 
     let mut runs = Vec::new();
@@ -134,7 +158,7 @@ fn seen(folder: &Path) -> Result<Vec<Run>> {
 }
 
 fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> {
-    runs.sort_by_key(|run| kernels::numbers(&run.kernel));
+    runs.sort_by_key(Run::order);
     for run in &runs {
         print!("{}", run.told());
     }
@@ -153,10 +177,13 @@ fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> 
             for before in &mut all {
                 before.forget_all_but(&runs);
             }
-            let series = |run: &Run| kernels::numbers(&run.kernel).into_iter().take(2).collect::<Vec<_>>();
+            let series = |run: &Run| {
+                let (foreign, numbers) = run.order();
+                (foreign, numbers.into_iter().take(2).collect::<Vec<_>>())
+            };
             all.retain(|before| runs.iter().all(|run| series(run) != series(before)));
             all.extend(runs.iter().cloned());
-            all.sort_by_key(|run| kernels::numbers(&run.kernel));
+            all.sort_by_key(Run::order);
             Table::of(&all)?.write(&docs)?;
         } else {
             table.write(&docs)?;
@@ -169,9 +196,8 @@ fn tell(mut runs: Vec<Run>, broken: &[String], options: &Options) -> Result<()> 
 }
 
 /// The kernel tests' binary.
-fn tests() -> Result<PathBuf> {
-    let mut cargo = place::cargo();
-    cargo.args(["test", "--locked", "-p", "chaperone-capture", "--test", "kernel", "--no-run"]);
+fn tests(cargo: &mut Command, target: &[&str]) -> Result<PathBuf> {
+    cargo.args(["test", "--locked", "-p", "chaperone-capture", "--test", "kernel", "--no-run"]).args(target);
     cargo.arg("--message-format=json");
     let output = cargo.stderr(Stdio::inherit()).output().context("building the tests")?;
     ensure!(output.status.success(), "the kernel tests don't build");

@@ -130,6 +130,12 @@ impl Run {
         self.outcomes.retain(|test, _| runs.iter().any(|run| run.outcomes.contains_key(test)));
     }
 
+    /// What runs are ordered by: this architecture's before another's, older before newer.
+    pub fn order(&self) -> (bool, Vec<u64>) {
+        let (version, arch) = self.kernel.split_once(' ').unwrap_or((&self.kernel, ""));
+        (!arch.is_empty(), super::kernels::numbers(version))
+    }
+
     pub fn has_ended(&self) -> bool {
         !self.result.is_empty()
     }
@@ -158,8 +164,10 @@ impl Run {
 /// `6.1.0-56-cloud-amd64 #1 SMP Debian 6.1.192-2` and `6.18.44-fc` by their numbers: Debian has those of its own releases in
 /// the second place.
 fn version(name: &str) -> String {
+    let arch = if name.contains("-arm64 ") { " aarch64" } else { "" };
     let name = name.split_once(" Debian ").map_or(name, |(_, debians)| debians);
-    name.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap_or(name).to_owned()
+    let version = name.split(|c: char| c != '.' && !c.is_ascii_digit()).next().unwrap_or(name);
+    format!("{version}{arch}")
 }
 
 /// Rows of tests, columns of kernels.
@@ -253,6 +261,9 @@ test result: FAILED. 2 passed; 1 failed
             Run::of("6.1.0-56-cloud-amd64 #1 SMP Debian 6.1.192-2 (2026-10-01)", SAID),
             Run::of("7.2.12", "test tcp::ipv6_is_redirected ... ok\n"),
         ];
+        let foreign = Run::of("6.12.107+deb13-cloud-arm64 #1 SMP Debian 6.12.107-1 (2026-10-01)", SAID);
+        assert_eq!(foreign.kernel, "6.12.107 aarch64");
+        assert!(runs[1].order() < foreign.order());
         let table = Table::of(&runs).unwrap().markdown();
         assert!(
             table.starts_with("| ways around, and what must be so | 6.1.192 | 7.2.12 |\n|---|---|---|\n"),
