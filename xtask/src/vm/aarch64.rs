@@ -13,7 +13,7 @@ use crate::{place, setup};
 
 const TARGET: &str = "aarch64-unknown-linux-gnu";
 const DEBIAN: &str = "arm64";
-/// What is said to be run by AWS's users of Graviton now.
+/// Debian 13's.
 const SERIES: &str = "6.12";
 /// What the tests start as agents, with the libraries that it needs.
 const PROGRAMS: [&str; 15] = [
