@@ -26,11 +26,14 @@ slices = ["agents.slice"]
 units = ["agent-*.service"]
 users = ["coder"]
 labels = ["team=red"]
+run = true
 C
   echo 200 > /tmp/200
   check "an agent in a slice calls AWS" sh -c "systemd-run --quiet --pipe --wait --slice=agents.slice python3 $here/call.py once | diff - /tmp/200"
   check "an agent's unit does" sh -c "systemd-run --quiet --pipe --wait --unit=agent-1 python3 $here/call.py once | diff - /tmp/200"
   check "a user who is an agent does, from a login" sh -c "su - coder -c 'python3 $here/call.py once' | diff - /tmp/200"
+  check "what \`chaperone run\` starts does" sh -c "chaperone run --agent coder -- python3 $here/call.py once | diff - /tmp/200"
+  check "a user can't ask the daemon" sh -c "! su - coder -c 'chaperone status'"
   check "doctor finds nothing wrong" chaperone doctor
 
   cd /root && make_image > /dev/null 2>&1

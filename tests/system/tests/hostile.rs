@@ -248,3 +248,23 @@ fn hostile_bodies_are_refused_in_their_protocols_own_shape() {
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.trim().strip_suffix(" kB")).unwrap();
     assert!(peak.parse::<u64>().unwrap() < 100_000, "{peak} kB");
 }
+
+#[test]
+fn the_control_socket_answers_root_alone() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let ask = format!(
+        "python3 -c 'import socket; link = socket.socket(socket.AF_UNIX); link.connect(\"{}\"); \
+         link.sendall(b\"GET /v1/status HTTP/1.1\\r\\nhost: daemon\\r\\n\\r\\n\"); print(link.recv(15))'",
+        lab.dir.join("control.sock").display()
+    );
+    let as_nobody = format!("setpriv --reuid 65534 --regid 65534 --clear-groups {ask}");
+    // Past the folders: else it is they that refuse.
+    lab.operator_ok("chmod a+rx $CHAPERONE_LAB $CHAPERONE_LAB/..");
+    assert_eq!(lab.operator_ok(&ask).trim(), "b'HTTP/1.1 200 OK'");
+    let refused = lab.agent(&as_nobody);
+    assert!(!refused.status.success() && both(&refused).contains("PermissionError"), "{}", both(&refused));
+    // Whatever the file's mode has become.
+    lab.operator_ok("chmod 0666 $CHAPERONE_LAB/control.sock");
+    let said = both(&lab.agent(&as_nobody));
+    assert!(!said.contains("HTTP") && !said.contains("PermissionError"), "{said}");
+}
