@@ -131,13 +131,13 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     // Nothing listens yet: if the hooks don't do what they should, agents are refused.
     enrolment::enroll(&capture, &config, &agents)?;
     *enrolled = true;
-    if let Err(error) = in_force::remember(&config) {
-        tracing::error!(
-            %error,
-            state = %config.paths.state.display(),
-            "this configuration can't be kept: if a later one is wrong when the host boots, agents aren't refused"
-        );
-    }
+    in_force::remember(&config).map_err(|error| {
+        ConfigError(format!(
+            "keeping this configuration in {}, for a boot at which another is wrong: {error}; make room there, or name \
+             another folder by `paths.state`",
+            config.paths.state.display()
+        ))
+    })?;
     self_test(&capture)?;
     let (home, others) = listen(&capture, kept, &config)?;
     let commands = capture.take_commands();
