@@ -266,5 +266,6 @@ fn the_control_socket_answers_root_alone() {
     // Whatever the file's mode has become.
     lab.operator_ok("chmod 0666 $CHAPERONE_LAB/control.sock");
     let said = both(&lab.agent(&as_nobody));
-    assert!(!said.contains("HTTP") && !said.contains("PermissionError"), "{said}");
+    let closed = ["b''", "ConnectionResetError", "BrokenPipeError"];
+    assert!(closed.iter().any(|word| said.contains(word)), "{said}");
 }

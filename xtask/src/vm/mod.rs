@@ -53,7 +53,7 @@ pub struct Options {
     #[arg(long, requires = "docs")]
     keep: bool,
     /// The kernels of another architecture, alone; and the daemon, which is built for it and asked a few things.
-    #[arg(long, value_enum, conflicts_with_all = ["kernels", "update", "seen"])]
+    #[arg(long, value_enum, conflicts_with_all = ["kernels", "seen"])]
     arch: Option<Arch>,
     /// Arguments of the tests' binary, such as a part of a test's name.
     #[arg(last = true)]
@@ -85,9 +85,7 @@ impl Options {
             arguments: filter.map(str::to_owned).into_iter().collect(),
         }
     }
-}
 
-impl Options {
     fn hardware(&self) -> &'static machine::Hardware {
         match self.arch {
             None => &machine::X86_64,
