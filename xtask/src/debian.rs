@@ -1,5 +1,6 @@
 //! What takes a whole host with systemd: a virtual machine of Debian's, with Chaperone installed as the README says.
 //! `cargo xtask vm-rootless`: a user's own containers, by podman without root. `cargo xtask vm-systemd`: the service.
+//! `cargo xtask vm-gvisor`: containers with a kernel of their own.
 
 use std::{
     fs::{self, File},
@@ -55,12 +56,16 @@ pub struct Scenario {
     script: &'static str,
     /// The first words of what it says.
     begins: &'static str,
+    /// Packages of Debian 12 that are unpacked beside it, whatever the machine's release.
+    unpacked: &'static [&'static str],
 }
 
 pub const ROOTLESS: Scenario =
-    Scenario { name: "vm-rootless", script: include_str!("../vm/rootless.sh"), begins: "podman " };
+    Scenario { name: "vm-rootless", script: include_str!("../vm/rootless.sh"), begins: "podman ", unpacked: &[] };
 pub const SYSTEMD: Scenario =
-    Scenario { name: "vm-systemd", script: include_str!("../vm/systemd.sh"), begins: "systemd " };
+    Scenario { name: "vm-systemd", script: include_str!("../vm/systemd.sh"), begins: "systemd ", unpacked: &[] };
+pub const GVISOR: Scenario =
+    Scenario { name: "vm-gvisor", script: include_str!("../vm/gvisor.sh"), begins: "gVisor ", unpacked: &["runsc"] };
 /// What both begin with: the installation.
 const INSTALL: &str = include_str!("../vm/install.sh");
 const CALL: &str = include_str!("../vm/call.py");
@@ -120,6 +125,16 @@ fn image(folder: &Path, root: &Path, programs: &Path, scenario: &Scenario) -> Re
     fs::create_dir_all(&payload).with_context(|| format!("making {}", payload.display()))?;
     for name in ["chaperone", "chaperone-fakes"] {
         vm::text(Command::new("strip").arg("-o").arg(payload.join(name)).arg(programs.join(name)))?;
+    }
+    for package in scenario.unpacked {
+        let unpacked = place::target()?.join("vm/unpacked").join(package);
+        if !unpacked.exists() {
+            let fetched = unpacked.with_extension("part");
+            fs::create_dir_all(&fetched).with_context(|| format!("making {}", fetched.display()))?;
+            vm::programs(&place::target()?.join("vm"), "amd64", "6.1", &[package], &fetched)?;
+            fs::rename(&fetched, &unpacked).with_context(|| format!("keeping {}", unpacked.display()))?;
+        }
+        vm::text(Command::new("cp").arg("-a").arg(unpacked.join(".")).arg(&payload))?;
     }
     for (name, text) in [
         ("run.sh", scenario.script),

@@ -70,6 +70,8 @@ enum Task {
     Test(test::Options),
     /// Run the kernel tests on other kernels, in virtual machines.
     VmTest(vm::Options),
+    /// Run gVisor in a virtual machine, started by an agent and for one.
+    VmGvisor(debian::Options),
     /// Run a user's own containers (podman without root, crun, pasta, slirp4netns) in a virtual machine, captured.
     VmRootless(debian::Options),
     /// Install Chaperone under systemd in a virtual machine, restart, kill, starve and reboot it.
@@ -88,6 +90,7 @@ fn main() -> ExitCode {
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Test(options) => test::run(&options).map(|()| 0),
         Task::VmTest(options) => vm::run(&options).map(|()| 0),
+        Task::VmGvisor(options) => debian::run(&debian::GVISOR, &options).map(|()| 0),
         Task::VmRootless(options) => debian::run(&debian::ROOTLESS, &options).map(|()| 0),
         Task::VmSystemd(options) => debian::run(&debian::SYSTEMD, &options).map(|()| 0),
     };

@@ -54,7 +54,7 @@ pub fn numbers(name: &str) -> Vec<u64> {
     name.split(|c: char| !c.is_ascii_digit()).filter_map(|number| number.parse().ok()).collect()
 }
 
-/// Unpacks the packages of a series' release there, of an architecture that isn't the machine's.
+/// Unpacks packages there, of the release that has the kernels of that series, which needn't be the machine's.
 pub fn programs(folder: &Path, arch: &'static str, series: &str, packages: &[&str], place: &Path) -> Result<()> {
     let apt = Apt::make(folder, arch, &[series.to_owned()])?;
     packages.iter().try_for_each(|package| apt.get(package, place))

@@ -17,6 +17,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 
+pub use self::kernels::programs;
 use self::table::{Run, Table};
 use crate::{place, setup};
 
