@@ -9,7 +9,7 @@ use aya_ebpf::{
 };
 use chaperone_ebpf_abi::{Counter, EXEMPT, MAX_CGROUP_LEVEL, Stamp};
 
-use crate::maps::{BOUND_USERS, ENROLLED, UNENROLLED};
+use crate::maps::{ENROLLED, UNENROLLED, is_bound};
 
 /// Whose a task is.
 pub enum Standing {
@@ -27,13 +27,13 @@ pub enum Standing {
 pub fn standing() -> Standing {
     // SAFETY: takes a number, gives a number; 0 beyond the task's own level.
     let enrolled = nearest(|level| unsafe { bpf_get_current_ancestor_cgroup_id(level) });
-    if enrolled == NOBODY {
+    if enrolled == NOBODY || enrolled == PERHAPS {
+        // Chosen before it is known to be needed: else the compiler copies a register that it hasn't set, and the verifier
+        // objects.
+        let counter = if enrolled == PERHAPS { Counter::PerhapsAgents } else { Counter::BoundUser };
         // SAFETY: takes nothing, gives a number: the user id in the first user namespace.
-        let bound = is_bound(unsafe { bpf_get_current_uid_gid() } as u32);
-        return if bound { Standing::Escaped(Counter::BoundUser) } else { Standing::Free };
-    }
-    if enrolled == PERHAPS {
-        return Standing::Escaped(Counter::PerhapsAgents);
+        let escaped = enrolled == PERHAPS || is_bound(unsafe { bpf_get_current_uid_gid() } as u32);
+        return if escaped { Standing::Escaped(counter) } else { Standing::Free };
     }
     if enrolled == EXEMPTED {
         return Standing::Free;
@@ -58,12 +58,6 @@ pub fn why(counter: Counter) -> &'static str {
         Counter::PerhapsAgents => "in one that appeared when no more could be enrolled",
         _ => "of a bound user",
     }
-}
-
-#[inline(always)]
-fn is_bound(user: u32) -> bool {
-    // SAFETY: only asked whether it is there.
-    unsafe { BOUND_USERS.get(user) }.is_some()
 }
 
 /// What a socket's stamp is worth: nothing, once the cgroup isn't enrolled any more.

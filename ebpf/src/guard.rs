@@ -47,14 +47,16 @@ pub fn egress(ctx: &SkBuffContext) -> i32 {
         if namespaces::must_wait(socket, &remote) {
             return REFUSE;
         }
-        if !connect::is_guarded_stream(&remote) || maps::is_redirected(socket, &remote) || is_reset(skb) {
+        // By the socket, and by the packet: who may change the network that he is in can have addresses rewritten there.
+        let passes = |to: &Endpoint| !connect::is_guarded_stream(to) || maps::is_redirected(socket, to);
+        if passes(&remote) && destination(skb, IPPROTO_TCP).is_some_and(|to| connect::same(&to, &remote) || passes(&to)) {
             return PASS;
         }
-        return stop_agents(skb, socket);
+        return if is_reset(skb) { PASS } else { stop_agents(skb, socket) };
     }
     if protocol == IPPROTO_UDP {
         // The packet's and not the socket's: a connected socket can send elsewhere.
-        return match datagram_destination(skb) {
+        return match destination(skb, IPPROTO_UDP) {
             Some(to) if !connect::is_guarded_datagram(&to) => PASS,
             _ => stop_agents(skb, socket),
         };
@@ -121,36 +123,31 @@ fn remote(socket: *mut bpf_sock) -> Option<Endpoint> {
     }
 }
 
-/// Where a UDP datagram goes, by its headers, before it is cut into fragments; `None` if it has extension headers, which
-/// no client sends.
+/// Where a packet goes, by its headers, before it is cut into fragments; `None` if it is of another protocol, or has
+/// extension headers, which no client sends.
 #[inline(always)]
-fn datagram_destination(skb: *mut __sk_buff) -> Option<Endpoint> {
-    let mut first = [0_u8; 1];
-    load(skb, 0, &mut first)?;
-    if first[0] >> 4 == 4 {
-        let mut head = [0_u8; 20];
-        load(skb, 0, &mut head)?;
-        if u32::from(head[9]) != IPPROTO_UDP {
+fn destination(skb: *mut __sk_buff, protocol: u32) -> Option<Endpoint> {
+    // Both transports' ports lie in their first four bytes: the shortest packets are longer than what is loaded here.
+    let mut head = [0_u8; 24];
+    load(skb, 0, &mut head)?;
+    if head[0] >> 4 == 4 {
+        if u32::from(head[9]) != protocol {
             return None;
         }
-        let port = destination_port(skb, u32::from(head[0] & 0xf) * 4)?;
-        return Some(Endpoint::v4(u32::from_ne_bytes([head[16], head[17], head[18], head[19]]), port));
+        let mut port = [head[22], head[23]];
+        if head[0] & 0xf != 5 {
+            load(skb, u32::from(head[0] & 0xf) * 4 + 2, &mut port)?;
+        }
+        let address = u32::from_ne_bytes([head[16], head[17], head[18], head[19]]);
+        return Some(Endpoint::v4(address, u16::from_be_bytes(port)));
     }
-    let mut head = [0_u8; 40];
+    let mut head = [0_u8; 44];
     load(skb, 0, &mut head)?;
-    if u32::from(head[6]) != IPPROTO_UDP {
+    if u32::from(head[6]) != protocol {
         return None;
     }
-    let port = destination_port(skb, 40)?;
     let word = |at: usize| u32::from_ne_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]);
-    Some(Endpoint::v6([word(24), word(28), word(32), word(36)], port))
-}
-
-#[inline(always)]
-fn destination_port(skb: *mut __sk_buff, udp: u32) -> Option<u16> {
-    let mut port = [0_u8; 2];
-    load(skb, udp + 2, &mut port)?;
-    Some(u16::from_be_bytes(port))
+    Some(Endpoint::v6([word(24), word(28), word(32), word(36)], u16::from_be_bytes([head[42], head[43]])))
 }
 
 #[inline(always)]

@@ -4,7 +4,7 @@
 use aya_ebpf::{
     EbpfContext as _,
     bindings::bpf_sock,
-    btf_maps::{Array, HashMap, PerCpuArray, RingBuf, SkStorage, SockHash},
+    btf_maps::{Array, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf, SkStorage, SockHash, lpm_trie::Key},
     cty::c_void,
     helpers::generated::{bpf_map_lookup_elem, bpf_sk_release, bpf_sk_storage_get},
     macros::btf_map,
@@ -12,7 +12,7 @@ use aya_ebpf::{
 };
 use chaperone_ebpf_abi::{
     Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord,
-    RuleState, Stamp, Tuple,
+    RuleState, Stamp, Told, Tuple,
 };
 
 use crate::connect;
@@ -44,9 +44,10 @@ pub static HELD_EVENTS: RingBuf<u64, 65536> = RingBuf::new();
 #[btf_map]
 pub static PATH: PerCpuArray<[u8; MAX_CGROUP_PATH], 1> = PerCpuArray::new();
 
-/// The users whose processes are agents' wherever they are: outside of enrolled cgroups they get nowhere.
+/// The users whose processes are agents' wherever they are: outside of enrolled cgroups they get nowhere. By the bits of
+/// their ids, the highest first, since a user's subordinate ids are tens of thousands.
 #[btf_map]
-pub static BOUND_USERS: HashMap<u32, u32, 4096> = HashMap::new();
+pub static BOUND_IDS: LpmTrie<[u8; 4], u32, 16384> = LpmTrie::new();
 
 /// The daemon's listening sockets. A socket map, because an entry goes by itself when its socket is closed: after the
 /// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.
@@ -62,9 +63,10 @@ pub static HOME: Array<Home, 1> = Array::new();
 pub static DIALLED: SkStorage<OriginRecord> = SkStorage::new();
 
 /// From the SYN to the end of the handshake, the only time when two sockets have nothing but the tuple in common. An
-/// entry goes when the handshake is over, or with the agent's socket.
+/// entry goes when the handshake is over, or with the agent's socket; and before that, when it is the oldest one and there
+/// is no room: handshakes that one agent doesn't let end keep nobody else out.
 #[btf_map]
-pub static PENDING: HashMap<Tuple, OriginRecord, 65536> = HashMap::new();
+pub static PENDING: LruHashMap<Tuple, OriginRecord, 65536> = LruHashMap::new();
 
 /// On a socket that the daemon accepts: its origin. Goes with the socket.
 #[btf_map]
@@ -81,6 +83,11 @@ pub static COMMANDS: HashMap<u32, Command, 65536> = HashMap::new();
 /// Commands' beginnings and ends, for the daemon to record. Kept while there is none.
 #[btf_map]
 pub static COMMAND_EVENTS: RingBuf<u8, 4194304> = RingBuf::new();
+
+/// When the daemon was last told of a process that connects where it has no listener, in nanoseconds since boot: nobody
+/// keeps commands out of `COMMAND_EVENTS` by connecting again and again.
+#[btf_map]
+pub static TOLD: LruHashMap<Told, u64, 4096> = LruHashMap::new();
 
 /// At 0: how many of the commands that were lost are recorded as such. The daemon's own, for the next one.
 #[btf_map]
@@ -100,7 +107,11 @@ pub fn count(counter: Counter) {
     }
 }
 
-/// The port (host order) of the daemon's listener; 0 if it has none there. A number, because of an `Option` the compiler
+/// `TCP_LISTEN`.
+const LISTENING: u32 = 10;
+
+/// The port (host order) of the daemon's listener; 0 if it has none there, or if whoever owns the namespace destroyed it: the
+/// socket is in the map until the daemon closes it, and the port anybody's. A number, because of an `Option` the compiler
 /// compares what isn't there, too, and the verifier objects to what it finds in that register.
 #[inline(always)]
 pub fn listener_port(key: &ListenerKey) -> u16 {
@@ -113,9 +124,16 @@ pub fn listener_port(key: &ListenerKey) -> u16 {
             return 0;
         }
         let port = core::ptr::read_volatile(&raw const (*socket).src_port);
+        let state = core::ptr::read_volatile(&raw const (*socket).state);
         bpf_sk_release(socket.cast());
-        port as u16
+        if state == LISTENING { port as u16 } else { 0 }
     }
+}
+
+/// Whether this user's processes are agents' wherever they are.
+#[inline(always)]
+pub fn is_bound(user: u32) -> bool {
+    BOUND_IDS.get(&Key::new(32, user.to_be_bytes())).is_some()
 }
 
 /// Keeps the record with the agent's socket, over one of an earlier connection.

@@ -6,13 +6,15 @@ use core::ptr::read_volatile;
 
 use aya_ebpf::{
     bindings::bpf_sock,
-    helpers::generated::{bpf_get_current_pid_tgid, bpf_ringbuf_submit},
+    helpers::generated::{bpf_get_current_pid_tgid, bpf_ktime_get_boot_ns, bpf_ringbuf_submit},
 };
-use chaperone_ebpf_abi::{AF_INET, AF_INET6, Endpoint, ListenerKey, NAMESPACE_UNKNOWN, NamespaceUnknown, V4_MAPPED};
+use chaperone_ebpf_abi::{
+    AF_INET, AF_INET6, Endpoint, ListenerKey, NAMESPACE_UNKNOWN, NamespaceUnknown, TOLD_NS, Told, V4_MAPPED,
+};
 
 use crate::{
     commands, connect,
-    maps::{self, HOME},
+    maps::{self, HOME, TOLD},
 };
 
 /// Until the first SYN is sent again, in jiffies: 50 to 500 ms by the kernel's configuration. It doubles with each.
@@ -28,18 +30,38 @@ pub fn awaited(netns: u64, family: u32) -> u16 {
     if home.netns == 0 || home.netns == netns || maps::listener_port(&ListenerKey::new(home.netns, AF_INET)) == 0 {
         return 0;
     }
+    if !is_told(netns) {
+        return 0;
+    }
+    if family == AF_INET { home.v4 } else { home.v6 }
+}
+
+/// Tells the daemon of the current process, unless it just was; false if there is no room to.
+#[inline(always)]
+fn is_told(netns: u64) -> bool {
+    // SAFETY: they take nothing and give numbers.
+    let (pid, now) = unsafe { ((bpf_get_current_pid_tgid() >> 32) as u32, bpf_ktime_get_boot_ns()) };
+    let told = Told { netns, pid, reserved: 0 };
+    // SAFETY: the value is read at once.
+    if let Some(before) = unsafe { TOLD.get(told) }
+        && now - *before < TOLD_NS
+    {
+        return true;
+    }
     // SAFETY: null is checked; the record is written whole before it is submitted.
     unsafe {
         let record = commands::reserve(size_of::<NamespaceUnknown>()).cast::<NamespaceUnknown>();
         if record.is_null() {
-            return 0;
+            return false;
         }
         (*record).kind = NAMESPACE_UNKNOWN;
-        (*record).pid = (bpf_get_current_pid_tgid() >> 32) as u32;
+        (*record).pid = pid;
         (*record).netns = netns;
         bpf_ringbuf_submit(record.cast(), 0);
     }
-    if family == AF_INET { home.v4 } else { home.v6 }
+    // Without room there, it is only told again.
+    let _ = TOLD.insert(told, now, 0);
+    true
 }
 
 /// Whether this is the SYN of a connection that was pointed at a listener which isn't there yet.

@@ -223,6 +223,21 @@ pub struct NamespaceUnknown {
     pub netns: u64,
 }
 
+/// The key of `TOLD`: a process that the daemon was told of by a [`NamespaceUnknown`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct Told {
+    /// The network namespace, by its cookie.
+    pub netns: u64,
+    /// The process.
+    pub pid: u32,
+    /// Zero.
+    pub reserved: u32,
+}
+
+/// How long the daemon isn't told again of the same process in the same namespace, in nanoseconds.
+pub const TOLD_NS: u64 = 100_000_000;
+
 /// Where the daemon lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -341,7 +356,7 @@ pub enum Counter {
     Quic = 3,
     /// Refused: the origin could not be kept with the socket.
     StorageFailed = 4,
-    /// The handshake's origin could not be kept (`PENDING` is full): the daemon closes that connection.
+    /// The handshake's origin could not be kept in `PENDING`: the daemon closes that connection.
     PendingFull = 5,
     /// The accepted socket could not be given its origin: the daemon closes that connection.
     OriginLost = 6,
@@ -414,6 +429,7 @@ impl Counter {
 
 // The kernel compares keys byte by byte: a hole between fields would hold stack garbage.
 const _: () = assert!(size_of::<ListenerKey>() == 16);
+const _: () = assert!(size_of::<Told>() == 16);
 const _: () = assert!(size_of::<Endpoint>() == 24);
 const _: () = assert!(size_of::<Tuple>() == 56);
 const _: () = assert!(size_of::<OriginRecord>() == 144);

@@ -12,7 +12,7 @@ use std::{
 
 use aya::{
     Ebpf, Pod,
-    maps::{Array, HashMap, Map, MapData, MapError, RingBuf, SockHash},
+    maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, RingBuf, SockHash},
 };
 use aya_log::EbpfLogger;
 use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLLED, Tuple};
@@ -56,7 +56,7 @@ pub struct Capture {
     pub(crate) unenrolled: Mutex<Array<MapData, u64>>,
     pub(crate) held: Option<HeldCgroups>,
     pub(crate) rules: Mutex<Tables>,
-    bound_users: Mutex<HashMap<MapData, u32, u32>>,
+    pub(crate) bound_ids: Mutex<LpmTrie<MapData, [u8; 4], u32>>,
     pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
     pub(crate) home: Mutex<Array<MapData, HomeRecord>>,
     pub(crate) namespaces: Mutex<Namespaces>,
@@ -138,7 +138,7 @@ impl Capture {
             unenrolled: Mutex::new(take(&mut ebpf, "UNENROLLED")?),
             held: Some(HeldCgroups::new(take(&mut ebpf, "HELD_EVENTS")?)),
             rules: Mutex::new(Tables { states: take(&mut ebpf, "RULES")?, start: take(&mut ebpf, "RULES_START")? }),
-            bound_users: Mutex::new(take(&mut ebpf, "BOUND_USERS")?),
+            bound_ids: Mutex::new(take(&mut ebpf, "BOUND_IDS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
             home: Mutex::new(take(&mut ebpf, "HOME")?),
             namespaces: Mutex::default(),
@@ -206,24 +206,6 @@ impl Capture {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(CaptureError::map(format!("withdrawing the cgroup {}", cgroup.0))(error)),
         }
-    }
-
-    /// Binds these users, and no others any more, to enrolled cgroups: outside of them (and of exempt ones) a process of
-    /// such a user can make no IP socket, and the sockets that it has get nowhere that an agent's wouldn't. For agents
-    /// that have users of their own, so that cron, `at` or a container engine's socket are no way out. User ids are
-    /// those of the first user namespace; a user's subordinate ids must be named, too.
-    pub fn bind_users(&self, users: &BTreeSet<u32>) -> Result<(), CaptureError> {
-        let mut map = lock(&self.bound_users);
-        for user in users {
-            map.insert(user, 1, 0)
-                .map_err(CaptureError::map(format!("binding the user {user} (at most 4096 can be)")))?;
-        }
-        let bound: Vec<_> =
-            map.keys().collect::<Result<_, _>>().map_err(CaptureError::map("listing the bound users"))?;
-        for user in bound.iter().filter(|user| !users.contains(*user)) {
-            map.remove(user).map_err(CaptureError::map(format!("freeing the user {user}")))?;
-        }
-        Ok(())
     }
 
     pub(crate) fn exempted(&self) -> Result<BTreeSet<CgroupId>, CaptureError> {

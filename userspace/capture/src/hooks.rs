@@ -108,7 +108,7 @@ const PINNED: [(&str, u32, u32); 10] = [
     ("UNENROLLED", 4, 8),
     ("RULES", 4, 516),
     ("RULES_START", 4, 4),
-    ("BOUND_USERS", 4, 4),
+    ("BOUND_IDS", 8, 4),
     ("STAMPS", 4, 16),
     ("COUNTERS", 4, 8),
     ("COMMANDS", 4, 32),

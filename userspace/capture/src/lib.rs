@@ -6,6 +6,7 @@
 //! runs or not.
 
 mod attach;
+mod bound_users;
 mod bpffs;
 mod btf;
 mod cgroup;

@@ -59,6 +59,31 @@ fn a_bound_user_gets_nowhere_outside_of_enrolled_cgroups() {
     assert_eq!(user(&elsewhere).said(), "ok ok");
 }
 
+/// Whoever is in a user namespace of the user's making can be any of them.
+#[test]
+fn a_bound_users_subordinate_ids_are_bound_too() {
+    const USER: u32 = 54_323;
+    const FIRST: u32 = 2_000_000_000;
+    let lab = Lab::new();
+    let (capture, _listeners, agents) = lab.start();
+    let elsewhere = lab.cgroup("elsewhere");
+    let become_one = |id: u32, cgroup| {
+        agent(cgroup, move || {
+            nix::unistd::setuid(id.into()).unwrap();
+            crate::sockets::made(&[(libc::AF_INET, libc::SOCK_STREAM, 0)])
+        })
+        .said()
+    };
+    let subordinate = format!("{USER}:{FIRST}:65537\n1:{}:10\n", FIRST + 65_537);
+    capture.bind_users_with(&[USER].into(), &subordinate).unwrap();
+    let of = |id| become_one(id, &elsewhere);
+    assert_eq!([USER, FIRST, FIRST + 999, FIRST + 65_536].map(of), ["EPERM"; 4]);
+    assert_eq!([FIRST - 1, FIRST + 65_537].map(of), ["ok"; 2], "others'");
+    assert_eq!(become_one(FIRST, &agents), "ok", "in an enrolled cgroup it is an agent");
+    capture.bind_users_with(&[USER].into(), "").unwrap();
+    assert_eq!([USER, FIRST + 999].map(of), ["EPERM", "ok"]);
+}
+
 /// A user's own connection from before it was bound: the socket is the user's, wherever it was made.
 #[test]
 fn a_bound_users_earlier_connections_are_guarded() {

@@ -1,6 +1,7 @@
 //! Agents in network namespaces of their own: a container's 127.0.0.1 is not the host's.
 
 use std::{
+    io,
     net::{SocketAddr, TcpListener, TcpStream},
     time::{Duration, Instant},
 };
@@ -107,4 +108,60 @@ fn nobody_in_the_namespace_gets_what_is_meant_for_the_daemon() {
     let agent = crate::lab::agent(&agents, || dial_from_a_new_namespace("203.0.113.7:443"));
     assert_eq!(agent.said(), "EPERM");
     assert_eq!(capture.counters().get(Counter::NoListener).unwrap(), 1);
+}
+
+/// Else whoever connects again and again would fill what commands are told by.
+#[test]
+fn a_process_that_connects_again_and_again_is_told_of_a_few_times() {
+    const CONNECTS: usize = 5_000;
+    let lab = Lab::new();
+    let (mut capture, _home, agents) = lab.start();
+    let mut commands = capture.take_commands().unwrap();
+    let agent = agent(&agents, || {
+        unshare(CloneFlags::CLONE_NEWNET).unwrap();
+        loopback_up();
+        let begun = Instant::now();
+        for _ in 0..CONNECTS {
+            drop(crate::lab::begin_handshake());
+        }
+        begun.elapsed().as_millis().to_string()
+    });
+    let (mut told, mut took) = (0, None);
+    let mut agent = Some(agent);
+    while agent.is_some() {
+        commands.wait(Duration::from_millis(10)).unwrap();
+        let events = commands.read().unwrap();
+        if events.is_empty() && told > 0 {
+            // It has ended by then, or goes on while nobody reads.
+            took = agent.take().map(|agent| agent.said().parse::<usize>().unwrap());
+        }
+        told += events.iter().filter(|event| matches!(event, CommandEvent::Namespace { .. })).count();
+    }
+    told += commands.read().unwrap().iter().filter(|it| matches!(it, CommandEvent::Namespace { .. })).count();
+    // At its execution, and ten times a second.
+    assert!(told <= took.unwrap() / 100 + 3, "{told} in {took:?} ms");
+    assert_eq!(capture.counters().get(Counter::CommandLost).unwrap(), 0);
+}
+
+/// Whoever owns the namespace can destroy every socket in it (`ss -K`), and take the port.
+#[test]
+fn a_listener_that_was_destroyed_is_nobodys() {
+    let lab = Lab::new();
+    let (mut capture, _home, agents) = lab.start();
+    let mut commands = capture.take_commands().unwrap();
+    let (here, there) = std::os::unix::net::UnixStream::pair().unwrap();
+    let agent = agent(&agents, || {
+        let first = dial_from_a_new_namespace("203.0.113.7:443");
+        io::Read::read_exact(&mut &there, &mut [0]).unwrap();
+        let dialled = TcpStream::connect_timeout(&"203.0.113.8:443".parse().unwrap(), Duration::from_secs(1));
+        format!("{first} {}", dialled.unwrap_err().kind())
+    });
+    let listeners = open_next(&capture, &mut commands);
+    let _stream = accept(&listeners.v4);
+    // As the kernel does to one that is destroyed: it is closed, and still the daemon's.
+    nix::sys::socket::shutdown(std::os::fd::AsRawFd::as_raw_fd(&listeners.v4), nix::sys::socket::Shutdown::Both)
+        .unwrap();
+    io::Write::write_all(&mut &here, b"x").unwrap();
+    // It waits for another one.
+    assert_eq!(agent.said(), "203.0.113.7:443 timed out");
 }
