@@ -81,6 +81,16 @@ fn a_policy_that_is_wrong_leaves_the_old_one_in_force() {
 }
 
 #[test]
+fn a_reload_that_would_put_only_a_part_in_force_is_refused() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let before = lab.operator_ok("cat $CHAPERONE_CONFIG");
+    lab.operator_ok("printf '[commands]\\nmask = [\"CORP-[0-9]+\"]\\n' >> $CHAPERONE_CONFIG");
+    let refused = lab.operator("chaperone reload");
+    assert!(!refused.status.success() && both(&refused).contains("commands.mask"), "{}", both(&refused));
+    lab.operator_ok(&format!("cat > $CHAPERONE_CONFIG <<'C'\n{before}\nC\nchaperone reload"));
+}
+
+#[test]
 fn a_full_disk_refuses_calls_until_there_is_room() {
     let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
     let small = folder.path().join("small");

@@ -6,7 +6,9 @@
 //! fails with it.
 
 use std::{
-    fs, io,
+    fs::{self, Permissions},
+    io,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -220,11 +222,18 @@ fn body_of(pem: &str) -> String {
     pem.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#')).collect()
 }
 
+/// For everybody to read, whatever the umask: agents are no root.
 fn write(path: &Path, bytes: &[u8]) -> Result<(), TrustError> {
     let folder = path.parent().unwrap_or(Path::new("/"));
-    fs::create_dir_all(folder).map_err(|source| error("making", folder, source))?;
+    if !folder.exists() {
+        fs::create_dir_all(folder)
+            .and_then(|()| fs::set_permissions(folder, Permissions::from_mode(0o755)))
+            .map_err(|source| error("making", folder, source))?;
+    }
     let temporary = path.with_extension("chaperone-new");
-    fs::write(&temporary, bytes).map_err(|source| error("writing", &temporary, source))?;
+    fs::write(&temporary, bytes)
+        .and_then(|()| fs::set_permissions(&temporary, Permissions::from_mode(0o644)))
+        .map_err(|source| error("writing", &temporary, source))?;
     fs::rename(&temporary, path).map_err(|source| error("writing", path, source))
 }
 

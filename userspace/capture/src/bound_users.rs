@@ -100,7 +100,7 @@ mod tests {
             let mut next = u64::from(first);
             for (bits, id) in &blocks {
                 assert_eq!(u64::from(*id), next, "{first} {count}");
-                assert_eq!(id & ((1_u64 << (32 - bits)) - 1) as u32, 0, "its other bits are 0");
+                assert!(id.trailing_zeros() >= 32 - bits, "its other bits are 0");
                 next += 1 << (32 - bits);
             }
             assert_eq!(next, u64::from(first) + u64::from(count));

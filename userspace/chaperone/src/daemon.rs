@@ -31,7 +31,7 @@ use time::OffsetDateTime;
 use tokio::{
     net::TcpListener,
     runtime::Builder,
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::{mpsc, oneshot, watch},
     task::JoinSet,
 };
@@ -236,6 +236,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         others.iter().chain([&home]).for_each(keep);
         // Agents are captured, and wait: for credentials, too, which take their time before the host has a network. The host
         // doesn't wait. Without a service manager there is nobody to tell.
+        // From here on, whoever manages the service sends signals.
+        let signals = Signals::listen()?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         prefetch_credentials(&shared).await;
@@ -274,7 +276,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             }
         });
         let broken = tokio::select! {
-            ended = wait_for_the_end(&console) => { ended?; None }
+            () = signals.wait_for_the_end(&console) => None,
             Ok(error) = commands_unread => Some(error),
         };
         tracing::info!("stopping: no new connections, waiting for calls under way");
@@ -502,21 +504,37 @@ async fn prefetch_credentials(shared: &Shared) {
     }
 }
 
-async fn wait_for_the_end(console: &Arc<Console>) -> anyhow::Result<()> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut reload = signal(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = reload.recv() => {
-                let console = console.clone();
-                let reloaded = tokio::task::spawn_blocking(move || console.reload()).await;
-                match reloaded {
-                    Ok(Ok(said)) => tracing::info!("{said}"),
-                    Ok(Err(error)) => tracing::error!("not reloaded, what was in force stays: {error}"),
-                    Err(error) => tracing::error!(%error, "BUG: reloading panicked"),
+/// The signals that the daemon knows.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    reload: Signal,
+}
+
+impl Signals {
+    /// Those that come from now on are kept until somebody asks.
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            reload: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// Reloads when told to, until the daemon is told to end.
+    async fn wait_for_the_end(mut self, console: &Arc<Console>) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.reload.recv() => {
+                    let console = console.clone();
+                    let reloaded = tokio::task::spawn_blocking(move || console.reload()).await;
+                    match reloaded {
+                        Ok(Ok(said)) => tracing::info!("{said}"),
+                        Ok(Err(error)) => tracing::error!("not reloaded, what was in force stays: {error}"),
+                        Err(error) => tracing::error!(%error, "BUG: reloading panicked"),
+                    }
                 }
             }
         }
@@ -619,6 +637,10 @@ impl Backend for Console {
         self.authority.check(&config.domains()).map_err(|error| error.to_string())?;
         let agents = config.agents().map_err(|error| error.to_string())?;
         let mut current = self.config.lock();
+        let restart = crate::reloading::takes_restart(current.text(), config.text());
+        if !restart.is_empty() {
+            return Err(format!("this changed, which takes a restart: {}", restart.join(", ")));
+        }
         let before = current.agents().map_err(|error| error.to_string())?;
         let of = |agents: &Agents| {
             let containers: Vec<_> =

@@ -15,6 +15,7 @@ mod in_force;
 mod metrics;
 mod output;
 mod placeholders;
+mod reloading;
 mod roles;
 mod run;
 mod sandbox;

@@ -18,17 +18,16 @@ use crate::{
     sandbox,
 };
 
-/// A person's own keys would make every call a foreign authority's.
-const OWN_KEYS: [&str; 9] = [
-    "AWS_ACCESS_KEY_ID",
-    "AWS_CONTAINER_CREDENTIALS_FULL_URI",
-    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
-    "AWS_PROFILE",
-    "AWS_SECRET_ACCESS_KEY",
-    "AWS_SECURITY_TOKEN",
-    "AWS_SESSION_TOKEN",
-    "AWS_SHARED_CREDENTIALS_FILE",
-    "AWS_WEB_IDENTITY_TOKEN_FILE",
+/// Of a person's own `AWS_…` variables, those that say nothing of who they are. The others hold or name keys, of which there
+/// are more every year: they would make every call a foreign authority's.
+const OWN: [&str; 7] = [
+    "AWS_CA_BUNDLE",
+    "AWS_DEFAULT_OUTPUT",
+    "AWS_DEFAULT_REGION",
+    "AWS_MAX_ATTEMPTS",
+    "AWS_PAGER",
+    "AWS_REGION",
+    "AWS_RETRY_MODE",
 ];
 
 /// Asks the daemon for a cgroup, runs the command in it, and passes its exit code on.
@@ -44,13 +43,15 @@ pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[St
     if let Some(user) = user {
         child.arg("--user").arg(user);
     }
-    child.arg("--").args(command).envs(grant.environment);
-    for key in OWN_KEYS {
-        if std::env::var_os(key).is_some() {
+    child.arg("--").args(command);
+    for (key, _) in std::env::vars_os() {
+        let key = key.to_string_lossy();
+        if key.starts_with("AWS_") && !OWN.contains(&&*key) {
             eprintln!("chaperone: {key} is left out: the agent's calls are signed with the daemon's credentials");
-            child.env_remove(key);
+            child.env_remove(&*key);
         }
     }
+    child.envs(grant.environment);
     // The command gets the terminal's signals itself, and this process tells how it ended.
     for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGQUIT] {
         ignore(signal)?;
