@@ -6,11 +6,11 @@ use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output},
     programs::RawTracePointContext,
 };
-use chaperone_ebpf_abi::{Counter, EXEMPT, HELD, MAX_CGROUP_LEVEL, MAX_CGROUP_PATH};
+use chaperone_ebpf_abi::{CGROUP_NAMED, CgroupNamed, Counter, EXEMPT, HELD, MAX_CGROUP_LEVEL, MAX_CGROUP_PATH};
 
 use crate::{
     kernel::{field, offset},
-    maps::{self, ENROLLED, HELD_EVENTS, PATH, RULES, RULES_START, UNENROLLED},
+    maps::{self, COMMAND_EVENTS, ENROLLED, HELD_EVENTS, PATH, RULES, RULES_START, UNENROLLED},
 };
 
 /// Leaves what is there as it is.
@@ -21,8 +21,11 @@ const BPF_NOEXIST: u64 = 1;
 #[inline(always)]
 pub fn made(ctx: &RawTracePointContext) -> i32 {
     let (cgroup, path): (u64, u64) = (ctx.arg(0), ctx.arg(1));
-    let Some(id) = id(cgroup) else { return 0 };
-    let flags = named(path);
+    let (Some(id), Some(buffer)) = (id(cgroup), PATH.get_ptr_mut(0)) else { return 0 };
+    // SAFETY: the map's value, which is this processor's own: cgroups are made one at a time, under the kernel's
+    // `cgroup_mutex`.
+    let buffer = unsafe { &mut *buffer };
+    let flags = named(path, &mut buffer.path);
     if flags == 0 {
         return 0;
     }
@@ -31,7 +34,14 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
             refuse_from(id);
         }
         maps::count(Counter::Unenrolled);
-    } else if flags & HELD != 0 {
+        return 0;
+    }
+    (buffer.kind, buffer.reserved, buffer.id) = (CGROUP_NAMED, 0, id);
+    let map = core::ptr::from_ref(&COMMAND_EVENTS).cast_mut().cast();
+    // Without room, commands are lost, too, and that is told.
+    // SAFETY: takes the map, and as many bytes as a map's value has.
+    let _ = unsafe { bpf_ringbuf_output(map, core::ptr::from_mut(buffer).cast(), size_of::<CgroupNamed>() as u64, 0) };
+    if flags & HELD != 0 {
         let map = core::ptr::from_ref(&HELD_EVENTS).cast_mut().cast();
         // Without room, the daemon comes across it later.
         // SAFETY: takes the map, and as many bytes as a local has.
@@ -92,23 +102,19 @@ fn id(cgroup: u64) -> Option<u64> {
     Some(field!(field!(cgroup, cgroup_kn as u64), kernfs_node_id as u64))
 }
 
-/// What the rules say of this path, which lies in the kernel: flags for `ENROLLED`, or 0.
+/// What the rules say of this path, which lies in the kernel and is put into `buffer`: flags for `ENROLLED`, or 0.
 #[inline(always)]
-fn named(path: u64) -> u32 {
-    let (Some(buffer), Some(start)) = (PATH.get_ptr_mut(0), RULES_START.get(0)) else { return 0 };
+fn named(path: u64, buffer: &mut [u8; MAX_CGROUP_PATH]) -> u32 {
+    let Some(start) = RULES_START.get(0) else { return 0 };
     let mut state = *start;
     if state == 0 {
         return 0;
     }
-    // SAFETY: as many bytes as the map's value has, which is this processor's own: cgroups are made one at a time, under
-    // the kernel's `cgroup_mutex`.
-    let path = unsafe {
-        if bpf_probe_read_kernel_str(buffer.cast(), MAX_CGROUP_PATH as u32, path as *const _) <= 1 {
-            return 0;
-        }
-        &*buffer.cast_const()
-    };
-    for byte in path {
+    // SAFETY: as many bytes as there is room for.
+    if unsafe { bpf_probe_read_kernel_str(buffer.as_mut_ptr().cast(), MAX_CGROUP_PATH as u32, path as *const _) } <= 1 {
+        return 0;
+    }
+    for byte in buffer.iter() {
         if *byte == 0 {
             break;
         }

@@ -11,8 +11,8 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockOpsContext},
 };
 use chaperone_ebpf_abi::{
-    Command, Counter, Endpoint, Home, ListenerKey, MAX_CGROUP_PATH, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord,
-    RuleState, Stamp, Told, Tuple,
+    CgroupNamed, Command, Counter, Endpoint, Home, ListenerKey, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord, RuleState,
+    Stamp, Told, Tuple,
 };
 
 use crate::connect;
@@ -40,9 +40,9 @@ pub static RULES_START: Array<u32, 1> = Array::new();
 #[btf_map]
 pub static HELD_EVENTS: RingBuf<u64, 65536> = RingBuf::new();
 
-/// At 0: the path that is looked at, which the stack has no room for.
+/// At 0: the cgroup that is looked at, with its path, which the stack has no room for.
 #[btf_map]
-pub static PATH: PerCpuArray<[u8; MAX_CGROUP_PATH], 1> = PerCpuArray::new();
+pub static PATH: PerCpuArray<CgroupNamed, 1> = PerCpuArray::new();
 
 /// The users whose processes are agents' wherever they are: outside of enrolled cgroups they get nowhere. By the bits of
 /// their ids, the highest first, since a user's subordinate ids are tens of thousands.
@@ -80,7 +80,8 @@ pub static STAMPS: SkStorage<Stamp> = SkStorage::new();
 #[btf_map]
 pub static COMMANDS: HashMap<u32, Command, 65536> = HashMap::new();
 
-/// Commands' beginnings and ends, for the daemon to record. Kept while there is none.
+/// Commands' beginnings and ends, and the paths of the cgroups that they are in, for the daemon to record. Kept while there
+/// is none.
 #[btf_map]
 pub static COMMAND_EVENTS: RingBuf<u8, 4194304> = RingBuf::new();
 

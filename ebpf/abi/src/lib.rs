@@ -238,6 +238,24 @@ pub struct Told {
 /// How long the daemon isn't told again of the same process in the same namespace, in nanoseconds.
 pub const TOLD_NS: u64 = 100_000_000;
 
+/// [`CgroupNamed`].
+pub const CGROUP_NAMED: u32 = 5;
+
+/// A record in `COMMAND_EVENTS`: a cgroup appeared, and is enrolled or held because of its path. It is told before anything
+/// is executed there, and is all that is left of the path when the cgroup is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(C)]
+pub struct CgroupNamed {
+    /// [`CGROUP_NAMED`].
+    pub kind: u32,
+    /// Zero.
+    pub reserved: u32,
+    /// The cgroup.
+    pub id: u64,
+    /// Its path below the root of the hierarchy, up to the first zero.
+    pub path: [u8; MAX_CGROUP_PATH],
+}
+
 /// Where the daemon lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
@@ -437,6 +455,7 @@ const _: () = assert!(size_of::<Stamp>() == 16);
 const _: () = assert!(size_of::<Command>() == 32);
 const _: () = assert!(size_of::<CommandStart>() == 352);
 const _: () = assert!(size_of::<CommandEnd>() == 32);
+const _: () = assert!(size_of::<CgroupNamed>() == 1040);
 const _: () = assert!(size_of::<RuleState>() == 516);
 
 #[cfg(test)]

@@ -22,6 +22,41 @@ fn held(lab: &Lab) -> (usize, usize, u64) {
     )
 }
 
+/// Each runs one command and is removed: most are gone before anybody in the daemon has heard of them.
+#[test]
+fn a_command_names_its_session_and_agent_though_its_cgroup_is_gone_at_once() {
+    let lab = Lab::start_with(&["--aws", "s3"], PERMIT_ALL);
+    lab.operator_ok(&format!(
+        "below=$(sed -n 's|^cgroups = \\[\"\\(.*\\)/\\*\"\\]|\\1|p' $CHAPERONE_CONFIG)
+         root=$(grep -m 1 ' - cgroup2 ' /proc/self/mountinfo | cut -d ' ' -f 5)
+         for number in $(seq {CGROUPS}); do
+             cgroup=$root$below/e-$number
+             mkdir $cgroup
+             sh -c \"echo 0 > $cgroup/cgroup.procs; exec /bin/echo e-$number\"
+             rmdir $cgroup
+         done"
+    ));
+    let mut commands = Vec::new();
+    until("the end of every command", || {
+        commands = lab.list("commands");
+        commands.retain(|command| command["argv"][0] == "/bin/echo");
+        commands.len() == CGROUPS && commands.iter().all(|command| !command["ended"].is_null())
+    });
+    let sessions = || -> BTreeMap<String, serde_json::Value> {
+        lab.list("sessions").into_iter().map(|session| (text(&session, "id").to_owned(), session)).collect()
+    };
+    until("the end of every session", || sessions().values().all(|session| session["ended"].is_string()));
+    let sessions = sessions();
+    for command in &commands {
+        let session = sessions.get(text(command, "session")).unwrap_or_else(|| panic!("of no session: {command}"));
+        let name = command["argv"][1].as_str().unwrap();
+        assert!(text(session, "cgroup").ends_with(&format!("/agents/{name}")), "{command}: {session}");
+        assert_eq!(text(session, "agent"), "coder", "{session}");
+    }
+    let ours = sessions.values().filter(|session| text(session, "cgroup").contains("/agents/e-"));
+    assert_eq!(ours.count(), CGROUPS, "one for each");
+}
+
 #[test]
 fn short_lived_cgroups_each_have_their_own_session_and_leave_nothing() {
     let cgroups: usize = std::env::var("CHAPERONE_TEST_CGROUPS").map_or(CGROUPS, |count| count.parse().unwrap());

@@ -133,7 +133,7 @@ impl Capture {
         let probes = Probes::default();
         let ring: RingBuf<MapData> = take(&mut ebpf, "COMMAND_EVENTS")?;
         let capture = Self {
-            cgroup_root,
+            cgroup_root: cgroup_root.clone(),
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
             unenrolled: Mutex::new(take(&mut ebpf, "UNENROLLED")?),
             held: Some(HeldCgroups::new(take(&mut ebpf, "HELD_EVENTS")?)),
@@ -151,6 +151,7 @@ impl Capture {
                 hooks::Misses::of(&ebpf)?,
                 config.mask.clone(),
                 probes.clone(),
+                cgroup_root.clone(),
             )),
             probes,
             commands_lost: Mutex::new(commands_lost),

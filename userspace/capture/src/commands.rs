@@ -2,20 +2,21 @@
 //!
 //! Everything here describes and never authorises. The kernel's word are the ids, the process, the arguments as they were
 //! given, and the file's inode; path, working directory and digest are read from `/proc` a moment later, for as long as
-//! the process still runs that file.
+//! the process still runs that file. Nothing here waits for a file: digests come later (digests.rs).
 
 use std::{
     collections::{BTreeSet, HashSet},
     io,
     os::fd::AsFd as _,
+    path::PathBuf,
     sync::{Arc, Mutex},
     time::{Duration, SystemTime},
 };
 
 use aya::maps::{MapData, RingBuf};
 use chaperone_ebpf_abi::{
-    COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CommandEnd, CommandStart, Counter, MAX_ARGUMENTS, NAMESPACE_UNKNOWN,
-    NO_COMMAND,
+    CGROUP_NAMED, COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CgroupNamed, CommandEnd, CommandStart, Counter,
+    MAX_ARGUMENTS, NAMESPACE_UNKNOWN, NO_COMMAND,
 };
 use chaperone_model::{CgroupId, CommandExit, CommandId};
 use nix::{
@@ -24,10 +25,12 @@ use nix::{
 };
 
 use crate::{
-    ArgumentMask, CaptureError, Counters,
+    ArgumentMask, CaptureError, Counters, ExecutableDigest,
     attach::lock,
-    executable::{Executables, Running},
+    digests::Digests,
+    executable::{Executable, Running},
     hooks::Misses,
+    paths::Paths,
     process,
 };
 
@@ -73,10 +76,14 @@ pub struct StartedCommand {
     pub uid: u32,
     /// The process's cgroup.
     pub cgroup: CgroupId,
+    /// The enrolled cgroup: that one or an ancestor.
+    pub enrolled: CgroupId,
+    /// The path that the enrolled cgroup has, or had; `None` if it was gone before anybody saw it, and no rule named it.
+    pub enrolled_path: Option<String>,
     /// Path of the executed file; the name as it was given if the process was gone already.
     pub exe: String,
-    /// SHA-256 of that file; `None` if it couldn't be read in time, or is larger than 256 MiB.
-    pub exe_sha256: Option<[u8; 32]>,
+    /// SHA-256 of that file.
+    pub exe_sha256: ExecutableDigest,
     /// Arguments, masked.
     pub argv: Vec<String>,
     /// Whether there were more of them.
@@ -95,7 +102,8 @@ pub struct Commands {
     misses: Misses,
     missed: u64,
     mask: Arc<ArgumentMask>,
-    executables: Executables,
+    digests: Digests,
+    paths: Paths,
     home: String,
     probes: Probes,
     /// Commands of theirs, which haven't ended.
@@ -111,7 +119,7 @@ impl std::fmt::Debug for Commands {
     }
 }
 
-/// How many are looked at together: for all of them `/proc` is asked before any file is read.
+/// How many are looked at together.
 const BATCH: usize = 256;
 
 impl Commands {
@@ -123,6 +131,7 @@ impl Commands {
         misses: Misses,
         mask: Arc<ArgumentMask>,
         probes: Probes,
+        cgroup_root: PathBuf,
     ) -> Self {
         let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
         let home = home.to_string_lossy().into_owned();
@@ -133,7 +142,8 @@ impl Commands {
             misses,
             missed: 0,
             mask,
-            executables: Executables::default(),
+            digests: Digests::default(),
+            paths: Paths::new(cgroup_root),
             home,
             probes,
             probing: HashSet::new(),
@@ -149,7 +159,7 @@ impl Commands {
         }
     }
 
-    /// What there is to read now, at most a few hundred; blocks while executables are read.
+    /// What there is to read now, at most a few hundred. Waits for nothing.
     pub fn read(&mut self) -> Result<Vec<CommandEvent>, CaptureError> {
         let clock = Clock::now().map_err(CaptureError::system("reading the clocks"))?;
         let (mut read, mut events) = (Vec::new(), Vec::new());
@@ -161,6 +171,7 @@ impl Commands {
                     self.probing.insert(start.id);
                 }
                 Some(Record::End(end)) if self.probing.remove(&end.id) => {}
+                Some(Record::Named(id, path)) => self.paths.remember(CgroupId(id), path),
                 Some(Record::Start(start, arguments)) => {
                     let running = Running::open(&start);
                     if running.as_ref().is_some_and(|running| running.netns != self.home) {
@@ -221,7 +232,9 @@ impl Commands {
             uid: start.uid,
             cgroup: CgroupId(start.cgroup),
             exe: String::from_utf8_lossy(file_name).into_owned(),
-            exe_sha256: None,
+            enrolled: CgroupId(start.enrolled),
+            enrolled_path: self.paths.of(CgroupId(start.enrolled)),
+            exe_sha256: ExecutableDigest::none(),
             argv: process::arguments(arguments),
             argv_cut: start.arguments_total > start.arguments,
             directory: String::new(),
@@ -231,13 +244,15 @@ impl Commands {
             let facts = process::process_facts(start.pid, start.uid, start.at_ns, &self.mask);
             command.argv = facts.argv;
         }
-        match running {
-            Some(running) => {
-                command.exe_sha256 = self.executables.digest(&running);
-                command.exe = running.exe;
-                command.directory = running.directory;
+        let executable = match running {
+            Some(Running { executable, exe, directory, .. }) => {
+                (command.exe, command.directory) = (exe, directory);
+                Some(executable)
             }
-            None => command.exe_sha256 = self.executables.digest_named(&command.exe, start),
+            None => Executable::named(&command.exe, start),
+        };
+        if let Some(executable) = executable {
+            command.exe_sha256 = self.digests.of(executable, start.enrolled);
         }
         command.argv_cut |= command.argv.len() == process::MAX_ARGUMENTS;
         self.mask.mask(&mut command.argv);
@@ -260,6 +275,7 @@ enum Record<'a> {
     Start(Box<CommandStart>, &'a [u8]),
     End(CommandEnd),
     Namespace(u32),
+    Named(u64, String),
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {
@@ -276,6 +292,13 @@ fn parse(record: &[u8]) -> Option<Record<'_>> {
             let head = record.get(..size_of::<CommandEnd>())?;
             // SAFETY: as above.
             Some(Record::End(unsafe { head.as_ptr().cast::<CommandEnd>().read_unaligned() }))
+        }
+        CGROUP_NAMED => {
+            let head = record.get(..size_of::<CgroupNamed>())?;
+            // SAFETY: as above.
+            let named = unsafe { head.as_ptr().cast::<CgroupNamed>().read_unaligned() };
+            let path = named.path.split(|byte| *byte == 0).next().unwrap_or_default();
+            Some(Record::Named(named.id, String::from_utf8_lossy(path).into_owned()))
         }
         NAMESPACE_UNKNOWN => Some(Record::Namespace(u32::from_ne_bytes(record.get(4..8)?.try_into().ok()?))),
         _ => None,

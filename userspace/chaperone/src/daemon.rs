@@ -389,8 +389,11 @@ const COMMANDS_WAITING: usize = 1024;
 /// How often commands are looked for whose end the hooks missed without counting it.
 const LOOK_FOR_GONE: Duration = Duration::from_mins(1);
 
-/// Commands are read in a thread of its own: it waits for files. It opens the listeners in the namespaces that agents'
-/// processes are in, too: it hears of them first, and a connection waits.
+/// How many network namespaces may wait for listeners.
+const NAMESPACES_WAITING: usize = 1024;
+
+/// Commands are read in a thread of its own, which waits for nothing of the agents'. It hears first of the namespaces that
+/// their processes are in, where a connection waits for a listener.
 fn read_commands(
     mut commands: Commands,
     capture: Arc<Capture>,
@@ -398,6 +401,7 @@ fn read_commands(
     unread: oneshot::Sender<anyhow::Error>,
 ) -> anyhow::Result<mpsc::Receiver<CommandEvent>> {
     let (sender, receiver) = mpsc::channel(COMMANDS_WAITING);
+    let inhabited = listen_in_namespaces(capture.clone(), namespaces)?;
     let mut read = move || -> anyhow::Result<()> {
         let mut look_at = Instant::now() + LOOK_FOR_GONE;
         while !sender.is_closed() {
@@ -414,18 +418,7 @@ fn read_commands(
             }
             for event in events {
                 if let CommandEvent::Namespace { pid } = event {
-                    match capture.listen_for(pid) {
-                        Ok(Some(listeners)) => {
-                            keep(&listeners);
-                            // Without a receiver, the daemon stops.
-                            drop(namespaces.send(listeners));
-                        }
-                        Ok(None) => {}
-                        Err(error) => tracing::error!(
-                            error = format!("{:#}", anyhow::Error::from(error)),
-                            "no listener in an agent's network namespace: its connections are refused"
-                        ),
-                    }
+                    inhabited.send(pid).context("BUG: the thread that listens in namespaces ended")?;
                 } else if sender.blocking_send(event).is_err() {
                     return Ok(());
                 }
@@ -442,6 +435,33 @@ fn read_commands(
     };
     std::thread::Builder::new().name("commands".to_owned()).spawn(run).context("starting the commands' thread")?;
     Ok(receiver)
+}
+
+/// Opens the listeners in the network namespaces of these processes, in a thread of its own.
+fn listen_in_namespaces(
+    capture: Arc<Capture>,
+    namespaces: mpsc::UnboundedSender<Listeners>,
+) -> anyhow::Result<std::sync::mpsc::SyncSender<u32>> {
+    let (sender, inhabited) = std::sync::mpsc::sync_channel(NAMESPACES_WAITING);
+    let listen = move || {
+        for pid in inhabited {
+            match capture.listen_for(pid) {
+                Ok(Some(listeners)) => {
+                    keep(&listeners);
+                    // Without a receiver, the daemon stops.
+                    drop(namespaces.send(listeners));
+                }
+                Ok(None) => {}
+                Err(error) => tracing::error!(
+                    error = format!("{:#}", anyhow::Error::from(error)),
+                    "no listener in an agent's network namespace: its connections are refused"
+                ),
+            }
+        }
+    };
+    let thread = std::thread::Builder::new().name("namespaces".to_owned());
+    thread.spawn(listen).context("starting the thread that listens in namespaces")?;
+    Ok(sender)
 }
 
 /// Accepts in agents' network namespaces, for as long as agents' processes are in them.

@@ -25,6 +25,7 @@ pub fn read(shared: &Shared, counters: &Counters, shipping: Option<&ShipperStatu
         counter("requests", "Requests on opened connections", metrics.requests.get()),
         counter("requests_denied", "Requests refused by policy or because they can't be trusted", metrics.denied.get()),
         counter("requests_unrecorded", "Requests refused because they could not be recorded", metrics.unrecorded.get()),
+        counter("commands_undigested", "Commands recorded without the digest of their file", metrics.undigested.get()),
     ];
     let (buckets, count, sum_us) = metrics.seconds.read();
     let mut sum = 0;

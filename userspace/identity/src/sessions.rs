@@ -97,6 +97,13 @@ impl<T> Open<T> {
         Some((self.agents.named(agent)?, container?))
     }
 
+    fn remember(&mut self, cgroup: CgroupId, past: SessionId) {
+        self.past.push_back((cgroup, past));
+        if self.past.len() > MAX_PAST {
+            self.past.pop_front();
+        }
+    }
+
     /// Whether the container is one of the sessions inside of that cgroup, or may become one: an agent may be able to make
     /// as many cgroups as it likes, and to name them so.
     fn has_room(&self, cgroup: &str, container: &str) -> bool {
@@ -255,6 +262,35 @@ impl<T> Sessions<T> {
         open.past.iter().rev().find(|(past, _)| *past == cgroup).map(|(_, session)| *session)
     }
 
+    /// The session of a process whose cgroup may be gone: that of the first of these cgroups which has or had one.
+    pub fn last_of(&self, cgroups: [CgroupId; 2]) -> Option<SessionId> {
+        let open = self.open.lock();
+        let is_open = |cgroup| open.by_cgroup.get(cgroup).map(|(session, _)| session.session.id);
+        let is_past = |cgroup| open.past.iter().rev().find(|(past, _)| past == cgroup).map(|(_, session)| *session);
+        cgroups.iter().find_map(|cgroup| is_open(cgroup).or_else(|| is_past(cgroup)))
+    }
+
+    /// The session that this cgroup, which had that path, would have made if it weren't gone: it is not open, and once it is
+    /// recorded it [is over](Self::is_over).
+    pub fn missed(&self, cgroup: CgroupId, path: &str) -> Result<Session, SessionError> {
+        let open = self.open.lock();
+        let (agent, cgroup_path) = open.of(path).ok_or_else(|| SessionError::Unclaimed(path.to_owned()))?;
+        Ok(Session {
+            id: SessionId::new(),
+            agent: agent.name.clone(),
+            groups: agent.groups.clone(),
+            cgroup,
+            cgroup_path: cgroup_path.to_owned(),
+            container: None,
+            started: OffsetDateTime::now_utc(),
+        })
+    }
+
+    /// Remembers a session that is over, for what is told of its cgroup's processes.
+    pub fn is_over(&self, session: &Session) {
+        self.open.lock().remember(session.cgroup, session.id);
+    }
+
     /// The open session with this id.
     pub fn find(&self, id: SessionId) -> Option<Arc<Resolved<T>>> {
         self.open.lock().by_cgroup.values().map(|(it, _)| it).find(|it| it.session.id == id).cloned()
@@ -316,10 +352,7 @@ impl<T> Sessions<T> {
             return None;
         }
         let (watch, past) = (*watch, session.session.id);
-        open.past.push_back((id, past));
-        if open.past.len() > MAX_PAST {
-            open.past.pop_front();
-        }
+        open.remember(id, past);
         // It fails when the folder went and took the watch along, which is as good.
         let _ = self.inotify.rm_watch(watch);
         open.by_watch.remove(&watch);
@@ -363,6 +396,16 @@ mod tests {
         assert_eq!(session(&container(3)), container(3));
         let other = format!("/agents/b/docker-{:064x}.scope", 1);
         assert_eq!(session(&other), other);
+        // One that is gone, and was never seen.
+        let gone = CgroupId(u64::MAX);
+        assert_eq!(sessions.last_of([CgroupId(1), gone]), None);
+        let missed = sessions.missed(gone, "/agents/c").unwrap();
+        assert_eq!((missed.agent.as_str(), missed.cgroup_path.as_str(), missed.cgroup), ("coder", "/agents/c", gone));
+        assert!(sessions.missed(gone, "/others/c").is_err());
+        sessions.is_over(&missed);
+        assert_eq!(sessions.last_of([CgroupId(1), gone]), Some(missed.id));
+        let open = sessions.open()[0].session.clone();
+        assert_eq!(sessions.last_of([open.cgroup, gone]), Some(open.id));
         // A container that is the session already.
         let own = format!("/agents/libpod-{:064x}", 2);
         assert_eq!(session(&format!("{own}/libpod-{:064x}", 3)), own);

@@ -1,16 +1,28 @@
 //! What agents execute, recorded.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
 
 use chaperone_capture::{CommandEvent, StartedCommand, cgroup_path};
-use chaperone_model::{CommandEnded, CommandStarted, CommandsLost, Event, SessionId};
+use chaperone_model::{
+    CgroupId, CommandEnded, CommandStarted, CommandsLost, Event, SessionEnded, SessionId, SessionStarted,
+};
 use time::OffsetDateTime;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, task::JoinHandle};
 
 use crate::Shared;
 
 /// How many commands of containers that are no agent's are remembered, until they end: as many as the hooks remember.
 const MAX_NOBODYS: usize = 65_536;
+/// How long the record of all commands waits for a session to begin: it may be a container's, whose engine's files are read.
+const MAX_BEGINNING: Duration = Duration::from_secs(2);
+
+/// Sessions that take longer to begin than anybody waits, by their enrolled cgroups.
+type Late = HashMap<CgroupId, JoinHandle<Result<SessionId, String>>>;
 
 impl Shared {
     /// Records commands as they come, until there come no more. What can't be recorded is counted, and told as soon as
@@ -22,7 +34,7 @@ impl Shared {
     ) {
         // Those that the hooks had no room for, which outlive the daemon; and ours, which don't.
         let (mut untold, mut unrecorded) = (0_u64, 0_u64);
-        let mut nobodys = HashSet::new();
+        let (mut nobodys, mut late) = (HashSet::new(), Late::new());
         while let Some(event) = commands.recv().await {
             let event = match event {
                 CommandEvent::Ended { id, .. } if nobodys.remove(&id) => None,
@@ -40,8 +52,8 @@ impl Shared {
                 }
                 // The daemon's own to act upon.
                 CommandEvent::Namespace { .. } => None,
-                CommandEvent::Started(started) => {
-                    let session = self.session_of(&started).await;
+                CommandEvent::Started(mut started) => {
+                    let session = self.session_of(&started, &mut late).await;
                     if session.is_none() && self.is_nobodys(&started) {
                         // Of a container that was held, and is no agent's.
                         if nobodys.len() < MAX_NOBODYS {
@@ -49,7 +61,13 @@ impl Shared {
                         }
                         continue;
                     }
-                    Some(Event::CommandStarted(Box::new(of(*started, session))))
+                    // Those that wait behind it are not to be lost for a digest.
+                    let is_crowded = commands.len() > commands.max_capacity() / 2;
+                    let digest = if is_crowded { started.exe_sha256.now() } else { started.exe_sha256.wait().await };
+                    if digest.is_none() {
+                        self.metrics.undigested.inc();
+                    }
+                    Some(Event::CommandStarted(Box::new(of(*started, session, digest))))
                 }
             };
             if untold + unrecorded > 0 {
@@ -74,27 +92,86 @@ impl Shared {
     }
 
     fn is_nobodys(&self, started: &StartedCommand) -> bool {
-        let path = cgroup_path(&self.cgroup_root, started.cgroup).ok();
+        let path = cgroup_path(&self.cgroup_root, started.cgroup).ok().or_else(|| started.enrolled_path.clone());
         self.sessions.is_nobodys(started.cgroup, path.as_deref())
+            || self.sessions.is_nobodys(started.enrolled, started.enrolled_path.as_deref())
     }
 
-    /// A cgroup that is empty by now makes no session any more: its command is the last one's that was there.
-    async fn session_of(&self, started: &StartedCommand) -> Option<SessionId> {
-        let path = cgroup_path(&self.cgroup_root, started.cgroup).ok()?;
-        if let Some(known) = self.sessions.known(&path, |folder: &Path| chaperone_capture::cgroup_id(folder).ok()) {
+    /// The session of the process's cgroup; of the enrolled one above it, if its own is gone; if both are, the one that the
+    /// enrolled one had or would have had.
+    async fn session_of(self: &Arc<Self>, started: &StartedCommand, late: &mut Late) -> Option<SessionId> {
+        let there = cgroup_path(&self.cgroup_root, started.cgroup)
+            .or_else(|_| cgroup_path(&self.cgroup_root, started.enrolled));
+        if let Ok(path) = there {
+            let known = self.sessions.known(&path, |folder: &Path| chaperone_capture::cgroup_id(folder).ok());
+            if known.is_some() {
+                return known;
+            }
+            match self.beginning(path, started.enrolled, late).await {
+                Some(Ok(session)) => return Some(session),
+                // It may be gone by now.
+                Some(Err(error)) => tracing::debug!(error, "a command's session doesn't begin"),
+                None => return None,
+            }
+        }
+        if let Some(known) = self.sessions.last_of([started.cgroup, started.enrolled]) {
             return Some(known);
         }
-        match self.begin_session(&path).await {
-            Ok(session) => Some(session.session.id),
+        match self.missed_session(started.enrolled, started.enrolled_path.as_deref()?).await {
+            Ok(session) => Some(session),
             Err(error) => {
-                tracing::debug!(error, path, "a command in no session");
+                tracing::debug!(error, "a command in no session");
                 None
             }
         }
     }
+
+    /// The session that begins at that path; `None` if that takes longer than anybody's commands may wait. It goes on, and
+    /// later commands are of it.
+    async fn beginning(
+        self: &Arc<Self>,
+        path: String,
+        enrolled: CgroupId,
+        late: &mut Late,
+    ) -> Option<Result<SessionId, String>> {
+        late.retain(|_, beginning| !beginning.is_finished());
+        if late.contains_key(&enrolled) {
+            return None;
+        }
+        let (shared, at) = (self.clone(), path.clone());
+        let mut beginning =
+            tokio::spawn(async move { shared.begin_session(&at).await.map(|session| session.session.id) });
+        match tokio::time::timeout(MAX_BEGINNING, &mut beginning).await {
+            Ok(Ok(begun)) => Some(begun),
+            Ok(Err(error)) => Some(Err(format!("BUG: beginning a session panicked: {error}"))),
+            Err(_) => {
+                tracing::warn!(
+                    cgroup = path,
+                    "a session doesn't begin, for its container's engine is slow to be read: its commands are recorded \
+                     without it until it does"
+                );
+                late.insert(enrolled, beginning);
+                None
+            }
+        }
+    }
+
+    /// Records a session that nobody saw, of a cgroup that is gone: it begins and ends at once.
+    async fn missed_session(&self, cgroup: CgroupId, path: &str) -> Result<SessionId, String> {
+        let session = self.sessions.missed(cgroup, path).map_err(|error| error.to_string())?;
+        let (id, at) = (session.id, session.started);
+        tracing::info!(session = %id, agent = session.agent, cgroup = path, "a session is over before it was seen");
+        let begun = Event::SessionStarted(SessionStarted { session: session.clone(), host: self.host.clone() });
+        let ended = Event::SessionEnded(SessionEnded { id, at, why: "its cgroup was gone at once".to_owned() });
+        for event in [begun, ended] {
+            self.journal.append(&event, false).await.map_err(|error| error.to_string())?;
+        }
+        self.sessions.is_over(&session);
+        Ok(id)
+    }
 }
 
-fn of(started: StartedCommand, session: Option<SessionId>) -> CommandStarted {
+fn of(started: StartedCommand, session: Option<SessionId>, digest: Option<[u8; 32]>) -> CommandStarted {
     CommandStarted {
         id: started.id,
         session,
@@ -105,7 +182,7 @@ fn of(started: StartedCommand, session: Option<SessionId>) -> CommandStarted {
         uid: started.uid,
         cgroup: started.cgroup,
         exe: started.exe,
-        exe_sha256: started.exe_sha256.map(hex::encode),
+        exe_sha256: digest.map(hex::encode),
         argv: started.argv,
         argv_cut: started.argv_cut,
         directory: started.directory,

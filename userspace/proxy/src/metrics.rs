@@ -91,6 +91,8 @@ pub struct Metrics {
     pub denied: Count,
     /// Requests refused because they could not be recorded.
     pub unrecorded: Count,
+    /// Commands recorded without the digest of their file.
+    pub undigested: Count,
     /// How long forwarded calls took, from the head read to the answer's end.
     pub seconds: Durations,
 }

@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
-    os::unix::process::CommandExt as _,
+    os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::Path,
     process::{Child, Command, Stdio},
     time::{Duration, Instant},
@@ -87,6 +87,12 @@ fn lost(events: &[CommandEvent]) -> u64 {
     events.iter().map(|event| if let CommandEvent::Lost(count) = event { *count } else { 0 }).sum()
 }
 
+fn digest(started: &StartedCommand) -> Option<String> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
+    let digest = runtime.block_on(started.exe_sha256.clone().wait());
+    digest.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
 /// Of coreutils' `sha256sum`.
 fn sha256sum(path: &str) -> String {
     let out = Command::new("sha256sum").arg(path).output().unwrap();
@@ -117,8 +123,7 @@ fn commands_are_told_from_beginning_to_end() {
         assert_eq!(child.argv, arguments);
     }
     // Bash waited for it, so it was there to be looked at.
-    let digest = sleep.exe_sha256.map(|digest| digest.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
-    assert_eq!(digest, Some(sha256sum("/bin/sleep")));
+    assert_eq!(digest(sleep), Some(sha256sum("/bin/sleep")));
     let ends = ends(&events);
     assert_eq!(ends[&bash.id], CommandExit::Code(3));
     assert_eq!(ends[&sleep.id], CommandExit::Code(0));
@@ -243,6 +248,34 @@ fn long_arguments_are_cut_and_that_is_told() {
     assert_eq!(long.argv.iter().map(|argument| argument.len() + 1).sum::<usize>(), 4097);
     assert_eq!(many.argv.len(), 64);
     assert_eq!(more.argv.len(), 3);
+}
+
+/// fcntl(2), "Leases": whoever opens the file waits for its holder, for 45 s.
+#[test]
+fn a_file_that_an_agent_holds_a_lease_on_is_not_waited_for() {
+    /// include/uapi/asm-generic/fcntl.h.
+    const F_SETSIG: i32 = 10;
+    let lab = Lab::new();
+    let (mut capture, _listeners, agents) = lab.start();
+    let mut commands = capture.take_commands().unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("leased");
+    fs::copy("/bin/true", &path).unwrap();
+    spawn(&agents, path.to_str().unwrap(), &[]).wait();
+    let file = fs::OpenOptions::new().write(true).open(&path).unwrap();
+    // SAFETY: numbers alone; a broken lease is told by a signal that nobody waits for and that is ignored.
+    let leased = unsafe {
+        libc::fcntl(file.as_raw_fd(), F_SETSIG, libc::SIGURG);
+        libc::fcntl(file.as_raw_fd(), libc::F_SETLEASE, libc::F_WRLCK)
+    };
+    assert_eq!(leased, 0, "{}", std::io::Error::last_os_error());
+    let events = read_until(&mut commands, |events| ends(events).len() == 1);
+    assert_eq!(digest(starts(&events)[0]), None);
+    // Unlike one that nobody holds.
+    drop(file);
+    spawn(&agents, path.to_str().unwrap(), &[]).wait();
+    let events = read_until(&mut commands, |events| ends(events).len() == 1);
+    assert_eq!(digest(starts(&events)[0]), Some(sha256sum(path.to_str().unwrap())));
 }
 
 #[test]

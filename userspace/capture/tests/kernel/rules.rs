@@ -3,11 +3,13 @@
 use std::{
     fs,
     net::TcpListener,
+    os::unix::process::CommandExt as _,
     path::Path,
+    process::Command,
     time::{Duration, Instant},
 };
 
-use chaperone_capture::{Capture, CgroupRules, HeldPatterns, ListenPorts, cgroup_id};
+use chaperone_capture::{Capture, CgroupRules, CommandEvent, HeldPatterns, ListenPorts, cgroup_id, cgroup_root};
 use nix::mount::{MsFlags, mount};
 
 use crate::{
@@ -52,6 +54,36 @@ fn what_a_rule_names_is_enrolled_when_it_appears_and_nothing_else() {
         }
     }
     assert_eq!(capture.enrolled().unwrap().len(), 3);
+}
+
+#[test]
+fn a_command_is_told_with_its_cgroups_path_though_the_cgroup_is_gone() {
+    let lab = Lab::new();
+    let mut capture = Capture::attach(&lab.config).unwrap();
+    assert_eq!(capture.enroll_by(&rules(&lab)).unwrap(), []);
+    let mut commands = capture.take_commands().unwrap();
+    let mut wanted = Vec::new();
+    for number in 0..count(20) {
+        let cgroup = lab.cgroup(&format!("agent-{number}.service"));
+        let procs = cgroup.join("cgroup.procs");
+        let mut command = Command::new("/bin/true");
+        // SAFETY: one write to a file; the test's other threads hold no lock that this takes.
+        unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
+        assert!(command.status().unwrap().success());
+        let path = format!("/{}", cgroup.strip_prefix(cgroup_root().unwrap()).unwrap().display());
+        wanted.push((cgroup_id(&cgroup).unwrap(), Some(path)));
+        fs::remove_dir(&cgroup).unwrap();
+    }
+    let mut told = Vec::new();
+    while told.len() < wanted.len() {
+        let events = commands.read().unwrap();
+        told.extend(events.into_iter().filter_map(|event| match event {
+            CommandEvent::Started(started) => Some((started.enrolled, started.enrolled_path)),
+            _ => None,
+        }));
+        commands.wait(Duration::from_millis(100)).unwrap();
+    }
+    assert_eq!(told, wanted);
 }
 
 #[test]
