@@ -121,6 +121,15 @@ impl CgroupRules {
         Ok(Self { states })
     }
 
+    /// Whether this is a pattern that [`new`](Self::new) takes: of one that was read back from a file.
+    pub fn is_pattern(text: &str) -> bool {
+        let config = dense::Config::new().start_kind(StartKind::Anchored).dfa_size_limit(Some(BUILDING));
+        let config = config.determinize_size_limit(Some(BUILDING));
+        let syntax = syntax::Config::new().unicode(false).utf8(false);
+        let built = dense::Builder::new().configure(config).syntax(syntax).build(&format!("^(?:{text})$"));
+        built.map_or_else(|error| error.is_size_limit_exceeded(), |_| true)
+    }
+
     /// Whether the cgroup with this path is enrolled when it appears, as the hooks decide it, and not only held.
     pub fn name(&self, path: &str) -> bool {
         self.flags(path) == ENROLLED

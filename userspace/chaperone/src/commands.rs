@@ -495,7 +495,7 @@ pub fn disable(config: &Path) -> anyhow::Result<ExitCode> {
     }
     let there_were_some = remove_pins(&config.paths.bpffs)?;
     // Else the next daemon that can't start would refuse agents again.
-    in_force::forget(&config).context("the hooks are off; forgetting the configuration that was in force")?;
+    in_force::forget(config.path()).context("the hooks are off; forgetting the configuration that was in force")?;
     if there_were_some {
         println!("the hooks are off: agents reach AWS by themselves again, and nothing of it is recorded");
     } else {

@@ -13,7 +13,7 @@ use chaperone_identity::{Agent, Agents, Containers, EngineFolders};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::{Limits, Rule};
 use chaperone_warehouse::{Warehouse, WarehouseConfig};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
 use crate::roles::RoleSection;
@@ -96,7 +96,7 @@ struct Source {
 }
 
 /// Folders and sockets.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Paths {
     /// The daemon's own folder; the CA is in `ca/` below it.
@@ -131,19 +131,26 @@ pub struct CaptureSection {
 impl CaptureSection {
     /// The users' ids.
     pub fn user_ids(&self) -> Result<BTreeSet<u32>, ConfigError> {
-        let id = |user: &String| user_id(user).map_err(|why| ConfigError(format!("capture.users: {why}")));
-        let ids: BTreeSet<u32> = self.users.iter().map(id).collect::<Result<_, _>>()?;
-        if ids.contains(&0) {
-            return Err(ConfigError(
-                "capture.users: root can't be bound: the host's own services are root's".to_owned(),
-            ));
+        let (ids, mut wrong) = self.known_user_ids();
+        if wrong.is_empty() { Ok(ids) } else { Err(wrong.remove(0)) }
+    }
+
+    /// The ids of those that there are and that can be bound, and what is wrong with the others.
+    pub fn known_user_ids(&self) -> (BTreeSet<u32>, Vec<ConfigError>) {
+        let (mut ids, mut wrong) = (BTreeSet::new(), Vec::new());
+        for user in &self.users {
+            match user_id(user) {
+                Ok(0) => wrong.push("root can't be bound: the host's own services are root's".to_owned()),
+                Ok(id) => drop(ids.insert(id)),
+                Err(why) => wrong.push(why),
+            }
         }
-        Ok(ids)
+        (ids, wrong.into_iter().map(|why| ConfigError(format!("capture.users: {why}"))).collect())
     }
 }
 
 /// The id of a user by name or number.
-fn user_id(user: &str) -> Result<u32, String> {
+pub fn user_id(user: &str) -> Result<u32, String> {
     if let Ok(number) = user.parse() {
         return Ok(number);
     }
@@ -175,7 +182,7 @@ impl From<Lsm> for LsmHooks {
 }
 
 /// Where containers are described.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ContainersSection {
     /// podman's and CRI-O's storage: `graphroot` and `runroot` in storage.conf.
@@ -220,7 +227,7 @@ pub struct CommandsSection {
 }
 
 /// The record.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Journal {
     /// Its folder.
@@ -333,7 +340,7 @@ fn default_database() -> String {
 }
 
 impl Config {
-    /// Reads and checks the file.
+    /// Reads and checks the file. That there is nobody of a user's name is no error here: only the daemon needs all of them.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| {
             ConfigError(format!(
@@ -349,13 +356,14 @@ impl Config {
             .check()
             .map_err(|(key, why)| ConfigError(format!("{}:{}: {why}", path.display(), line_of(&text, key))))?;
         config.source = Source { path: path.to_owned(), text };
-        config.cgroup_rules(&config.agents()?)?;
+        let (agents, _) = config.known_agents()?;
+        config.cgroup_rules(&agents)?;
         Ok(config)
     }
 
-    /// The file, as it was read.
-    pub fn text(&self) -> &str {
-        &self.source.text
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.source.path
     }
 
     /// Where that rule of that agent is in the file, such as `/etc/chaperone/config.toml:4`.
@@ -417,6 +425,29 @@ impl Config {
             let (agent, rule) = error.place();
             ConfigError(format!("{}: {error}", self.place(agent, rule)))
         })
+    }
+
+    /// The agents, checked, without the rules by users whom nobody knows, or can't be asked for; and what is wrong with
+    /// those.
+    pub fn known_agents(&self) -> Result<(Agents, Vec<ConfigError>), ConfigError> {
+        let (mut agents, mut unknown) = (self.agents.clone(), Vec::new());
+        agents.retain_mut(|agent| {
+            let before = agent.users.len();
+            agent.users.retain(|user| {
+                let why = user_id(user).err();
+                unknown.extend(why.as_ref().map(|why| {
+                    let place = self.place(&agent.name, Some(("users", user)));
+                    ConfigError(format!("{place}: agent `{}`, users \"{user}\": {why}", agent.name))
+                }));
+                why.is_none()
+            });
+            agent.users.len() == before || agent.has_rules()
+        });
+        let agents = Agents::new(agents, user_id).map_err(|error| {
+            let (agent, rule) = error.place();
+            ConfigError(format!("{}: {error}", self.place(agent, rule)))
+        })?;
+        Ok((agents, unknown))
     }
 
     /// Which cgroups are enrolled when they appear.
@@ -563,6 +594,22 @@ mod tests {
     }
 
     #[test]
+    fn only_who_needs_the_agents_minds_that_there_is_no_such_user() {
+        let alone = "[[agents]]\nname = \"b\"\nusers = [\"nobody-at-all\"]\n";
+        let config = read(&format!("{AGENT}users = [\"nobody-at-all\", \"77\"]\n{alone}")).unwrap();
+        let error = config.agents().unwrap_err().to_string();
+        assert!(error.contains(":4: ") && error.contains("no user `nobody-at-all`"), "{error}");
+        let (known, unknown) = config.known_agents().unwrap();
+        assert_eq!(known.users(), &BTreeSet::from([77]));
+        assert_eq!(known.iter().map(|agent| agent.name.as_str()).collect::<Vec<_>>(), ["coder"]);
+        assert!(unknown[0].0.contains(":4: ") && unknown[1].0.contains(":7: "), "{unknown:?}");
+        let config = read(&format!("{AGENT}[capture]\nusers = [\"77\", \"nobody-at-all\", \"root\"]\n")).unwrap();
+        assert!(config.capture.user_ids().is_err());
+        let (known, wrong) = config.capture.known_user_ids();
+        assert_eq!((known, wrong.len()), (BTreeSet::from([77]), 2));
+    }
+
+    #[test]
     fn what_is_wrong_is_named_with_its_line() {
         assert!(read(AGENT).is_ok());
         let long: Vec<_> = (0..10).map(|number| format!("\"{number}{}.service\"", "a".repeat(200))).collect();
@@ -584,7 +631,6 @@ mod tests {
             (format!("{AGENT}[[agents]]\nname = \"b\"\ncgroups = [\"/agents/b-*\"]\n"), 6, "overlaps"),
             (format!("{AGENT}labels = [\"te*m\"]\n"), 4, "no `*`"),
             (format!("{AGENT}images = [\"**\"]\n"), 4, "every container"),
-            (format!("{AGENT}users = [\"nobody-at-all\"]\n"), 4, "no user `nobody-at-all`"),
             (format!("{AGENT}slices = [\"user.slice\"]\nusers = [\"root\"]\n"), 5, "root"),
             (format!("{AGENT}units = [{}]\n", long.join(", ")), 2, "too many"),
             (format!("{AGENT}[[roles]]\nagents = [\"codr\"]\n"), 4, "no agent `codr`"),

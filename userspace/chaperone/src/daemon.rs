@@ -131,13 +131,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     // Nothing listens yet: if the hooks don't do what they should, agents are refused.
     enrolment::enroll(&capture, &config, &agents)?;
     *enrolled = true;
-    in_force::remember(&config).map_err(|error| {
-        ConfigError(format!(
-            "keeping this configuration in {}, for a boot at which another is wrong: {error}; make room there, or name \
-             another folder by `paths.state`",
-            config.paths.state.display()
-        ))
-    })?;
+    in_force::replace_hooks_elsewhere(&config)?;
+    in_force::remember(&config, &agents)?;
     self_test(&capture)?;
     let (home, others) = listen(&capture, kept, &config)?;
     let commands = capture.take_commands();

@@ -56,17 +56,7 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
         fs::create_dir_all(&folder)
             .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
     }
-    let rules = config.cgroup_rules(agents)?;
-    for earlier in capture.enroll_by_and(&rules, || enroll_containers(capture, config, agents, &rules))? {
-        tracing::warn!(
-            peer = %earlier.peer,
-            local = %earlier.local,
-            cgroup = earlier.cgroup.0,
-            uid = earlier.uid,
-            destroyed = earlier.destroyed,
-            "an agent's connection was there before its cgroup was enrolled"
-        );
-    }
+    enroll_cgroups(capture, &config.cgroup_rules(agents)?, &config.containers.containers(), Some(agents))?;
     let users: BTreeSet<u32> = &config.capture.user_ids()? | agents.users();
     capture.bind_users(&users)?;
     let report = Report::of(config, agents, capture.cgroup_root());
@@ -80,15 +70,36 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
     Ok(())
 }
 
+/// Has the hooks enrol what the rules name, now and when it appears, and withdraws what others named. Containers are whose
+/// `agents` say; where that isn't known, they are held.
+pub fn enroll_cgroups(
+    capture: &Capture,
+    rules: &CgroupRules,
+    containers: &Containers,
+    agents: Option<&Agents>,
+) -> anyhow::Result<()> {
+    for earlier in capture.enroll_by_and(rules, || enroll_containers(capture, containers, agents, rules))? {
+        tracing::warn!(
+            peer = %earlier.peer,
+            local = %earlier.local,
+            cgroup = earlier.cgroup.0,
+            uid = earlier.uid,
+            destroyed = earlier.destroyed,
+            "an agent's connection was there before its cgroup was enrolled"
+        );
+    }
+    Ok(())
+}
+
 /// Decides on the containers that are there already. Those that an earlier daemon's hooks held are held until then, others
 /// were free; what can't be decided is held from now on.
 fn enroll_containers(
     capture: &Capture,
-    config: &Config,
-    agents: &Agents,
+    containers: &Containers,
+    agents: Option<&Agents>,
     rules: &CgroupRules,
 ) -> anyhow::Result<Vec<EarlierConnection>> {
-    let (containers, mut earlier) = (config.containers.containers(), Vec::new());
+    let mut earlier = Vec::new();
     let enrolled: BTreeSet<_> = capture.enrolled()?.into_iter().collect();
     let held: BTreeSet<_> = capture.held()?.into_iter().collect();
     let tree = cgroup_tree(capture.cgroup_root(), MAX_CGROUPS);
@@ -98,7 +109,8 @@ fn enroll_containers(
         "this host has more than {MAX_CGROUPS} cgroups, so that not all containers can be found: remove those that nobody is in"
     );
     for (path, id) in tree.into_iter().filter(|(path, _)| rules.hold(path)) {
-        let done = match containers.described(&path).map(|described| agents.of_container(&described)) {
+        let described = agents.and_then(|agents| Some(agents.of_container(&containers.described(&path)?)));
+        let done = match described {
             Some(Ok(None)) => capture.withdraw(id).map(|()| Vec::new()),
             Some(Ok(Some(_))) if held.contains(&id) => capture.confirm(id).map(|()| Vec::new()),
             Some(Ok(Some(_))) => capture.enroll(id),

@@ -95,6 +95,12 @@ pub struct Agent {
 }
 
 impl Agent {
+    /// Whether any rule makes a process it.
+    pub fn has_rules(&self) -> bool {
+        let Self { name: _, groups: _, cgroups, slices, units, users, labels, images, run } = self;
+        *run || [cgroups, slices, units, users, labels, images].iter().any(|rules| !rules.is_empty())
+    }
+
     fn rules(&self, uid_of: &impl Fn(&str) -> Result<u32, String>) -> Result<Vec<(Rule, Option<u32>)>, AgentError> {
         let wrong = |kind, rule: &str, why: String| AgentError::Rule {
             agent: self.name.clone(),
