@@ -25,6 +25,7 @@ use nix::{
 
 use crate::{
     ArgumentMask, CaptureError, Counters,
+    arguments::Arguments,
     attach::lock,
     executable::{Executables, Running},
     hooks::Misses,
@@ -95,6 +96,7 @@ pub struct Commands {
     misses: Misses,
     missed: u64,
     mask: Arc<ArgumentMask>,
+    arguments: Arc<Arguments>,
     executables: Executables,
     home: String,
     probes: Probes,
@@ -122,6 +124,7 @@ impl Commands {
         told: u64,
         misses: Misses,
         mask: Arc<ArgumentMask>,
+        arguments: Arc<Arguments>,
         probes: Probes,
     ) -> Self {
         let home = std::fs::read_link("/proc/thread-self/ns/net").unwrap_or_default();
@@ -133,6 +136,7 @@ impl Commands {
             misses,
             missed: 0,
             mask,
+            arguments,
             executables: Executables::default(),
             home,
             probes,
@@ -227,9 +231,8 @@ impl Commands {
             directory: String::new(),
             found,
         };
-        if found {
-            let facts = process::process_facts(start.pid, start.uid, start.at_ns, &self.mask);
-            command.argv = facts.argv;
+        if found && let Some(folder) = process::folder(start.pid, start.at_ns) {
+            command.argv = process::arguments(&self.arguments.read_blocking(folder));
         }
         match running {
             Some(running) => {
@@ -241,6 +244,9 @@ impl Commands {
         }
         command.argv_cut |= command.argv.len() == process::MAX_ARGUMENTS;
         self.mask.mask(&mut command.argv);
+        if !(found && command.argv.is_empty()) {
+            self.arguments.keep(command.id, command.argv.clone());
+        }
         if start.replaces != 0
             && let Some(id) = parent
         {

@@ -140,7 +140,7 @@ impl Shared {
 
     /// Whose connection it is.
     async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, String> {
-        let origin = self.origins.of(stream).map_err(|error| error.to_string())?;
+        let origin = self.origins.described(stream).await.map_err(|error| error.to_string())?;
         let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
         let (session, recorded) = self.session_at(&path).await?;
         Ok(Accepted {
