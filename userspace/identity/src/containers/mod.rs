@@ -113,8 +113,8 @@ impl Containers {
             None => self.by_root(name.id)?,
         };
         name.id.clone_into(&mut found.id);
-        // Images have labels, too, and anybody makes images.
-        found.labels.retain(|name, _| !name.starts_with(OWN));
+        // Images and pods have labels, too, and anybody makes those. The kubelet has no label for an account.
+        found.labels.retain(|name, _| !name.starts_with(OWN) && name != POD_SERVICE_ACCOUNT);
         if let Some(runtime) = self.runtime(&name).filter(|runtime| runtime::is_unsupported(runtime)) {
             found.labels.insert(UNSUPPORTED.to_owned(), runtime);
         }
@@ -122,10 +122,10 @@ impl Containers {
             found.labels.insert(WORD_OF.to_owned(), format!("uid {user}"));
         }
         if let Some(pod) = name.pod {
-            for folder in self.folders.kubelet.iter().filter_map(Folder::open) {
-                if let Some(account) = kubelet::service_account(&folder, &pod) {
-                    found.labels.insert(POD_SERVICE_ACCOUNT.to_owned(), account);
-                }
+            if let Some(namespace) = found.labels.get(POD_NAMESPACE) {
+                let folders = self.folders.kubelet.iter().filter_map(Folder::open);
+                let account = folders.filter_map(|folder| kubelet::service_account(&folder, &pod, namespace)).next();
+                found.labels.extend(account.map(|account| (POD_SERVICE_ACCOUNT.to_owned(), account)));
             }
             found.labels.insert(POD_UID.to_owned(), pod);
         }
@@ -215,7 +215,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let uid = "8f3d2d3e";
         let config = serde_json::json!({
-            "ID": ID, "Config": { "Labels": { "io.chaperone.word-of": "uid 0", "io.kubernetes.pod.uid": "forged", "a": "b" } }
+            "ID": ID, "Config": { "Labels": { "io.chaperone.word-of": "uid 0", "io.kubernetes.pod.uid": "forged", "a": "b",
+                                               "io.kubernetes.pod.service-account": "kube-system/admin" } }
         });
         fs::create_dir_all(folder.path().join("containers").join(ID)).unwrap();
         fs::write(folder.path().join("containers").join(ID).join("config.v2.json"), config.to_string()).unwrap();
