@@ -43,6 +43,7 @@ pub use hooks::LsmHooks;
 pub use kept::{Adopted, Kept, keep_no_longer};
 pub use listen::{ListenPorts, Listeners};
 pub use mask::{ArgumentMask, RuleError};
+pub use netns::NetworkNamespace;
 pub use origin::Origins;
 pub use rules::{CgroupRules, HeldPatterns, TooManyRules, cgroup_tree};
 pub use self_test::Check;

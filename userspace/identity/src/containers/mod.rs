@@ -100,9 +100,13 @@ impl Containers {
     /// The container that the cgroup at `path` is, or is in. Nothing but its id if its engine's state isn't there or can't
     /// be read. Reads files: some milliseconds.
     pub fn of(&self, path: &str) -> Option<Container> {
+        Self::told(path, self.described(path))
+    }
+
+    /// … by what [`described`](Self::described) says of it: as much as is recorded.
+    pub fn told(path: &str, described: Option<Container>) -> Option<Container> {
         let id = ContainerName::of(path)?.id;
-        let found = self.described(path).map(told);
-        Some(found.unwrap_or_else(|| Container { id: id.to_owned(), ..Container::default() }))
+        Some(described.map_or_else(|| Container { id: id.to_owned(), ..Container::default() }, told))
     }
 
     /// As [`of`](Self::of), whole; nothing if no engine's state describes it.
@@ -123,8 +127,8 @@ impl Containers {
         }
         if let Some(pod) = name.pod {
             if let Some(namespace) = found.labels.get(POD_NAMESPACE) {
-                let folders = self.folders.kubelet.iter().filter_map(Folder::open);
-                let account = folders.filter_map(|folder| kubelet::service_account(&folder, &pod, namespace)).next();
+                let mut folders = self.folders.kubelet.iter().filter_map(Folder::open);
+                let account = folders.find_map(|folder| kubelet::service_account(&folder, &pod, namespace));
                 found.labels.extend(account.map(|account| (POD_SERVICE_ACCOUNT.to_owned(), account)));
             }
             found.labels.insert(POD_UID.to_owned(), pod);
