@@ -155,8 +155,16 @@ const POD_UID: &str = "8f3d2d3e-5f0c-4b0a-9a2e-0c6f1f6f2b11";
 fn a_pods_containers_are_an_agents_by_the_pods_label() {
     let engines = Engines::start();
     let lab = &engines.lab;
-    // As the kubelet lays it out. The claims: {"sub":"system:serviceaccount:agents:coder"}.
-    let token = "e30.eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6YWdlbnRzOmNvZGVyIn0.e30";
+    // As the kubelet lays it out. The claims: {"sub":"system:serviceaccount:agents:coder","kubernetes.io":{"namespace":
+    // "agents","pod":{"name":"coder-0","uid":POD_UID},"serviceaccount":{"name":"coder","uid":"14ee3fa4-…"}}}.
+    let token = concat!(
+        "e30.",
+        "eyJzdWIiOiJzeXN0ZW06c2VydmljZWFjY291bnQ6YWdlbnRzOmNvZGVyIiwia3ViZXJuZXRlcy5pbyI6eyJuYW1lc3BhY2Ui",
+        "OiJhZ2VudHMiLCJwb2QiOnsibmFtZSI6ImNvZGVyLTAiLCJ1aWQiOiI4ZjNkMmQzZS01ZjBjLTRiMGEtOWEyZS0wYzZmMWY2",
+        "ZjJiMTEifSwic2VydmljZWFjY291bnQiOnsibmFtZSI6ImNvZGVyIiwidWlkIjoiMTRlZTNmYTQtYTdlMi00MjBmLTlmOWEt",
+        "ZGJjNDUwN2MzNzk4In19fQ",
+        ".e30"
+    );
     let volume = lab.dir.join(format!("kubelet/pods/{POD_UID}/volumes/kubernetes.io~projected/kube-api-access-x7k2p"));
     fs::create_dir_all(&volume).unwrap();
     fs::write(volume.join("token"), token).unwrap();

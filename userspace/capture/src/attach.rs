@@ -19,8 +19,10 @@ use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLL
 use chaperone_model::CgroupId;
 
 use crate::{
-    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, HeldCgroups, Origins, bpffs, cgroup,
-    commands::{self, Probes},
+    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, HeldCgroups, Origins,
+    arguments::Arguments,
+    bpffs, cgroup,
+    commands::{self, Losses, Probes},
     earlier,
     gone::Gone,
     hooks::{self, Attached, LsmHooks, Made, Missing},
@@ -132,6 +134,7 @@ impl Capture {
         let told = commands_lost.get(&0, 0).map_err(CaptureError::map("reading how many commands were lost"))?;
         let probes = Probes::default();
         let ring: RingBuf<MapData> = take(&mut ebpf, "COMMAND_EVENTS")?;
+        let arguments = Arc::<Arguments>::default();
         let capture = Self {
             cgroup_root: cgroup_root.clone(),
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
@@ -143,13 +146,12 @@ impl Capture {
             home: Mutex::new(take(&mut ebpf, "HOME")?),
             namespaces: Mutex::default(),
             pending: take(&mut ebpf, "PENDING")?,
-            origins: Origins::new(take(&mut ebpf, "ORIGINS")?, config.mask.clone()),
+            origins: Origins::new(take(&mut ebpf, "ORIGINS")?, config.mask.clone(), arguments.clone()),
             commands: Some(Commands::new(
                 ring,
-                counters.clone(),
-                told,
-                hooks::Misses::of(&ebpf)?,
+                Losses::new(counters.clone(), told, hooks::Misses::of(&ebpf)?),
                 config.mask.clone(),
+                arguments,
                 probes.clone(),
                 cgroup_root.clone(),
             )),

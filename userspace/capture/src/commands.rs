@@ -26,6 +26,7 @@ use nix::{
 
 use crate::{
     ArgumentMask, CaptureError, Counters, ExecutableDigest,
+    arguments::Arguments,
     attach::lock,
     digests::Digests,
     executable::{Executable, Running},
@@ -97,11 +98,9 @@ pub struct StartedCommand {
 /// The stream of commands. One reader at a time.
 pub struct Commands {
     ring: RingBuf<MapData>,
-    counters: Counters,
-    told: u64,
-    misses: Misses,
-    missed: u64,
+    losses: Losses,
     mask: Arc<ArgumentMask>,
+    arguments: Arc<Arguments>,
     digests: Digests,
     paths: Paths,
     home: String,
@@ -110,12 +109,27 @@ pub struct Commands {
     probing: HashSet<[u8; 16]>,
 }
 
+/// What the hooks could not tell.
+pub(crate) struct Losses {
+    counters: Counters,
+    told: u64,
+    misses: Misses,
+    missed: u64,
+}
+
+impl Losses {
+    /// `told`: how many losses are recorded already.
+    pub(crate) fn new(counters: Counters, told: u64, misses: Misses) -> Self {
+        Self { counters, told, misses, missed: 0 }
+    }
+}
+
 /// The self-test's cgroups: what is executed there is no agent's.
 pub(crate) type Probes = Arc<Mutex<BTreeSet<u64>>>;
 
 impl std::fmt::Debug for Commands {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Commands").field("told", &self.told).finish_non_exhaustive()
+        f.debug_struct("Commands").field("told", &self.losses.told).finish_non_exhaustive()
     }
 }
 
@@ -123,13 +137,11 @@ impl std::fmt::Debug for Commands {
 const BATCH: usize = 256;
 
 impl Commands {
-    /// `told`: how many losses are recorded already.
     pub(crate) fn new(
         ring: RingBuf<MapData>,
-        counters: Counters,
-        told: u64,
-        misses: Misses,
+        losses: Losses,
         mask: Arc<ArgumentMask>,
+        arguments: Arc<Arguments>,
         probes: Probes,
         cgroup_root: PathBuf,
     ) -> Self {
@@ -137,11 +149,9 @@ impl Commands {
         let home = home.to_string_lossy().into_owned();
         Self {
             ring,
-            counters,
-            told,
-            misses,
-            missed: 0,
+            losses,
             mask,
+            arguments,
             digests: Digests::default(),
             paths: Paths::new(cgroup_root),
             home,
@@ -198,15 +208,16 @@ impl Commands {
                 Parsed::Unreadable => events.push(CommandEvent::Lost(1)),
             }
         }
-        let lost = self.counters.get(Counter::CommandLost)?;
-        if lost > self.told {
-            events.push(CommandEvent::Lost(lost - self.told));
-            self.told = lost;
+        let losses = &mut self.losses;
+        let lost = losses.counters.get(Counter::CommandLost)?;
+        if lost > losses.told {
+            events.push(CommandEvent::Lost(lost - losses.told));
+            losses.told = lost;
         }
-        let missed = self.misses.count().map_err(CaptureError::system("asking what the hooks missed"))?;
-        if missed > self.missed {
-            events.push(CommandEvent::Missed(missed - self.missed));
-            self.missed = missed;
+        let missed = losses.misses.count().map_err(CaptureError::system("asking what the hooks missed"))?;
+        if missed > losses.missed {
+            events.push(CommandEvent::Missed(missed - losses.missed));
+            losses.missed = missed;
         }
         Ok(events)
     }
@@ -240,9 +251,8 @@ impl Commands {
             directory: String::new(),
             found,
         };
-        if found {
-            let facts = process::process_facts(start.pid, start.uid, start.at_ns, &self.mask);
-            command.argv = facts.argv;
+        if found && let Some(folder) = process::folder(start.pid, start.at_ns) {
+            command.argv = process::arguments(&self.arguments.read_blocking(folder));
         }
         let executable = match running {
             Some(Running { executable, exe, directory, .. }) => {
@@ -256,6 +266,9 @@ impl Commands {
         }
         command.argv_cut |= command.argv.len() == process::MAX_ARGUMENTS;
         self.mask.mask(&mut command.argv);
+        if !(found && command.argv.is_empty()) {
+            self.arguments.keep(command.id, command.argv.clone());
+        }
         if start.replaces != 0
             && let Some(id) = parent
         {

@@ -5,6 +5,7 @@
 //! known has none, and while no listener is open, enrolled processes are refused by the kernel, whether the daemon
 //! runs or not.
 
+mod arguments;
 mod attach;
 mod bound_users;
 mod bpffs;
@@ -23,7 +24,6 @@ mod kept;
 mod kernel_log;
 mod listen;
 mod mask;
-mod masked;
 mod namespaces;
 mod netns;
 mod origin;
@@ -47,8 +47,8 @@ pub use hooks::LsmHooks;
 pub use kept::{Adopted, Kept, keep_no_longer};
 pub use listen::{ListenPorts, Listeners};
 pub use mask::{ArgumentMask, RuleError};
+pub use netns::NetworkNamespace;
 pub use origin::Origins;
-pub use process::process_facts;
 pub use rules::{CgroupRules, HeldPatterns, TooManyRules, cgroup_tree};
 pub use self_test::Check;
 pub use sys::netns_cookie;

@@ -4,10 +4,43 @@ use std::{
     collections::BTreeMap,
     fs::{self, File},
     io,
-    os::{fd::AsRawFd as _, unix::fs::MetadataExt as _},
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream, UdpSocket},
+    os::{
+        fd::{AsFd, AsRawFd as _},
+        unix::fs::MetadataExt as _,
+    },
 };
 
 use nix::sched::{CloneFlags, setns};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::sys;
+
+/// The network namespace of a socket.
+#[derive(Debug)]
+pub struct NetworkNamespace(File);
+
+impl NetworkNamespace {
+    /// That of this socket.
+    pub fn of(socket: impl AsFd) -> io::Result<Self> {
+        sys::netns_of(socket).map(Self)
+    }
+
+    /// Whether there is a way from in there to this address, by its routes alone: nothing is sent. Blocks.
+    pub fn routes_to(&self, address: SocketAddr) -> io::Result<()> {
+        within(&self.0, || {
+            let any = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+            UdpSocket::bind(SocketAddr::new(any, 0))?.connect(address)
+        })
+    }
+
+    /// A TCP socket in there to connect to this address by, non-blocking; it isn't connected yet. Blocks.
+    pub fn socket_for(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = within(&self.0, || Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP)))?;
+        socket.set_nonblocking(true)?;
+        Ok(socket.into())
+    }
+}
 
 /// Runs `act` in that namespace (an open `/proc/PID/ns/net`). Needs `CAP_SYS_ADMIN`. The thread ends with it, so that
 /// nothing else of the daemon's ever runs in there.
@@ -39,7 +72,7 @@ pub(crate) fn of_processes(pids: impl IntoIterator<Item = u32>) -> BTreeMap<u64,
 
 /// Brings up the loopback interface of the calling thread's namespace, without which nothing can be redirected in there.
 pub(crate) fn loopback_up() -> io::Result<()> {
-    let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::DGRAM, None)?;
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, None)?;
     // SAFETY: all zeroes is a valid `ifreq`.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     request.ifr_name[0] = libc::c_char::from_ne_bytes([b'l']);

@@ -2,7 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6},
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, OwnedFd},
     sync::Arc,
 };
 
@@ -12,8 +12,8 @@ use chaperone_model::{CgroupId, CommandId, NetnsCookie, Origin, OriginalDst, Pro
 
 use crate::{
     ArgumentMask, OriginError,
-    masked::MaskedArguments,
-    process::{facts, masked},
+    arguments::Arguments,
+    process::{exe, folder, masked},
 };
 
 /// The hooks' record, as aya takes it.
@@ -29,7 +29,7 @@ unsafe impl aya::Pod for Record {}
 pub struct Origins {
     map: Arc<SkStorage<MapData, Record>>,
     mask: Arc<ArgumentMask>,
-    arguments: Arc<MaskedArguments>,
+    arguments: Arc<Arguments>,
 }
 
 impl std::fmt::Debug for Origins {
@@ -39,16 +39,36 @@ impl std::fmt::Debug for Origins {
 }
 
 impl Origins {
-    pub(crate) fn new(map: SkStorage<MapData, Record>, mask: Arc<ArgumentMask>) -> Self {
-        Self { map: Arc::new(map), mask, arguments: Arc::default() }
+    pub(crate) fn new(map: SkStorage<MapData, Record>, mask: Arc<ArgumentMask>, arguments: Arc<Arguments>) -> Self {
+        Self { map: Arc::new(map), mask, arguments }
     }
 
     /// The origin of a socket that was accepted from one of [`Listeners`](crate::Listeners). It stays with the socket:
     /// the hooks moved it there at the end of the handshake, by the full tuple and the network namespace's cookie, so
     /// no address that is used again can be taken for this connection's.
     ///
-    /// One system call, and a few reads of `/proc` for the process.
+    /// One system call, and a few reads of `/proc` for the process, which waits for nothing. Its arguments are those that
+    /// its command was executed with, if that was read of late.
     pub fn of(&self, socket: impl AsFd) -> Result<Origin, OriginError> {
+        Ok(self.look_up(socket)?.0)
+    }
+
+    /// As [`of`](Self::of), with the arguments of other processes, too, as `/proc` tells them: unless the process lets the
+    /// reader wait, which is waited for some milliseconds.
+    pub async fn described(&self, socket: impl AsFd) -> Result<Origin, OriginError> {
+        let (mut origin, unread) = self.look_up(socket)?;
+        if let Some(folder) = unread {
+            let argv = masked(&self.arguments.read(folder).await, &self.mask);
+            if let Some(command) = origin.process.command.filter(|_| !argv.is_empty()) {
+                self.arguments.keep(command, argv.clone());
+            }
+            origin.process.argv = argv;
+        }
+        Ok(origin)
+    }
+
+    /// … and the process's folder, if its arguments are to be read from there.
+    fn look_up(&self, socket: impl AsFd) -> Result<(Origin, Option<OwnedFd>), OriginError> {
         match self.map.get(&socket.as_fd().as_raw_fd(), 0) {
             Ok(Record(record)) => Ok(self.origin(&record)),
             Err(MapError::KeyNotFound) => Err(OriginError::Unknown),
@@ -56,20 +76,23 @@ impl Origins {
         }
     }
 
-    fn origin(&self, record: &OriginRecord) -> Origin {
+    fn origin(&self, record: &OriginRecord) -> (Origin, Option<OwnedFd>) {
         let command = (record.command != NO_COMMAND).then(|| CommandId::from_bytes(record.command));
-        let process = facts(record.pid, record.uid, record.connected_ns, |cmdline| {
-            self.arguments.of(command, cmdline, |cmdline| masked(cmdline, &self.mask))
-        });
-        Origin {
+        let folder = folder(record.pid, record.connected_ns);
+        let exe = folder.as_ref().map(exe).unwrap_or_default();
+        let kept = command.and_then(|command| self.arguments.of(command));
+        let unread = if kept.is_none() { folder } else { None };
+        let argv = kept.unwrap_or_default();
+        let origin = Origin {
             destination: OriginalDst(address(&record.original)),
             peer: address(&record.source),
             cgroup: CgroupId(record.cgroup),
             enrolled: CgroupId(record.enrolled),
             netns: NetnsCookie(record.netns),
             socket: SocketCookie(record.socket),
-            process: ProcessFacts { command, ..process },
-        }
+            process: ProcessFacts { pid: record.pid, uid: record.uid, exe, argv, command },
+        };
+        (origin, unread)
     }
 }
 

@@ -1,8 +1,8 @@
-//! Who connected, by `/proc`. An agent chooses its own name and arguments, and may be gone: these facts describe.
+//! Who connected, by `/proc`. An agent chooses its own name and arguments, and may be gone: these facts describe. Nothing
+//! here takes a lock that the process can keep; for its arguments see [`crate::arguments`].
 
 use std::{fs::File, io::Read as _, os::fd::OwnedFd};
 
-use chaperone_model::ProcessFacts;
 use nix::{
     fcntl::{OFlag, open, openat, readlinkat},
     sys::stat::Mode,
@@ -15,12 +15,6 @@ pub(crate) const MAX_ARGUMENTS: usize = 64;
 /// How many bytes of all arguments are kept. `stat` is far shorter.
 const MAX_BYTES: u64 = 4096;
 
-/// What `/proc` tells of a process that connected `connected_ns` nanoseconds after boot. A process of that id which
-/// began later is another one: then nothing is told but the ids. Secrets in its arguments are masked.
-pub fn process_facts(pid: u32, uid: u32, connected_ns: u64, mask: &ArgumentMask) -> ProcessFacts {
-    facts(pid, uid, connected_ns, |cmdline| masked(cmdline, mask))
-}
-
 /// The arguments in a `cmdline`, without their secrets.
 pub(crate) fn masked(cmdline: &[u8], mask: &ArgumentMask) -> Vec<String> {
     let mut argv = arguments(cmdline);
@@ -28,24 +22,21 @@ pub(crate) fn masked(cmdline: &[u8], mask: &ArgumentMask) -> Vec<String> {
     argv
 }
 
-/// As [`process_facts`]; `argv` makes the arguments of the beginning of `cmdline`.
-pub(crate) fn facts(pid: u32, uid: u32, connected_ns: u64, argv: impl FnOnce(&[u8]) -> Vec<String>) -> ProcessFacts {
-    let nobody = ProcessFacts { pid, uid, ..ProcessFacts::default() };
-    // An open folder stays with its process: once that is gone, everything below fails, even if the id is used again.
-    let Ok(folder) =
-        open(format!("/proc/{pid}").as_str(), OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC, Mode::empty())
-    else {
-        return nobody;
-    };
-    let mut bytes = Vec::with_capacity(1024);
-    let started = read(&folder, "stat", &mut bytes).and_then(|()| started_ticks(&String::from_utf8_lossy(&bytes)));
-    if started.is_none_or(|ticks| ticks > connected_ns / NANOSECONDS_PER_TICK) {
-        return nobody;
-    }
-    let exe = readlinkat(&folder, "exe").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default();
-    bytes.clear();
-    let argv = read(&folder, "cmdline", &mut bytes).map(|()| argv(&bytes)).unwrap_or_default();
-    ProcessFacts { pid, uid, exe, argv, command: None }
+/// The folder in `/proc` of a process that connected `connected_ns` nanoseconds after boot; a process of that id which
+/// began later is another one. An open folder stays with its process: once that is gone, everything in it fails, even if
+/// the id is used again.
+pub(crate) fn folder(pid: u32, connected_ns: u64) -> Option<OwnedFd> {
+    let flags = OFlag::O_DIRECTORY | OFlag::O_PATH | OFlag::O_CLOEXEC;
+    let folder = open(format!("/proc/{pid}").as_str(), flags, Mode::empty()).ok()?;
+    let mut stat = Vec::with_capacity(1024);
+    read(&folder, "stat", &mut stat)?;
+    let started = started_ticks(&String::from_utf8_lossy(&stat))?;
+    (started <= connected_ns / NANOSECONDS_PER_TICK).then_some(folder)
+}
+
+/// The executable of a process; empty if it is gone.
+pub(crate) fn exe(folder: &OwnedFd) -> String {
+    readlinkat(folder, "exe").map(|path| path.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// When a process began, in ticks since boot; `None` if it is gone.
@@ -54,7 +45,7 @@ pub(crate) fn began_ticks(pid: u32) -> Option<u64> {
 }
 
 /// The beginning of a file of the process's.
-fn read(folder: &OwnedFd, name: &str, into: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn read(folder: &OwnedFd, name: &str, into: &mut Vec<u8>) -> Option<()> {
     let file = openat(folder, name, OFlag::O_RDONLY | OFlag::O_CLOEXEC, Mode::empty()).ok()?;
     File::from(file).take(MAX_BYTES).read_to_end(into).ok().map(|_| ())
 }
@@ -86,16 +77,16 @@ mod tests {
 
     #[test]
     fn this_process_is_described() {
-        let facts = process_facts(std::process::id(), 7, u64::MAX, &ArgumentMask::default());
-        assert_eq!(facts.exe, std::env::current_exe().unwrap().to_string_lossy());
-        assert_eq!(facts.argv[0], std::env::args().next().unwrap());
-        assert_eq!(facts.uid, 7);
+        let folder = folder(std::process::id(), u64::MAX).unwrap();
+        assert_eq!(exe(&folder), std::env::current_exe().unwrap().to_string_lossy());
+        let mut cmdline = Vec::new();
+        read(&folder, "cmdline", &mut cmdline).unwrap();
+        assert_eq!(masked(&cmdline, &ArgumentMask::default())[0], std::env::args().next().unwrap());
     }
 
     #[test]
     fn a_process_that_began_after_the_connection_is_another_one() {
-        let facts = process_facts(std::process::id(), 0, 0, &ArgumentMask::default());
-        assert_eq!(facts, ProcessFacts { pid: std::process::id(), ..ProcessFacts::default() });
+        assert!(folder(std::process::id(), 0).is_none());
     }
 
     #[test]

@@ -29,8 +29,13 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<NetnsCookie> {
     if result == 0 { Ok(NetnsCookie(cookie)) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The inode of a socket's network namespace: `SIOCGSKNS` (Linux 4.10; needs `CAP_NET_ADMIN` there).
+/// The inode of a socket's network namespace.
 pub(crate) fn netns_inode(socket: impl AsFd) -> io::Result<u64> {
+    Ok(netns_of(socket)?.metadata()?.ino())
+}
+
+/// A socket's network namespace: `SIOCGSKNS` (Linux 4.10; needs `CAP_NET_ADMIN` there).
+pub(crate) fn netns_of(socket: impl AsFd) -> io::Result<File> {
     const SIOCGSKNS: libc::Ioctl = 0x894c;
     // SAFETY: takes a descriptor, gives one.
     let fd = unsafe { libc::ioctl(socket.as_fd().as_raw_fd(), SIOCGSKNS) };
@@ -38,8 +43,7 @@ pub(crate) fn netns_inode(socket: impl AsFd) -> io::Result<u64> {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: the kernel just gave us this descriptor.
-    let namespace = unsafe { File::from_raw_fd(fd) };
-    Ok(namespace.metadata()?.ino())
+    Ok(unsafe { File::from_raw_fd(fd) })
 }
 
 /// Opens a cgroup's folder by its id, without searching for it. `root` is any descriptor on the cgroup v2 filesystem.

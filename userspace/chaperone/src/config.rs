@@ -366,6 +366,11 @@ impl Config {
         &self.source.path
     }
 
+    /// The file, as it was read.
+    pub fn text(&self) -> &str {
+        &self.source.text
+    }
+
     /// Where that rule of that agent is in the file, such as `/etc/chaperone/config.toml:4`.
     pub fn place(&self, agent: &str, rule: Option<(&str, &str)>) -> String {
         format!("{}:{}", self.source.path.display(), line_of_rule(&self.source.text, agent, rule))

@@ -17,6 +17,11 @@ pub fn read(shared: &Shared, counters: &Counters, shipping: Option<&ShipperStatu
             metrics.refused.get(),
         ),
         counter(
+            "connections_over_share",
+            "… among them those of agents that had as many as limits.session_connections allows",
+            metrics.over_share.get(),
+        ),
+        counter(
             "connections_passed",
             "Connections passed on unopened, because they aren't AWS's",
             metrics.passed.get(),

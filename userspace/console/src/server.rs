@@ -19,12 +19,22 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
+    sync::Semaphore,
+    time::timeout,
 };
 
 use crate::metrics::{Metric, encode};
 
 /// A control request's body is a few names.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
+
+/// A request's head: what hyper reads before it gives up.
+const MAX_HEAD_BYTES: usize = 16 << 10;
+const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// Connections to the metrics at once. Any process of the host can make them; more wait.
+const MAX_SCRAPES: usize = 32;
+/// For one of them, from its beginning to its end: one that asks nothing, or doesn't read the answer, keeps nobody out.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a new agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -113,14 +123,25 @@ pub async fn serve_metrics<B: Backend>(
 ) -> Result<impl Future<Output = ()> + Send + use<B>, ConsoleError> {
     let failed = |source| ConsoleError { doing: "listening for metrics on", place: address.to_string(), source };
     let listener = TcpListener::bind(address).await.map_err(failed)?;
-    Ok(async move {
-        loop {
-            match listener.accept().await {
-                Ok((stream, _)) => drop(tokio::spawn(serve(stream, backend.clone(), false))),
-                Err(error) => pause(&error).await,
+    Ok(answer_scrapes(listener, backend))
+}
+
+async fn answer_scrapes<B: Backend>(listener: TcpListener, backend: Arc<B>) {
+    let scrapes = Arc::new(Semaphore::new(MAX_SCRAPES));
+    while let Ok(permit) = scrapes.clone().acquire_owned().await {
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let served = timeout(SCRAPE_TIMEOUT, serve(stream, backend.clone(), false));
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    if served.await.is_err() {
+                        tracing::debug!("a connection to the metrics took too long");
+                    }
+                });
             }
+            Err(error) => pause(&error).await,
         }
-    })
+    }
 }
 
 /// Out of files or memory: keeps the loop from spinning.
@@ -144,7 +165,9 @@ where
     });
     let served = http1::Builder::new()
         .timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_secs(10))
+        .header_read_timeout(HEAD_TIMEOUT)
+        .max_buf_size(MAX_HEAD_BYTES)
+        .keep_alive(control)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -216,4 +239,80 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(body.into()));
     *response.status_mut() = status;
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::{
+        io::{AsyncReadExt as _, AsyncWriteExt as _},
+        net::TcpStream,
+        time::Instant,
+    };
+
+    use super::*;
+
+    struct Nothing;
+
+    impl Backend for Nothing {
+        fn agents(&self) -> Result<serde_json::Value, String> {
+            Err(String::new())
+        }
+        fn status(&self) -> serde_json::Value {
+            serde_json::Value::Null
+        }
+        async fn grant(&self, _: &str) -> Result<Grant, String> {
+            Err(String::new())
+        }
+        async fn catch_up(&self) -> Result<(), String> {
+            Err(String::new())
+        }
+        fn reload(&self) -> Result<String, String> {
+            Err(String::new())
+        }
+        fn metrics(&self) -> Vec<Metric> {
+            Vec::new()
+        }
+    }
+
+    async fn metrics() -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(answer_scrapes(listener, Arc::new(Nothing)));
+        address
+    }
+
+    async fn ask(stream: &mut TcpStream, head: &str) -> String {
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut answer = Vec::new();
+        // A reset is an end, too.
+        let _ = stream.read_to_end(&mut answer).await;
+        String::from_utf8(answer).unwrap()
+    }
+
+    const SCRAPE: &str = "GET /metrics HTTP/1.1\r\nhost: daemon\r\n\r\n";
+
+    #[tokio::test(start_paused = true)]
+    async fn connections_that_ask_nothing_keep_nobody_from_the_metrics_for_long() {
+        let address = metrics().await;
+        let mut idle = Vec::new();
+        for _ in 0..MAX_SCRAPES {
+            idle.push(TcpStream::connect(address).await.unwrap());
+        }
+        let began = Instant::now();
+        let answer = ask(&mut TcpStream::connect(address).await.unwrap(), SCRAPE).await;
+        assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("# EOF\n"), "{answer}");
+        assert!(began.elapsed() >= SCRAPE_TIMEOUT, "it waited for one of the others to end");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_has_no_answer_of_the_metrics() {
+        let address = metrics().await;
+        let long = format!(
+            "{}x: {}\r\n\r\n",
+            SCRAPE.trim_end_matches("\r\n").to_owned() + "\r\n",
+            "x".repeat(2 * MAX_HEAD_BYTES)
+        );
+        let answer = ask(&mut TcpStream::connect(address).await.unwrap(), &long).await;
+        assert!(!answer.contains("200 OK"), "{answer}");
+    }
 }

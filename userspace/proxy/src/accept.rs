@@ -32,7 +32,7 @@ use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::OnceCell,
+    sync::{OnceCell, OwnedSemaphorePermit},
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -43,6 +43,7 @@ use crate::{
     frames::Frames,
     hello::{self, HelloError},
     keep_alive::{self, Activity, Terms, tell},
+    shares::{Share, UsedUp},
     strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     through::writes_through,
     tunnel,
@@ -64,6 +65,12 @@ struct Accepted {
     id: ConnectionId,
     process: Arc<ProcessFacts>,
     destination: SocketAddr,
+    /// What it uses of what agents have in common.
+    share: Arc<Share>,
+    /// Its place among its session's connections, or why it is refused.
+    place: Result<OwnedSemaphorePermit, String>,
+    /// Whether it came from the daemon's own network namespace.
+    at_home: bool,
     opened: Mutex<bool>,
     /// Why nothing of this connection can go on: its session's or its own beginning is not recorded.
     unrecorded: OnceLock<JournalError>,
@@ -105,16 +112,21 @@ impl Shared {
         self.metrics.accepted.inc();
         let accepted = match self.origin(&stream).await {
             Ok(accepted) => Arc::new(accepted),
-            Err(error) => {
+            Err(refused) => {
                 self.metrics.refused.inc();
-                tracing::warn!(error, "a connection was refused");
+                if let Some(error) = refused {
+                    tracing::warn!(error, "a connection was refused");
+                }
                 return;
             }
         };
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "TCP_NODELAY");
         }
-        let result = accepted.clone().dispatch(stream).await;
+        let result = match &accepted.place {
+            Ok(_) => accepted.clone().dispatch(stream).await,
+            Err(why) => Err(why.clone()),
+        };
         let (sent_bytes, received_bytes, error) = match result {
             Ok((sent, received)) => (sent, received, None),
             Err(error) => (0, 0, Some(error)),
@@ -138,10 +150,29 @@ impl Shared {
         }
     }
 
-    /// Whose connection it is.
-    async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, String> {
-        let origin = self.origins.of(stream).map_err(|error| error.to_string())?;
+    /// Whose connection it is; or why it is refused, if that is to be told.
+    async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, Option<String>> {
+        let mut origin = self.origins.of(stream).map_err(|error| error.to_string())?;
+        let share = self.shares.of(origin.enrolled);
+        let place = match share.connect() {
+            Ok(place) => Ok(place),
+            Err(UsedUp(told)) => {
+                self.metrics.over_share.inc();
+                // Each would be recorded at the cost of those that keep to their share.
+                let refused = told.ok_or(None)?;
+                Err(format!(
+                    "its agent has as many connections as limits.session_connections allows; refused since this was told \
+                     last: {refused}"
+                ))
+            }
+        };
+        if origin.process.argv.is_empty() {
+            origin = self.origins.described(stream).await.map_err(|error| error.to_string())?;
+        }
         let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
+        if let Err(why) = &place {
+            tracing::warn!(cgroup = path, why, "a connection was refused");
+        }
         let (session, recorded) = self.session_at(&path).await?;
         Ok(Accepted {
             shared: self.clone(),
@@ -149,6 +180,9 @@ impl Shared {
             id: ConnectionId::new(),
             process: Arc::new(origin.process),
             destination: origin.destination.0,
+            share,
+            place,
+            at_home: self.home == Some(origin.netns),
             opened: Mutex::new(false),
             unrecorded: recorded.err().map_or_else(OnceLock::new, OnceLock::from),
         })
@@ -196,10 +230,8 @@ impl Shared {
     /// Finds out whose a container is, if only its description tells.
     async fn decide_at(&self, path: &str) {
         let Some(cgroup) = self.sessions.undecided(path).map(str::to_owned) else { return };
-        let (containers, of) = (self.containers.clone(), cgroup.clone());
-        // As below.
-        let described = tokio::task::spawn_blocking(move || containers.described(&of)).await.ok().flatten();
-        self.sessions.decide(&cgroup, described.as_ref());
+        let described = self.descriptions.of(&cgroup).await;
+        self.sessions.decide(&cgroup, described.as_deref());
     }
 
     /// What the session's cgroup is, if it is a container and the session is yet to begin.
@@ -208,9 +240,8 @@ impl Shared {
             return None;
         }
         let session = self.sessions.lacking(path, |folder| cgroup_id(folder).ok())?.to_owned();
-        let containers = self.containers.clone();
-        // It reads files. It panics no more than it fails: what isn't known isn't told.
-        tokio::task::spawn_blocking(move || containers.of(&session)).await.ok().flatten()
+        let described = self.descriptions.of(&session).await;
+        Containers::told(&session, described.map(Arc::unwrap_or_clone))
     }
 
     /// A session for a process that is about to start in the cgroup at `path`.
@@ -353,8 +384,9 @@ impl Accepted {
     }
 
     async fn pass_on(self: Arc<Self>, name: &str, mut stream: Prefixed) -> Result<(u64, u64), String> {
-        let connected = tunnel::connect(name, self.destination, self.shared.limits.connect_timeout).await;
-        let mut upstream = match connected {
+        let from = if self.at_home { None } else { Some(&stream.stream) };
+        let after = self.shared.limits.connect_timeout;
+        let mut upstream = match tunnel::connect(name, self.destination, from, &self.share, after).await {
             Ok(upstream) => upstream,
             Err(error) => {
                 self.open(Some(name), None, ConnectionKind::Refused, Some(error.to_string())).await?;

@@ -12,6 +12,7 @@ mod checking;
 mod chunks;
 mod closing;
 mod commands;
+mod describing;
 mod exchange;
 mod frames;
 mod handing;
@@ -24,6 +25,7 @@ mod metrics;
 mod redact;
 mod refusal;
 mod refusing;
+mod shares;
 pub mod strict;
 mod switching;
 mod through;
@@ -32,20 +34,22 @@ mod upgrade;
 mod upstream;
 pub mod websocket;
 
-use std::{path::PathBuf, sync::Arc};
+use std::{os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_authority::Authority;
 use chaperone_aws::{Catalog, IssuedKeys, Metadata, Placeholder, PlaceholderKey, Signer};
-use chaperone_capture::Origins;
+use chaperone_capture::{Origins, netns_cookie};
 use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
-use chaperone_model::{Event, SessionEnded, SessionId};
+use chaperone_model::{Event, NetnsCookie, SessionEnded, SessionId};
 use chaperone_policy::{Engine, Principal};
 use rustls::ServerConfig;
 use time::OffsetDateTime;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{describing::Descriptions, shares::Shares};
 
 pub use lent::{Lending, Lent, Rule};
 pub use limits::Limits;
@@ -115,6 +119,10 @@ pub struct Shared {
     tls: Arc<ServerConfig>,
     spool: Arc<Semaphore>,
     connections: Arc<Semaphore>,
+    shares: Shares,
+    descriptions: Descriptions,
+    /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
+    home: Option<NetnsCookie>,
     placeholders: (PlaceholderKey, String),
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -187,12 +195,15 @@ impl Shared {
             metadata: Metadata::new(),
             settings: ArcSwap::from_pointee(parts.settings),
             metrics: Metrics::default(),
+            descriptions: Descriptions::new(parts.containers.clone()),
             containers: parts.containers,
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),
             spool: Arc::new(Semaphore::new(spool.min(Semaphore::MAX_PERMITS))),
             connections: Arc::new(Semaphore::new(parts.limits.connections)),
+            shares: Shares::new(parts.limits.session_connections),
+            home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,
             stop: CancellationToken::new(),

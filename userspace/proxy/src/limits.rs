@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 pub struct Limits {
     /// Connections of all agents at once.
     pub connections: usize,
+    /// … of one session, with those of the containers that it started itself.
+    pub session_connections: usize,
     /// Largest body that is held in memory because it must be hashed or decoded before it can be signed, in bytes.
     pub spool_bytes: usize,
     /// All such bodies together, in bytes.
@@ -49,6 +51,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            session_connections: 5_000,
             spool_bytes: 16 << 20,
             spool_total_bytes: 64 << 20,
             signed_chunk_bytes: 1 << 20,

@@ -81,6 +81,8 @@ pub struct Metrics {
     pub accepted: Count,
     /// Connections refused: no origin, no session, no name, a bad handshake.
     pub refused: Count,
+    /// … among them those of sessions that had as many as they may.
+    pub over_share: Count,
     /// Connections passed on unopened.
     pub passed: Count,
     /// Connections answered by the metadata services' stand-in.

@@ -21,6 +21,7 @@ fn an_enrolled_process_is_redirected_and_its_origin_known() {
     let lab = Lab::new();
     let (capture, listeners, agents) = lab.start();
     let origins = capture.origins();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     for to in [
         "203.0.113.7:443",
         "203.0.113.7:80",
@@ -40,7 +41,9 @@ fn an_enrolled_process_is_redirected_and_its_origin_known() {
         assert_eq!(origin.process.pid, agent.pid());
         assert_eq!(origin.process.uid, 0);
         assert_eq!(origin.process.exe, std::env::current_exe().unwrap().to_string_lossy());
-        assert!(!origin.process.argv.is_empty());
+        let described = runtime.block_on(origins.described(&stream)).unwrap();
+        assert_eq!(described.process.argv, std::env::args().collect::<Vec<_>>());
+        assert_eq!(origins.of(&stream).unwrap(), described, "they are kept with their command");
         // getpeername shows the original destination.
         assert_eq!(agent.said(), to);
     }

@@ -100,9 +100,13 @@ impl Containers {
     /// The container that the cgroup at `path` is, or is in. Nothing but its id if its engine's state isn't there or can't
     /// be read. Reads files: some milliseconds.
     pub fn of(&self, path: &str) -> Option<Container> {
+        Self::told(path, self.described(path))
+    }
+
+    /// … by what [`described`](Self::described) says of it: as much as is recorded.
+    pub fn told(path: &str, described: Option<Container>) -> Option<Container> {
         let id = ContainerName::of(path)?.id;
-        let found = self.described(path).map(told);
-        Some(found.unwrap_or_else(|| Container { id: id.to_owned(), ..Container::default() }))
+        Some(described.map_or_else(|| Container { id: id.to_owned(), ..Container::default() }, told))
     }
 
     /// As [`of`](Self::of), whole; nothing if no engine's state describes it.
@@ -113,8 +117,8 @@ impl Containers {
             None => self.by_root(name.id)?,
         };
         name.id.clone_into(&mut found.id);
-        // Images have labels, too, and anybody makes images.
-        found.labels.retain(|name, _| !name.starts_with(OWN));
+        // Images and pods have labels, too, and anybody makes those. The kubelet has no label for an account.
+        found.labels.retain(|name, _| !name.starts_with(OWN) && name != POD_SERVICE_ACCOUNT);
         if let Some(runtime) = self.runtime(&name).filter(|runtime| runtime::is_unsupported(runtime)) {
             found.labels.insert(UNSUPPORTED.to_owned(), runtime);
         }
@@ -122,10 +126,10 @@ impl Containers {
             found.labels.insert(WORD_OF.to_owned(), format!("uid {user}"));
         }
         if let Some(pod) = name.pod {
-            for folder in self.folders.kubelet.iter().filter_map(Folder::open) {
-                if let Some(account) = kubelet::service_account(&folder, &pod) {
-                    found.labels.insert(POD_SERVICE_ACCOUNT.to_owned(), account);
-                }
+            if let Some(namespace) = found.labels.get(POD_NAMESPACE) {
+                let mut folders = self.folders.kubelet.iter().filter_map(Folder::open);
+                let account = folders.find_map(|folder| kubelet::service_account(&folder, &pod, namespace));
+                found.labels.extend(account.map(|account| (POD_SERVICE_ACCOUNT.to_owned(), account)));
             }
             found.labels.insert(POD_UID.to_owned(), pod);
         }
@@ -215,7 +219,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let uid = "8f3d2d3e";
         let config = serde_json::json!({
-            "ID": ID, "Config": { "Labels": { "io.chaperone.word-of": "uid 0", "io.kubernetes.pod.uid": "forged", "a": "b" } }
+            "ID": ID, "Config": { "Labels": { "io.chaperone.word-of": "uid 0", "io.kubernetes.pod.uid": "forged", "a": "b",
+                                               "io.kubernetes.pod.service-account": "kube-system/admin" } }
         });
         fs::create_dir_all(folder.path().join("containers").join(ID)).unwrap();
         fs::write(folder.path().join("containers").join(ID).join("config.v2.json"), config.to_string()).unwrap();

@@ -63,6 +63,11 @@ impl Folder {
         openat2(&self.descriptor, path, OpenHow::new().flags(flags | OFlag::O_CLOEXEC).resolve(self.resolve)).ok()
     }
 
+    /// Whether it is one that a user can change.
+    pub(super) fn is_users(&self) -> bool {
+        self.owner.is_some()
+    }
+
     /// That file, opened. Whatever else is there, such as a pipe, which would never end, is nothing.
     pub(super) fn file(&self, path: &str) -> Option<File> {
         let file = File::from(self.at(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)?);
