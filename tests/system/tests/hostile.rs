@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
+use std::io::{BufRead as _, BufReader};
+
 use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text};
 
 const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
@@ -110,6 +112,90 @@ fn a_name_that_lies_is_met_at_its_own_address() {
     let connection = &lab.connections(1)[0];
     assert_eq!(text(connection, "destination"), "127.88.0.1:443");
     assert_eq!(text(connection, "upstream"), "127.77.0.1:443");
+}
+
+/// As in a container without a network: what isn't AWS's is reached from there, not from where the daemon is.
+#[test]
+fn a_network_namespace_that_leads_nowhere_does_not_lead_to_the_hosts_services() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let mut service = lab.spawn_operator(
+        "exec python3 -c 'import select, socket, sys
+listener = socket.create_server((\"127.0.0.1\", 80))
+print(\"ready\", flush=True)
+while select.select([listener, sys.stdin], [], [])[0] == [listener]:
+    stream, _ = listener.accept()
+    stream.recv(1000)
+    stream.sendall(b\"HTTP/1.1 200 OK\\r\\nContent-Length: 10\\r\\nConnection: close\\r\\n\\r\\nthe host s\")
+    stream.close()'",
+    );
+    let mut ready = String::new();
+    BufReader::new(service.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    assert_eq!(lab.agent_ok("curl -sS http://localhost/"), "the host s");
+    let said = lab.agent_ok(&format!("python3 {}", script("elsewhere.py").display()));
+    drop(service.stdin.take());
+    service.wait().unwrap();
+    let said: Vec<_> = said.lines().collect();
+    assert_eq!(said, ["no route: refused", "nobody there: refused", "somebody there: its own"], "{}", lab.log());
+    let connections = lab.connections(4);
+    let kinds: Vec<_> = connections.iter().map(|it| (text(it, "kind"), text(it, "destination"))).collect();
+    let own = "127.0.0.1:80";
+    assert_eq!(kinds[0].0, "passed");
+    assert_eq!(kinds[1..], [("refused", "192.0.2.1:80"), ("refused", own), ("passed", own)], "{connections:?}");
+    assert!(text(&connections[1], "error").contains("there is no way to 192.0.2.1:80"), "{}", connections[1]);
+    assert!(text(&connections[2], "error").contains("connecting to localhost"), "{}", connections[2]);
+    // AWS's own names are the daemon's to reach, from the host.
+    lab.agent_ok(&format!("{REGION} unshare -n sh -c 'ip link set lo up && aws sts get-caller-identity'"));
+    assert_eq!(lab.calls().len(), 1);
+}
+
+#[test]
+fn one_agents_connections_keep_nobody_else_out() {
+    let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
+    let limits = folder.path().join("limits.toml");
+    std::fs::write(&limits, "[limits]\nconnections = 20\nsession_connections = 10\nhandshake_timeout = 120\n").unwrap();
+    let lab = Lab::start_with(&["--aws", "moto", "--config", limits.to_str().unwrap()], PERMIT_ALL);
+    let go = lab.dir.join("go");
+    let mut greedy =
+        lab.spawn_agent(&format!("python3 {} 25 15 {}", script("many_connections.py").display(), go.display()));
+    let mut said = String::new();
+    BufReader::new(greedy.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    assert_eq!(said, "closed 15\n", "{}", lab.log());
+    lab.agent_ok(&format!("{REGION} aws sts get-caller-identity"));
+    std::fs::write(&go, "").unwrap();
+    assert!(greedy.wait().unwrap().success());
+    let (limit, metrics) = ("limits.session_connections", lab.operator_ok("curl -sS http://127.0.0.1:9464/metrics"));
+    assert!(metrics.contains("connections_over_share_total 15"), "{metrics}");
+    let refused = lab.list("connections").into_iter().filter(|it| text(it, "error").contains(limit)).count();
+    assert!((1..15).contains(&refused) && lab.log().contains(limit), "{refused}: {}", lab.log());
+}
+
+/// Whoever reads its arguments in `/proc` waits for as long as it likes.
+#[test]
+fn a_process_that_keeps_its_memory_locked_holds_nobody_up() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let (program, go) = (lab.dir.join("keep_lock"), lab.dir.join("go"));
+    let mut compiler = std::process::Command::new("cc");
+    let compiler = compiler.args(["-pthread", "-Wl,-z,now", "-o"]).args([&program, &script("keep_lock.c")]);
+    assert!(compiler.status().unwrap().success());
+    let folder = lab.dir.join("fuse");
+    let mut keeper = lab.spawn_agent(&format!(
+        "mkdir {0}; exec unshare -m {1} {0} 8 {2}",
+        folder.display(),
+        program.display(),
+        go.display()
+    ));
+    let mut said = String::new();
+    BufReader::new(keeper.stdout.take().unwrap()).read_line(&mut said).unwrap();
+    let other = lab.agent(&format!("{REGION} timeout 60 aws sts get-caller-identity"));
+    std::fs::write(&go, "").unwrap();
+    keeper.wait().unwrap();
+    assert_eq!(said, "connected\n", "{}", lab.log());
+    assert!(other.status.success(), "{}\n{}", both(&other), lab.log());
+    let connections = lab.connections(9);
+    let of_keeper = connections.iter().filter(|it| text(it, "exe").ends_with("/keep_lock"));
+    let arguments: Vec<_> = of_keeper.map(|it| it["argv"].as_array().unwrap().len()).collect();
+    assert_eq!(arguments, [4; 8], "{connections:?}");
 }
 
 #[test]
