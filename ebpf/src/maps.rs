@@ -52,7 +52,7 @@ pub static BOUND_IDS: LpmTrie<[u8; 4], u32, 16384> = LpmTrie::new();
 /// The daemon's listening sockets. A socket map, because an entry goes by itself when its socket is closed: after the
 /// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.
 #[btf_map]
-pub static LISTENERS: SockHash<ListenerKey, 1024> = SockHash::new();
+pub static LISTENERS: SockHash<ListenerKey, 8192> = SockHash::new();
 
 /// At 0: where the daemon lives.
 #[btf_map]

@@ -8,6 +8,7 @@ use std::{
     sync::{
         Arc, OnceLock,
         atomic::{AtomicUsize, Ordering},
+        mpsc::{SyncSender, TrySendError, sync_channel},
     },
     time::{Duration, Instant},
 };
@@ -22,7 +23,7 @@ use chaperone_capture::{
 use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
 use chaperone_identity::{Agents, Sessions};
 use chaperone_journal::Journal;
-use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, SessionEnded};
+use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
 use chaperone_proxy::{Lending, Parts, Settings, Shared, Upstream, roots};
 use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
@@ -384,6 +385,9 @@ const COMMANDS_WAITING: usize = 1024;
 /// How often commands are looked for whose end the hooks missed without counting it.
 const LOOK_FOR_GONE: Duration = Duration::from_mins(1);
 
+/// How often it is told at most that there is no listener in a namespace.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
+
 /// How many network namespaces may wait for listeners.
 const NAMESPACES_WAITING: usize = 1024;
 
@@ -413,7 +417,10 @@ fn read_commands(
             }
             for event in events {
                 if let CommandEvent::Namespace { pid } = event {
-                    inhabited.send(pid).context("BUG: the thread that listens in namespaces ended")?;
+                    // With so many before it, it isn't waited for: whoever connects is told of again.
+                    if let Err(TrySendError::Disconnected(_)) = inhabited.try_send(pid) {
+                        anyhow::bail!("BUG: the thread that listens in namespaces ended");
+                    }
                 } else if sender.blocking_send(event).is_err() {
                     return Ok(());
                 }
@@ -436,9 +443,11 @@ fn read_commands(
 fn listen_in_namespaces(
     capture: Arc<Capture>,
     namespaces: mpsc::UnboundedSender<Listeners>,
-) -> anyhow::Result<std::sync::mpsc::SyncSender<u32>> {
-    let (sender, inhabited) = std::sync::mpsc::sync_channel(NAMESPACES_WAITING);
+) -> anyhow::Result<SyncSender<u32>> {
+    let (sender, inhabited) = sync_channel(NAMESPACES_WAITING);
     let listen = move || {
+        // An agent can have this fail as often as it connects.
+        let (mut told, mut untold) = (None::<Instant>, 0_u64);
         for pid in inhabited {
             match capture.listen_for(pid) {
                 Ok(Some(listeners)) => {
@@ -447,10 +456,15 @@ fn listen_in_namespaces(
                     drop(namespaces.send(listeners));
                 }
                 Ok(None) => {}
-                Err(error) => tracing::error!(
-                    error = format!("{:#}", anyhow::Error::from(error)),
-                    "no listener in an agent's network namespace: its connections are refused"
-                ),
+                Err(_) if told.is_some_and(|told| told.elapsed() < TELL_AGAIN) => untold += 1,
+                Err(error) => {
+                    tracing::error!(
+                        error = format!("{:#}", anyhow::Error::from(error)),
+                        untold,
+                        "no listener in an agent's network namespace: its connections are refused"
+                    );
+                    (told, untold) = (Some(Instant::now()), 0);
+                }
             }
         }
     };
@@ -479,6 +493,11 @@ async fn serve_namespaces(
                 }
             }
             _ = tick.tick(), if !accepting.is_empty() => {
+                // A listener that was destroyed. Its place is made free for another one, which the next connection gets.
+                let destroyed = accepting.iter_mut().filter_map(|(netns, tasks)| tasks.try_join_next().map(|_| *netns));
+                for netns in destroyed.collect::<Vec<_>>() {
+                    close(NetnsCookie(netns), &mut accepting, &capture).await;
+                }
                 let looking = capture.clone();
                 let abandoned = match tokio::task::spawn_blocking(move || looking.abandoned()).await? {
                     Ok(abandoned) => abandoned,
@@ -488,18 +507,23 @@ async fn serve_namespaces(
                     }
                 };
                 for netns in abandoned {
-                    if let Some(mut tasks) = accepting.remove(&netns.0) {
-                        // The listeners are closed with their tasks; what they accepted goes on.
-                        tasks.shutdown().await;
-                    }
-                    capture.forget(netns);
-                    if let Err(error) = keep_no_longer(netns) {
-                        tracing::warn!(%error, netns = netns.0, "the service manager can't be told to close a listener");
-                    }
+                    close(netns, &mut accepting, &capture).await;
                     tracing::info!(netns = netns.0, "no agent is in this network namespace any more");
                 }
             }
         }
+    }
+}
+
+/// Closes the listeners in a network namespace.
+async fn close(netns: NetnsCookie, accepting: &mut BTreeMap<u64, JoinSet<()>>, capture: &Capture) {
+    if let Some(mut tasks) = accepting.remove(&netns.0) {
+        // The listeners are closed with their tasks; what they accepted goes on.
+        tasks.shutdown().await;
+    }
+    capture.forget(netns);
+    if let Err(error) = keep_no_longer(netns) {
+        tracing::warn!(%error, netns = netns.0, "the service manager can't be told to close a listener");
     }
 }
 

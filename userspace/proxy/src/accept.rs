@@ -77,7 +77,7 @@ struct Accepted {
 }
 
 impl Shared {
-    /// Accepts until told to stop.
+    /// Accepts until told to stop, or until the listener is destroyed.
     pub async fn accept(self: Arc<Self>, listener: TcpListener) {
         loop {
             // The permit first: when there is none, connections wait in the kernel's queue.
@@ -98,6 +98,13 @@ impl Shared {
                         let _held = shared.metrics.connections.hold();
                         shared.clone().handle(stream).await;
                     });
+                }
+                // Whoever owns its network namespace destroyed it (`ss -K`), and it will never listen again.
+                Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                    tracing::error!(
+                        "a listener was destroyed: until there is another one, connections wait or are refused"
+                    );
+                    return;
                 }
                 Err(error) => {
                     // Out of files or memory: what is open must end first. A pause keeps the loop from spinning.
