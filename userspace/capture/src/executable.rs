@@ -68,7 +68,7 @@ impl Running {
 
 impl Executable {
     /// For a process that is gone: the file with that name, if it is the very same one. It was executed a moment ago, so
-    /// that the kernel has it in memory; older kernels than 5.12 can't be asked for no more than that, and it is none.
+    /// that the kernel has its name in memory.
     pub(crate) fn named(name: &str, start: &CommandStart) -> Option<Self> {
         if !Path::new(name).is_absolute() {
             return None;

@@ -155,7 +155,7 @@ pub struct CallOutcome {
 pub struct CommandStarted {
     /// The command.
     pub id: CommandId,
-    /// Its session; `None` if its cgroup was gone before it could be told whose it was.
+    /// Its session; `None` if it isn't known whose its container was, or wasn't yet.
     pub session: Option<SessionId>,
     /// The command whose process executed it; `None` if that isn't an agent's, or was there before its enrolment.
     pub parent: Option<CommandId>,

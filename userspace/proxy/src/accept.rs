@@ -198,9 +198,23 @@ impl Shared {
     /// The session of a cgroup, which begins now if it hasn't. Its beginning is on disk before anything else of it;
     /// what can't be recorded is tried again by whoever comes next.
     async fn session_at(&self, path: &str) -> Result<(Arc<Resolved<Own>>, Result<(), JournalError>), String> {
+        let container = self.describe(path).await;
+        self.session_of(path, container).await
+    }
+
+    /// What is to be known of a cgroup that is a container, for its session to begin. It reads files.
+    pub(crate) async fn describe(&self, path: &str) -> Option<Container> {
         self.decide_at(path).await;
+        self.container_at(path).await
+    }
+
+    /// As [`session_at`](Self::session_at), with what [`describe`](Self::describe) told.
+    pub(crate) async fn session_of(
+        &self,
+        path: &str,
+        container: Option<Container>,
+    ) -> Result<(Arc<Resolved<Own>>, Result<(), JournalError>), String> {
         let id_of = |folder: &std::path::Path| cgroup_id(folder).map_err(io::Error::other);
-        let container = self.container_at(path).await;
         let (session, is_new) = self
             .sessions
             .resolve(path, id_of, container, |session| self.own(session))

@@ -12,16 +12,19 @@ use chaperone_model::{
     CgroupId, CommandEnded, CommandStarted, CommandsLost, Event, SessionEnded, SessionId, SessionStarted,
 };
 use time::OffsetDateTime;
-use tokio::{sync::mpsc, task::JoinHandle};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+};
 
 use crate::Shared;
 
 /// How many commands of containers that are no agent's are remembered, until they end: as many as the hooks remember.
 const MAX_NOBODYS: usize = 65_536;
-/// How long the record of all commands waits for a session to begin: it may be a container's, whose engine's files are read.
-const MAX_BEGINNING: Duration = Duration::from_secs(2);
+/// How long the record of all commands waits for the description of one's container, in its engine's files.
+const MAX_DESCRIBING: Duration = Duration::from_secs(2);
 
-/// Sessions that take longer to begin than anybody waits, by their enrolled cgroups.
+/// Sessions whose containers take longer to be described than anybody waits, by their enrolled cgroups.
 type Late = HashMap<CgroupId, JoinHandle<Result<SessionId, String>>>;
 
 impl Shared {
@@ -53,7 +56,7 @@ impl Shared {
                 // The daemon's own to act upon.
                 CommandEvent::Namespace { .. } => None,
                 CommandEvent::Started(mut started) => {
-                    let session = self.session_of(&started, &mut late).await;
+                    let session = self.session_of_command(&started, &mut late).await;
                     if session.is_none() && self.is_nobodys(&started) {
                         // Of a container that was held, and is no agent's.
                         if nobodys.len() < MAX_NOBODYS {
@@ -99,7 +102,7 @@ impl Shared {
 
     /// The session of the process's cgroup; of the enrolled one above it, if its own is gone; if both are, the one that the
     /// enrolled one had or would have had.
-    async fn session_of(self: &Arc<Self>, started: &StartedCommand, late: &mut Late) -> Option<SessionId> {
+    async fn session_of_command(self: &Arc<Self>, started: &StartedCommand, late: &mut Late) -> Option<SessionId> {
         let there = cgroup_path(&self.cgroup_root, started.cgroup)
             .or_else(|_| cgroup_path(&self.cgroup_root, started.enrolled));
         if let Ok(path) = there {
@@ -126,8 +129,8 @@ impl Shared {
         }
     }
 
-    /// The session that begins at that path; `None` if that takes longer than anybody's commands may wait. It goes on, and
-    /// later commands are of it.
+    /// The session that begins at that path; `None` if its container takes longer to be described than everybody's commands
+    /// may wait. It begins later, and later commands are of it.
     async fn beginning(
         self: &Arc<Self>,
         path: String,
@@ -139,21 +142,26 @@ impl Shared {
             return None;
         }
         let (shared, at) = (self.clone(), path.clone());
-        let mut beginning =
-            tokio::spawn(async move { shared.begin_session(&at).await.map(|session| session.session.id) });
-        match tokio::time::timeout(MAX_BEGINNING, &mut beginning).await {
-            Ok(Ok(begun)) => Some(begun),
-            Ok(Err(error)) => Some(Err(format!("BUG: beginning a session panicked: {error}"))),
-            Err(_) => {
-                tracing::warn!(
-                    cgroup = path,
-                    "a session doesn't begin, for its container's engine is slow to be read: its commands are recorded \
-                     without it until it does"
-                );
-                late.insert(enrolled, beginning);
-                None
-            }
+        let (described, is_described) = oneshot::channel();
+        let beginning = tokio::spawn(async move {
+            let container = shared.describe(&at).await;
+            // Perhaps nobody waits any more.
+            let _ = described.send(());
+            let (session, recorded) = shared.session_of(&at, container).await?;
+            recorded.map(|()| session.session.id).map_err(|error| error.to_string())
+        });
+        // An error of the channel's is the task's end, which is as good as its word.
+        if tokio::time::timeout(MAX_DESCRIBING, is_described).await.is_err() {
+            tracing::warn!(
+                cgroup = path,
+                "a session doesn't begin, for its container's engine is slow to be read: its commands are recorded \
+                 without it until it does"
+            );
+            late.insert(enrolled, beginning);
+            return None;
         }
+        let begun = beginning.await;
+        Some(begun.unwrap_or_else(|error| Err(format!("BUG: beginning a session panicked: {error}"))))
     }
 
     /// Records a session that nobody saw, of a cgroup that is gone: it begins and ends at once.
