@@ -6,6 +6,7 @@
 //! runs or not.
 
 mod attach;
+mod beside;
 mod bpffs;
 mod btf;
 mod cgroup;
@@ -19,6 +20,7 @@ mod held;
 mod hooks;
 mod kept;
 mod kernel_log;
+mod leftovers;
 mod listen;
 mod mask;
 mod masked;
@@ -32,6 +34,7 @@ mod sock_diag;
 mod sys;
 
 pub use attach::{Capture, CaptureConfig, remove_pins};
+pub use beside::{Beside, Whose, beside, pinned_but_off};
 pub use cgroup::{cgroup_id, cgroup_path, cgroup_root};
 pub use chaperone_ebpf_abi::Counter;
 pub use commands::{CommandEvent, Commands, StartedCommand};
@@ -47,4 +50,4 @@ pub use origin::Origins;
 pub use process::process_facts;
 pub use rules::{CgroupRules, HeldPatterns, TooManyRules, cgroup_tree};
 pub use self_test::Check;
-pub use sys::netns_cookie;
+pub use sys::{clock_is_synchronized, netns_cookie};
