@@ -130,7 +130,7 @@ third)
   grow /payload/early 20
   check "after a boot with a configuration that can't be used, it is refused ($(counted /payload/early))" sh -c "! grep -v EPERM /payload/early"
   check "the host is up all the same" systemctl is-active basic.target
-  check "the log says why" sh -c "journalctl -o cat -u chaperone | grep 'config.toml:1' && journalctl -o cat -u chaperone | grep in-force.toml"
+  check "the log says why" sh -c "journalctl -o cat -u chaperone | grep 'config.toml:1' && journalctl -o cat -u chaperone | grep in-force.json"
   sed -i 1d /etc/chaperone/config.toml
   await "the daemon by itself" "systemctl is-active chaperone"
   : > /payload/early

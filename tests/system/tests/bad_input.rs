@@ -73,12 +73,34 @@ fn configuration_and_policy_errors_have_a_place() {
             "config.toml:16",
             "overlaps",
         ),
-        ("[[agents]]\nname = \"b\"\nusers = [\"nobody-at-all\"]\n", GOOD, "config.toml:12", "no user"),
         ("[journal]\ndir = \"/proc/nonexistent\"\n", GOOD, "/proc/nonexistent", "journal"),
     ] {
         let said = Host::new(extra, policy).refused(&[]);
         assert!(said.contains(place) && said.contains(word), "{extra}{policy}: {said}");
     }
+}
+
+/// A user who can't be looked up now may be there, and an agent: the rules besides hold from the first start on.
+#[test]
+fn a_user_whom_nobody_knows_frees_no_other_agents() {
+    let host = Host::new("[[agents]]\nname = \"b\"\nusers = [\"nobody-at-all\"]\n", GOOD);
+    let config = host.folder.path().join("config.toml");
+    let run = |command: &str| {
+        let said =
+            Command::new("timeout").args(["20", &chaperone(), command, "--config"]).arg(&config).output().unwrap();
+        (said.status.code(), both(&said))
+    };
+    let (code, said) = run("daemon");
+    assert!(code == Some(2) && said.contains("config.toml:12") && said.contains("no user"), "{said}");
+    let pins = std::path::Path::new("/sys/fs/bpf").join(host.folder.path().file_name().unwrap());
+    assert!(pins.join("link_connect4").exists(), "{said}");
+    let (code, said) = run("disable");
+    assert!(code == Some(0) && !pins.exists(), "{said}");
+    let root = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let root = root.lines().find(|line| line.contains(" - cgroup2 ")).unwrap().split(' ').nth(4).unwrap().to_owned();
+    let made = std::path::Path::new(&root).join(host.folder.path().file_name().unwrap());
+    fs::remove_dir(made.join("agents")).unwrap();
+    fs::remove_dir(made).unwrap();
 }
 
 /// What the daemon is in, only the daemon can know.

@@ -391,7 +391,11 @@ fn after_a_boot_a_daemon_that_cant_start_refuses_the_agents_that_were_in_force()
     };
     let ca = right.lines().find(|line| line.starts_with("ca_file = ")).unwrap();
     let journal = right.lines().find(|line| line.starts_with("dir = ")).unwrap();
+    let state = right.lines().find(|line| line.starts_with("state = ")).unwrap();
     let wrong = [
+        // Another folder of its own, and a mistake besides.
+        (format!("nonsense = 1\n{}", right.replace(state, "state = \"/nonexistent\"")), "nonsense"),
+        (format!("{right}\n[[agents]]\nname = \"b\"\nusers = [\"nobody-at-all\"]\n"), "no user `nobody-at-all`"),
         (format!("nonsense = 1\n{right}"), "nonsense"),
         (format!("[[agents]\n{right}"), "config.toml:1"),
         (right.replace(ca, "ca_file = \"/nonexistent/ca.pem\""), "/nonexistent/ca.pem"),
@@ -405,7 +409,7 @@ fn after_a_boot_a_daemon_that_cant_start_refuses_the_agents_that_were_in_force()
         fs::write(&config, text).unwrap();
         let failed = lab.operator("chaperone daemon");
         assert_eq!(failed.status.code(), Some(2), "{}", both(&failed));
-        assert!(both(&failed).contains(word) && both(&failed).contains("in-force.toml"), "{}", both(&failed));
+        assert!(both(&failed).contains(word) && both(&failed).contains("in-force.json"), "{}", both(&failed));
         let refused = lab.agent(dial);
         assert!(!refused.status.success() && both(&refused).contains("PermissionError"), "{}", both(&refused));
         fs::write(&config, &right).unwrap();
@@ -423,8 +427,190 @@ fn after_a_boot_a_daemon_that_cant_start_refuses_the_agents_that_were_in_force()
     lab.operator_ok("chaperone disable");
     fs::write(&config, format!("nonsense = 1\n{right}")).unwrap();
     let failed = lab.operator("chaperone daemon");
-    assert!(failed.status.code() == Some(2) && !both(&failed).contains("in-force.toml"), "{}", both(&failed));
+    assert!(failed.status.code() == Some(2) && both(&failed).contains("no agent can be refused"), "{}", both(&failed));
     assert_eq!(lab.agent_ok(dial).trim(), "through");
     fs::write(&config, &right).unwrap();
     lab.restart();
+}
+
+/// A boot again; what is kept isn't what this version would have written.
+#[test]
+fn what_was_in_force_holds_as_far_as_it_can_be_read() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let dial = "python3 -c 'import socket; socket.create_connection((\"127.77.0.1\", 443)).close()'";
+    let config = lab.dir.join("config.toml");
+    let right = fs::read_to_string(&config).unwrap();
+    let place = pins(&right);
+    let (kept, former) = (lab.dir.join("state/in-force.json"), lab.dir.join("state/in-force.toml"));
+    let refused = |lab: &Lab| {
+        let refused = lab.agent(dial);
+        assert!(!refused.status.success() && both(&refused).contains("PermissionError"), "{}", both(&refused));
+    };
+    let mut later: Value = serde_json::from_str(&fs::read_to_string(&kept).unwrap()).unwrap();
+    later["version"] = 7.into();
+    later["users"] = serde_json::json!(["coder"]);
+    later["paths"]["later"] = true.into();
+    // As versions before kept it, with a user who is gone since.
+    let before = format!("{right}\n[[agents]]\nname = \"b\"\nusers = [\"nobody-at-all\"]\n");
+    for (place_kept, text) in [(&kept, later.to_string()), (&former, before)] {
+        stop(&lab);
+        lab.operator_ok(&format!("rm -r {place}"));
+        fs::remove_file(&kept).unwrap();
+        fs::write(place_kept, text).unwrap();
+        fs::write(&config, format!("nonsense = 1\n{right}")).unwrap();
+        let failed = lab.operator("chaperone daemon");
+        assert!(both(&failed).contains(&place_kept.display().to_string()), "{}", both(&failed));
+        refused(&lab);
+        fs::write(&config, &right).unwrap();
+        lab.restart();
+        lab.agent_ok(dial);
+        assert!(kept.exists() && !former.exists());
+    }
+}
+
+fn pins(config: &str) -> String {
+    config.lines().find_map(|line| line.strip_prefix("bpffs = ")).unwrap().trim_matches('"').to_owned()
+}
+
+fn stop(lab: &Lab) {
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the daemon's end", || has_ended(pid));
+}
+
+/// Who needs no agents doesn't mind that a user is gone; the daemon does, and says so.
+#[test]
+fn a_user_who_is_gone_keeps_nobody_from_looking() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
+    let config = lab.dir.join("config.toml");
+    let right = fs::read_to_string(&config).unwrap();
+    let gone = "users = [\"nobody-at-all\"]";
+    let bound = right.replace("[capture]\n", &format!("[capture]\n{gone}\n"));
+    assert_ne!(bound, right);
+    fs::write(&config, format!("{bound}\n[[agents]]\nname = \"b\"\n{gone}\n")).unwrap();
+    for command in ["calls", "connections", "sessions", "commands", "status", "verify"] {
+        lab.operator_ok(&format!("chaperone {command}"));
+    }
+    assert_eq!(lab.calls().len(), 1);
+    stop(&lab);
+    lab.operator_ok("chaperone disable");
+    fs::write(&config, right).unwrap();
+    lab.restart();
+}
+
+#[test]
+fn hooks_whose_pins_are_gone_stay_in_force_and_that_is_told() {
+    let outside = Outside::start();
+    let lab = &outside.lab;
+    outside.all_are_told(SERVED);
+    let place = pins(&fs::read_to_string(lab.dir.join("config.toml")).unwrap());
+    lab.operator_ok(&format!("rm {place}/link_connect4 {place}/link_egress"));
+    outside.all_are_told(SERVED);
+    outside.nothing_got_out();
+    until("the log", || lab.log().contains("no longer pinned"));
+    let status = lab.operator("chaperone status");
+    assert!(!status.status.success() && both(&status).contains("no longer pinned"), "{}", both(&status));
+    let doctor = lab.operator("chaperone doctor --json");
+    let line = |check: &str| -> Value {
+        let said = String::from_utf8_lossy(&doctor.stdout);
+        let mut findings = said.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        findings.find(|finding| finding["check"] == check).unwrap()
+    };
+    assert!(line("daemon")["ok"] == false && text(&line("daemon"), "found").contains("connect4"), "{}", both(&doctor));
+    // The next one pins them.
+    stop(lab);
+    lab.restart();
+    lab.operator_ok("chaperone status");
+    outside.all_are_told(SERVED);
+}
+
+/// Another folder for the hooks: the old ones aren't left behind, with nobody listening for them.
+#[test]
+fn hooks_are_moved_and_taken_off_wherever_they_are() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let dial = "python3 -c 'import socket; socket.create_connection((\"127.77.0.1\", 443)).close()'";
+    let config = lab.dir.join("config.toml");
+    let right = fs::read_to_string(&config).unwrap();
+    let place = pins(&right);
+    let moved = right.replace(&place, &format!("{place}-moved"));
+    stop(&lab);
+    fs::write(&config, &moved).unwrap();
+    lab.restart();
+    lab.agent_ok(dial);
+    assert!(lab.log().contains("`paths.bpffs` changed"), "{}", lab.log());
+    // Those of a daemon that is gone are named, with the remedy.
+    stop(&lab);
+    fs::write(&config, &right).unwrap();
+    lab.operator_ok(
+        "cp $CHAPERONE_LAB/state/in-force.json $CHAPERONE_LAB/saved; rm $CHAPERONE_LAB/state/in-force.json",
+    );
+    lab.restart();
+    let doctor = lab.operator("chaperone doctor");
+    assert!(both(&doctor).contains(&format!("rm -r {place}-moved")) && !doctor.status.success(), "{}", both(&doctor));
+    stop(&lab);
+    let disabled = lab.operator("chaperone disable");
+    assert!(
+        both(&disabled).contains(&format!("rm -r {place}-moved")) && !disabled.status.success(),
+        "{}",
+        both(&disabled)
+    );
+    lab.operator_ok(&format!("rm -r {place}-moved"));
+    lab.agent_ok(dial);
+    lab.restart();
+}
+
+#[test]
+fn hooks_are_taken_off_though_the_configuration_is_wrong_and_unrecorded_only_if_that_is_said() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let dial = "python3 -c 'import socket; socket.create_connection((\"127.77.0.1\", 443)).close()'";
+    let config = lab.dir.join("config.toml");
+    let right = fs::read_to_string(&config).unwrap();
+    let events = || -> Value {
+        let command = format!("chaperone verify --json --dir {}/journal", lab.dir.display());
+        serde_json::from_str::<Value>(&lab.operator_ok(&command)).unwrap()["events"].clone()
+    };
+    stop(&lab);
+    let before = events().as_u64().unwrap();
+    fs::write(&config, format!("nonsense = 1\n{right}")).unwrap();
+    let disabled = lab.operator("chaperone disable");
+    assert!(disabled.status.success() && both(&disabled).contains("in-force.json"), "{}", both(&disabled));
+    lab.agent_ok(dial);
+    assert_eq!(events().as_u64(), Some(before + 1));
+
+    fs::write(&config, &right).unwrap();
+    lab.restart();
+    stop(&lab);
+    let journal = right.lines().find(|line| line.starts_with("dir = ")).unwrap();
+    fs::write(&config, right.replace(journal, "dir = \"/proc/nonexistent\"")).unwrap();
+    let kept = lab.operator("chaperone disable");
+    assert!(!kept.status.success() && both(&kept).contains("disable --unrecorded"), "{}", both(&kept));
+    assert!(!lab.agent(dial).status.success());
+    let disabled = lab.operator_ok("chaperone disable --unrecorded 2>&1");
+    assert!(disabled.contains("the journal doesn't have it"), "{disabled}");
+    lab.agent_ok(dial);
+    fs::write(&config, right).unwrap();
+    lab.restart();
+}
+
+/// A doctor that is killed, whenever that is, leaves no hook; a cgroup that it leaves is removed by the next one.
+#[test]
+fn a_killed_doctor_leaves_no_hooks() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let place = pins(&fs::read_to_string(lab.dir.join("config.toml")).unwrap());
+    let root = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let root = root.lines().rfind(|line| line.contains(" - cgroup2 ")).unwrap().split(' ').nth(4).unwrap().to_owned();
+    let said = lab.operator_ok(&format!(
+        "doctors=$(dirname {place})/chaperone-doctor-; tests={root}/chaperone-self-test-; sh -c 'exit 0' & gone=$!; wait; \
+         mkdir $doctors$gone $tests$gone-0 $tests$$-0; chaperone doctor > /dev/null; \
+         for left in $doctors$gone $tests$gone-0 $tests$$-0; do test -e $left && echo $left; done; rmdir $tests$$-0; \
+         killed=; for i in 1 2 3 4 5 6 7 8; do chaperone doctor > /dev/null & killed=\"$killed $!\"; sleep 0.$i; kill -9 $!; \
+         wait; done; ls -d $(dirname {place})/chaperone-*; \
+         left() {{ for pid in $killed; do test ! -e $tests$pid-0 || return 0; done; return 1; }}; \
+         for i in 1 2 3 4 5; do chaperone doctor > /dev/null; left || break; done; if left; then echo left; fi"
+    ));
+    let lines: Vec<_> = said.lines().collect();
+    // The living process's alone.
+    assert!(lines.len() == 2 && lines[0].contains("chaperone-self-test-"), "{said}");
+    assert_eq!(lines[1], place, "{said}");
 }

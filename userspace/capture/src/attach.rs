@@ -25,8 +25,9 @@ use crate::{
     commands::{self, Losses, Probes},
     earlier,
     gone::Gone,
-    hooks::{self, Attached, LsmHooks, Made, Missing},
+    hooks::{self, Attached, Hooks, LsmHooks, Made},
     kernel_log::{self, Forward},
+    leftovers,
     listen::Key,
     namespaces::{HomeRecord, Namespaces},
     origin::Record,
@@ -52,7 +53,7 @@ pub struct CaptureConfig {
 
 /// The attached hooks. Dropping it leaves them attached: enrolled processes are refused until a daemon listens again.
 pub struct Capture {
-    folder: bpffs::Folder,
+    folder: Option<bpffs::Folder>,
     cgroup_root: PathBuf,
     pub(crate) enrolled: Mutex<HashMap<MapData, u64, u32>>,
     pub(crate) unenrolled: Mutex<Array<MapData, u64>>,
@@ -67,8 +68,7 @@ pub struct Capture {
     counters: Counters,
     /// Where the hooks of cgroups are attached.
     place: PathBuf,
-    attached: Vec<Attached>,
-    missing: Missing,
+    hooks: Hooks,
     commands: Option<Commands>,
     pub(crate) probes: Probes,
     commands_lost: Mutex<Array<MapData, u64>>,
@@ -80,7 +80,7 @@ pub struct Capture {
 impl std::fmt::Debug for Capture {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Capture")
-            .field("folder", &self.folder.path)
+            .field("folder", &self.folder.as_ref().map(|folder| &folder.path))
             .field("cgroup_root", &self.cgroup_root)
             .finish_non_exhaustive()
     }
@@ -92,6 +92,12 @@ impl Capture {
     /// redirected before [`listen`](Self::listen); until then, enrolled processes are refused.
     pub fn attach(config: &CaptureConfig) -> Result<Self, CaptureError> {
         Self::attach_at(config, &[], None)
+    }
+
+    /// As [`attach`](Self::attach), beside hooks that are there already, and pinned nowhere: nothing outlives this process.
+    /// For trying what the kernel takes.
+    pub fn attach_for_now(config: &CaptureConfig) -> Result<Self, CaptureError> {
+        Self::attach_in(None, config, &[], None)
     }
 
     /// As [`attach`](Self::attach), with other sizes for some maps: tests of full maps.
@@ -109,6 +115,16 @@ impl Capture {
         place: Option<&Path>,
     ) -> Result<Self, CaptureError> {
         check_capabilities()?;
+        Self::attach_in(Some(bpffs::Folder::open(&config.bpffs)?), config, sizes, place)
+    }
+
+    fn attach_in(
+        folder: Option<bpffs::Folder>,
+        config: &CaptureConfig,
+        sizes: &[(&'static str, u32)],
+        place: Option<&Path>,
+    ) -> Result<Self, CaptureError> {
+        check_capabilities()?;
         let cgroup_root = match &config.cgroup_root {
             Some(root) if cgroup::is_cgroup2(root) => root.clone(),
             Some(root) => {
@@ -120,12 +136,12 @@ impl Capture {
             }
             None => cgroup::cgroup_root()?,
         };
-        let folder = bpffs::Folder::open(&config.bpffs)?;
+        leftovers::remove(&cgroup_root, &config.bpffs);
         let mut made = Made::default();
         let booted_ns = commands::booted_ns().map_err(CaptureError::system("reading the clocks"))?;
-        let mut ebpf = hooks::load(&folder, sizes, booted_ns, &mut made)?;
+        let mut ebpf = hooks::load(folder.as_ref(), sizes, booted_ns, &mut made)?;
         let place = place.unwrap_or(&cgroup_root).to_owned();
-        let (attached, missing) = hooks::attach(&mut ebpf, &folder, &place, config.lsm, &mut made)?;
+        let hooks = hooks::attach(&mut ebpf, folder.as_ref(), &place, config.lsm, &mut made)?;
 
         let log = EbpfLogger::init_with_logger(&mut ebpf, Forward::default())
             .map_err(|error| CaptureError::Load { reason: format!("the hooks' log: {error}") })?;
@@ -161,8 +177,7 @@ impl Capture {
             gone: Mutex::new(Gone::new(booted_ns)),
             counters,
             place,
-            attached,
-            missing,
+            hooks,
             log: Some(log),
             folder,
         };
@@ -278,11 +293,53 @@ impl Capture {
     /// The later hooks, of the LSM and of devices, that this kernel doesn't take, with its reasons; none if they are
     /// [required](LsmHooks::Required).
     pub fn missing_hooks(&self) -> &[(&'static str, String)] {
-        &self.missing
+        &self.hooks.missing
     }
 
     pub(crate) fn attached(&self) -> &[Attached] {
-        &self.attached
+        &self.hooks.attached
+    }
+
+    /// Takes a hook off behind the daemon's back: tests of who notices.
+    #[doc(hidden)]
+    pub fn detach_hook(&self, hook: &str) -> io::Result<()> {
+        self.hooks.links.iter().find(|link| link.hook == hook).ok_or(io::ErrorKind::NotFound)?.detach()
+    }
+
+    /// What is wrong with the hooks now, and what to do: some of them are in force no more, or their pins are gone, so that
+    /// they end with this process. `None` if nothing is.
+    pub fn trouble(&self) -> Option<String> {
+        let effective = |Attached { kind, program, .. }: &Attached| -> io::Result<bool> {
+            Ok(sys::effective_programs(File::open(&self.place)?.as_fd(), *kind)?.contains(program))
+        };
+        let mut off = Vec::new();
+        for attached in &self.hooks.attached {
+            match effective(attached) {
+                Ok(true) => {}
+                Ok(false) => off.push(attached.hook),
+                Err(error) => {
+                    return Some(format!("it can't be asked whether `{}` is in force: {error}", attached.hook));
+                }
+            }
+        }
+        if !off.is_empty() {
+            return Some(format!(
+                "not in force: {}: agents get past the daemon, unseen; `systemctl restart chaperone` attaches them again, \
+                 `bpftool cgroup tree` says what is there",
+                off.join(", ")
+            ));
+        }
+        let folder = self.folder.as_ref()?;
+        let pinned = |link: &&hooks::Link| !folder.link(link.hook).exists();
+        let gone: Vec<_> = self.hooks.links.iter().filter(pinned).map(|link| link.hook).collect();
+        (!gone.is_empty()).then(|| {
+            format!(
+                "no longer pinned in {}: {}: they are in force for as long as this daemon runs, and agents are free when it \
+                 ends; `systemctl restart chaperone` pins them again",
+                folder.path.display(),
+                gone.join(", ")
+            )
+        })
     }
 
     /// Where cgroup v2 is mounted.
@@ -292,8 +349,9 @@ impl Capture {
 
     /// Detaches the hooks and forgets all enrolments: processes of agents are free again.
     pub fn detach(self) -> Result<(), CaptureError> {
-        let (place, attached) = (self.place.clone(), self.attached.clone());
-        self.folder.remove()?;
+        let Self { place, hooks: Hooks { attached, links, .. }, folder, .. } = self;
+        folder.map_or(Ok(()), bpffs::Folder::remove)?;
+        drop(links);
         // The kernel takes a program off in its own time after the last pin of its link is gone (kernel/bpf/syscall.c,
         // `bpf_link_put`).
         let place = File::open(place).map_err(CaptureError::system("opening the root of cgroup v2"))?;

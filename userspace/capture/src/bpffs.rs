@@ -72,6 +72,12 @@ impl Folder {
         self.path.join(format!("map_{map}"))
     }
 
+    /// Whether a process holds the lock of the folder, as far as it can be told without taking it.
+    pub(crate) fn is_locked(path: &Path) -> bool {
+        let Ok(found) = fs::metadata(path) else { return false };
+        fs::read_to_string("/proc/locks").is_ok_and(|locks| holder_in(&locks, &lock_name(&found)).is_some())
+    }
+
     /// Removes everything in it: the hooks are detached, enrolments forgotten.
     pub(crate) fn remove(self) -> Result<(), CaptureError> {
         let failed = |error: io::Error| CaptureError::Bpffs { path: self.path.clone(), reason: error.to_string() };
@@ -82,7 +88,7 @@ impl Folder {
     }
 }
 
-fn is_bpffs(path: &Path) -> bool {
+pub(crate) fn is_bpffs(path: &Path) -> bool {
     statfs(path).is_ok_and(|kind| kind.filesystem_type() == BPF_FS_MAGIC)
 }
 
@@ -98,11 +104,13 @@ fn mount_bpffs(at: &Path) -> Result<(), String> {
 
 /// Who holds the lock on this file, by `/proc/locks`. 0 there means a process of another pid namespace.
 fn lock_holder(file: &File) -> Option<u32> {
-    let metadata = file.metadata().ok()?;
-    let device = metadata.dev();
-    let suffix = format!("{:02x}:{:02x}:{}", libc::major(device), libc::minor(device), metadata.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
-    holder_in(&locks, &suffix).filter(|pid| *pid != 0)
+    holder_in(&locks, &lock_name(&file.metadata().ok()?)).filter(|pid| *pid != 0)
+}
+
+/// As `/proc/locks` names a file.
+fn lock_name(file: &fs::Metadata) -> String {
+    format!("{:02x}:{:02x}:{}", libc::major(file.dev()), libc::minor(file.dev()), file.ino())
 }
 
 fn holder_in(locks: &str, file: &str) -> Option<u32> {

@@ -65,7 +65,7 @@ const TRACEPOINTS: [(&str, &str); 8] = [
 const LATER_HOOKS: [&str; 3] = ["device", "socket_create", "socket_sendmsg"];
 
 /// The hooks of cgroups and their `enum bpf_attach_type`.
-const ATTACH_TYPES: [(&str, u32); 10] = [
+pub(crate) const ATTACH_TYPES: [(&str, u32); 10] = [
     ("egress", 1),
     ("sock_create", 2),
     ("handshake", 3),
@@ -86,6 +86,39 @@ pub(crate) struct Attached {
     pub(crate) kind: u32,
     /// The program's id.
     pub(crate) program: u32,
+}
+
+/// What keeps a hook attached, as long as this process has it: somebody may take the pins away.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) hook: &'static str,
+    held: Held,
+}
+
+#[derive(Debug)]
+enum Held {
+    /// Mostly pinned, too.
+    Pinned(OwnedFd),
+    /// By nothing but this.
+    Alone(#[allow(dead_code)] FdLink), // only held
+}
+
+impl Link {
+    /// Tests: attached no more, though the link is there.
+    pub(crate) fn detach(&self) -> io::Result<()> {
+        match &self.held {
+            Held::Pinned(link) => sys::detach_link(link.as_fd()),
+            Held::Alone(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+}
+
+/// What was attached.
+pub(crate) struct Hooks {
+    /// Those of cgroups.
+    pub(crate) attached: Vec<Attached>,
+    pub(crate) missing: Missing,
+    pub(crate) links: Vec<Link>,
 }
 
 /// The later hooks that the kernel doesn't take, with its reasons.
@@ -121,6 +154,11 @@ const PINNED: [(&str, u32, u32); 10] = [
 const CONNECTIONS: [(&str, u32, u32); 5] =
     [("LISTENERS", 16, 4), ("HOME", 4, 16), ("DIALLED", 4, 144), ("PENDING", 56, 144), ("ORIGINS", 4, 144)];
 
+/// Whether a map of the hooks' has that name, cut as the kernel cuts it.
+pub(crate) fn is_map(name: &str) -> bool {
+    PINNED.iter().chain(&CONNECTIONS).any(|(own, ..)| own[..own.len().min(15)] == *name)
+}
+
 /// What passed the last of the programs at the commands' tracepoints by, since they were loaded: no more than that was
 /// seen by none.
 #[derive(Debug)]
@@ -141,9 +179,9 @@ impl Misses {
     }
 }
 
-/// Loads the object, with the maps that an earlier daemon left.
+/// Loads the object, with the maps that an earlier daemon left there; without a folder, nothing is pinned.
 pub(crate) fn load(
-    folder: &bpffs::Folder,
+    folder: Option<&bpffs::Folder>,
     sizes: &[(&'static str, u32)],
     booted_ns: u64,
     made: &mut Made,
@@ -151,8 +189,10 @@ pub(crate) fn load(
     let offsets = KernelOffsets::read()?;
     let mut loader = EbpfLoader::new();
     loader.override_global("OFFSETS", &offsets, true).override_global("BOOTED_NS", &booted_ns, true);
-    let pins = PINNED.map(|pinned| (pinned, folder.map(pinned.0)));
-    let connections = CONNECTIONS.map(|pinned| (pinned, folder.map(pinned.0)));
+    let in_folder = |maps: &[(&'static str, u32, u32)]| -> Vec<_> {
+        folder.into_iter().flat_map(|folder| maps.iter().map(|pinned| (*pinned, folder.map(pinned.0)))).collect()
+    };
+    let (pins, connections) = (in_folder(&PINNED), in_folder(&CONNECTIONS));
     let mut whole = true;
     for (pinned, pin) in &connections {
         whole &= pin.exists() && fits(pinned, pin)?;
@@ -185,24 +225,23 @@ fn fits((_, key, value): &(&str, u32, u32), pin: &Path) -> Result<bool, CaptureE
     Ok((info.key_size(), info.value_size()) == (*key, *value))
 }
 
-/// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Gives those
-/// of cgroups, and those of the later ones that this kernel doesn't take, with its reason, if `lsm` says that they may be
-/// missing.
+/// Attaches all hooks, each in the place of the one that an earlier daemon left, without a moment between. Those of the
+/// later ones that this kernel doesn't take may be missing if `lsm` says so.
 pub(crate) fn attach(
     ebpf: &mut Ebpf,
-    folder: &bpffs::Folder,
+    folder: Option<&bpffs::Folder>,
     cgroup_root: &Path,
     lsm: LsmHooks,
     made: &mut Made,
-) -> Result<(Vec<Attached>, Missing), CaptureError> {
-    let mut missing = Vec::new();
-    let mut attached = Vec::new();
+) -> Result<Hooks, CaptureError> {
+    let (mut attached, mut missing, mut links) = (Vec::new(), Vec::new(), Vec::new());
     for hook in HOOKS {
         match attach_one(ebpf, hook, folder, cgroup_root, made) {
             Err(error) if lsm == LsmHooks::WhereAvailable && LATER_HOOKS.contains(&hook) => {
                 missing.push((hook, chain(&error)));
+                continue;
             }
-            done => done?,
+            held => links.push(Link { hook, held: held? }),
         }
         if let Some((_, kind)) = ATTACH_TYPES.iter().find(|(name, _)| *name == hook) {
             let info = ebpf.program(hook).expect("BUG: it was there").info();
@@ -210,16 +249,17 @@ pub(crate) fn attach(
             attached.push(Attached { hook, kind: *kind, program });
         }
     }
-    Ok((attached, missing))
+    Ok(Hooks { attached, missing, links })
 }
 
 fn attach_one(
     ebpf: &mut Ebpf,
     hook: &'static str,
-    folder: &bpffs::Folder,
+    folder: Option<&bpffs::Folder>,
     cgroup_root: &Path,
     made: &mut Made,
-) -> Result<(), CaptureError> {
+) -> Result<Held, CaptureError> {
+    let pin = || folder.map(|folder| folder.link(hook));
     let failed = |reason: String| CaptureError::Attach { hook, cgroup: cgroup_root.to_owned(), reason };
     let program = ebpf.program_mut(hook).ok_or_else(|| failed("BUG: it is not in the object".to_owned()))?;
     match program {
@@ -233,7 +273,7 @@ fn attach_one(
                 .map_err(|error| chain(&error))
                 .and_then(|()| {
                     let program = ebpf.program_mut(hook).expect("BUG: it was there");
-                    place(program, hook, folder.link(hook), cgroup_root, made)
+                    place(program, hook, pin(), cgroup_root, made)
                 })
                 .map_err(|reason| CaptureError::Lsm { hook, reason });
         }
@@ -242,17 +282,23 @@ fn attach_one(
         _ => return Err(failed("BUG: it is of another type".to_owned())),
     }
     .map_err(|error| CaptureError::Load { reason: format!("{hook}: {}", chain(&error)) })?;
-    place(program, hook, folder.link(hook), cgroup_root, made).map_err(failed)
+    place(program, hook, pin(), cgroup_root, made).map_err(failed)
 }
 
-/// Attaches a loaded program, pinned there.
+/// Attaches a loaded program, pinned there if anywhere.
 fn place(
     program: &mut Program,
     hook: &'static str,
-    pin: PathBuf,
+    pin: Option<PathBuf>,
     cgroup_root: &Path,
     made: &mut Made,
-) -> Result<(), String> {
+) -> Result<Held, String> {
+    let Some(pin) = pin else {
+        return match program {
+            Program::CgroupDevice(_) => link_device(program, hook, cgroup_root).map(Held::Pinned),
+            _ => link(program, hook, cgroup_root).map(Held::Alone),
+        };
+    };
     let text = |error: io::Error| format!("{}: {error}", pin.display());
     let path = CString::new(pin.as_os_str().as_bytes()).map_err(|error| error.to_string())?;
     let earlier = match sys::open_pinned(&path) {
@@ -261,17 +307,14 @@ fn place(
         Err(error) => return Err(text(error)),
     };
     match (earlier, &program) {
-        (None, Program::CgroupDevice(program)) => {
-            let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
-            let kind = ATTACH_TYPES.iter().find(|(name, _)| *name == hook).expect("BUG: a hook without a type").1;
-            let program = program.fd().map_err(|error| chain(&error))?.as_fd();
-            let link = sys::link_to_cgroup(program, cgroup.as_fd(), kind).map_err(|error| error.to_string())?;
+        (None, Program::CgroupDevice(_)) => {
+            let link = link_device(program, hook, cgroup_root)?;
             sys::pin(link.as_fd(), &path).map_err(text)?;
-            made.0.push(pin);
+            made.0.push(pin.clone());
         }
         (None, _) => {
             link(program, hook, cgroup_root)?.pin(&pin).map_err(|error| chain(&error))?;
-            made.0.push(pin);
+            made.0.push(pin.clone());
         }
         // The kernel can't exchange the program of an LSM's or a tracepoint's link (kernel/bpf/syscall.c,
         // `bpf_tracing_link_lops`, `bpf_raw_tp_link_lops`). Both are attached for a moment, and what one of them refuses
@@ -291,7 +334,14 @@ fn place(
             sys::update_link(earlier.as_fd(), program).map_err(text)?;
         }
     }
-    Ok(())
+    sys::open_pinned(&path).map(Held::Pinned).map_err(text)
+}
+
+fn link_device(program: &Program, hook: &str, cgroup_root: &Path) -> Result<OwnedFd, String> {
+    let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
+    let kind = ATTACH_TYPES.iter().find(|(name, _)| *name == hook).expect("BUG: a hook without a type").1;
+    let program = program.fd().map_err(|error| chain(&error))?.as_fd();
+    sys::link_to_cgroup(program, cgroup.as_fd(), kind).map_err(|error| error.to_string())
 }
 
 fn link(program: &mut Program, hook: &'static str, cgroup_root: &Path) -> Result<FdLink, String> {

@@ -7,6 +7,7 @@
 
 mod arguments;
 mod attach;
+mod beside;
 mod bound_users;
 mod bpffs;
 mod btf;
@@ -22,6 +23,7 @@ mod held;
 mod hooks;
 mod kept;
 mod kernel_log;
+mod leftovers;
 mod listen;
 mod mask;
 mod namespaces;
@@ -35,6 +37,7 @@ mod sock_diag;
 mod sys;
 
 pub use attach::{Capture, CaptureConfig, remove_pins};
+pub use beside::{Beside, Whose, beside, pinned_but_off};
 pub use cgroup::{cgroup_id, cgroup_path, cgroup_root};
 pub use chaperone_ebpf_abi::Counter;
 pub use commands::{CommandEvent, Commands, StartedCommand};
@@ -51,4 +54,4 @@ pub use netns::NetworkNamespace;
 pub use origin::Origins;
 pub use rules::{CgroupRules, HeldPatterns, TooManyRules, cgroup_tree};
 pub use self_test::Check;
-pub use sys::netns_cookie;
+pub use sys::{clock_is_synchronized, netns_cookie};

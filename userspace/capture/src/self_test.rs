@@ -28,7 +28,7 @@ use nix::{
 use chaperone_ebpf_abi::STREAM_PORTS;
 use chaperone_model::CgroupId;
 
-use crate::{Capture, CaptureError, ListenPorts, Listeners, attach::lock, cgroup_id, netns, sys};
+use crate::{Capture, CaptureError, ListenPorts, Listeners, attach::lock, cgroup_id, leftovers::SELF_TEST, netns, sys};
 
 /// One thing that was tried.
 #[derive(Clone, Debug)]
@@ -142,17 +142,22 @@ impl Capture {
 struct Place<'a> {
     capture: &'a Capture,
     cgroup: PathBuf,
+    /// Of its folder: who finds it knows that this process lives.
+    _lock: File,
 }
 
 impl<'a> Place<'a> {
     fn make(capture: &'a Capture) -> io::Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let cgroup = capture.cgroup_root().join(format!("chaperone-self-test-{}-{number}", std::process::id()));
+        let cgroup = capture.cgroup_root().join(format!("{SELF_TEST}{}-{number}", std::process::id()));
         match fs::create_dir(&cgroup) {
-            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
-            _ => Ok(Self { capture, cgroup }),
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
         }
+        let lock = File::open(&cgroup)?;
+        lock.try_lock()?;
+        Ok(Self { capture, cgroup, _lock: lock })
     }
 
     /// Runs the probe; gives what its system calls said, and what was wrong with the connections that arrived.

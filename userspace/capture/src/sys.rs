@@ -192,30 +192,61 @@ pub(crate) fn effective_programs(cgroup: BorrowedFd<'_>, attach_type: u32) -> io
     Ok(ids[..(attr.count as usize).min(ids.len())].to_vec())
 }
 
-/// How often a program was passed by because it was running on that processor already: `BPF_OBJ_GET_INFO_BY_FD` (Linux
-/// 4.13; the number is there from 5.12 on, and 0 before).
+/// Takes a link's program off, though the link stays: `BPF_LINK_DETACH` (Linux 5.9).
+pub(crate) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    const BPF_LINK_DETACH: libc::c_int = 34;
+    let mut attr = link.as_raw_fd();
+    // SAFETY: the attribute, the link's descriptor, outlives the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw mut attr, size_of_val(&attr)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// How often a program was passed by because it was running on that processor already (Linux 5.12; 0 before).
 pub(crate) fn recursion_misses(program: BorrowedFd<'_>) -> io::Result<u64> {
+    /// The place of `recursion_misses` in `struct bpf_prog_info`, in words of 8 bytes.
+    const MISSES: usize = 26;
+    let mut info = [0_u64; MISSES + 1];
+    object_info(program, &mut info)?;
+    Ok(info[MISSES])
+}
+
+/// The id of a link's program.
+pub(crate) fn link_program(link: BorrowedFd<'_>) -> io::Result<u32> {
+    // `struct bpf_link_info`: the type, the link's id, the program's, and what depends on the type.
+    let mut info = [0_u64; 16];
+    object_info(link, &mut info)?;
+    let bytes = info[1].to_ne_bytes();
+    Ok(u32::from_ne_bytes([bytes[0], bytes[1], bytes[2], bytes[3]]))
+}
+
+/// What the kernel tells of a program or a link: `BPF_OBJ_GET_INFO_BY_FD` (Linux 4.13; of links, 5.8). `info` must be all
+/// zeroes: the kernel writes what it has, at most so much, and would take pointers for places to write to.
+fn object_info(object: BorrowedFd<'_>, info: &mut [u64]) -> io::Result<()> {
     /// The part of `union bpf_attr` that the command takes.
     #[repr(C)]
     struct GetInfo {
-        program: i32,
+        object: i32,
         length: u32,
         info: u64,
     }
     const BPF_OBJ_GET_INFO_BY_FD: libc::c_int = 15;
-    /// The place of `recursion_misses` in `struct bpf_prog_info`, in words of 8 bytes.
-    const MISSES: usize = 26;
 
-    // Zeroes: the kernel writes what it has, at most so much, and would take pointers for places to write to.
-    let mut info = [0_u64; MISSES + 1];
-    let length = u32::try_from(size_of_val(&info)).expect("BUG: some words");
-    let mut attr = GetInfo { program: program.as_raw_fd(), length, info: info.as_mut_ptr() as u64 };
+    let length = u32::try_from(size_of_val(info)).expect("BUG: some words");
+    let mut attr = GetInfo { object: object.as_raw_fd(), length, info: info.as_mut_ptr() as u64 };
     // SAFETY: the attributes are laid out as the kernel's and outlive the call, as does the array, of the stated length.
     let result = unsafe { libc::syscall(libc::SYS_bpf, BPF_OBJ_GET_INFO_BY_FD, &raw mut attr, size_of::<GetInfo>()) };
-    if result < 0 {
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
+/// Whether the kernel's clock is disciplined by somebody, such as an NTP client: adjtimex(2), `STA_UNSYNC`.
+pub fn clock_is_synchronized() -> io::Result<bool> {
+    // SAFETY: all zeroes is a valid `timex`, which asks for nothing to be changed.
+    let mut clock: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: a local that outlives the call.
+    if unsafe { libc::adjtimex(&raw mut clock) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    Ok(info[MISSES])
+    Ok(clock.status & libc::STA_UNSYNC == 0)
 }
 
 /// Which file it is, in which state.

@@ -76,7 +76,11 @@ pub enum Command {
     Daemon,
     /// Take the kernel hooks off: agents reach AWS by themselves again, unseen.
     #[command(after_help = "Example: systemctl stop chaperone && chaperone disable")]
-    Disable,
+    Disable {
+        /// Do it even if the journal can't record it, a full disk say. The system's log is told.
+        #[arg(long)]
+        unrecorded: bool,
+    },
     /// Check what the daemon needs, with a remedy for each thing that is missing.
     #[command(after_help = "Example: chaperone doctor")]
     Doctor,

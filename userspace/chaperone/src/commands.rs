@@ -7,12 +7,10 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context as _;
 use chaperone_authority::{Authority, Trust};
-use chaperone_capture::remove_pins;
 use chaperone_console::ControlError;
-use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, Journal, PublicKey, VerifyOptions};
-use chaperone_model::{CommandExit, Container, Event, HooksRemoved, SessionId, Verdict};
+use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
+use chaperone_model::{CommandExit, Container, SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
 use http::Method;
 use serde_json::Value;
@@ -22,7 +20,6 @@ use crate::{
     cli,
     config::{Config, ConfigError},
     daemon::KnownActions,
-    in_force,
     output::{clean, cut, json_line, size, table},
 };
 
@@ -472,8 +469,11 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
             writeln!(out, "{name:<16} {text}")?;
         }
     }
-    let trouble = &status["journal"]["trouble"];
-    Ok(if trouble.is_null() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if status["journal"]["trouble"].is_null() && status["hooks"]["trouble"].is_null() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
@@ -485,37 +485,6 @@ pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
         println!("{}", answer["reloaded"].as_str().unwrap_or_default());
     }
     Ok(ExitCode::SUCCESS)
-}
-
-pub fn disable(config: &Path) -> anyhow::Result<ExitCode> {
-    let config = Config::read(config)?;
-    if config.paths.bpffs.exists() {
-        // Before it is so: what can't be recorded isn't done.
-        record_removal(&config)?;
-    }
-    let there_were_some = remove_pins(&config.paths.bpffs)?;
-    // Else the next daemon that can't start would refuse agents again.
-    in_force::forget(config.path()).context("the hooks are off; forgetting the configuration that was in force")?;
-    if there_were_some {
-        println!("the hooks are off: agents reach AWS by themselves again, and nothing of it is recorded");
-    } else {
-        println!("there were no hooks in {}", config.paths.bpffs.display());
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
-fn record_removal(config: &Config) -> anyhow::Result<()> {
-    let (journal, _) = Journal::open(config.journal())
-        .context("recording that the hooks are taken off (does the daemon run? `systemctl stop chaperone` first)")?;
-    // `(uid_t) -1` where nobody has logged in.
-    let login_uid = std::fs::read_to_string("/proc/self/loginuid").ok().and_then(|text| text.trim().parse().ok());
-    let login_uid = login_uid.filter(|uid| *uid != u32::MAX);
-    let event = Event::HooksRemoved(HooksRemoved { at: OffsetDateTime::now_utc(), login_uid });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    runtime.block_on(async {
-        journal.append(&event, true).await.context("recording that the hooks are taken off")?;
-        journal.close().await.context("closing the journal")
-    })
 }
 
 /// The journal's folder, once a daemon that runs has written there what it holds in memory: a call that was answered
@@ -544,8 +513,13 @@ pub fn recorded(config: &Config) -> &Path {
 
 /// Asks the daemon.
 pub fn ask(config: &Config, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+    ask_at(&config.paths.control, method, path, body)
+}
+
+/// Asks the daemon that has this control socket.
+pub fn ask_at(control: &Path, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(chaperone_console::request(&config.paths.control, method, path, body))?)
+    Ok(runtime.block_on(chaperone_console::request(control, method, path, body))?)
 }
 
 fn moment(at: OffsetDateTime) -> String {

@@ -117,6 +117,13 @@ impl Default for Paths {
     }
 }
 
+impl Paths {
+    /// The CA's folder.
+    pub fn ca(&self) -> PathBuf {
+        self.state.join("ca")
+    }
+}
+
 /// The kernel hooks.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -252,6 +259,18 @@ impl Default for Journal {
             queue_bytes: config.queue_bytes,
             checkpoint_seconds: config.checkpoint_interval.as_secs(),
         }
+    }
+}
+
+impl Journal {
+    /// The journal's own configuration.
+    pub fn config(&self) -> JournalConfig {
+        let mut config = JournalConfig::new(&self.dir);
+        config.segment_bytes = self.segment_bytes;
+        config.durability = self.durability;
+        config.queue_bytes = self.queue_bytes;
+        config.checkpoint_interval = Duration::from_secs(self.checkpoint_seconds.max(1));
+        config
     }
 }
 
@@ -474,7 +493,7 @@ impl Config {
 
     /// The CA's folder.
     pub fn ca(&self) -> PathBuf {
-        self.paths.state.join("ca")
+        self.paths.ca()
     }
 
     /// The warehouse, checked as far as that goes without asking it.
@@ -492,12 +511,7 @@ impl Config {
 
     /// The journal's own configuration.
     pub fn journal(&self) -> JournalConfig {
-        let mut config = JournalConfig::new(&self.journal.dir);
-        config.segment_bytes = self.journal.segment_bytes;
-        config.durability = self.journal.durability;
-        config.queue_bytes = self.journal.queue_bytes;
-        config.checkpoint_interval = Duration::from_secs(self.journal.checkpoint_seconds.max(1));
-        config
+        self.journal.config()
     }
 }
 

@@ -263,12 +263,13 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             }));
         }
         tokio::spawn(enroll_what_was_left_out(console.clone()));
-        let ticking = shared.clone();
+        let (ticking, hooks) = (shared.clone(), capture.clone());
         tokio::spawn(async move {
-            let mut tick = tokio::time::interval(Duration::from_secs(5));
+            let (mut tick, mut told) = (tokio::time::interval(Duration::from_secs(5)), None);
             loop {
                 tick.tick().await;
                 ticking.tick();
+                tell_of_hooks(&hooks, &mut told);
             }
         });
         let broken = tokio::select! {
@@ -377,6 +378,20 @@ async fn enroll_what_was_left_out(console: Arc<Console>) {
             Err(error) => tracing::error!(%error, "BUG: enrolling panicked"),
         }
     }
+}
+
+/// Says when something becomes wrong with the hooks, or right again.
+fn tell_of_hooks(capture: &Capture, told: &mut Option<String>) {
+    let trouble = capture.trouble();
+    if trouble == *told {
+        return;
+    }
+    if let Some(trouble) = &trouble {
+        tracing::error!(trouble, "the kernel hooks are not as they were attached");
+    } else {
+        tracing::info!("the kernel hooks are in force again");
+    }
+    *told = trouble;
 }
 
 /// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.
@@ -627,6 +642,7 @@ impl Backend for Console {
             "policy_version": self.shared.engine.version().digest,
             "policies": self.shared.engine.version().len(),
             "ca": self.authority.path(),
+            "hooks": { "trouble": self.capture.trouble() },
             "journal": journal,
             "warehouse": self.shipping.as_ref().map(|shipping| shipping.borrow().clone()),
             "connections": metrics.connections.get(),
@@ -703,6 +719,7 @@ impl Backend for Console {
         crate::metrics::read(
             &self.shared,
             &self.counters,
+            self.capture.trouble().is_none(),
             self.shipping.as_ref().map(|it| it.borrow().clone()).as_ref(),
         )
     }

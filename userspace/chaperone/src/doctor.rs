@@ -1,19 +1,22 @@
 //! `chaperone doctor`: what the daemon needs, in words, with a remedy for each thing that is missing.
 
+mod host;
+
 use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use chaperone_authority::{Authority, Trust};
-use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root};
+use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root, pinned_but_off};
 use chaperone_policy::PolicyVersion;
 use http::Method;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::{
-    commands::ask,
-    config::{Config, Lsm},
+    commands::ask_at,
+    config::{Config, Lsm, Paths},
     daemon::KnownActions,
     enrolment::{Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
+    in_force,
     output::{clean, json_line},
     sandbox,
 };
@@ -38,28 +41,37 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
                 .ok_or("/sys/kernel/btf/vmlinux is missing: use a kernel with CONFIG_DEBUG_INFO_BTF (Debian's have it)")
         }),
         finding("cgroup v2", cgroup_root().map(|root| root.display().to_string())),
+        host::clock(),
+        host::entropy(),
     ];
-    match Config::read(path) {
-        Err(error) => findings.push(finding("configuration", Err::<String, _>(error))),
-        Ok(config) => {
-            findings.push(finding("configuration", Ok::<_, String>(path.display().to_string())));
-            findings.push(finding(
-                "policies",
-                PolicyVersion::read(&config.policy.path, &KnownActions)
-                    .map(|version| format!("{} policies, {} warnings", version.len(), version.warnings.len())),
-            ));
-            let authority = Authority::open(&config.ca());
-            let domains = config.domains();
-            let authority = authority.and_then(|authority| authority.check(&domains).map(|()| authority));
-            findings.push(finding("CA", authority.as_ref().map(|authority| authority.path().display().to_string())));
-            if let Ok(authority) = &authority {
-                findings.push(finding("trust stores", trusted(authority)));
-            }
-            enrolment(&config, &mut findings);
-            kernel_hooks(&config, &mut findings);
-            findings.push(finding("daemon", daemon(&config)));
-        }
+    let config = Config::read(path);
+    findings.push(finding("configuration", config.as_ref().map(|_| path.display().to_string())));
+    // What doesn't need the configuration is looked at all the same, where it was last.
+    let paths = match &config {
+        Ok(config) => config.paths.clone(),
+        Err(_) => in_force::kept(path).map(|(kept, _)| kept.paths).unwrap_or_default(),
+    };
+    if let Ok(config) = &config {
+        findings.push(finding(
+            "policies",
+            PolicyVersion::read(&config.policy.path, &KnownActions)
+                .map(|version| format!("{} policies, {} warnings", version.len(), version.warnings.len())),
+        ));
     }
+    let authority = Authority::open(&paths.ca()).and_then(|authority| match &config {
+        Ok(config) => authority.check(&config.domains()).map(|()| authority),
+        Err(_) => Ok(authority),
+    });
+    findings.push(finding("CA", authority.as_ref().map(|authority| authority.path().display().to_string())));
+    if let Ok(authority) = &authority {
+        findings.push(finding("trust stores", trusted(authority)));
+    }
+    if let Ok(config) = &config {
+        enrolment(config, &mut findings);
+    }
+    host::beside_the_hooks(&paths.bpffs, &mut findings);
+    kernel_hooks(&paths.bpffs, config.as_ref().is_ok_and(|config| config.capture.lsm == Lsm::Optional), &mut findings);
+    findings.push(finding("daemon", daemon(&paths)));
     let mut out = std::io::stdout().lock();
     for finding in &findings {
         if json {
@@ -70,10 +82,15 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
                 Finding { warning: true, .. } => "warn",
                 Finding { .. } => "ok  ",
             };
-            writeln!(out, "{mark}  {:<20} {}", finding.check, clean(&finding.found))?;
+            writeln!(out, "{mark}  {:<20} {}", finding.check, lines(&finding.found))?;
         }
     }
     Ok(if findings.iter().all(|finding| finding.ok) { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// A parser's picture of the place has several, which stay below one another.
+fn lines(text: &str) -> String {
+    text.lines().map(clean).collect::<Vec<_>>().join(&format!("\n{:27}", ""))
 }
 
 /// Rules that name nothing.
@@ -106,16 +123,16 @@ fn enrolment(config: &Config, findings: &mut Vec<Finding>) {
 /// What the hooks of the LSM need besides.
 const LSM: &str = " with CONFIG_BPF_LSM, booted with `bpf` in its `lsm=` list";
 
-/// What the daemon tries at its start, tried with hooks of the doctor's own beside the daemon's, which know of no agent.
-fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
-    let name = format!("chaperone-doctor-{}", std::process::id());
+/// What the daemon tries at its start, tried with hooks of the doctor's own beside the daemon's, which know of no agent and
+/// end with this process.
+fn kernel_hooks(bpffs: &Path, optional: bool, findings: &mut Vec<Finding>) {
     let wanted = CaptureConfig {
-        bpffs: config.paths.bpffs.with_file_name(name),
+        bpffs: bpffs.to_owned(),
         cgroup_root: None,
         lsm: LsmHooks::WhereAvailable,
         mask: Arc::default(),
     };
-    let capture = match Capture::attach(&wanted) {
+    let capture = match Capture::attach_for_now(&wanted) {
         Ok(capture) => capture,
         Err(error) => return findings.push(finding("kernel hooks", Err::<String, _>(error))),
     };
@@ -126,8 +143,7 @@ fn kernel_hooks(config: &Config, findings: &mut Vec<Finding>) {
             _ => (LSM, "use connections that are handed to them"),
         };
         let text = format!("{hook}: {reason}: needs Linux 6.1{lsm}; without, agents can {what}");
-        let accepted = config.capture.lsm == Lsm::Optional;
-        findings.push(finding("later hook", if accepted { Ok(format!("none (optional): {text}")) } else { Err(text) }));
+        findings.push(finding("later hook", if optional { Ok(format!("none (optional): {text}")) } else { Err(text) }));
     }
     match capture.self_test() {
         Err(error) => {
@@ -162,10 +178,40 @@ fn trusted(authority: &Authority) -> Result<String, String> {
     }
 }
 
-fn daemon(config: &Config) -> Result<String, String> {
-    let status = ask(config, Method::GET, "/v1/status", &Value::Null).map_err(|error| error.to_string())?;
+fn daemon(paths: &Paths) -> Result<String, String> {
+    let status = match ask_at(&paths.control, Method::GET, "/v1/status", &Value::Null) {
+        Ok(status) => status,
+        Err(error) => return Err(format!("{error}{}", without_daemon(&paths.bpffs))),
+    };
+    if let Some(trouble) = status["hooks"]["trouble"].as_str() {
+        return Err(format!("its kernel hooks: {trouble}"));
+    }
     match status["journal"]["trouble"].as_str() {
         Some(trouble) => Err(format!("it refuses calls, because it can't record them: {trouble}")),
         None => Ok(format!("version {}, {} requests", status["version"].as_str().unwrap_or("?"), status["requests"])),
+    }
+}
+
+/// What that means for agents.
+fn without_daemon(bpffs: &Path) -> String {
+    match pinned_but_off(bpffs) {
+        Ok(None) => format!("; no hooks are pinned in {}: agents are free, and unseen", bpffs.display()),
+        Ok(Some(off)) if off.is_empty() => "; the hooks are on: agents are refused until it runs".to_owned(),
+        Ok(Some(off)) => format!(
+            "; not in force, though there is {}: {}: agents are free there, and unseen; start the daemon",
+            bpffs.display(),
+            off.join(", ")
+        ),
+        Err(error) => format!("; whether the hooks are on can't be told: {error:#}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_of_the_place_keeps_its_lines() {
+        assert_eq!(lines("a\n  | x\u{1b}[2J\n"), format!("a\n{:27}  | x\\u{{1b}}[2J", ""));
     }
 }

@@ -178,8 +178,16 @@ pub fn replace_hooks_elsewhere(config: &Config) -> anyhow::Result<()> {
         return Ok(());
     };
     let bpffs = before.paths.bpffs;
-    if bpffs != config.paths.bpffs && remove_pins(&bpffs)? {
-        tracing::info!(bpffs = %bpffs.display(), "`paths.bpffs` changed: the hooks that were pinned there are off");
+    if bpffs == config.paths.bpffs {
+        return Ok(());
+    }
+    match remove_pins(&bpffs) {
+        Ok(true) => {
+            tracing::info!(bpffs = %bpffs.display(), "`paths.bpffs` changed: the hooks that were pinned there are off");
+        }
+        // Another daemon's by now.
+        Ok(false) | Err(CaptureError::AlreadyRunning { .. }) => {}
+        Err(error) => return Err(error.into()),
     }
     Ok(())
 }

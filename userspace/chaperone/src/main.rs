@@ -7,6 +7,7 @@ mod cli;
 mod commands;
 mod config;
 mod daemon;
+mod disable;
 mod doctor;
 mod enrolment;
 mod explain;
@@ -73,7 +74,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             start_log();
             daemon::run(&config)
         }
-        Command::Disable => commands::disable(&config),
+        Command::Disable { unrecorded } => disable::run(&config, unrecorded),
         Command::Doctor => doctor::run(&config, json),
         Command::Explain(what) => explain::run(&what, json),
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),

@@ -6,7 +6,12 @@ use chaperone_proxy::{BUCKETS_US, Shared};
 use chaperone_warehouse::ShipperStatus;
 
 /// All metrics, now.
-pub fn read(shared: &Shared, counters: &Counters, shipping: Option<&ShipperStatus>) -> Vec<Metric> {
+pub fn read(
+    shared: &Shared,
+    counters: &Counters,
+    hooks_in_force: bool,
+    shipping: Option<&ShipperStatus>,
+) -> Vec<Metric> {
     let metrics = &shared.metrics;
     let mut all = vec![
         gauge("connections", "Connections of agents that are open", metrics.connections.get()),
@@ -65,6 +70,11 @@ pub fn read(shared: &Shared, counters: &Counters, shipping: Option<&ShipperStatu
         all.push(gauge("journal_used_bytes", "Bytes of the journal's segments", state.used_bytes));
         all.push(gauge("journal_committed_seq", "Number of the last durable record", state.committed.seq.0));
     }
+    all.push(gauge(
+        "hooks_in_force",
+        "1 while the kernel hooks are as they were attached, else 0",
+        u64::from(hooks_in_force),
+    ));
     if let Ok(counted) = counters.read() {
         all.push(Metric {
             name: "hook_events",

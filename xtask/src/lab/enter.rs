@@ -148,6 +148,8 @@ fn environment(lab: &Lab, role: Role) -> Result<BTreeMap<String, String>> {
             set("PATH", format!("{}:{}:{SYSTEM_PATH}", lab.bin.display(), venv.display()));
             set("CHAPERONE_CONFIG", lab.dir.join("config.toml").display().to_string());
             set("HOME", "/root".to_owned());
+            // As systemd tells it the daemon.
+            set("STATE_DIRECTORY", lab.dir.join("state").display().to_string());
         }
     }
     set("CHAPERONE_LAB", lab.dir.display().to_string());

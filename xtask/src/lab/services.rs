@@ -132,6 +132,7 @@ pub fn daemon(lab: &Lab) -> Result<()> {
             .arg(lab.dir.join("config.toml"))
             .env("AWS_SHARED_CREDENTIALS_FILE", lab.dir.join("secrets/credentials"))
             .env("NOTIFY_SOCKET", &socket)
+            .env("STATE_DIRECTORY", lab.dir.join("state"))
             .stdout(out);
         command.spawn().context("starting the daemon")
     });

@@ -52,8 +52,13 @@ fn a_hook_that_is_not_in_force_is_named() {
         ("sock_create", "another transport"),
         ("connect4", "connection is redirected"),
     ] {
+        // Without its pin it stays, for as long as this process has it.
         fs::remove_file(lab.config.bpffs.join(format!("link_{hook}"))).unwrap();
-        // The kernel detaches a while after its last pin is gone.
+        let trouble = capture.trouble().unwrap();
+        assert!(trouble.contains(hook), "{trouble}");
+        capture.detach_hook(hook).unwrap();
+        let trouble = capture.trouble().unwrap();
+        assert!(trouble.starts_with("not in force") && trouble.contains(hook), "{trouble}");
         let deadline = Instant::now() + Duration::from_mins(2);
         let failed = loop {
             let failed = failed(&capture);
@@ -68,4 +73,14 @@ fn a_hook_that_is_not_in_force_is_named() {
         assert!(failed.len() > before && failed.iter().any(|failed| failed.contains(what)), "{hook}: {failed:?}");
         before = failed.len();
     }
+}
+
+#[test]
+fn hooks_for_now_end_with_their_process_and_are_pinned_nowhere() {
+    let lab = Lab::new();
+    let capture = Capture::attach_for_now(&lab.config).unwrap();
+    assert!(failed(&capture).is_empty());
+    assert!(!lab.config.bpffs.exists());
+    assert_eq!(capture.trouble(), None);
+    capture.detach().unwrap();
 }
