@@ -291,6 +291,13 @@ impl<T> Sessions<T> {
         self.open.lock().remember(session.cgroup, session.id);
     }
 
+    /// The cgroup by which it is counted what a process in the one at `path` uses of what agents have in common: the one that
+    /// a rule names, with all containers that are started in there, though they are sessions by themselves; or a container's.
+    pub fn sharing<'a>(&self, path: &'a str) -> &'a str {
+        let own = self.open.lock().agents.of(path).map(|(_, cgroup)| cgroup);
+        own.or_else(|| Containers::cgroup(path)).unwrap_or(path)
+    }
+
     /// The open session with this id.
     pub fn find(&self, id: SessionId) -> Option<Arc<Resolved<T>>> {
         self.open.lock().by_cgroup.values().map(|(it, _)| it).find(|it| it.session.id == id).cloned()
@@ -393,6 +400,9 @@ mod tests {
             assert_eq!(session(&format!("{}/y", container(number))), container(number));
         }
         assert_eq!(session(&container(MAX_INSIDE)), "/agents/a");
+        assert_eq!(sessions.sharing(&format!("{}/y", container(3))), "/agents/a", "they have no more for it");
+        assert_eq!(sessions.sharing("/agents/b/y"), "/agents/b");
+        assert_eq!(sessions.sharing(&format!("/free/libpod-{:064x}/y", 1)), format!("/free/libpod-{:064x}", 1));
         assert_eq!(session(&container(3)), container(3));
         let other = format!("/agents/b/docker-{:064x}.scope", 1);
         assert_eq!(session(&other), other);

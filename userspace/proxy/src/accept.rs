@@ -160,7 +160,8 @@ impl Shared {
     /// Whose connection it is; or why it is refused, if that is to be told.
     async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, Option<String>> {
         let mut origin = self.origins.of(stream).map_err(|error| error.to_string())?;
-        let share = self.shares.of(origin.enrolled);
+        let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
+        let share = self.shares.of(self.sessions.sharing(&path));
         let place = match share.connect() {
             Ok(place) => Ok(place),
             Err(UsedUp(told)) => {
@@ -176,7 +177,6 @@ impl Shared {
         if origin.process.argv.is_empty() {
             origin = self.origins.described(stream).await.map_err(|error| error.to_string())?;
         }
-        let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
         if let Err(why) = &place {
             tracing::warn!(cgroup = path, why, "a connection was refused");
         }

@@ -6,7 +6,6 @@ use std::{
     time::Duration,
 };
 
-use chaperone_model::CgroupId;
 use parking_lot::Mutex;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -21,8 +20,7 @@ const SHARES_RESOLVING: usize = 16;
 /// How often it is told that an agent has as many connections as it may.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 
-/// The shares that are in use. A share is an enrolled cgroup's, which the hooks tell: containers that an agent starts in its
-/// own cgroup are sessions by themselves, and have no more for it.
+/// The shares that are in use, by the cgroup that each is of: [`sharing`](chaperone_identity::Sessions::sharing).
 #[derive(Debug)]
 pub(crate) struct Shares {
     of: Mutex<Of>,
@@ -32,7 +30,7 @@ pub(crate) struct Shares {
 
 #[derive(Debug, Default)]
 struct Of {
-    shares: HashMap<CgroupId, Weak<Share>>,
+    shares: HashMap<String, Weak<Share>>,
     /// With so many, those that nobody uses any more are taken out.
     sweep_at: usize,
 }
@@ -66,10 +64,10 @@ impl Shares {
         }
     }
 
-    /// That of an enrolled cgroup.
-    pub(crate) fn of(&self, enrolled: CgroupId) -> Arc<Share> {
+    /// That of the cgroup at this path.
+    pub(crate) fn of(&self, cgroup: &str) -> Arc<Share> {
         let mut of = self.of.lock();
-        if let Some(share) = of.shares.get(&enrolled).and_then(Weak::upgrade) {
+        if let Some(share) = of.shares.get(cgroup).and_then(Weak::upgrade) {
             return share;
         }
         if of.shares.len() >= of.sweep_at {
@@ -81,7 +79,7 @@ impl Shares {
             resolving: [Arc::new(Semaphore::new(SHARES_RESOLVING)), self.resolving.clone()],
             told: Mutex::default(),
         });
-        of.shares.insert(enrolled, Arc::downgrade(&share));
+        of.shares.insert(cgroup.to_owned(), Arc::downgrade(&share));
         share
     }
 }
@@ -118,10 +116,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn one_agents_connections_leave_room_for_anothers() {
         let shares = Shares::new(2);
-        let one = shares.of(CgroupId(1));
-        let held = [one.connect().unwrap(), shares.of(CgroupId(1)).connect().unwrap()];
+        let one = shares.of("/1");
+        let held = [one.connect().unwrap(), shares.of("/1").connect().unwrap()];
         assert_eq!(one.connect().unwrap_err(), UsedUp(Some(1)));
-        assert!(shares.of(CgroupId(2)).connect().is_ok());
+        assert!(shares.of("/2").connect().is_ok());
         // Told at a limited rate, and nothing is lost of it.
         assert_eq!(one.connect().unwrap_err(), UsedUp(None));
         assert_eq!(one.connect().unwrap_err(), UsedUp(None));
@@ -134,12 +132,12 @@ mod tests {
     #[test]
     fn one_agents_names_leave_room_for_anothers() {
         let shares = Shares::new(1);
-        let (one, other) = (shares.of(CgroupId(1)), shares.of(CgroupId(2)));
+        let (one, other) = (shares.of("/1"), shares.of("/2"));
         let held: Vec<_> = std::iter::from_fn(|| one.resolve().now_or_never()).collect();
         assert_eq!(held.len(), SHARES_RESOLVING);
         assert!(other.resolve().now_or_never().is_some());
         drop(held);
-        let many: Vec<_> = (0..RESOLVING as u64).map(|number| shares.of(CgroupId(number))).collect();
+        let many: Vec<_> = (0..RESOLVING).map(|number| shares.of(&format!("/{number}"))).collect();
         let held: Vec<_> = many.iter().filter_map(|share| share.resolve().now_or_never()).collect();
         assert_eq!(held.len(), RESOLVING);
         assert!(other.resolve().now_or_never().is_none());
@@ -148,11 +146,11 @@ mod tests {
     #[test]
     fn shares_that_nobody_uses_are_forgotten() {
         let shares = Shares::new(1);
-        let kept = shares.of(CgroupId(0));
+        let kept = shares.of("/0");
         for number in 1..10_000 {
-            shares.of(CgroupId(number));
+            shares.of(&format!("/{number}"));
         }
         assert!(shares.of.lock().shares.len() < 200);
-        assert!(Arc::ptr_eq(&kept, &shares.of(CgroupId(0))));
+        assert!(Arc::ptr_eq(&kept, &shares.of("/0")));
     }
 }
