@@ -120,10 +120,18 @@ impl Shared {
         if let Some(known) = self.sessions.last_of([started.cgroup, started.enrolled]) {
             return Some(known);
         }
-        match self.missed_session(started.enrolled, started.enrolled_path.as_deref()?).await {
+        let Some(path) = started.enrolled_path.as_deref() else {
+            tracing::warn!(
+                cgroup = started.cgroup.0,
+                enrolled = started.enrolled.0,
+                "a command is recorded without a session: nobody saw the path of its cgroup"
+            );
+            return None;
+        };
+        match self.missed_session(started.enrolled, path).await {
             Ok(session) => Some(session),
             Err(error) => {
-                tracing::debug!(error, "a command in no session");
+                tracing::warn!(error, cgroup = started.cgroup.0, "a command is recorded without a session");
                 None
             }
         }
