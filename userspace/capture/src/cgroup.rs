@@ -74,10 +74,6 @@ pub fn cgroup_path(root: &Path, id: CgroupId) -> Result<String, CaptureError> {
     if text.ends_with(" (deleted)") && !path.exists() {
         return Err(gone(std::io::Error::from_raw_os_error(libc::ENOENT)));
     }
-    // In the middle of its removal a folder is seen without its name: what is left is its parent's path.
-    if fs::symlink_metadata(&path).map_err(gone)?.ino() != id.0 {
-        return Err(gone(std::io::Error::from_raw_os_error(libc::ENOENT)));
-    }
     Ok(format!("/{text}"))
 }
 

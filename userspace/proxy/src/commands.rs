@@ -120,18 +120,10 @@ impl Shared {
         if let Some(known) = self.sessions.last_of([started.cgroup, started.enrolled]) {
             return Some(known);
         }
-        let Some(path) = started.enrolled_path.as_deref() else {
-            tracing::warn!(
-                cgroup = started.cgroup.0,
-                enrolled = started.enrolled.0,
-                "a command is recorded without a session: nobody saw the path of its cgroup"
-            );
-            return None;
-        };
-        match self.missed_session(started.enrolled, path).await {
+        match self.missed_session(started.enrolled, started.enrolled_path.as_deref()?).await {
             Ok(session) => Some(session),
             Err(error) => {
-                tracing::warn!(error, cgroup = started.cgroup.0, "a command is recorded without a session");
+                tracing::debug!(error, "a command in no session");
                 None
             }
         }
