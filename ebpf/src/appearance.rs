@@ -2,6 +2,8 @@
 //! the last thing that was in them is gone. Those that may be an agent's by what only the daemon can find out, such as a
 //! container's labels, are enrolled until it has: nobody in them can be faster.
 
+use core::mem::offset_of;
+
 use aya_ebpf::{
     helpers::generated::{bpf_probe_read_kernel_str, bpf_ringbuf_output},
     programs::RawTracePointContext,
@@ -25,8 +27,16 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
     // SAFETY: the map's value, which is this processor's own: cgroups are made one at a time, under the kernel's
     // `cgroup_mutex`.
     let buffer = unsafe { &mut *buffer };
-    let flags = named(path, &mut buffer.path);
+    // SAFETY: as many bytes as there is room for.
+    let length = unsafe {
+        bpf_probe_read_kernel_str(buffer.path.as_mut_ptr().cast(), MAX_CGROUP_PATH as u32, path as *const _)
+    };
+    let flags = if length > 1 { named(&buffer.path) } else { 0 };
     if flags == 0 {
+        // A part of an enrolled one, and perhaps a session of its own: the daemon may come too late to see its path.
+        if is_below_enrolled(cgroup) {
+            tell(buffer, id, length);
+        }
         return 0;
     }
     if ENROLLED.insert(id, flags, BPF_NOEXIST).is_err() {
@@ -36,11 +46,7 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
         maps::count(Counter::Unenrolled);
         return 0;
     }
-    (buffer.kind, buffer.reserved, buffer.id) = (CGROUP_NAMED, 0, id);
-    let map = core::ptr::from_ref(&COMMAND_EVENTS).cast_mut().cast();
-    // Without room, commands are lost, too, and that is told.
-    // SAFETY: takes the map, and as many bytes as a map's value has.
-    let _ = unsafe { bpf_ringbuf_output(map, core::ptr::from_mut(buffer).cast(), size_of::<CgroupNamed>() as u64, 0) };
+    tell(buffer, id, length);
     if flags & HELD != 0 {
         let map = core::ptr::from_ref(&HELD_EVENTS).cast_mut().cast();
         // Without room, the daemon comes across it later.
@@ -48,6 +54,18 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
         let _ = unsafe { bpf_ringbuf_output(map, (&raw const id).cast_mut().cast(), size_of::<u64>() as u64, 0) };
     }
     0
+}
+
+/// Tells of a cgroup by its path, of that length.
+#[inline(always)]
+fn tell(buffer: &mut CgroupNamed, id: u64, length: i64) {
+    (buffer.kind, buffer.reserved, buffer.id) = (CGROUP_NAMED, 0, id);
+    let map = core::ptr::from_ref(&COMMAND_EVENTS).cast_mut().cast();
+    // In a form that the verifier sees the bound of.
+    let size = offset_of!(CgroupNamed, path) as u64 + (length as u64 & (MAX_CGROUP_PATH as u64 - 1));
+    // Without room, commands are lost, too, and that is told.
+    // SAFETY: takes the map, and no more bytes than the map's value has.
+    let _ = unsafe { bpf_ringbuf_output(map, core::ptr::from_mut(buffer).cast(), size, 0) };
 }
 
 /// Whether the nearest cgroup above this one that anything is said of is enrolled.
@@ -102,19 +120,15 @@ fn id(cgroup: u64) -> Option<u64> {
     Some(field!(field!(cgroup, cgroup_kn as u64), kernfs_node_id as u64))
 }
 
-/// What the rules say of this path, which lies in the kernel and is put into `buffer`: flags for `ENROLLED`, or 0.
+/// What the rules say of this path: flags for `ENROLLED`, or 0.
 #[inline(always)]
-fn named(path: u64, buffer: &mut [u8; MAX_CGROUP_PATH]) -> u32 {
+fn named(path: &[u8; MAX_CGROUP_PATH]) -> u32 {
     let Some(start) = RULES_START.get(0) else { return 0 };
     let mut state = *start;
     if state == 0 {
         return 0;
     }
-    // SAFETY: as many bytes as there is room for.
-    if unsafe { bpf_probe_read_kernel_str(buffer.as_mut_ptr().cast(), MAX_CGROUP_PATH as u32, path as *const _) } <= 1 {
-        return 0;
-    }
-    for byte in buffer.iter() {
+    for byte in path {
         if *byte == 0 {
             break;
         }

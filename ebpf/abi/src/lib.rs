@@ -241,8 +241,9 @@ pub const TOLD_NS: u64 = 100_000_000;
 /// [`CgroupNamed`].
 pub const CGROUP_NAMED: u32 = 5;
 
-/// A record in `COMMAND_EVENTS`: a cgroup appeared, and is enrolled or held because of its path. It is told before anything
-/// is executed there, and is all that is left of the path when the cgroup is gone.
+/// A record in `COMMAND_EVENTS`: a cgroup appeared, and is enrolled or held because of its path, or is below one that is
+/// enrolled. It is told before anything is executed there, and is all that is left of the path when the cgroup is gone. It ends
+/// where the path does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(C)]
 pub struct CgroupNamed {

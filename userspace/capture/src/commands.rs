@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeSet, HashSet},
     io,
+    mem::offset_of,
     os::fd::AsFd as _,
     path::PathBuf,
     sync::{Arc, Mutex},
@@ -77,6 +78,8 @@ pub struct StartedCommand {
     pub uid: u32,
     /// The process's cgroup.
     pub cgroup: CgroupId,
+    /// The path that it has, or had; `None` if it was gone before anybody saw it.
+    pub path: Option<String>,
     /// The enrolled cgroup: that one or an ancestor.
     pub enrolled: CgroupId,
     /// The path that the enrolled cgroup has, or had; `None` if it was gone before anybody saw it, and no rule named it.
@@ -243,6 +246,7 @@ impl Commands {
             uid: start.uid,
             cgroup: CgroupId(start.cgroup),
             exe: String::from_utf8_lossy(file_name).into_owned(),
+            path: self.paths.of(CgroupId(start.cgroup)),
             enrolled: CgroupId(start.enrolled),
             enrolled_path: self.paths.of(CgroupId(start.enrolled)),
             exe_sha256: ExecutableDigest::none(),
@@ -307,11 +311,9 @@ fn parse(record: &[u8]) -> Option<Record<'_>> {
             Some(Record::End(unsafe { head.as_ptr().cast::<CommandEnd>().read_unaligned() }))
         }
         CGROUP_NAMED => {
-            let head = record.get(..size_of::<CgroupNamed>())?;
-            // SAFETY: as above.
-            let named = unsafe { head.as_ptr().cast::<CgroupNamed>().read_unaligned() };
-            let path = named.path.split(|byte| *byte == 0).next().unwrap_or_default();
-            Some(Record::Named(named.id, String::from_utf8_lossy(path).into_owned()))
+            let id = u64::from_ne_bytes(record.get(offset_of!(CgroupNamed, id)..)?.first_chunk().copied()?);
+            let path = record.get(offset_of!(CgroupNamed, path)..)?.split(|byte| *byte == 0).next().unwrap_or_default();
+            Some(Record::Named(id, String::from_utf8_lossy(path).into_owned()))
         }
         NAMESPACE_UNKNOWN => Some(Record::Namespace(u32::from_ne_bytes(record.get(4..8)?.try_into().ok()?))),
         _ => None,

@@ -95,17 +95,16 @@ impl Shared {
     }
 
     fn is_nobodys(&self, started: &StartedCommand) -> bool {
-        let path = cgroup_path(&self.cgroup_root, started.cgroup).ok().or_else(|| started.enrolled_path.clone());
+        let path = started.path.clone().or_else(|| started.enrolled_path.clone());
         self.sessions.is_nobodys(started.cgroup, path.as_deref())
             || self.sessions.is_nobodys(started.enrolled, started.enrolled_path.as_deref())
     }
 
-    /// The session of the process's cgroup; of the enrolled one above it, if its own is gone; if both are, the one that the
-    /// enrolled one had or would have had.
+    /// The session of the process's cgroup, by the path that it has or had; of the enrolled one above it, if nobody saw that. If
+    /// they are gone, the session that they had or would have had.
     async fn session_of_command(self: &Arc<Self>, started: &StartedCommand, late: &mut Late) -> Option<SessionId> {
-        let there = cgroup_path(&self.cgroup_root, started.cgroup)
-            .or_else(|_| cgroup_path(&self.cgroup_root, started.enrolled));
-        if let Ok(path) = there {
+        let path = || started.path.clone().or_else(|| cgroup_path(&self.cgroup_root, started.enrolled).ok());
+        if let Some(path) = path() {
             let known = self.sessions.known(&path, |folder: &Path| chaperone_capture::cgroup_id(folder).ok());
             if known.is_some() {
                 return known;
@@ -120,7 +119,11 @@ impl Shared {
         if let Some(known) = self.sessions.last_of([started.cgroup, started.enrolled]) {
             return Some(known);
         }
-        match self.missed_session(started.enrolled, started.enrolled_path.as_deref()?).await {
+        let (cgroup, path) = match (&started.path, &started.enrolled_path) {
+            (Some(path), _) => (started.cgroup, path),
+            (None, path) => (started.enrolled, path.as_ref()?),
+        };
+        match self.missed_session(cgroup, path).await {
             Ok(session) => Some(session),
             Err(error) => {
                 tracing::debug!(error, "a command in no session");
