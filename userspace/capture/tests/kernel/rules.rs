@@ -64,21 +64,27 @@ fn a_command_is_told_with_its_cgroups_path_though_the_cgroup_is_gone() {
     let mut commands = capture.take_commands().unwrap();
     let mut wanted = Vec::new();
     for number in 0..count(20) {
-        let cgroup = lab.cgroup(&format!("agent-{number}.service"));
+        // Every other one is below one that is enrolled, and not named by a rule itself.
+        let below = if number % 2 == 0 { "" } else { "/job" };
+        let own = lab.cgroup(&format!("agent-{number}.service"));
+        let cgroup = lab.cgroup(&format!("agent-{number}.service{below}"));
         let procs = cgroup.join("cgroup.procs");
         let mut command = Command::new("/bin/true");
         // SAFETY: one write to a file; the test's other threads hold no lock that this takes.
         unsafe { command.pre_exec(move || fs::write(&procs, "0")) };
         assert!(command.status().unwrap().success());
         let path = format!("/{}", cgroup.strip_prefix(cgroup_root().unwrap()).unwrap().display());
-        wanted.push((cgroup_id(&cgroup).unwrap(), Some(path)));
+        wanted.push((cgroup_id(&own).unwrap(), cgroup_id(&cgroup).unwrap(), Some(path)));
         fs::remove_dir(&cgroup).unwrap();
+        if cgroup != own {
+            fs::remove_dir(&own).unwrap();
+        }
     }
     let mut told = Vec::new();
     while told.len() < wanted.len() {
         let events = commands.read().unwrap();
         told.extend(events.into_iter().filter_map(|event| match event {
-            CommandEvent::Started(started) => Some((started.enrolled, started.enrolled_path)),
+            CommandEvent::Started(started) => Some((started.enrolled, started.cgroup, started.path)),
             _ => None,
         }));
         commands.wait(Duration::from_millis(100)).unwrap();
