@@ -82,7 +82,7 @@ pub fn read(
             kind: Kind::Counter,
             values: counted
                 .into_iter()
-                .map(|(counter, value)| (vec![("outcome", format!("{counter:?}").to_lowercase())], float(value)))
+                .map(|(counter, value)| (vec![("outcome", counter.as_str().to_owned())], float(value)))
                 .collect(),
         });
     }
