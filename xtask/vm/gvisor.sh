@@ -82,7 +82,7 @@ run() {
 box=/var/run/netns/box dial="/usr/bin/python3 /tmp/dial.py" call="/usr/bin/python3 $here/call.py once"
 
 # Of sockets that were handed to agents, how many were refused or guarded.
-handed() { curl -sS http://127.0.0.1:9464/metrics | sed -n 's/^chaperone_hook_events.*handed_over.* //p'; }
+handed() { curl -sS http://127.0.0.1:9464/metrics | sed -n 's/^chaperone_hook_events.*handed_over.* \([0-9]*\).*/\1/p'; }
 
 network; run free sandbox $box "" $dial > /tmp/free
 check "a sandbox that is nobody's is let out: $(tail -n 1 /tmp/free)" sh -c "grep -x met /tmp/free && [ -s /tmp/met ]"
