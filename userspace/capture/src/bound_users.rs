@@ -23,11 +23,17 @@ impl Capture {
     /// that have users of their own, so that cron, `at` or a container engine's socket are no way out. User ids are
     /// those of the first user namespace; the users' subordinate ids, by `/etc/subuid`, are bound as well.
     pub fn bind_users(&self, users: &BTreeSet<u32>) -> Result<(), CaptureError> {
-        let text = match fs::read_to_string(SUBORDINATE) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
-            read => read.map_err(CaptureError::system(format!("reading {SUBORDINATE}")))?,
-        };
-        self.bind_users_with(users, &text)
+        match fs::read(SUBORDINATE) {
+            Ok(text) => self.bind_users_with(users, &String::from_utf8_lossy(&text)),
+            Err(error) => {
+                // Whatever is wrong with the file, the users themselves are bound.
+                self.bind_users_with(users, "")?;
+                if error.kind() == io::ErrorKind::NotFound {
+                    return Ok(());
+                }
+                Err(CaptureError::system(format!("reading {SUBORDINATE}"))(error))
+            }
+        }
     }
 
     /// As [`bind_users`](Self::bind_users), with that in the place of `/etc/subuid`: for tests.

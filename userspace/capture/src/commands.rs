@@ -184,7 +184,9 @@ impl Commands {
                     self.probing.insert(start.id);
                 }
                 Some(Record::End(end)) if self.probing.remove(&end.id) => {}
-                Some(Record::Named(id, path)) => self.paths.remember(CgroupId(id), path),
+                // One that was too long, or couldn't be read, is told as empty: it is looked for then.
+                Some(Record::Named(id, path)) if path.starts_with('/') => self.paths.remember(CgroupId(id), path),
+                Some(Record::Named(..)) => {}
                 Some(Record::Start(start, arguments)) => {
                     let running = Running::open(&start);
                     if running.as_ref().is_some_and(|running| running.netns != self.home) {

@@ -230,17 +230,18 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     calls.block_on(async {
         // If this daemon dies, the next one has them, too.
         others.iter().chain([&home]).for_each(keep);
+        // From READY on, whoever manages the service sends signals.
+        let signals = Signals::listen()?;
         // Agents are captured, and wait: for credentials, too, which take their time before the host has a network. The host
         // doesn't wait. Without a service manager there is nobody to tell.
-        // From here on, whoever manages the service sends signals.
-        let signals = Signals::listen()?;
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
         tracing::info!(version = env!("CARGO_PKG_VERSION"), "ready");
         prefetch_credentials(&shared).await;
         let Listeners { v4, v6, .. } = home;
+        let mut accepting = JoinSet::new();
         for listener in std::iter::once(v4).chain(v6) {
             let listener = TcpListener::from_std(listener).context("taking over a listener")?;
-            tokio::spawn(shared.clone().accept(listener));
+            accepting.spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
         if let Some(appearing) = held {
@@ -275,6 +276,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         let broken = tokio::select! {
             () = signals.wait_for_the_end(&console) => None,
             Ok(error) = commands_unread => Some(error),
+            // Agents are refused without it; the next daemon has another.
+            Some(_) = accepting.join_next() => Some(anyhow::anyhow!("a listener of the daemon's own was destroyed")),
         };
         tracing::info!("stopping: no new connections, waiting for calls under way");
         let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
