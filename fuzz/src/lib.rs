@@ -1,6 +1,6 @@
 //! What the targets share: a request from its parts, decoded as the data path does it.
 
-use chaperone_aws::{Authority, Catalog, DecodeError, EventResigner, Signer};
+use chaperone_aws::{RequestAuth, Catalog, DecodeError, EventResigner, Signer};
 use chaperone_model::Call;
 use http::{Request, request::Parts};
 
@@ -18,7 +18,7 @@ pub fn decode(parts: &Parts, body: &[u8]) -> Result<Call, DecodeError> {
     let catalog = Catalog::global();
     let host = parts.headers["host"].to_str().expect("BUG: a constant host is text");
     let host = catalog.host(host).expect("BUG: a constant host is AWS's");
-    let call = catalog.decode(&host, parts, Some(body), &Authority::None, Some("123456789012"));
+    let call = catalog.decode(&host, parts, Some(body), &RequestAuth::None, Some("123456789012"));
     if let Ok(call) = &call {
         // As the journal and the policies take it.
         serde_json::to_vec(&call.parameters).expect("BUG: parameters can be written");

@@ -79,7 +79,7 @@ pub enum AuthorityError {
 
 /// The local CA, ready to issue leaves. Its key never leaves this type, and its certificate carries name constraints
 /// (RFC 5280, 4.2.1.10), so that it can impersonate nothing but the given domains even if it is stolen.
-pub struct Authority {
+pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     permitted: Vec<String>,
@@ -89,13 +89,13 @@ pub struct Authority {
     path: PathBuf,
 }
 
-impl std::fmt::Debug for Authority {
+impl std::fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Authority").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("CertificateAuthority").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
-impl Authority {
+impl CertificateAuthority {
     /// Opens the CA in `dir` (`ca.crt`, `ca.key`), or makes one there that may vouch for `domains` and everything
     /// below each.
     pub fn open_or_create(dir: &Path, domains: &[String]) -> Result<Self, AuthorityError> {
@@ -206,7 +206,7 @@ impl Authority {
     }
 }
 
-impl ResolvesServerCert for Authority {
+impl ResolvesServerCert for CertificateAuthority {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name()?.to_ascii_lowercase();
         self.leaf(&name).inspect_err(|error| tracing::warn!(%error, "no leaf")).ok()
@@ -298,7 +298,7 @@ mod tests {
         pki_types::{ServerName, UnixTime},
     };
 
-    fn verify(authority: &Authority, leaf: &CertifiedKey, name: &str) -> Result<(), rustls::Error> {
+    fn verify(authority: &CertificateAuthority, leaf: &CertifiedKey, name: &str) -> Result<(), rustls::Error> {
         let mut roots = RootCertStore::empty();
         roots.add(authority.certificate().clone()).unwrap();
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -316,7 +316,8 @@ mod tests {
 
     #[test]
     fn a_leaf_verifies_for_its_name_alone() {
-        let authority = Authority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
+        let authority =
+            CertificateAuthority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
         let leaf = authority.leaf("api.ecr.us-east-1.amazonaws.com").unwrap();
         verify(&authority, &leaf, "api.ecr.us-east-1.amazonaws.com").unwrap();
         verify(&authority, &leaf, "s3.amazonaws.com").unwrap_err();
@@ -324,7 +325,8 @@ mod tests {
 
     #[test]
     fn a_stolen_ca_can_impersonate_nothing_else() {
-        let authority = Authority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
+        let authority =
+            CertificateAuthority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
         assert!(matches!(authority.leaf("example.com"), Err(AuthorityError::Outside { .. })));
         assert!(matches!(authority.leaf("notamazonaws.com"), Err(AuthorityError::Outside { .. })));
         let (now, end) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::days(1));
@@ -341,21 +343,21 @@ mod tests {
     fn reopened_it_is_the_same_and_refuses_an_exposed_key() {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path();
-        let first = Authority::create(dir, &["amazonaws.com".into()]).unwrap();
-        let again = Authority::open(dir).unwrap();
+        let first = CertificateAuthority::create(dir, &["amazonaws.com".into()]).unwrap();
+        let again = CertificateAuthority::open(dir).unwrap();
         assert_eq!(first.certificate(), again.certificate());
         verify(&first, &again.leaf("s3.amazonaws.com").unwrap(), "s3.amazonaws.com").unwrap();
         fs::set_permissions(dir.join("ca.key"), fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(matches!(Authority::open(dir), Err(AuthorityError::Exposed { mode: 0o644, .. })));
+        assert!(matches!(CertificateAuthority::open(dir), Err(AuthorityError::Exposed { mode: 0o644, .. })));
     }
 
     #[test]
     fn a_certificate_of_another_key_is_refused() {
         let temporary = [(); 2].map(|()| tempfile::tempdir().unwrap());
         let [one, two] = temporary.each_ref().map(tempfile::TempDir::path);
-        Authority::create(one, &["amazonaws.com".into()]).unwrap();
-        Authority::create(two, &["amazonaws.com".into()]).unwrap();
+        CertificateAuthority::create(one, &["amazonaws.com".into()]).unwrap();
+        CertificateAuthority::create(two, &["amazonaws.com".into()]).unwrap();
         fs::copy(one.join("ca.crt"), two.join("ca.crt")).unwrap();
-        assert!(matches!(Authority::open(two), Err(AuthorityError::Broken { .. })));
+        assert!(matches!(CertificateAuthority::open(two), Err(AuthorityError::Broken { .. })));
     }
 }

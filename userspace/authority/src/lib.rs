@@ -9,5 +9,5 @@
 mod ca;
 mod trust;
 
-pub use ca::{Authority, AuthorityError};
+pub use ca::{AuthorityError, CertificateAuthority};
 pub use trust::{Trust, TrustError, TrustReport, TrustStore};

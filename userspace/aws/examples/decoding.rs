@@ -4,7 +4,7 @@ use std::{hint::black_box, time::Instant};
 
 use aws_credential_types::Credentials;
 use aws_lc_rs::digest;
-use chaperone_aws::{Authority, AwsCredentials, Catalog, Placeholder, Scope, Signer};
+use chaperone_aws::{AwsCredentials, Catalog, Placeholder, RequestAuth, Scope, Signer};
 use chaperone_model::SessionId;
 use http::{Request, request::Parts};
 use time::OffsetDateTime;
@@ -124,14 +124,14 @@ fn main() {
             black_box(catalog.body_need(&found, &parts));
         });
         time("  authority + decode", || {
-            let authority = Authority::of(&parts);
+            let authority = RequestAuth::of(&parts);
             black_box(catalog.decode(&found, &parts, Some(body.as_bytes()), &authority, Some("123456789012"))).ok();
         });
         let clone = time("  (clone of the head)", || {
             black_box(parts.clone());
         });
         time("  verify", || {
-            let authority = Authority::of(&parts);
+            let authority = RequestAuth::of(&parts);
             signer.verify(&parts, &authority, Some(&sha256), &placeholder, now).expect("verified");
         });
         let both = time("  clone + sign", || {
@@ -144,7 +144,7 @@ fn main() {
 
 fn decode(parts: &Parts, host: &str, body: &str) -> chaperone_model::Call {
     let found = Catalog::global().host(host).expect("AWS's");
-    Catalog::global().decode(&found, parts, Some(body.as_bytes()), &Authority::of(parts), None).expect("decoded")
+    Catalog::global().decode(&found, parts, Some(body.as_bytes()), &RequestAuth::of(parts), None).expect("decoded")
 }
 
 /// Resident memory, in KiB.

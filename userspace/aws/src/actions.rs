@@ -50,7 +50,7 @@ pub(crate) const EXPRESS: [&str; 28] = [
 
 /// The actions and resources of all candidates together, in groups: every action of a group on every resource of it.
 #[derive(Default)]
-pub(crate) struct Needs {
+pub(crate) struct Requirements {
     actions: Vec<Action>,
     resources: Vec<String>,
     pairs: Vec<(u16, u16)>,
@@ -65,7 +65,7 @@ pub(crate) struct Needed {
     pub pairs: Vec<(u16, u16)>,
 }
 
-impl Needs {
+impl Requirements {
     pub fn action(&mut self, name: impl Into<Cow<'static, str>>, level: AccessLevel) {
         let name = name.into();
         let place = self.actions.iter().position(|action| action.name == name).unwrap_or_else(|| {
@@ -201,7 +201,7 @@ impl Needs {
             }
             _ => {
                 self.usual_actions(candidate);
-                resources::usual(self, candidate, members, path, place)?;
+                resources::from_catalog(self, candidate, members, path, place)?;
             }
         }
         self.tagging(candidate, members, place)?;
@@ -303,7 +303,7 @@ fn add(places: &mut Vec<u16>, place: usize) {
 
 /// What S3 checks beside the operation's own action, by what the request carries.
 /// <https://docs.aws.amazon.com/AmazonS3/latest/userguide/using-with-s3-policy-actions.html>
-fn s3(needs: &mut Needs, operation: &str, headers: &HeaderMap, query: &Query<'_>) {
+fn s3(needs: &mut Requirements, operation: &str, headers: &HeaderMap, query: &Query<'_>) {
     let has = |name: &str| headers.contains_key(name);
     let grants = has("x-amz-acl") || headers.keys().any(|name| name.as_str().starts_with("x-amz-grant-"));
     match operation {
@@ -343,7 +343,7 @@ fn s3(needs: &mut Needs, operation: &str, headers: &HeaderMap, query: &Query<'_>
 }
 
 /// The action on a version of an object, which stands in the place of the one on the object. False: there is none.
-fn versioned(needs: &mut Needs, operation: &str) -> bool {
+fn versioned(needs: &mut Requirements, operation: &str) -> bool {
     let (action, level) = match operation {
         "DeleteObject" => ("s3:DeleteObjectVersion", AccessLevel::Write),
         "DeleteObjectTagging" => ("s3:DeleteObjectVersionTagging", AccessLevel::Tagging),

@@ -16,7 +16,7 @@ use chaperone_model::{Call, SessionId};
 use http::{HeaderMap, header::CONTENT_ENCODING, header::CONTENT_TYPE};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{AwsCredentials, IssuedKeys, tokens::TokenKind};
+use crate::{AwsCredentials, VendedCredentials, tokens::TokenKind};
 
 /// The largest answer with credentials that is held to be rewritten, in bytes. STS's have 2 KiB.
 pub const MAX_CREDENTIALS_ANSWER: usize = 256 * 1024;
@@ -98,20 +98,20 @@ pub enum AnswerError {
 }
 
 /// Replaces the credentials in an answer by placeholders.
-pub struct Issuer<'a> {
+pub struct CredentialRewriter<'a> {
     /// Where they are kept.
-    pub keys: &'a IssuedKeys,
+    pub keys: &'a VendedCredentials,
     /// Whose they are.
     pub session: SessionId,
     /// The account of whoever asked, for credentials that are of the same.
     pub account: Option<&'a str>,
     /// What was asked.
-    pub call: &'a IssuingCall,
+    pub call: &'a VendingCall,
 }
 
 /// What of a call matters for its answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IssuingCall {
+pub struct VendingCall {
     /// The credentials are for S3 Express, and their token goes into a field of its own.
     express: bool,
     /// They are of the same account as those that asked.
@@ -120,7 +120,7 @@ pub struct IssuingCall {
     token: Option<TokenKind>,
 }
 
-impl IssuingCall {
+impl VendingCall {
     /// `None` where the answer carries no credentials.
     pub fn of(call: &Call) -> Option<Self> {
         let token = TokenKind::of(&call.service, &call.operation);
@@ -147,7 +147,7 @@ struct Given {
     session_token: String,
 }
 
-impl Issuer<'_> {
+impl CredentialRewriter<'_> {
     /// The answer's body with placeholders in it. Its length changes.
     pub fn rewrite(&self, headers: &HeaderMap, body: &[u8]) -> Result<Vec<u8>, AnswerError> {
         if body.len() > MAX_CREDENTIALS_ANSWER {
@@ -314,12 +314,12 @@ mod tests {
     // Long enough that no placeholder's random letters are ever one of them.
     const REAL: [&str; 6] = ["ASIAREAL", "ASIAIOSFODNN7EXAMPLE", "realsecret", "wJalrXUtn", "AQoDYXdzE", "realtoken"];
 
-    fn rewrite(keys: &IssuedKeys, kind: &str, body: &[u8]) -> Result<Vec<u8>, AnswerError> {
+    fn rewrite(keys: &VendedCredentials, kind: &str, body: &[u8]) -> Result<Vec<u8>, AnswerError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_str(kind).unwrap());
-        let call = IssuingCall { express: false, same_account: false, token: None };
+        let call = VendingCall { express: false, same_account: false, token: None };
         let session = SessionId::from_bytes([1; 16]);
-        Issuer { keys, session, account: Some("123456789012"), call: &call }.rewrite(&headers, body)
+        CredentialRewriter { keys, session, account: Some("123456789012"), call: &call }.rewrite(&headers, body)
     }
 
     /// The text between two others.
@@ -335,7 +335,7 @@ mod tests {
 
     #[test]
     fn stss_answer_carries_a_placeholder_and_is_otherwise_the_same() {
-        let keys = IssuedKeys::default();
+        let keys = VendedCredentials::default();
         let out = String::from_utf8(rewrite(&keys, "text/xml", STS.as_bytes()).unwrap()).unwrap();
         holds_nothing_real(&out);
         let key = keys.get(between(&out, "<AccessKeyId>", "<")).unwrap();
@@ -367,7 +367,7 @@ mod tests {
             // What its kind doesn't tell, its beginning does.
             ("", SSO, ["\"accessKeyId\":\"", "\"secretAccessKey\":\"", "\"sessionToken\":\""]),
         ] {
-            let keys = IssuedKeys::default();
+            let keys = VendedCredentials::default();
             let out = String::from_utf8(rewrite(&keys, kind, body.as_bytes()).unwrap()).unwrap();
             holds_nothing_real(&out);
             let end = if body.starts_with('<') { "<" } else { "\"" };
@@ -399,7 +399,7 @@ mod tests {
         let jobs = Map(vec![(text("jobs"), Array(vec![set("ASIAREAL"), set("ASIAREAL2"), Map(vec![])]))]);
         let mut body = Vec::new();
         ciborium::into_writer(&jobs, &mut body).unwrap();
-        let keys = IssuedKeys::default();
+        let keys = VendedCredentials::default();
         let out = rewrite(&keys, "application/cbor", &body).unwrap();
         holds_nothing_real(&String::from_utf8_lossy(&out));
         let read: ciborium::Value = ciborium::from_reader(&out[..]).unwrap();
@@ -424,7 +424,7 @@ mod tests {
 
     #[test]
     fn what_cant_be_replaced_whole_is_refused() {
-        let keys = IssuedKeys::default();
+        let keys = VendedCredentials::default();
         let of = |body: &str| rewrite(&keys, "text/plain", body.as_bytes());
         for body in [
             r#"{"a":{"SecretAccessKey":"s"}}"#,
@@ -467,17 +467,22 @@ mod tests {
         assert_eq!(of("").unwrap(), b"");
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        let call = IssuingCall { express: false, same_account: false, token: None };
-        let issuer = Issuer { keys: &keys, session: SessionId::new(), account: None, call: &call };
+        let call = VendingCall { express: false, same_account: false, token: None };
+        let issuer = CredentialRewriter { keys: &keys, session: SessionId::new(), account: None, call: &call };
         assert_eq!(issuer.rewrite(&headers, b"{}"), Err(AnswerError::Encoded));
     }
 
     #[test]
     fn the_account_is_the_askers_only_where_it_must_be() {
         let account = |same_account, express| {
-            let keys = IssuedKeys::default();
-            let call = IssuingCall { express, same_account, token: None };
-            let issuer = Issuer { keys: &keys, session: SessionId::new(), account: Some("123456789012"), call: &call };
+            let keys = VendedCredentials::default();
+            let call = VendingCall { express, same_account, token: None };
+            let issuer = CredentialRewriter {
+                keys: &keys,
+                session: SessionId::new(),
+                account: Some("123456789012"),
+                call: &call,
+            };
             let out = String::from_utf8(issuer.rewrite(&HeaderMap::new(), S3.as_bytes()).unwrap()).unwrap();
             let key = keys.get(between(&out, "<AccessKeyId>", "<")).unwrap();
             (key.credentials().account().map(str::to_owned), key.placeholder().token_field())

@@ -43,7 +43,7 @@ mod tests {
     use time::macros::datetime;
 
     use super::*;
-    use crate::{Authority, AwsCredentials, Scope, Signer};
+    use crate::{AwsCredentials, RequestAuth, Scope, Signer};
 
     const NOW: OffsetDateTime = datetime!(2025-06-01 12:00 UTC);
     const BEDROCK: &str = "bedrock-runtime.eu-west-1.amazonaws.com";
@@ -66,8 +66,8 @@ mod tests {
     fn the_sessions_token_becomes_a_signature() {
         let mut parts = taken(BEDROCK, &["Bearer chaperone/x/token"]).unwrap();
         let host = Catalog::global().host(BEDROCK).unwrap();
-        let authority = Authority::of(&parts);
-        let Authority::Header(header) = &authority else { panic!("{authority:?}") };
+        let authority = RequestAuth::of(&parts);
+        let RequestAuth::Header(header) = &authority else { panic!("{authority:?}") };
         let scope = Scope::of(header);
         assert_eq!((scope.region.as_str(), scope.service.as_str()), ("eu-west-1", "bedrock"));
         let call = Catalog::global().decode(&host, &parts, Some(b"{}"), &authority, None).unwrap();

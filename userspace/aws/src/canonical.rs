@@ -7,7 +7,7 @@ use std::{borrow::Cow, fmt::Write as _};
 
 use http::{HeaderMap, request::Parts};
 
-use crate::authority::host_field;
+use crate::request_auth::host_field;
 
 /// How the path goes into the canonical request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

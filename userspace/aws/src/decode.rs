@@ -15,10 +15,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     actions,
-    authority::{Authority, payload_shape, single},
     catalog::{Catalog, Operation, Service, ShapeId},
     endpoint::Endpoint,
     host::{HostKind, HostMatch, S3At, Services},
+    request_auth::{RequestAuth, payload_shape, single},
     resources::Place,
     route::{Query, decoded, narrow},
     websocket,
@@ -187,7 +187,7 @@ impl Catalog {
         host: &HostMatch,
         parts: &Parts,
         body: Option<&[u8]>,
-        authority: &Authority<'_>,
+        authority: &RequestAuth<'_>,
         account: Option<&str>,
     ) -> Result<Call, DecodeError> {
         if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
@@ -226,7 +226,7 @@ impl Catalog {
         let (service, operation) = (primary.service, primary.operation);
         let protocol = primary.protocol;
 
-        let mut merged = actions::Needs::default();
+        let mut merged = actions::Requirements::default();
         let mut parameters = Value::Null;
         let mut names = Vec::new();
         let several = read.len() > 1;
@@ -254,8 +254,10 @@ impl Catalog {
             actions,
             resources,
             pairs,
+            unknown: Vec::new(),
+            unread: Vec::new(),
             parameters,
-            payload: if operation.no_auth != 0 && matches!(authority, Authority::None) {
+            payload: if operation.no_auth != 0 && matches!(authority, RequestAuth::None) {
                 Payload::None
             } else {
                 payload_shape(parts)
@@ -268,11 +270,11 @@ impl Catalog {
         &'static self,
         host: &HostMatch,
         parts: &Parts,
-        authority: &'a Authority<'_>,
+        authority: &'a RequestAuth<'_>,
         account: Option<&'a str>,
     ) -> Result<(Services, Place<'a>, Option<&'a str>), DecodeError> {
         let mut place = Place { partition: host.partition, region: host.region.clone(), account };
-        let Authority::Header(header) = authority else {
+        let RequestAuth::Header(header) = authority else {
             return Ok((host.services.clone(), place, None));
         };
         let wrong = || DecodeError::Scope { signed: format!("{}/{}", header.region, header.service) };

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use chaperone_model::{AccessLevel, Call, Protocol};
 use http::{Request, request::Parts};
 
-use crate::{Authority, BodyNeed, Catalog, DecodeError};
+use crate::{BodyNeed, Catalog, DecodeError, RequestAuth};
 
 pub(crate) struct Ask<'a> {
     pub method: &'a str,
@@ -40,7 +40,7 @@ pub(crate) fn decode(ask: &Ask<'_>) -> Result<Call, DecodeError> {
     let catalog = Catalog::global();
     let host = catalog.host(ask.host).expect("AWS's");
     let body = (catalog.body_need(&host, &parts) == BodyNeed::Whole).then_some(ask.body);
-    catalog.decode(&host, &parts, body, &Authority::of(&parts), Some("123456789012"))
+    catalog.decode(&host, &parts, body, &RequestAuth::of(&parts), Some("123456789012"))
 }
 
 pub(crate) fn needs(ask: &Ask<'_>) -> Vec<String> {

@@ -10,9 +10,9 @@ use http::{Method, header::CACHE_CONTROL, request::Parts};
 use serde_json::Value;
 
 use crate::{
-    actions::Needs,
-    authority::{payload_shape, single},
+    actions::Requirements,
     decode::{DecodeError, header},
+    request_auth::{payload_shape, single},
     resources::Place,
     route::Query,
 };
@@ -72,19 +72,19 @@ pub enum Endpoint {
 }
 
 /// What a request to an endpoint needs: the service's name, then actions on one resource, group by group.
-pub(crate) struct Asks {
+pub(crate) struct EndpointRequirements {
     pub service: &'static str,
     pub groups: Vec<(Vec<(&'static str, AccessLevel)>, String)>,
 }
 
-impl Asks {
+impl EndpointRequirements {
     pub fn one(service: &'static str, action: &'static str, level: AccessLevel, resource: String) -> Self {
         Self { service, groups: vec![(vec![(action, level)], resource)] }
     }
 
     /// The call that needs this.
     pub fn call(self, parts: &Parts, place: &Place<'_>, signing_name: Option<&str>) -> Result<Call, DecodeError> {
-        let mut needs = Needs::default();
+        let mut needs = Requirements::default();
         for (actions, resource) in self.groups {
             for (name, level) in actions {
                 needs.action(name, level);
@@ -106,6 +106,8 @@ impl Asks {
             operation: Cow::Borrowed(operation),
             candidates: Vec::new(),
             pairs: needed.pairs,
+            unknown: Vec::new(),
+            unread: Vec::new(),
             protocol: Protocol::RestJson,
             actions: needed.actions,
             resources: needed.resources,
@@ -218,28 +220,38 @@ impl Endpoint {
         self.asks(parts, place)?.call(parts, place, signing_name)
     }
 
-    fn asks(&self, parts: &Parts, place: &Place<'_>) -> Result<Asks, DecodeError> {
+    fn asks(&self, parts: &Parts, place: &Place<'_>) -> Result<EndpointRequirements, DecodeError> {
         use AccessLevel::{PermissionsManagement, Read, Write};
         let none = || DecodeError::NoOperation { service: self.describe() };
         let path = parts.uri.path();
         Ok(match self {
             Self::AgentCoreGateway { gateway } => {
                 let resource = place.arn("bedrock-agentcore", &format!("gateway/{gateway}"));
-                Asks::one("bedrock-agentcore", "bedrock-agentcore:InvokeGateway", PermissionsManagement, resource)
+                EndpointRequirements::one(
+                    "bedrock-agentcore",
+                    "bedrock-agentcore:InvokeGateway",
+                    PermissionsManagement,
+                    resource,
+                )
             }
             // Neither fields nor the API can be told: its id isn't the one in the name.
             Self::AppSync => match path {
-                "/graphql" => Asks::one("appsync", "appsync:GraphQL", Write, "*".into()),
-                "/event" => Asks::one("appsync", "appsync:EventPublish", Write, "*".into()),
+                "/graphql" => EndpointRequirements::one("appsync", "appsync:GraphQL", Write, "*".into()),
+                "/event" => EndpointRequirements::one("appsync", "appsync:EventPublish", Write, "*".into()),
                 _ => return Err(none()),
             },
             Self::CodeCommit => code_commit(parts, place).ok_or_else(none)?,
             Self::ExecuteApi { api } => execute_api(api.as_deref(), parts, place)?,
             // Which function it is, only AWS knows.
-            Self::LambdaUrl => Asks::one("lambda", "lambda:InvokeFunctionUrl", Write, "*".into()),
+            Self::LambdaUrl => EndpointRequirements::one("lambda", "lambda:InvokeFunctionUrl", Write, "*".into()),
             Self::Lattice { service } => {
                 let tail = format!("service/{service}{}", clear_path(path)?);
-                Asks::one("vpc-lattice-svcs", "vpc-lattice-svcs:Invoke", Write, place.arn("vpc-lattice", &tail))
+                EndpointRequirements::one(
+                    "vpc-lattice-svcs",
+                    "vpc-lattice-svcs:Invoke",
+                    Write,
+                    place.arn("vpc-lattice", &tail),
+                )
             }
             Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
             Self::OpenSearch { domain } => {
@@ -253,15 +265,18 @@ impl Endpoint {
                     _ => return Err(none()),
                 };
                 let tail = format!("domain/{domain}{}", clear_path(path)?);
-                Asks::one("es", action, level, place.arn("es", &tail))
+                EndpointRequirements::one("es", action, level, place.arn("es", &tail))
             }
             Self::OpenSearchServerless { collection: Some(collection) } => {
                 let resource = place.arn("aoss", &format!("collection/{collection}"));
-                Asks::one("aoss", "aoss:APIAccessAll", Write, resource)
+                EndpointRequirements::one("aoss", "aoss:APIAccessAll", Write, resource)
             }
-            Self::OpenSearchServerless { collection: None } => {
-                Asks::one("aoss", "aoss:DashboardsAccessAll", Write, place.arn("aoss", "dashboards/default"))
-            }
+            Self::OpenSearchServerless { collection: None } => EndpointRequirements::one(
+                "aoss",
+                "aoss:DashboardsAccessAll",
+                Write,
+                place.arn("aoss", "dashboards/default"),
+            ),
             Self::Packages { domain, account } => {
                 let place = Place { account: Some(account), ..place.clone() };
                 packages(domain, parts, &place)?.ok_or_else(none)?
@@ -273,9 +288,12 @@ impl Endpoint {
             }
             Self::TranscribeStreaming => match (parts.method.as_str(), path) {
                 ("POST", path) => transcribe(path).ok_or_else(none)?,
-                ("GET", path) if path.starts_with("/medical-scribe-stream/") => {
-                    Asks::one("transcribe-streaming", "transcribe:GetMedicalScribeStream", Read, "*".into())
-                }
+                ("GET", path) if path.starts_with("/medical-scribe-stream/") => EndpointRequirements::one(
+                    "transcribe-streaming",
+                    "transcribe:GetMedicalScribeStream",
+                    Read,
+                    "*".into(),
+                ),
                 _ => return Err(none()),
             },
         })
@@ -284,7 +302,7 @@ impl Endpoint {
 
 /// A stream over HTTP/2.
 /// <https://docs.aws.amazon.com/transcribe/latest/APIReference/API_Operations_Amazon_Transcribe_Streaming_Service.html>
-fn transcribe(path: &str) -> Option<Asks> {
+fn transcribe(path: &str) -> Option<EndpointRequirements> {
     let action = match path {
         "/call-analytics-stream-transcription" => "transcribe:StartCallAnalyticsStreamTranscription",
         "/medical-scribe-stream" => "transcribe:StartMedicalScribeStream",
@@ -292,7 +310,7 @@ fn transcribe(path: &str) -> Option<Asks> {
         "/stream-transcription" => "transcribe:StartStreamTranscription",
         _ => return None,
     };
-    Some(Asks::one("transcribe-streaming", action, AccessLevel::Write, "*".into()))
+    Some(EndpointRequirements::one("transcribe-streaming", action, AccessLevel::Write, "*".into()))
 }
 
 /// The domain's name in `search-NAME-HASH` or `vpc-NAME-HASH`; names of the dual stack have neither before them.
@@ -305,7 +323,7 @@ fn domain(label: &str) -> Option<String> {
 /// What package managers ask of a repository: `/FORMAT/REPOSITORY/…`. Which package it is, each format says in its own
 /// way, so that what is published counts as all of the format's.
 /// <https://docs.aws.amazon.com/codeartifact/latest/ug/using-generic.html> and the chapters on each format
-fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<Asks>, DecodeError> {
+fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<EndpointRequirements>, DecodeError> {
     use AccessLevel::{Read, Write};
     let path = clear_path(parts.uri.path())?;
     let mut segments = path.split('/').skip(1);
@@ -329,7 +347,7 @@ fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<Ask
         }
         _ => return Ok(None),
     };
-    Ok(Some(Asks { service: "codeartifact", groups }))
+    Ok(Some(EndpointRequirements { service: "codeartifact", groups }))
 }
 
 /// A path as a resource names it, decoded; refused if it could be read in two ways.
@@ -358,7 +376,7 @@ pub(crate) fn clear_path(path: &str) -> Result<String, DecodeError> {
 }
 
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-control-access-using-iam-policies-to-invoke-api.html>
-fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<Asks, DecodeError> {
+fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<EndpointRequirements, DecodeError> {
     // At a VPC endpoint's own name a header says which API it is.
     let named = single(&parts.headers, "x-apigw-api-id");
     let api = match (api, named) {
@@ -385,11 +403,11 @@ fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<As
     if fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh))) {
         actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
     }
-    Ok(Asks { service: "execute-api", groups: vec![(actions, resource)] })
+    Ok(EndpointRequirements { service: "execute-api", groups: vec![(actions, resource)] })
 }
 
 /// git's smart HTTP protocol: <https://git-scm.com/docs/http-protocol>.
-fn code_commit(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+fn code_commit(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
     let (repository, rest) = parts.uri.path().strip_prefix("/v1/repos/")?.split_once('/')?;
     let allowed = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
     if repository.is_empty() || repository.starts_with('.') || !repository.bytes().all(allowed) {
@@ -409,11 +427,11 @@ fn code_commit(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
         "git-receive-pack" => ("codecommit:GitPush", AccessLevel::Write),
         _ => return None,
     };
-    Some(Asks::one("codecommit", action, level, place.arn("codecommit", repository)))
+    Some(EndpointRequirements::one("codecommit", action, level, place.arn("codecommit", repository)))
 }
 
 /// <https://docs.aws.amazon.com/prometheus/latest/userguide/AMP-APIReference-Prometheus-Compatible-Apis.html>
-fn prometheus(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+fn prometheus(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
     use AccessLevel::{Read, Write};
     let (workspace, rest) = parts.uri.path().strip_prefix("/workspaces/")?.split_once('/')?;
     if !workspace.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-') {
@@ -430,25 +448,25 @@ fn prometheus(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
         _ if parts.method == Method::GET && label.is_some_and(|name| !name.contains('/')) => ("aps:GetLabels", Read),
         _ => return None,
     };
-    Some(Asks::one("aps", action, level, place.arn("aps", &format!("workspace/{workspace}"))))
+    Some(EndpointRequirements::one("aps", action, level, place.arn("aps", &format!("workspace/{workspace}"))))
 }
 
 /// The OCI distribution API, by the ECR actions that stand for its steps.
 /// <https://github.com/opencontainers/distribution-spec/blob/main/spec.md>,
 /// <https://docs.aws.amazon.com/AmazonECR/latest/userguide/image-push-iam.html>
-fn registry(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+fn registry(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
     use AccessLevel::{List, Read, Write};
     let path = parts.uri.path().strip_prefix("/v2/")?;
     if path.is_empty() && matches!(parts.method, Method::GET | Method::HEAD) {
         // Clients ask this first, to be told how to log in; it takes no more than a token.
-        return Some(Asks::one("ecr", "ecr:GetAuthorizationToken", Read, "*".into()));
+        return Some(EndpointRequirements::one("ecr", "ecr:GetAuthorizationToken", Read, "*".into()));
     }
     let repository = |name: &str| {
         let allowed = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b"._-/".contains(&b);
         let segments_fit = name.split('/').all(|segment| !segment.is_empty() && !segment.starts_with(['.', '_', '-']));
         (name.bytes().all(allowed) && segments_fit).then(|| place.arn("ecr", &format!("repository/{name}")))
     };
-    let one = |action, level, name| Some(Asks::one("ecr", action, level, repository(name)?));
+    let one = |action, level, name| Some(EndpointRequirements::one("ecr", action, level, repository(name)?));
     let query = Query::parse(parts.uri.query());
     let method = parts.method.as_str();
     let length = header(&parts.headers, "content-length");
@@ -476,7 +494,7 @@ fn registry(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
             let reads = vec![("ecr:BatchCheckLayerAvailability", Read), ("ecr:GetDownloadUrlForLayer", Read)];
             groups.push((reads, repository(from)?));
         }
-        return Some(Asks { service: "ecr", groups });
+        return Some(EndpointRequirements { service: "ecr", groups });
     }
     let (name, kind) = rest.rsplit_once('/')?;
     match (method, kind) {

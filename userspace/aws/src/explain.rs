@@ -7,10 +7,10 @@ use http::request::Parts;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
 use crate::{
-    authority::{Authority, payload_shape},
     catalog::Catalog,
     decode::BodyNeed,
     host::{HostKind, HostMatch},
+    request_auth::{RequestAuth, payload_shape},
 };
 
 /// What a request is taken for. What isn't known is `null`, and then [`error`](Self::error) says why.
@@ -68,7 +68,7 @@ impl Catalog {
     /// Explains a request. `host` is the one name that it is for, already found to be a plain DNS name; `account` is
     /// whose credentials would sign.
     pub fn explain(&'static self, host: &str, parts: &Parts, body: &[u8], account: Option<&str>) -> Explanation {
-        let authority = Authority::of(parts);
+        let authority = RequestAuth::of(parts);
         let payload = payload_shape(parts);
         let Some(found) = self.host(host) else {
             let why =
@@ -76,7 +76,7 @@ impl Catalog {
             return Explanation::unknown(payload, authority.describe(), Vec::new(), why);
         };
         let mut why = vec![host_reason(host, &found)];
-        if let Authority::Header(header) = &authority {
+        if let RequestAuth::Header(header) = &authority {
             why.push(format!("it is signed for {} in {}", header.service, header.region));
         }
         // As the data path does it: what may stream is decoded without its body.

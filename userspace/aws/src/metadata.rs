@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header::CONTENT_TYPE};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::{Placeholder, authority::single};
+use crate::{Placeholder, request_auth::single};
 
 /// SDKs refresh 10 to 15 minutes before the end.
 const LIFETIME: Duration = Duration::hours(6);

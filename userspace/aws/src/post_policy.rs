@@ -15,9 +15,9 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 
 use crate::{
-    Authority, AwsCredentials, HostKind, HostMatch, Placeholder, S3At, Scope, SignError, TokenField, VerifyError,
-    authority::single,
+    AwsCredentials, HostKind, HostMatch, Placeholder, RequestAuth, S3At, Scope, SignError, TokenField, VerifyError,
     canonical::write_encoded,
+    request_auth::single,
     sign::{derive, format_date, parse_date},
 };
 use multipart::Form;
@@ -63,7 +63,7 @@ impl PostPolicy {
         host.is_s3()
             && parts.method == Method::POST
             && parts.uri.query().is_none()
-            && Authority::of(parts) == Authority::None
+            && RequestAuth::of(parts) == RequestAuth::None
             && kind.get(..19).is_some_and(|kind| kind.eq_ignore_ascii_case("multipart/form-data"))
     }
 
@@ -320,13 +320,13 @@ mod tests {
     fn it_is_decided_as_the_put_that_it_is() {
         let (parts, host) = head(HOST, "/");
         let put = read(body(&fields(POLICY))).unwrap().as_put(&parts, &host).unwrap();
-        let call = Catalog::global().decode(&host, &put, None, &Authority::of(&put), None).unwrap();
+        let call = Catalog::global().decode(&host, &put, None, &RequestAuth::of(&put), None).unwrap();
         assert_eq!(call.resources, ["arn:aws:s3:::b/up/a b+c"]);
         let actions: Vec<&str> = call.actions.iter().map(|it| &*it.name).collect();
         assert!(actions.contains(&"s3:PutObject") && actions.contains(&"s3:PutObjectAcl"), "{actions:?}");
         let (parts, host) = head("s3.eu-west-1.amazonaws.com", "/b");
         let put = read(body(&fields(POLICY))).unwrap().as_put(&parts, &host).unwrap();
-        let call = Catalog::global().decode(&host, &put, None, &Authority::of(&put), None).unwrap();
+        let call = Catalog::global().decode(&host, &put, None, &RequestAuth::of(&put), None).unwrap();
         assert_eq!(call.resources, ["arn:aws:s3:::b/up/a b+c"]);
         let (elsewhere, host) = head(HOST, "/x");
         assert!(read(body(&fields(POLICY))).unwrap().as_put(&elsewhere, &host).is_err());

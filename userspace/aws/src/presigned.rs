@@ -16,8 +16,8 @@ use percent_encoding::percent_decode_str;
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    Authority, HostKind, HostMatch, PathRules, Placeholder, S3At, Signer, TokenField, VerifyError,
-    authority::{HeaderAuthority, single},
+    HostKind, HostMatch, PathRules, Placeholder, RequestAuth, S3At, Signer, TokenField, VerifyError,
+    request_auth::{HeaderAuthority, single},
     sign::{Hashed, MAX_CLOCK_SKEW, check_hash, format_date, hex_is, parse_date},
 };
 
@@ -74,9 +74,9 @@ impl Presigned {
     ///
     /// `region` is for version 2, which has none in its signature, where the host's name has none either.
     pub fn take(parts: &mut Parts, host: &HostMatch, region: &str, now: OffsetDateTime) -> Result<Self, VerifyError> {
-        match Authority::of(parts) {
-            Authority::Presigned { .. } => Self::v4(parts),
-            Authority::PresignedV2 { .. } => Self::v2(parts, host, region, now),
+        match RequestAuth::of(parts) {
+            RequestAuth::Presigned { .. } => Self::v4(parts),
+            RequestAuth::PresignedV2 { .. } => Self::v2(parts, host, region, now),
             other => Err(VerifyError::NotSupported(other.describe())),
         }
     }
@@ -166,12 +166,12 @@ impl Presigned {
         signed.uri = without_signature(&parts.uri)?;
         query.lift(parts)?;
         parts.headers.insert(AUTHORIZATION, stub);
-        let mut v4 = match Authority::of(parts) {
-            Authority::Header(HeaderAuthority { access_key_id, date, region, service, signature, .. }) => {
+        let mut v4 = match RequestAuth::of(parts) {
+            RequestAuth::Header(HeaderAuthority { access_key_id, date, region, service, signature, .. }) => {
                 let scope = [access_key_id, date, region, service].map(str::to_owned);
                 V4 { scope, signed_headers, signature, stamp, expires, token, token_field, payload: None }
             }
-            Authority::Malformed(problem) => return Err(VerifyError::Presigned(problem)),
+            RequestAuth::Malformed(problem) => return Err(VerifyError::Presigned(problem)),
             _ => return Err(UNREADABLE),
         };
         if PathRules::of(&v4.scope[3]) == PathRules::S3 && !parts.headers.contains_key(X_AMZ_CONTENT_SHA256) {
@@ -401,8 +401,8 @@ mod tests {
             for member in ["x-amz-", "signature", "awsaccesskeyid", "expires=1", "content-type=text%2fx"] {
                 assert!(!query.contains(member), "{name}: {query}");
             }
-            let authority = Authority::of(&parts);
-            let Authority::Header(header) = &authority else { panic!("{name}: {authority:?}") };
+            let authority = RequestAuth::of(&parts);
+            let RequestAuth::Header(header) = &authority else { panic!("{name}: {authority:?}") };
             let scope = Scope::of(header);
             let body = (!host.is_s3()).then_some(&b""[..]);
             let call = Catalog::global().decode(&host, &parts, body, &authority, None).unwrap();
@@ -438,7 +438,7 @@ mod tests {
         let host = host(&parts);
         Presigned::take(&mut parts, &host, "eu-west-1", NOW).unwrap();
         assert_eq!(parts.headers["x-amz-copy-source"], "other/key");
-        let call = Catalog::global().decode(&host, &parts, None, &Authority::of(&parts), None).unwrap();
+        let call = Catalog::global().decode(&host, &parts, None, &RequestAuth::of(&parts), None).unwrap();
         assert_eq!(call.operation, "CopyObject");
         let mut twice = with_target("v4-copy", "?", "?x-amz-copy-source=other%2Fkey&");
         let error = Presigned::take(&mut twice, &host, "eu-west-1", NOW).unwrap_err();

@@ -7,7 +7,7 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::{
-    actions::Needs,
+    actions::Requirements,
     catalog::Operation,
     decode::{Candidate, DecodeError, header, value::MAX_STRING},
     host::{HostKind, HostMatch, S3At},
@@ -36,8 +36,8 @@ impl Place<'_> {
 }
 
 /// By the catalog's templates and ARN members; by hand for a few.
-pub(crate) fn usual(
-    needs: &mut Needs,
+pub(crate) fn from_catalog(
+    needs: &mut Requirements,
     candidate: &Candidate,
     members: &Map<String, Value>,
     path: &str,
@@ -102,7 +102,7 @@ fn checked(text: &str) -> Result<String, DecodeError> {
 
 /// Fills `arn:{P}:service:{R}:{A}:kind/{=Member}`; for a member with several values, once for each.
 fn fill(
-    needs: &mut Needs,
+    needs: &mut Requirements,
     template: &str,
     service: &str,
     members: &Map<String, Value>,
@@ -177,8 +177,9 @@ fn alias(service: &str, value: &str, place: &Place<'_>) -> Option<String> {
     }
 }
 
-fn dynamodb(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) -> Result<(), DecodeError> {
-    let table = |needs: &mut Needs, name: &str, index: Option<&str>| needs.resource(table_arn(name, index, place)?);
+fn dynamodb(needs: &mut Requirements, members: &Map<String, Value>, place: &Place<'_>) -> Result<(), DecodeError> {
+    let table =
+        |needs: &mut Requirements, name: &str, index: Option<&str>| needs.resource(table_arn(name, index, place)?);
     let index = members.get("IndexName").and_then(Value::as_str);
     for name in ["TableName", "SourceTableName", "TargetTableName", "GlobalTableName"] {
         if let Some(name) = members.get(name).and_then(Value::as_str) {
@@ -223,7 +224,7 @@ fn table_arn(name: &str, index: Option<&str>, place: &Place<'_>) -> Result<Strin
 /// A transaction is checked item by item, each by what it does to which table. False: an item doesn't say it, so that
 /// all of a transaction's actions are needed on everything.
 pub(crate) fn transaction(
-    needs: &mut Needs,
+    needs: &mut Requirements,
     members: &Map<String, Value>,
     place: &Place<'_>,
 ) -> Result<bool, DecodeError> {
@@ -258,7 +259,11 @@ pub(crate) fn transaction(
 }
 
 /// PartiQL is checked statement by statement, each by its first word and its table.
-pub(crate) fn part_iql(needs: &mut Needs, members: &Map<String, Value>, place: &Place<'_>) -> Result<(), DecodeError> {
+pub(crate) fn part_iql(
+    needs: &mut Requirements,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
     const UNCLEAR: DecodeError = DecodeError::Body("a PartiQL statement whose table can't be told");
     let statements = members.get("Statements").or_else(|| members.get("TransactStatements"));
     let statements = statements.and_then(Value::as_array).into_iter().flatten();
@@ -299,7 +304,7 @@ fn part_iql_statement(statement: &str) -> Option<(String, String, Option<String>
 /// What launching touches: besides what is named, new instances, their volumes and interfaces. What isn't named is the
 /// launch template's or the account's default, and could be any.
 pub(crate) fn run_instances(
-    needs: &mut Needs,
+    needs: &mut Requirements,
     members: &Map<String, Value>,
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
@@ -387,7 +392,12 @@ fn part_iql_table(statement: &str) -> Option<(String, Option<String>)> {
     Some((table, index))
 }
 
-fn sqs(needs: &mut Needs, members: &Map<String, Value>, path: &str, place: &Place<'_>) -> Result<(), DecodeError> {
+fn sqs(
+    needs: &mut Requirements,
+    members: &Map<String, Value>,
+    path: &str,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
     // By the query protocol, the queue is in the path too, and there it is the one that counts.
     if let Some((account, name)) = path.trim_matches('/').split_once('/') {
         let region = place.region.as_deref().unwrap_or_default();
@@ -489,7 +499,7 @@ fn is_role_name(member: &str) -> bool {
 
 /// S3's buckets, objects and access points.
 pub(crate) fn s3(
-    needs: &mut Needs,
+    needs: &mut Requirements,
     operation: &str,
     members: &Map<String, Value>,
     headers: &HeaderMap,

@@ -23,9 +23,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     AwsCredentials, EventKey, Placeholder, TokenField,
-    authority::{Authority, HeaderAuthority, host_field, payload_shape, single},
     canonical::{PathRules, write_head},
     chunked::ChunkKey,
+    request_auth::{HeaderAuthority, RequestAuth, host_field, payload_shape, single},
 };
 
 /// How far the agent's clock may be from ours, as AWS allows.
@@ -168,13 +168,13 @@ impl Signer {
     pub fn verify(
         &self,
         parts: &Parts,
-        authority: &Authority<'_>,
+        authority: &RequestAuth<'_>,
         body_sha256: Option<&[u8; 32]>,
         placeholder: &Placeholder,
         now: OffsetDateTime,
     ) -> Result<(), VerifyError> {
         let header = match authority {
-            Authority::Header(header) if header.access_key_id == placeholder.access_key_id() => header,
+            RequestAuth::Header(header) if header.access_key_id == placeholder.access_key_id() => header,
             other => {
                 return Err(match other.access_key_id() {
                     Some(id) if id != placeholder.access_key_id() => {
@@ -225,8 +225,8 @@ impl Signer {
         scope: &Scope,
         now: OffsetDateTime,
     ) -> Result<(), SignError> {
-        let names = match Authority::of(parts) {
-            Authority::Header(header) => kept(parts, header.signed_headers),
+        let names = match RequestAuth::of(parts) {
+            RequestAuth::Header(header) => kept(parts, header.signed_headers),
             other => return Err(SignError::NotSupported(other.describe())),
         };
         let shape = payload_shape(parts);
@@ -256,7 +256,7 @@ impl Signer {
     /// What the chunks of a body are signed by, whose head is signed by this secret: the agent's when the head is as it
     /// came, ours once [`sign`](Self::sign) has been at it. `None` when it is not header-signed.
     pub fn chunk_key(&self, parts: &Parts, secret: &str) -> Option<ChunkKey> {
-        let Authority::Header(header) = Authority::of(parts) else { return None };
+        let RequestAuth::Header(header) = RequestAuth::of(parts) else { return None };
         let mut scope = String::with_capacity(64);
         push_scope(&mut scope, &[header.date, header.region, header.service]);
         let place = (header.date, header.region, header.service);
@@ -270,7 +270,7 @@ impl Signer {
 
     /// What the messages of an event stream are signed by, as [`chunk_key`](Self::chunk_key) is for chunks.
     pub fn event_key(parts: &Parts, secret: &str) -> Option<EventKey> {
-        let Authority::Header(header) = Authority::of(parts) else { return None };
+        let RequestAuth::Header(header) = RequestAuth::of(parts) else { return None };
         Some(EventKey {
             secret: Zeroizing::new(secret.to_owned()),
             region: header.region.to_owned(),

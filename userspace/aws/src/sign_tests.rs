@@ -14,7 +14,7 @@ use serde::Deserialize;
 use time::{Duration, OffsetDateTime, macros::datetime};
 
 use crate::{
-    Authority, AwsCredentials, IssuedKeys, PathRules, Placeholder, Scope, SignError, Signer, VerifyError,
+    AwsCredentials, PathRules, Placeholder, RequestAuth, Scope, SignError, Signer, VendedCredentials, VerifyError,
     canonical::write_head,
     sign::signature_of,
     wire_tests::{placeholder, wire},
@@ -110,7 +110,7 @@ fn sha256(body: &[u8]) -> [u8; 32] {
 
 /// The signature that `aws-sigv4` makes of a request that is signed already, over the same fields.
 fn by_aws_sigv4(parts: &Parts, body: &[u8], credentials: &Credentials, scope: &Scope, now: OffsetDateTime) -> String {
-    let Authority::Header(header) = Authority::of(parts) else { panic!("not signed") };
+    let RequestAuth::Header(header) = RequestAuth::of(parts) else { panic!("not signed") };
     let mut settings = SigningSettings::default();
     settings.payload_checksum_kind = PayloadChecksumKind::NoHeader;
     settings.session_token_mode = aws_sigv4::http_request::SessionTokenMode::Include;
@@ -150,7 +150,7 @@ fn our_signatures_are_those_of_aws_sigv4() {
     let now = datetime!(2025-06-01 12:00:01 UTC);
     let mut checked = 0;
     for wire in wire() {
-        let Authority::Header(header) = Authority::of(&wire.parts) else { continue };
+        let RequestAuth::Header(header) = RequestAuth::of(&wire.parts) else { continue };
         let scope = Scope::of(&header);
         let mut parts = wire.parts.clone();
         let hash = sha256(&wire.body);
@@ -168,7 +168,7 @@ fn our_signatures_are_those_of_aws_sigv4() {
             "test",
         );
         let expected = by_aws_sigv4(&parts, &wire.body, &inner, &scope, now);
-        let Authority::Header(ours) = Authority::of(&parts) else { panic!("not signed") };
+        let RequestAuth::Header(ours) = RequestAuth::of(&parts) else { panic!("not signed") };
         assert_eq!(hex::encode(ours.signature), expected, "{} {}", wire.name(), wire.parts.uri);
         checked += 1;
     }
@@ -205,7 +205,7 @@ fn signed(uri: &str, fields: &[(&str, &str)], placeholder: &Placeholder) -> Part
 }
 
 fn verify(parts: &Parts, body: &[u8], now: OffsetDateTime) -> Result<(), VerifyError> {
-    Signer::new().verify(parts, &Authority::of(parts), Some(&sha256(body)), &placeholder(), now)
+    Signer::new().verify(parts, &RequestAuth::of(parts), Some(&sha256(body)), &placeholder(), now)
 }
 
 #[test]
@@ -216,7 +216,7 @@ fn a_request_by_the_placeholder_is_believed_for_a_quarter_of_an_hour() {
     assert!(matches!(verify(&parts, b"{}", NOW + Duration::minutes(16)), Err(VerifyError::Date(_))));
     assert!(matches!(verify(&parts, b"{}", NOW - Duration::minutes(16)), Err(VerifyError::Date(_))));
     assert_eq!(verify(&parts, b"{\"x\":1}", NOW), Err(VerifyError::Mismatch), "another body");
-    let none = Signer::new().verify(&parts, &Authority::of(&parts), None, &placeholder(), NOW);
+    let none = Signer::new().verify(&parts, &RequestAuth::of(&parts), None, &placeholder(), NOW);
     assert_eq!(none, Err(VerifyError::BodyNeeded));
 }
 
@@ -292,7 +292,7 @@ fn fields_that_change_on_the_way_are_not_signed() {
     );
     let scope = Scope { region: "us-east-1".into(), service: "dynamodb".into() };
     Signer::new().sign(&mut parts, Some(&sha256(b"{}")), &real(), &scope, NOW).unwrap();
-    let Authority::Header(header) = Authority::of(&parts) else { panic!() };
+    let RequestAuth::Header(header) = RequestAuth::of(&parts) else { panic!() };
     assert_eq!(header.access_key_id, "AKIAREALREALREALREAL");
     assert_eq!(header.signed_headers, "content-type;host;x-amz-date;x-amz-meta-a;x-amz-security-token");
     assert_eq!(parts.headers["x-amz-security-token"], "real+token/=");
@@ -314,11 +314,11 @@ const EXPRESS: &str = "b--use1-az4--x-s3.s3express-use1-az4.us-east-1.amazonaws.
 fn s3_expresss_tokens_have_their_own_field() {
     let scope = Scope { region: "us-east-1".into(), service: "s3express".into() };
     let express = |inner: Credentials| AwsCredentials::new(inner).for_s3_express();
-    let keys = IssuedKeys::default();
+    let keys = VendedCredentials::default();
     let session = chaperone_model::SessionId::new();
     let real = Credentials::new("ASIAEXPRESS", "express secret", Some("express-token".into()), None, "test");
-    let issued = keys.issue(session, express(real));
-    let placeholder = issued.placeholder();
+    let vended = keys.issue(session, express(real));
+    let placeholder = vended.placeholder();
     let agents = Credentials::new(
         placeholder.access_key_id(),
         placeholder.secret_access_key(),
@@ -328,13 +328,13 @@ fn s3_expresss_tokens_have_their_own_field() {
     );
     let mut parts = signed("/k", &[("x-amz-content-sha256", "UNSIGNED-PAYLOAD")], &Placeholder::mint(session));
     Signer::new().sign(&mut parts, None, &express(agents.clone()), &scope, NOW).unwrap();
-    let verify = |parts: &Parts| Signer::new().verify(parts, &Authority::of(parts), None, placeholder, NOW);
+    let verify = |parts: &Parts| Signer::new().verify(parts, &RequestAuth::of(parts), None, placeholder, NOW);
     assert!(parts.headers.contains_key("x-amz-s3session-token") && !parts.headers.contains_key("x-amz-security-token"));
     assert_eq!(verify(&parts), Ok(()));
-    Signer::new().sign(&mut parts, None, issued.credentials(), &scope, NOW).unwrap();
+    Signer::new().sign(&mut parts, None, vended.credentials(), &scope, NOW).unwrap();
     assert_eq!(parts.headers["x-amz-s3session-token"], "express-token");
     assert!(!parts.headers.contains_key("x-amz-security-token"));
-    let Authority::Header(header) = Authority::of(&parts) else { panic!("not signed") };
+    let RequestAuth::Header(header) = RequestAuth::of(&parts) else { panic!("not signed") };
     assert_eq!((header.access_key_id, header.service), ("ASIAEXPRESS", "s3express"));
     assert!(header.signed_headers.contains("x-amz-s3session-token"));
 
@@ -399,10 +399,10 @@ fn objects_on_outposts_are_signed_by_s3s_rules() {
         let parts = request.body(()).unwrap().into_parts().0;
         let format = time::macros::format_description!("[year][month][day]T[hour][minute][second]Z");
         let now = time::PrimitiveDateTime::parse(&line.headers["x-amz-date"], format).unwrap().assume_utc();
-        let authority = Authority::of(&parts);
+        let authority = RequestAuth::of(&parts);
         let verified = Signer::new().verify(&parts, &authority, Some(&sha256(b"")), &placeholder, now);
         assert_eq!(verified, Ok(()), "{target}");
-        let Authority::Header(header) = &authority else { panic!("{target}") };
+        let RequestAuth::Header(header) = &authority else { panic!("{target}") };
         let scope = Scope::of(header);
         let real = Credentials::new("AKIAREAL", "secret", None, None, "test");
         let mut ours = parts.clone();

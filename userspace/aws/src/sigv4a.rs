@@ -17,7 +17,7 @@ use time::OffsetDateTime;
 
 use crate::{
     AwsCredentials, PathRules, Placeholder, SignError, Signer, VerifyError,
-    authority::{check_names, members, single},
+    request_auth::{check_names, members, single},
     sign::{
         Hashed, MAX_CLOCK_SKEW, authorize, canonical_request, kept, parse_date, payload, prepare, push_hex, push_names,
         push_scope,
@@ -31,7 +31,7 @@ const MAX_SIGNATURE: usize = 72;
 
 /// A SigV4A `Authorization` field, taken apart: like SigV4's, without a region in its scope.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct V4aAuthority<'a> {
+pub struct V4aAuth<'a> {
     /// The access key id.
     pub access_key_id: &'a str,
     /// The scope's date, `YYYYMMDD`.
@@ -42,7 +42,7 @@ pub struct V4aAuthority<'a> {
     signature: Vec<u8>,
 }
 
-impl<'a> V4aAuthority<'a> {
+impl<'a> V4aAuth<'a> {
     /// What the request says; an error when it can't be read.
     pub fn of(parts: &'a Parts) -> Result<Self, VerifyError> {
         let field = single(&parts.headers, AUTHORIZATION.as_str()).unwrap_or_default();
@@ -81,7 +81,7 @@ impl Signer {
         placeholder: &Placeholder,
         now: OffsetDateTime,
     ) -> Result<(), VerifyError> {
-        let authority = V4aAuthority::of(parts)?;
+        let authority = V4aAuth::of(parts)?;
         if authority.access_key_id != placeholder.access_key_id() {
             return Err(VerifyError::ForeignKey { access_key_id: authority.access_key_id.to_owned() });
         }
@@ -120,8 +120,8 @@ impl Signer {
         now: OffsetDateTime,
     ) -> Result<(), SignError> {
         let (names, service) = {
-            let authority = V4aAuthority::of(parts)
-                .map_err(|_| SignError::NotSupported("a SigV4A signature that can't be read"))?;
+            let authority =
+                V4aAuth::of(parts).map_err(|_| SignError::NotSupported("a SigV4A signature that can't be read"))?;
             (kept(parts, authority.signed_headers), authority.service.to_owned())
         };
         let rules = PathRules::of_request(&service, parts);
@@ -248,7 +248,7 @@ mod tests {
             (&parts.headers["x-amz-region-set"], &parts.headers["x-amz-security-token"]),
             (&"*".parse().unwrap(), &"real-token".parse().unwrap())
         );
-        let authority = V4aAuthority::of(&parts).unwrap();
+        let authority = V4aAuth::of(&parts).unwrap();
         assert_eq!((authority.access_key_id, authority.service), ("AKIAREAL", "s3"));
         assert_eq!(
             authority.signed_headers,
@@ -291,17 +291,17 @@ mod tests {
     /// What it is for agrees with what the request is decoded as.
     #[test]
     fn a_multi_region_access_points_call_is_for_s3() {
-        use crate::{Authority, Catalog};
+        use crate::{Catalog, RequestAuth};
         let parts = signed("UNSIGNED-PAYLOAD");
         let found = Catalog::global().host("m.accesspoint.s3-global.amazonaws.com").unwrap();
-        let call = Catalog::global().decode(&found, &parts, None, &Authority::of(&parts), None).unwrap();
-        assert_eq!((&*call.signing_name, call.region), (V4aAuthority::of(&parts).unwrap().service, None));
+        let call = Catalog::global().decode(&found, &parts, None, &RequestAuth::of(&parts), None).unwrap();
+        assert_eq!((&*call.signing_name, call.region), (V4aAuth::of(&parts).unwrap().service, None));
     }
 
     #[test]
     fn hostile_fields_are_malformed() {
         let good = signed("UNSIGNED-PAYLOAD").headers["authorization"].to_str().unwrap().to_owned();
-        assert!(V4aAuthority::read(&good).is_ok());
+        assert!(V4aAuth::read(&good).is_ok());
         for bad in [
             good.replace("/s3/", "/us-east-1/s3/"),
             good.replace("/s3/", "/"),
@@ -317,7 +317,7 @@ mod tests {
             good.replace("AWS4-ECDSA-P256-SHA256 ", "AWS4-ECDSA-P256-SHA256"),
             good.replace("ASIA", "AS(A"),
         ] {
-            assert!(V4aAuthority::read(&bad).is_err(), "{bad}");
+            assert!(V4aAuth::read(&bad).is_err(), "{bad}");
         }
         let empty = good.split("Signature=").next().unwrap().to_owned() + "Signature=";
         let mut parts = signed("UNSIGNED-PAYLOAD");

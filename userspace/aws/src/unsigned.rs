@@ -37,7 +37,7 @@ mod tests {
     use http::Request;
 
     use super::*;
-    use crate::Authority;
+    use crate::RequestAuth;
 
     /// Whether it goes without a signature; `None` if it can't even be decoded.
     fn taken(method: &str, url: &str, fields: &[(&str, &str)], body: &str) -> Option<bool> {
@@ -49,7 +49,7 @@ mod tests {
         }
         let parts = request.body(()).unwrap().into_parts().0;
         let host = Catalog::global().host(uri.authority().unwrap().as_str()).unwrap();
-        let call = Catalog::global().decode(&host, &parts, Some(body.as_bytes()), &Authority::None, None).ok()?;
+        let call = Catalog::global().decode(&host, &parts, Some(body.as_bytes()), &RequestAuth::None, None).ok()?;
         Some(Catalog::global().takes_unsigned(&host, &call))
     }
 

@@ -16,13 +16,13 @@ use time::{Duration, OffsetDateTime};
 use zeroize::Zeroizing;
 
 use crate::{
-    Authority, AwsCredentials, Endpoint, EventKey, HostKind, HostMatch, PathRules, Placeholder, SignError, Signer,
+    AwsCredentials, Endpoint, EventKey, HostKind, HostMatch, PathRules, Placeholder, RequestAuth, SignError, Signer,
     TokenField, VerifyError,
-    authority::HeaderAuthority,
     canonical::{write_encoded, write_head},
     decode::DecodeError,
-    endpoint::{Asks, clear_path},
+    endpoint::{EndpointRequirements, clear_path},
     presigned::{Query, rebuilt},
+    request_auth::HeaderAuthority,
     resources::Place,
     route,
     sign::{EMPTY_SHA256, Hashed, MAX_CLOCK_SKEW, format_date, kept, parse_date, push_hex, push_names, push_scope},
@@ -54,7 +54,7 @@ pub(crate) fn call(
         (HostKind::Service, ["bedrock-agentcore"]) => agent_core(parts, place).ok_or_else(none)?,
         (HostKind::Service, ["iot-data"]) if path == "/mqtt" => mqtt(place),
         (HostKind::Service, ["iotwireless"]) if path == "/start-network-analyzer-stream" => {
-            Asks::one("iotwireless", "iotwireless:StartNetworkAnalyzerStream", Write, "*".into())
+            EndpointRequirements::one("iotwireless", "iotwireless:StartNetworkAnalyzerStream", Write, "*".into())
         }
         (HostKind::Service, services) if services.contains(&"kinesis-video-signaling") && path == "/" => {
             signaling(parts).ok_or_else(none)?
@@ -70,7 +70,7 @@ pub(crate) fn call(
 
 /// Messages choose their routes by what is in them.
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/apigateway-websocket-control-access-iam.html>
-fn execute_api(api: &str, path: &str, place: &Place<'_>) -> Result<Asks, DecodeError> {
+fn execute_api(api: &str, path: &str, place: &Place<'_>) -> Result<EndpointRequirements, DecodeError> {
     let path = clear_path(path)?;
     let stage = path[1..].trim_end_matches('/');
     if stage.is_empty() || stage.contains('/') {
@@ -78,11 +78,11 @@ fn execute_api(api: &str, path: &str, place: &Place<'_>) -> Result<Asks, DecodeE
     }
     let on = |route: &str| place.arn("execute-api", &format!("{api}/{stage}/{route}"));
     let invoke = || vec![("execute-api:Invoke", Write)];
-    Ok(Asks { service: "execute-api", groups: vec![(invoke(), on("$connect")), (invoke(), on("*"))] })
+    Ok(EndpointRequirements { service: "execute-api", groups: vec![(invoke(), on("$connect")), (invoke(), on("*"))] })
 }
 
 /// <https://docs.aws.amazon.com/transcribe/latest/dg/streaming-websocket.html>
-fn transcribe(path: &str) -> Option<Asks> {
+fn transcribe(path: &str) -> Option<EndpointRequirements> {
     let action = match path {
         "/call-analytics-stream-transcription-websocket" => "transcribe:StartCallAnalyticsStreamTranscriptionWebSocket",
         "/medical-scribe-stream-websocket" => "transcribe:StartMedicalScribeStream",
@@ -90,20 +90,20 @@ fn transcribe(path: &str) -> Option<Asks> {
         "/stream-transcription-websocket" => "transcribe:StartStreamTranscriptionWebSocket",
         _ => return None,
     };
-    Some(Asks::one("transcribe-streaming", action, Write, "*".into()))
+    Some(EndpointRequirements::one("transcribe-streaming", action, Write, "*".into()))
 }
 
 /// All that MQTT's packets can ask of the broker, on whatever topic.
 /// <https://docs.aws.amazon.com/iot/latest/developerguide/iot-policy-actions.html>
-fn mqtt(place: &Place<'_>) -> Asks {
+fn mqtt(place: &Place<'_>) -> EndpointRequirements {
     let actions = ["iot:Connect", "iot:Publish", "iot:Receive", "iot:RetainPublish", "iot:Subscribe"];
     let actions = actions.into_iter().map(|action| (action, Write)).collect();
-    Asks { service: "iot-data", groups: vec![(actions, place.arn("iot", "*"))] }
+    EndpointRequirements { service: "iot-data", groups: vec![(actions, place.arn("iot", "*"))] }
 }
 
 /// <https://docs.aws.amazon.com/bedrock-agentcore/latest/devguide/runtime-get-started-websocket.html>, and the streams of
 /// its browser.
-fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
+fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
     const USER: &str = "x-amzn-bedrock-agentcore-runtime-user-id";
     let mut segments = parts.uri.path().split('/').skip(1);
     let segments = [(); 6].map(|()| segments.next());
@@ -125,7 +125,7 @@ fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
             if parts.headers.contains_key(USER) || query.0.iter().any(|(name, _)| name.eq_ignore_ascii_case(USER)) {
                 actions.push(("bedrock-agentcore:InvokeAgentRuntimeWithWebSocketStreamForUser", Write));
             }
-            Some(Asks { service: "bedrock-agentcore", groups: vec![(actions, arn)] })
+            Some(EndpointRequirements { service: "bedrock-agentcore", groups: vec![(actions, arn)] })
         }
         // A browser of AWS's own is in no account of the agent's.
         [Some("browser-streams"), Some(_), Some("sessions"), Some(_), Some(stream), None] => {
@@ -134,7 +134,7 @@ fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
                 "live-view" => "bedrock-agentcore:ConnectBrowserLiveViewStream",
                 _ => return None,
             };
-            Some(Asks::one("bedrock-agentcore", action, Read, "*".into()))
+            Some(EndpointRequirements::one("bedrock-agentcore", action, Read, "*".into()))
         }
         _ => None,
     }
@@ -142,7 +142,7 @@ fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<Asks> {
 
 /// Kinesis Video Streams' signaling: the viewer is who gives itself an id.
 /// <https://docs.aws.amazon.com/kinesisvideostreams-webrtc-dg/latest/devguide/kvswebrtc-websocket-apis-1.html>
-fn signaling(parts: &Parts) -> Option<Asks> {
+fn signaling(parts: &Parts) -> Option<EndpointRequirements> {
     let query = route::Query::parse(parts.uri.query());
     let value = |name: &str| {
         let mut values = query.0.iter().filter(|(it, _)| it.eq_ignore_ascii_case(name));
@@ -151,7 +151,7 @@ fn signaling(parts: &Parts) -> Option<Asks> {
     let channel = value("x-amz-channelarn").filter(|arn| arn.starts_with("arn:"))?;
     let viewer = query.0.iter().any(|(name, _)| name.eq_ignore_ascii_case("x-amz-clientid"));
     let action = if viewer { "kinesisvideo:ConnectAsViewer" } else { "kinesisvideo:ConnectAsMaster" };
-    Some(Asks::one("kinesis-video-signaling", action, Write, channel.into_owned()))
+    Some(EndpointRequirements::one("kinesis-video-signaling", action, Write, channel.into_owned()))
 }
 
 /// A handshake that is signed in its query, taken apart; not believed before [`verify`](Self::verify).
@@ -209,7 +209,7 @@ impl SignedHandshake {
                 .ok_or(VerifyError::Date("X-Amz-Expires is not 1 to 604800"))
         });
         let field = format!("Credential={credential}, SignedHeaders={signed_headers}, Signature={signature}");
-        let read = crate::authority::fields(&field).map_err(VerifyError::Presigned)?;
+        let read = crate::request_auth::fields(&field).map_err(VerifyError::Presigned)?;
         let HeaderAuthority { access_key_id, date, region, service, signature, .. } = read;
         let scope = [access_key_id, date, region, service].map(str::to_owned);
         let mut rest = String::new();
@@ -220,8 +220,8 @@ impl SignedHandshake {
     }
 
     /// What the query says, as a field of the head would say it.
-    pub fn authority(&self) -> Authority<'_> {
-        Authority::Header(self.header())
+    pub fn authority(&self) -> RequestAuth<'_> {
+        RequestAuth::Header(self.header())
     }
 
     fn header(&self) -> HeaderAuthority<'_> {
@@ -382,7 +382,7 @@ mod tests {
         SignedHandshake::of(parts)?.verify(&Signer::new(), parts, &placeholder(), now)
     }
 
-    fn needs(parts: &Parts, authority: &Authority<'_>) -> Result<Vec<String>, DecodeError> {
+    fn needs(parts: &Parts, authority: &RequestAuth<'_>) -> Result<Vec<String>, DecodeError> {
         let call = Catalog::global().decode(&host(parts), parts, None, authority, Some("123456789012"))?;
         let known = Catalog::global().actions();
         for action in &call.actions {
@@ -418,7 +418,7 @@ mod tests {
             "wss://bedrock-agentcore.eu-west-1.amazonaws.com/browser-streams/aws.browser.v1/sessions/01ABC/automation",
         );
         let automation = "bedrock-agentcore:ConnectBrowserAutomationStream *".to_owned();
-        assert_eq!(needs(&browser, &Authority::None), Ok(vec![automation]));
+        assert_eq!(needs(&browser, &RequestAuth::None), Ok(vec![automation]));
     }
 
     #[test]
@@ -439,15 +439,15 @@ mod tests {
             "wss://sts.eu-west-1.amazonaws.com/?Action=GetCallerIdentity&Version=2011-06-15",
             "wss://abc.appsync-realtime-api.eu-west-1.amazonaws.com/graphql",
         ] {
-            assert!(needs(&parts(url), &Authority::None).is_err(), "{url}");
+            assert!(needs(&parts(url), &RequestAuth::None).is_err(), "{url}");
         }
         // What is a WebSocket's is nothing else's.
         let mut plain = line("transcribe");
         plain.headers.remove(UPGRADE);
-        assert!(needs(&plain, &Authority::None).is_err());
+        assert!(needs(&plain, &RequestAuth::None).is_err());
         let mut posted = line("iot");
         posted.method = Method::POST;
-        assert!(needs(&posted, &Authority::None).is_err());
+        assert!(needs(&posted, &RequestAuth::None).is_err());
         // The broker's name is for its WebSocket alone, and each other's for nothing but themselves.
         let iot = SignedHandshake::of(&line("iot")).unwrap();
         let mut publish = parts("wss://a-ats.iot.eu-west-1.amazonaws.com/topics/t");
@@ -460,7 +460,7 @@ mod tests {
         let mut stream = parts("wss://transcribestreaming.eu-west-1.amazonaws.com/stream-transcription");
         stream.headers.remove(UPGRADE);
         stream.method = Method::POST;
-        let needed = needs(&stream, &Authority::None);
+        let needed = needs(&stream, &RequestAuth::None);
         assert_eq!(needed, Ok(vec!["transcribe:StartStreamTranscription *".to_owned()]));
     }
 

@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use time::{OffsetDateTime, PrimitiveDateTime, macros::format_description};
 
-use crate::{Authority, BodyNeed, Catalog, Placeholder, Signer, VerifyError};
+use crate::{BodyNeed, Catalog, Placeholder, RequestAuth, Signer, VerifyError};
 
 static WIRE: &[u8] = include_bytes!("../tests/data/wire.ndjson.zst");
 
@@ -255,7 +255,7 @@ impl Forbidding {
 
 fn outcome(wire: &Wire, forbidding: &mut Forbidding, wrong: &mut Vec<String>, inputs: &mut Vec<String>) -> Outcome {
     let catalog = Catalog::global();
-    let authority = Authority::of(&wire.parts);
+    let authority = RequestAuth::of(&wire.parts);
     let decoded = catalog.host(wire.host()).map(|host| {
         let need = catalog.body_need(&host, &wire.parts);
         let body = (need == BodyNeed::Whole).then_some(&wire.body[..]);
@@ -344,14 +344,14 @@ fn botocores_signatures_are_right_and_any_change_makes_them_wrong() {
     let placeholder = placeholder();
     let mut checked = 0;
     for wire in wire() {
-        let authority = Authority::of(&wire.parts);
-        if !matches!(authority, Authority::Header(_)) {
+        let authority = RequestAuth::of(&wire.parts);
+        if !matches!(authority, RequestAuth::Header(_)) {
             continue;
         }
         let mut hash = [0; 32];
         hash.copy_from_slice(digest::digest(&digest::SHA256, &wire.body).as_ref());
         let verified = |parts: &Parts, body: &[u8; 32]| {
-            signer.verify(parts, &Authority::of(parts), Some(body), &placeholder, wire.now())
+            signer.verify(parts, &RequestAuth::of(parts), Some(body), &placeholder, wire.now())
         };
         assert_eq!(verified(&wire.parts, &hash), Ok(()), "{} {}", wire.name(), wire.parts.uri);
         checked += 1;

@@ -31,12 +31,12 @@ const PATIENCE: Duration = Duration::from_millis(50);
 /// The masked arguments of the latest commands, and the readers of others'.
 #[derive(Debug, Default)]
 pub(crate) struct Arguments {
-    kept: Mutex<Kept>,
+    kept: Mutex<FdStore>,
     readers: Arc<AtomicUsize>,
 }
 
 #[derive(Debug, Default)]
-struct Kept {
+struct FdStore {
     by_command: HashMap<CommandId, Vec<String>>,
     /// The oldest first.
     order: VecDeque<CommandId>,

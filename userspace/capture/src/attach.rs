@@ -19,18 +19,18 @@ use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLL
 use chaperone_model::CgroupId;
 
 use crate::{
-    ArgumentMask, CaptureError, Commands, Counters, EarlierConnection, HeldCgroups, Origins,
+    ArgumentMask, CaptureError, Commands, Counters, Origins, PendingCgroups, PreexistingConnection,
     arguments::Arguments,
     bpffs, cgroup,
     commands::{self, Losses, Probes},
-    earlier,
-    gone::Gone,
     hooks::{self, Attached, Hooks, LsmHooks, Made},
     kernel_log::{self, Forward},
     leftovers,
     listen::Key,
+    missed_exits::Gone,
     namespaces::{HomeRecord, Namespaces},
     origin::Record,
+    preexisting,
     rules::Tables,
     sys,
 };
@@ -57,7 +57,7 @@ pub struct Capture {
     cgroup_root: PathBuf,
     pub(crate) enrolled: Mutex<HashMap<MapData, u64, u32>>,
     pub(crate) unenrolled: Mutex<Array<MapData, u64>>,
-    pub(crate) held: Option<HeldCgroups>,
+    pub(crate) held: Option<PendingCgroups>,
     pub(crate) rules: Mutex<Tables>,
     pub(crate) bound_ids: Mutex<LpmTrie<MapData, [u8; 4], u32>>,
     pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
@@ -155,7 +155,7 @@ impl Capture {
             cgroup_root: cgroup_root.clone(),
             enrolled: Mutex::new(take(&mut ebpf, "ENROLLED")?),
             unenrolled: Mutex::new(take(&mut ebpf, "UNENROLLED")?),
-            held: Some(HeldCgroups::new(take(&mut ebpf, "HELD_EVENTS")?)),
+            held: Some(PendingCgroups::new(take(&mut ebpf, "HELD_EVENTS")?)),
             rules: Mutex::new(Tables { states: take(&mut ebpf, "RULES")?, start: take(&mut ebpf, "RULES_START")? }),
             bound_ids: Mutex::new(take(&mut ebpf, "BOUND_IDS")?),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
@@ -200,10 +200,10 @@ impl Capture {
     /// Redirects the connections of all processes in this cgroup and below, from now on. Those that are there already and
     /// would have been redirected are destroyed; which ones is told. (A connection that a process took along from
     /// another cgroup isn't among them: it is guarded from its first use on, by the LSM's hook.)
-    pub fn enroll(&self, cgroup: CgroupId) -> Result<Vec<EarlierConnection>, CaptureError> {
+    pub fn enroll(&self, cgroup: CgroupId) -> Result<Vec<PreexistingConnection>, CaptureError> {
         self.set(cgroup, ENROLLED)?;
         let path = cgroup::cgroup_path(&self.cgroup_root, cgroup)?;
-        earlier::destroy(&self.cgroup_root.join(path.trim_start_matches('/')), &self.exempted()?)
+        preexisting::destroy(&self.cgroup_root.join(path.trim_start_matches('/')), &self.exempted()?)
     }
 
     /// As [`enroll`](Self::enroll), as if the kernel couldn't destroy connections: tests of the guard.

@@ -14,9 +14,8 @@ use chaperone_model::NetnsCookie;
 use crate::{
     Capture, CaptureError, ListenPorts, Listeners,
     attach::lock,
-    earlier,
     listen::{self, Place},
-    netns,
+    netns, preexisting,
 };
 
 /// As for the hooks' map.
@@ -96,7 +95,7 @@ impl Capture {
         for id in self.enrolled()? {
             if let Ok(path) = crate::cgroup_path(self.cgroup_root(), id) {
                 let folder = self.cgroup_root().join(path.trim_start_matches('/'));
-                earlier::walk(&folder, &exempt, &mut cgroups, &mut pids);
+                preexisting::walk(&folder, &exempt, &mut cgroups, &mut pids);
             }
         }
         let inhabited = netns::of_processes(pids);

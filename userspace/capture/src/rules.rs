@@ -15,7 +15,7 @@ use regex_automata::{
     util::{primitives::StateID, start, syntax},
 };
 
-use crate::{Capture, CaptureError, Counter, EarlierConnection, attach::lock, cgroup_id};
+use crate::{Capture, CaptureError, Counter, PreexistingConnection, attach::lock, cgroup_id};
 
 /// As for the hooks' map.
 #[derive(Clone, Copy)]
@@ -54,7 +54,7 @@ pub struct CgroupRules {
 
 /// Cgroups that are held when they appear.
 #[derive(Clone, Copy, Debug)]
-pub struct HeldPatterns<'a> {
+pub struct PendingPatterns<'a> {
     /// Those, as a regular expression for a whole path. Cgroups below one of them are its own affair.
     pub held: &'a str,
     /// Cgroups below which none is held, likewise: where others than root make cgroups, and name them as they like.
@@ -76,7 +76,7 @@ impl CgroupRules {
     /// # Panics
     ///
     /// As [`new`](Self::new).
-    pub fn with_held(patterns: &[String], held: Option<HeldPatterns<'_>>) -> Result<Self, TooManyRules> {
+    pub fn with_held(patterns: &[String], held: Option<PendingPatterns<'_>>) -> Result<Self, TooManyRules> {
         let named = if patterns.is_empty() { None } else { Some(Paths::new(patterns)?) };
         let held = match held {
             Some(held) => Some(Paths::new(&[held.held.to_owned(), held.never_below.to_owned()])?),
@@ -203,7 +203,7 @@ impl Capture {
     /// Enrols the cgroups that the rules name: from now on when they appear, before a process can be in them, also while
     /// no daemon runs; and those that are there, whose earlier connections are destroyed and told. Others are withdrawn,
     /// save those that are exempt.
-    pub fn enroll_by(&self, rules: &CgroupRules) -> Result<Vec<EarlierConnection>, CaptureError> {
+    pub fn enroll_by(&self, rules: &CgroupRules) -> Result<Vec<PreexistingConnection>, CaptureError> {
         self.enroll_by_and(rules, || Ok(Vec::new()))
     }
 
@@ -212,8 +212,8 @@ impl Capture {
     pub fn enroll_by_and<E: From<CaptureError>>(
         &self,
         rules: &CgroupRules,
-        held: impl FnOnce() -> Result<Vec<EarlierConnection>, E>,
-    ) -> Result<Vec<EarlierConnection>, E> {
+        held: impl FnOnce() -> Result<Vec<PreexistingConnection>, E>,
+    ) -> Result<Vec<PreexistingConnection>, E> {
         let unenrolled = self.counters().get(Counter::Unenrolled)?;
         self.load_rules(rules)?;
         // What appears from here on is enrolled by the hooks.
@@ -357,7 +357,7 @@ mod tests {
 
     #[test]
     fn what_is_held_is_held_by_itself() {
-        let held = HeldPatterns { held: "(?:/[^/]+)*/c-[0-9a-f]{64}", never_below: "(?:/[^/]+)*/user@[^/]*" };
+        let held = PendingPatterns { held: "(?:/[^/]+)*/c-[0-9a-f]{64}", never_below: "(?:/[^/]+)*/user@[^/]*" };
         let rules = CgroupRules::with_held(&["/agents".to_owned(), "/a/[^/]*x".to_owned()], Some(held)).unwrap();
         let id = "0123456789abcdef".repeat(4);
         for path in [format!("/c-{id}"), format!("/b/d/c-{id}"), format!("/a/c-{id}"), format!("/agent/c-{id}")] {

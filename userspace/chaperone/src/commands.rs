@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use chaperone_authority::{Authority, Trust};
+use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_console::ControlError;
 use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
 use chaperone_model::{CommandExit, Container, SessionId, Verdict};
@@ -397,14 +397,14 @@ pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<Exi
         }
         cli::Trust::Install { renew } => {
             let authority = if *renew {
-                Authority::create(&config.ca(), &config.domains())?
+                CertificateAuthority::create(&config.ca(), &config.domains())?
             } else {
-                Authority::open_or_create(&config.ca(), &config.domains())?
+                CertificateAuthority::open_or_create(&config.ca(), &config.domains())?
             };
             authority.check(&config.domains())?;
             trust.install(authority.path())?
         }
-        cli::Trust::Status => trust.status(Authority::open(&config.ca())?.path())?,
+        cli::Trust::Status => trust.status(CertificateAuthority::open(&config.ca())?.path())?,
     };
     let mut out = io::stdout().lock();
     if json {

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use chaperone_capture::{ArgumentMask, CgroupRules, HeldPatterns, LsmHooks};
+use chaperone_capture::{ArgumentMask, CgroupRules, LsmHooks, PendingPatterns};
 use chaperone_identity::{Agent, Agents, Containers, EngineFolders};
 use chaperone_journal::{Durability, JournalConfig};
 use chaperone_proxy::{Limits, Rule};
@@ -414,7 +414,7 @@ impl Config {
         self.mask().map_err(|error| ("mask", format!("commands.mask: {error}")))?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
-            if chaperone_proxy::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {
+            if chaperone_proxy::connection::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {
                 let why = format!("proxy.inspect: `{name}` is not a DNS name in lower case, nor one after `*.`");
                 return Err(("inspect", why));
             }
@@ -477,7 +477,7 @@ impl Config {
     /// Which cgroups are enrolled when they appear.
     pub fn cgroup_rules(&self, agents: &Agents) -> Result<CgroupRules, ConfigError> {
         let held = Containers::pattern();
-        let held = HeldPatterns { held: &held, never_below: Containers::users_pattern() };
+        let held = PendingPatterns { held: &held, never_below: Containers::users_pattern() };
         let held = agents.hold_containers().then_some(held);
         CgroupRules::with_held(&agents.patterns(), held).map_err(|error| {
             let first = self.agents.first().map_or("", |agent| agent.name.as_str());

@@ -14,18 +14,18 @@ use std::{
 };
 
 use anyhow::Context;
-use chaperone_authority::{Authority, Trust};
+use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
 use chaperone_capture::{
-    Adopted, Capture, CaptureConfig, CommandEvent, Commands, Counters, Kept, ListenPorts, Listeners, cgroup_id,
+    Adopted, Capture, CaptureConfig, CommandEvent, Commands, Counters, FdStore, ListenPorts, Listeners, cgroup_id,
     cgroup_root, keep_no_longer,
 };
-use chaperone_console::{Backend, Grant, Metric, serve_control, serve_metrics};
+use chaperone_console::{Backend, Launch, Metric, serve_control, serve_metrics};
 use chaperone_identity::{Agents, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
-use chaperone_proxy::{Lending, Parts, Settings, Shared, Upstream, roots};
+use chaperone_proxy::{Components, CredentialBroker, DataPlane, Settings, Upstream, roots};
 use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -39,7 +39,7 @@ use tokio::{
 
 use crate::{
     config::{Config, ConfigError},
-    enrolment, held, in_force, placeholders, sandbox,
+    enrolment, in_force, pending_cgroups, placeholders, sandbox,
 };
 
 /// IAM's actions, as the policies ask for them.
@@ -80,7 +80,7 @@ pub fn run(path: &Path) -> anyhow::Result<ExitCode> {
 /// … `enrolled` tells when the hooks know the agents: whatever goes wrong from there on, they are refused.
 fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     // From here on they are this process's alone: if it can't start, agents are refused, and wait for nothing.
-    let kept = Kept::take().context("taking over what the service manager kept")?;
+    let kept = FdStore::take().context("taking over what the service manager kept")?;
     let config = Config::read(path)?;
     sandbox::require_root()?;
     sandbox::keep_secrets_out_of_dumps()?;
@@ -94,7 +94,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     config.capture.user_ids()?;
     enrolment::check(&config, &agents)?;
     let authority = Arc::new(
-        Authority::open_or_create(&config.ca(), &config.domains()).map_err(|error| ConfigError(error.to_string()))?,
+        CertificateAuthority::open_or_create(&config.ca(), &config.domains())
+            .map_err(|error| ConfigError(error.to_string()))?,
     );
     authority.check(&config.domains()).map_err(|error| ConfigError(error.to_string()))?;
     let placeholders = placeholders::open_or_create(&config.paths.state)?;
@@ -166,9 +167,9 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     };
     let host = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let policy_version = policies.digest.clone();
-    let shared = Shared::new(Parts {
+    let shared = DataPlane::new(Components {
         authority: authority.clone(),
-        lending: Lending::new(config.rules(), credentials, Some(sts)),
+        lending: CredentialBroker::new(config.rules(), credentials, Some(sts)),
         journal: journal.clone(),
         engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
@@ -245,7 +246,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         }
         tokio::spawn(shared.clone().watch_sessions());
         if let Some(appearing) = held {
-            held::decide(appearing, capture.clone(), shared.clone())?;
+            pending_cgroups::decide(appearing, capture.clone(), shared.clone())?;
         }
         let (unread, commands_unread) = oneshot::channel();
         if let Some(commands) = commands {
@@ -319,7 +320,7 @@ fn self_test(capture: &Capture) -> anyhow::Result<()> {
 
 /// Takes over the listeners of the daemon before, with the connections that wait there, or opens them: from here on agents
 /// are redirected. Those of the daemon's own network namespace, and of others.
-fn listen(capture: &Capture, kept: Kept, config: &Config) -> anyhow::Result<(Listeners, Vec<Listeners>)> {
+fn listen(capture: &Capture, kept: FdStore, config: &Config) -> anyhow::Result<(Listeners, Vec<Listeners>)> {
     let [v4, v6] = config.proxy.ports;
     let ports = ListenPorts { v4, v6 };
     let Adopted { home, others, closed } = capture.adopt(kept, ports)?;
@@ -493,7 +494,7 @@ fn listen_in_namespaces(
 
 /// Accepts in agents' network namespaces, for as long as agents' processes are in them.
 async fn serve_namespaces(
-    shared: Arc<Shared>,
+    shared: Arc<DataPlane>,
     capture: Arc<Capture>,
     mut opened: mpsc::UnboundedReceiver<Listeners>,
 ) -> anyhow::Result<()> {
@@ -551,7 +552,7 @@ fn settings(config: &Config) -> Settings {
 
 /// The first call shouldn't wait for them, and the account should be known. Being without is no reason not to start:
 /// calls are refused until there are some.
-async fn prefetch_credentials(shared: &Shared) {
+async fn prefetch_credentials(shared: &DataPlane) {
     let lending = shared.lending.load();
     let own = lending.own();
     match tokio::time::timeout(Duration::from_secs(5), own.get()).await {
@@ -601,10 +602,10 @@ impl Signals {
 /// What the control API and the metrics tell.
 struct Console {
     capture: Arc<Capture>,
-    shared: Arc<Shared>,
+    shared: Arc<DataPlane>,
     config: Mutex<Config>,
     path: PathBuf,
-    authority: Arc<Authority>,
+    authority: Arc<CertificateAuthority>,
     counters: Counters,
     started: OffsetDateTime,
     grants: AtomicUsize,
@@ -660,7 +661,7 @@ impl Backend for Console {
         self.shared.journal.catch_up().await.map_err(|error| error.to_string())
     }
 
-    async fn grant(&self, agent: &str) -> Result<Grant, String> {
+    async fn grant(&self, agent: &str) -> Result<Launch, String> {
         let number = self.grants.fetch_add(1, Ordering::Relaxed);
         let name = format!("run-{}-{number}", std::process::id());
         let path = {
@@ -681,7 +682,7 @@ impl Backend for Console {
             return Err(format!("BUG: the cgroup {path} is the agent `{}`'s", session.session.agent));
         }
         let environment = Trust::of_host().map_err(|error| error.to_string())?.environment();
-        Ok(Grant {
+        Ok(Launch {
             session: session.session.id.to_string(),
             agent: agent.to_owned(),
             cgroup: folder,

@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, os::unix::net::UnixDatagram, path::Path, process::ExitCode};
 
 use anyhow::Context as _;
-use chaperone_capture::{Beside, Whose, beside, remove_pins};
+use chaperone_capture::{ForeignPrograms, Whose, beside, remove_pins};
 use chaperone_journal::{Journal, JournalConfig};
 use chaperone_model::{Event, HooksRemoved};
 use time::OffsetDateTime;
@@ -74,7 +74,7 @@ fn left(bpffs: &Path) -> Vec<String> {
     };
     let folders: BTreeSet<_> = found
         .into_iter()
-        .filter_map(|Beside { whose, .. }| match whose {
+        .filter_map(|ForeignPrograms { whose, .. }| match whose {
             Whose::Chaperones { folder, lives: false } => Some(folder),
             _ => None,
         })

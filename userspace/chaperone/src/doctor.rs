@@ -4,7 +4,7 @@ mod host;
 
 use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 
-use chaperone_authority::{Authority, Trust};
+use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root, pinned_but_off};
 use chaperone_policy::PolicyVersion;
 use http::Method;
@@ -58,7 +58,7 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
                 .map(|version| format!("{} policies, {} warnings", version.len(), version.warnings.len())),
         ));
     }
-    let authority = Authority::open(&paths.ca()).and_then(|authority| match &config {
+    let authority = CertificateAuthority::open(&paths.ca()).and_then(|authority| match &config {
         Ok(config) => authority.check(&config.domains()).map(|()| authority),
         Err(_) => Ok(authority),
     });
@@ -166,7 +166,7 @@ fn finding<E: std::fmt::Display>(check: &'static str, result: Result<String, E>)
     }
 }
 
-fn trusted(authority: &Authority) -> Result<String, String> {
+fn trusted(authority: &CertificateAuthority) -> Result<String, String> {
     let trust = Trust::of_host().map_err(|error| error.to_string())?;
     let report = trust.status(authority.path()).map_err(|error| error.to_string())?;
     let missing: Vec<String> =

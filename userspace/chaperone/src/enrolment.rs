@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use chaperone_capture::{Capture, CaptureError, CgroupRules, EarlierConnection, cgroup_tree};
+use chaperone_capture::{Capture, CaptureError, CgroupRules, PreexistingConnection, cgroup_tree};
 use chaperone_identity::{Agents, Containers, RuleKind};
 use chaperone_model::{CgroupId, SessionId};
 use serde::Serialize;
@@ -98,7 +98,7 @@ fn enroll_containers(
     containers: &Containers,
     agents: Option<&Agents>,
     rules: &CgroupRules,
-) -> anyhow::Result<Vec<EarlierConnection>> {
+) -> anyhow::Result<Vec<PreexistingConnection>> {
     let mut earlier = Vec::new();
     let enrolled: BTreeSet<_> = capture.enrolled()?.into_iter().collect();
     let held: BTreeSet<_> = capture.held()?.into_iter().collect();

@@ -12,8 +12,8 @@ use base64::{Engine as _, engine::general_purpose::STANDARD};
 use chaperone_aws::{Catalog, Explanation};
 use chaperone_model::Payload;
 use chaperone_proxy::{
-    hello::host_name,
-    strict::{BodyLength, check_request_head},
+    connection::hello::host_name,
+    http::strict::{BodyLength, check_request_head},
 };
 use http::{HeaderName, HeaderValue, Request, request::Parts};
 use serde::{Deserialize, Serialize};

@@ -13,7 +13,7 @@ use std::{
 };
 
 use anyhow::Context as _;
-use chaperone_capture::{Capture, CaptureConfig, CaptureError, CgroupRules, HeldPatterns, LsmHooks, remove_pins};
+use chaperone_capture::{Capture, CaptureConfig, CaptureError, CgroupRules, LsmHooks, PendingPatterns, remove_pins};
 use chaperone_identity::{Agent, Agents, Containers};
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ impl InForce {
 
     fn rules(&self) -> CgroupRules {
         let held = Containers::pattern();
-        let held = HeldPatterns { held: &held, never_below: Containers::users_pattern() };
+        let held = PendingPatterns { held: &held, never_below: Containers::users_pattern() };
         let held = (!self.container_rules.is_empty()).then_some(held);
         let (mut patterns, wrong): (Vec<_>, Vec<_>) =
             self.patterns.iter().cloned().partition(|pattern| CgroupRules::is_pattern(pattern));

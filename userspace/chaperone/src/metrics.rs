@@ -2,12 +2,12 @@
 
 use chaperone_capture::Counters;
 use chaperone_console::{Kind, Metric};
-use chaperone_proxy::{BUCKETS_US, Shared};
+use chaperone_proxy::{BUCKETS_US, DataPlane};
 use chaperone_warehouse::ShipperStatus;
 
 /// All metrics, now.
 pub fn read(
-    shared: &Shared,
+    shared: &DataPlane,
     counters: &Counters,
     hooks_in_force: bool,
     shipping: Option<&ShipperStatus>,

@@ -8,7 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use chaperone_console::Grant;
+use chaperone_console::Launch;
 use http::Method;
 use nix::unistd::User;
 
@@ -36,7 +36,7 @@ pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[St
     sandbox::require_root()?;
     let agent = agent.unwrap_or(&config.agents[0].name);
     let answer = ask(&config, Method::POST, "/v1/grants", &serde_json::json!({ "agent": agent }))?;
-    let grant: Grant = serde_json::from_value(answer).context("reading the daemon's answer")?;
+    let grant: Launch = serde_json::from_value(answer).context("reading the daemon's answer")?;
     let own = std::env::current_exe().context("finding this program")?;
     let mut child = Command::new(own);
     child.arg("enter").arg("--cgroup").arg(&grant.cgroup);

@@ -11,4 +11,4 @@ mod server;
 
 pub use client::{ControlError, request};
 pub use metrics::{Kind, Metric};
-pub use server::{Backend, ConsoleError, Grant, serve_control, serve_metrics};
+pub use server::{Backend, ConsoleError, Launch, serve_control, serve_metrics};

@@ -38,7 +38,7 @@ const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Where a new agent shall run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Grant {
+pub struct Launch {
     /// The session that began.
     pub session: String,
     /// The agent's name.
@@ -56,7 +56,7 @@ pub trait Backend: Send + Sync + 'static {
     /// How the daemon is.
     fn status(&self) -> serde_json::Value;
     /// A cgroup and a session for a new process of this agent.
-    fn grant(&self, agent: &str) -> impl Future<Output = Result<Grant, String>> + Send;
+    fn grant(&self, agent: &str) -> impl Future<Output = Result<Launch, String>> + Send;
     /// Waits until what happened before is in the journal's segments, where commands read it.
     fn catch_up(&self) -> impl Future<Output = Result<(), String>> + Send;
     /// Reads configuration and policies again.
@@ -260,7 +260,7 @@ mod tests {
         fn status(&self) -> serde_json::Value {
             serde_json::Value::Null
         }
-        async fn grant(&self, _: &str) -> Result<Grant, String> {
+        async fn grant(&self, _: &str) -> Result<Launch, String> {
             Err(String::new())
         }
         async fn catch_up(&self) -> Result<(), String> {

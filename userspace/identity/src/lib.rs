@@ -16,4 +16,4 @@ pub use agents::{Agent, AgentError, Agents, Ambiguous};
 pub use container_rules::ContainerRule;
 pub use containers::{Containers, EngineFolders};
 pub use rules::{Rule, RuleKind};
-pub use sessions::{Claim, Ended, Resolved, SessionError, Sessions};
+pub use sessions::{Ended, Ownership, Resolved, SessionError, Sessions};

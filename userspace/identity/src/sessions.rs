@@ -61,7 +61,7 @@ const MAX_CONTAINERS: usize = 16_384;
 
 /// Whose a container is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Claim {
+pub enum Ownership {
     /// This agent's.
     Agent(String),
     /// No agent's.
@@ -175,23 +175,23 @@ impl<T> Sessions<T> {
     }
 
     /// Whose the container is that has this cgroup, by its description, whole, if its engine has one.
-    pub fn decide(&self, cgroup: &str, described: Option<&Container>) -> Claim {
+    pub fn decide(&self, cgroup: &str, described: Option<&Container>) -> Ownership {
         let mut open = self.open.lock();
         if let Some((agent, _)) = open.agents.of(cgroup) {
-            return Claim::Agent(agent.name.clone());
+            return Ownership::Agent(agent.name.clone());
         }
         let Some(described) = described else {
-            return Claim::Unknown("no engine's folder that `[containers]` names describes it".to_owned());
+            return Ownership::Unknown("no engine's folder that `[containers]` names describes it".to_owned());
         };
         let agent = match open.agents.of_container(described) {
             Ok(agent) => agent.map(|agent| agent.name.clone()),
-            Err(ambiguous) => return Claim::Unknown(ambiguous.to_string()),
+            Err(ambiguous) => return Ownership::Unknown(ambiguous.to_string()),
         };
         if open.containers.len() >= MAX_CONTAINERS && !open.containers.contains_key(cgroup) {
-            return Claim::Unknown(format!("{MAX_CONTAINERS} containers run, and no more are told apart"));
+            return Ownership::Unknown(format!("{MAX_CONTAINERS} containers run, and no more are told apart"));
         }
         open.containers.insert(cgroup.to_owned(), agent.clone());
-        agent.map_or(Claim::Nobody, Claim::Agent)
+        agent.map_or(Ownership::Nobody, Ownership::Agent)
     }
 
     /// The session of the cgroup at `path` (below the root, such as `/agents/coder/sub`): an open one, or a new one

@@ -80,6 +80,8 @@ pub(crate) fn intent(id: CallId, session: SessionId) -> Event {
             actions: vec![Action { name: "s3:PutObject".into(), level: AccessLevel::Write }],
             resources: vec!["arn:aws:s3:::bucket/key".into()],
             pairs: Vec::new(),
+            unknown: Vec::new(),
+            unread: Vec::new(),
             parameters: serde_json::Value::Null,
             payload: Payload::DeclaredHash,
         }),

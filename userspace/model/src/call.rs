@@ -84,6 +84,19 @@ pub enum Payload {
     None,
 }
 
+/// Resources of an action that the request names in a way that can't be resolved here, or doesn't name at all.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct UnknownResources {
+    /// The action, by its place in [`Call::actions`]; `None`: every one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub action: Option<u16>,
+    /// What each of them looks like: an ARN in which `*` stands for any run of characters, such as
+    /// `arn:aws:ec2:eu-west-1:123456789012:instance/*`; `*` where not even that is known.
+    pub pattern: Cow<'static, str>,
+    /// Why they aren't known, for people: `selected by Filters`, `a wildcard in the request`.
+    pub why: Cow<'static, str>,
+}
+
 /// One request, decoded. Everything in it is derived from bytes that the agent sent and from the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Call {
@@ -112,6 +125,14 @@ pub struct Call {
     /// action on every resource: a copy reads one object and writes another. Empty: every action on every resource.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub pairs: Vec<(u16, u16)>,
+    /// What the call may touch besides `resources`. Empty: `resources` are all of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<UnknownResources>,
+    /// Parts of the request that nothing here understands, by their place: `body.InstanceId.x`, `query.frobnicate`.
+    /// Members that are newer than the catalog are among them. Bounded in number and length; the last says `…` where more
+    /// were left out. While it isn't empty, a `forbid` that reads parameters, or goes by a resource, holds.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
     /// The operation's input as far as it was decoded, bounded; binary values are left out.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub parameters: serde_json::Value,

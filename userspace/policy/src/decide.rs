@@ -394,6 +394,8 @@ mod tests {
             actions: actions.iter().map(action).collect(),
             resources: resources.iter().map(|&arn| arn.to_owned()).collect(),
             pairs: vec![],
+            unknown: vec![],
+            unread: vec![],
             parameters: serde_json::json!({"InstanceType": "t3.micro", "Tags": [{"Key": "a"}, {"Key": "b"}]}),
             payload: Payload::None,
         }

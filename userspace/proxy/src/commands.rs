@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::Shared;
+use crate::DataPlane;
 
 /// How many commands of containers that are no agent's are remembered, until they end: as many as the hooks remember.
 const MAX_NOBODYS: usize = 65_536;
@@ -27,7 +27,7 @@ const MAX_DESCRIBING: Duration = Duration::from_secs(2);
 /// Sessions whose containers take longer to be described than anybody waits, by their enrolled cgroups.
 type Late = HashMap<CgroupId, JoinHandle<Result<SessionId, String>>>;
 
-impl Shared {
+impl DataPlane {
     /// Records commands as they come, until there come no more. What can't be recorded is counted, and told as soon as
     /// something can be again; `recorded` hears of each count of losses that is in the journal.
     pub async fn record_commands(

@@ -6,39 +6,21 @@
 
 #![forbid(unsafe_code)]
 
-mod accept;
 mod body;
-mod checking;
-mod chunks;
-mod closing;
+mod call;
 mod commands;
-mod describing;
-mod exchange;
-mod frames;
-mod handing;
-pub mod hello;
-mod issuing;
-mod keep_alive;
-mod lent;
+pub mod connection;
+pub mod http;
 mod limits;
 mod metrics;
-mod redact;
-mod refusal;
-mod refusing;
-mod shares;
-pub mod strict;
-mod switching;
-mod through;
-mod tunnel;
-mod upgrade;
 mod upstream;
 pub mod websocket;
 
 use std::{os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
-use chaperone_authority::Authority;
-use chaperone_aws::{Catalog, IssuedKeys, Metadata, Placeholder, PlaceholderKey, Signer};
+use chaperone_authority::CertificateAuthority;
+use chaperone_aws::{Catalog, Metadata, Placeholder, PlaceholderKey, Signer, VendedCredentials};
 use chaperone_capture::{Origins, netns_cookie};
 use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
@@ -49,22 +31,22 @@ use time::OffsetDateTime;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{describing::Descriptions, shares::Shares};
+use crate::{connection::container_lookup::ContainerLookup, connection::quota::Quotas};
 
-pub use lent::{Lending, Lent, Rule};
 pub use limits::Limits;
 pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics};
-pub use upstream::{Roots, RootsError, Upstream, UpstreamError, roots};
+pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
+pub use upstream::pool::{Roots, RootsError, Upstream, UpstreamError, roots};
 
 /// What the data path keeps for a session.
 #[derive(Debug)]
-pub struct Own {
+pub struct SessionContext {
     /// The credentials that the session's processes get.
     pub placeholder: Placeholder,
     /// What its processes were given in answers, and what each of it stands for.
-    pub issued: IssuedKeys,
+    pub vended: VendedCredentials,
     /// What the session's calls are made by; newer rules replace it.
-    pub lent: ArcSwap<Lent>,
+    pub lent: ArcSwap<SigningIdentity>,
     /// The agent, as the policies see it.
     pub principal: Principal,
     /// The session's id as text.
@@ -85,19 +67,19 @@ pub struct Settings {
 }
 
 /// All that the data path works with.
-pub struct Shared {
+pub struct DataPlane {
     /// The catalog of AWS.
     pub catalog: &'static Catalog,
     /// Makes and checks signatures.
     pub signer: Signer,
     /// Where the real credentials come from, and whose they are.
-    pub lending: ArcSwap<Lending>,
+    pub lending: ArcSwap<CredentialBroker>,
     /// The record.
     pub journal: Journal,
     /// The policies.
     pub engine: Engine,
     /// The sessions.
-    pub sessions: Sessions<Own>,
+    pub sessions: Sessions<SessionContext>,
     /// Containers on this host.
     pub containers: Containers,
     /// The real AWS.
@@ -119,8 +101,8 @@ pub struct Shared {
     tls: Arc<ServerConfig>,
     spool: Arc<Semaphore>,
     connections: Arc<Semaphore>,
-    shares: Shares,
-    descriptions: Descriptions,
+    shares: Quotas,
+    descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
     home: Option<NetnsCookie>,
     placeholders: (PlaceholderKey, String),
@@ -128,24 +110,24 @@ pub struct Shared {
     tasks: TaskTracker,
 }
 
-impl std::fmt::Debug for Shared {
+impl std::fmt::Debug for DataPlane {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("DataPlane").field("host", &self.host).finish_non_exhaustive()
     }
 }
 
-/// What [`Shared`] is made of.
-pub struct Parts {
+/// What [`DataPlane`] is made of.
+pub struct Components {
     /// Issues the leaves.
-    pub authority: Arc<Authority>,
+    pub authority: Arc<CertificateAuthority>,
     /// Where the real credentials come from, and whose they are.
-    pub lending: Arc<Lending>,
+    pub lending: Arc<CredentialBroker>,
     /// The record.
     pub journal: Journal,
     /// The policies.
     pub engine: Engine,
     /// The sessions.
-    pub sessions: Sessions<Own>,
+    pub sessions: Sessions<SessionContext>,
     /// Containers on this host.
     pub containers: Containers,
     /// What sessions' placeholders are derived from, with the boot's own name.
@@ -164,9 +146,9 @@ pub struct Parts {
     pub host: String,
 }
 
-impl Shared {
+impl DataPlane {
     /// Puts the data path together. Nothing is accepted yet.
-    pub fn new(parts: Parts) -> Arc<Self> {
+    pub fn new(parts: Components) -> Arc<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
@@ -195,14 +177,14 @@ impl Shared {
             metadata: Metadata::new(),
             settings: ArcSwap::from_pointee(parts.settings),
             metrics: Metrics::default(),
-            descriptions: Descriptions::new(parts.containers.clone()),
+            descriptions: ContainerLookup::new(parts.containers.clone()),
             containers: parts.containers,
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),
             spool: Arc::new(Semaphore::new(spool.min(Semaphore::MAX_PERMITS))),
             connections: Arc::new(Semaphore::new(parts.limits.connections)),
-            shares: Shares::new(parts.limits.session_connections),
+            shares: Quotas::new(parts.limits.session_connections),
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,
@@ -261,7 +243,7 @@ impl Shared {
     }
 
     /// What a session's calls are made by now.
-    pub(crate) fn lent(&self, session: &Resolved<Own>) -> Arc<Lent> {
+    pub(crate) fn lent(&self, session: &Resolved<SessionContext>) -> Arc<SigningIdentity> {
         let lending = self.lending.load();
         let lent = session.own.lent.load();
         if lent.is_by(&lending) {

@@ -16,7 +16,7 @@ const ROWS: [(&str, &str); 17] = [
     ("namespaces", "a container's own network namespace"),
     ("origins", "`getpeername`, source ports that are used again, short-lived cgroups"),
     ("daemon", "dialling the daemon; the daemon stopped, killed or crashed"),
-    ("kept", "the daemon replaced, while the service manager keeps its listeners"),
+    ("fd_store", "the daemon replaced, while the service manager keeps its listeners"),
     ("lifecycle", "the daemon killed, replaced, taken off, seen from outside"),
     ("full", "a map is full"),
     ("cgroups", "whose word counts"),

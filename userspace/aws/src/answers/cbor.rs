@@ -2,13 +2,13 @@
 
 use ciborium::Value;
 
-use super::{AnswerError, Issuer, Part, Parts};
+use super::{AnswerError, CredentialRewriter, Part, Parts};
 
 const UNREADABLE: AnswerError = AnswerError::Unreadable("CBOR");
 /// Deeper than any answer, and little of the stack.
 const MAX_DEPTH: usize = 64;
 
-pub(super) fn rewrite(body: &[u8], issuer: &Issuer<'_>) -> Result<Vec<u8>, AnswerError> {
+pub(super) fn rewrite(body: &[u8], issuer: &CredentialRewriter<'_>) -> Result<Vec<u8>, AnswerError> {
     let mut rest = body;
     let mut value: Value =
         ciborium::de::from_reader_with_recursion_limit(&mut rest, MAX_DEPTH).map_err(|_| UNREADABLE)?;
@@ -21,7 +21,7 @@ pub(super) fn rewrite(body: &[u8], issuer: &Issuer<'_>) -> Result<Vec<u8>, Answe
     Ok(out)
 }
 
-fn walk(value: &mut Value, issuer: &Issuer<'_>) -> Result<(), AnswerError> {
+fn walk(value: &mut Value, issuer: &CredentialRewriter<'_>) -> Result<(), AnswerError> {
     match value {
         Value::Array(elements) => elements.iter_mut().try_for_each(|element| walk(element, issuer)),
         Value::Tag(_, inner) => walk(inner, issuer),

@@ -2,9 +2,9 @@
 
 use serde_json::Value;
 
-use super::{AnswerError, Issuer, Part, Parts};
+use super::{AnswerError, CredentialRewriter, Part, Parts};
 
-pub(super) fn rewrite(body: &[u8], issuer: &Issuer<'_>) -> Result<Vec<u8>, AnswerError> {
+pub(super) fn rewrite(body: &[u8], issuer: &CredentialRewriter<'_>) -> Result<Vec<u8>, AnswerError> {
     // serde_json goes 128 deep and keeps the last of members with one name.
     let mut value: Value = serde_json::from_slice(body).map_err(|_| AnswerError::Unreadable("JSON"))?;
     let arn = arn(&value).map(str::to_owned);
@@ -12,7 +12,7 @@ pub(super) fn rewrite(body: &[u8], issuer: &Issuer<'_>) -> Result<Vec<u8>, Answe
     serde_json::to_vec(&value).map_err(|_| AnswerError::Unreadable("JSON"))
 }
 
-fn walk(value: &mut Value, issuer: &Issuer<'_>, arn: Option<&str>) -> Result<(), AnswerError> {
+fn walk(value: &mut Value, issuer: &CredentialRewriter<'_>, arn: Option<&str>) -> Result<(), AnswerError> {
     match value {
         Value::Array(elements) => elements.iter_mut().try_for_each(|element| walk(element, issuer, arn)),
         Value::Object(members) => {

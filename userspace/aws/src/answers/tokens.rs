@@ -4,16 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
 
-use super::{AnswerError, Issuer};
+use super::{AnswerError, CredentialRewriter};
 use crate::tokens::TokenKind;
 
-pub(super) fn rewrite(body: &[u8], issuer: &Issuer<'_>, kind: TokenKind) -> Result<Vec<u8>, AnswerError> {
+pub(super) fn rewrite(body: &[u8], issuer: &CredentialRewriter<'_>, kind: TokenKind) -> Result<Vec<u8>, AnswerError> {
     let mut value: Value = serde_json::from_slice(body).map_err(|_| AnswerError::Unreadable("JSON"))?;
     walk(&mut value, issuer, kind)?;
     serde_json::to_vec(&value).map_err(|_| AnswerError::Unreadable("JSON"))
 }
 
-fn walk(value: &mut Value, issuer: &Issuer<'_>, kind: TokenKind) -> Result<(), AnswerError> {
+fn walk(value: &mut Value, issuer: &CredentialRewriter<'_>, kind: TokenKind) -> Result<(), AnswerError> {
     match value {
         Value::Array(elements) => elements.iter_mut().try_for_each(|element| walk(element, issuer, kind)),
         Value::Object(members) => {
@@ -46,14 +46,15 @@ mod tests {
     use http::{HeaderMap, HeaderValue, header::CONTENT_TYPE};
 
     use super::*;
-    use crate::{IssuedKeys, answers::IssuingCall};
+    use crate::{VendedCredentials, answers::VendingCall};
 
     fn rewritten(kind: TokenKind, body: &str) -> Result<Value, AnswerError> {
         let mut headers = HeaderMap::new();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-amz-json-1.1"));
-        let call = IssuingCall { express: false, same_account: false, token: Some(kind) };
-        let keys = IssuedKeys::default();
-        let issuer = Issuer { keys: &keys, session: SessionId::from_bytes([1; 16]), account: None, call: &call };
+        let call = VendingCall { express: false, same_account: false, token: Some(kind) };
+        let keys = VendedCredentials::default();
+        let issuer =
+            CredentialRewriter { keys: &keys, session: SessionId::from_bytes([1; 16]), account: None, call: &call };
         issuer.rewrite(&headers, body.as_bytes()).map(|body| serde_json::from_slice(&body).unwrap())
     }
 

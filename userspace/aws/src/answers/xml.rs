@@ -7,7 +7,7 @@ use quick_xml::{
     events::{BytesText, Event},
 };
 
-use super::{AnswerError, Issuer, Part, Parts};
+use super::{AnswerError, CredentialRewriter, Part, Parts};
 
 const UNREADABLE: AnswerError = AnswerError::Unreadable("XML");
 /// Deeper than any answer.
@@ -22,7 +22,7 @@ struct Leaf {
     parent: usize,
 }
 
-pub(super) fn rewrite(body: &[u8], issuer: &Issuer<'_>) -> Result<Vec<u8>, AnswerError> {
+pub(super) fn rewrite(body: &[u8], issuer: &CredentialRewriter<'_>) -> Result<Vec<u8>, AnswerError> {
     let text = std::str::from_utf8(body).map_err(|_| UNREADABLE)?;
     let mut events = read(text)?;
     let mut leaves: Vec<Leaf> = Vec::new();

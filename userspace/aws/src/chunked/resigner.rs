@@ -372,7 +372,7 @@ mod tests {
 
     #[test]
     fn the_seed_is_made_and_checked_like_any_signature() {
-        use crate::{Authority, Placeholder};
+        use crate::{Placeholder, RequestAuth};
         let scope = Scope { region: "us-east-1".into(), service: "s3".into() };
         let then = time::macros::datetime!(2013-05-24 00:00 UTC);
         let credentials = |token: Option<&str>| {
@@ -393,7 +393,7 @@ mod tests {
             let mut parts = head(trailer);
             Signer::new().sign(&mut parts, None, &credentials(Some("token")), &scope, then).unwrap();
             let placeholder = Placeholder::fixed("AKIAIOSFODNN7EXAMPLE", SECRET, "token");
-            let verify = |parts: &Parts| Signer::new().verify(parts, &Authority::of(parts), None, &placeholder, then);
+            let verify = |parts: &Parts| Signer::new().verify(parts, &RequestAuth::of(parts), None, &placeholder, then);
             assert_eq!(verify(&parts), Ok(()));
             parts.headers.insert("x-amz-content-sha256", "STREAMING-AWS4-ECDSA-P256-SHA256-PAYLOAD".parse().unwrap());
             assert!(matches!(verify(&parts), Err(crate::VerifyError::NotSupported(_))));

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use http::Request;
 
 use super::*;
-use crate::{Authority, Catalog};
+use crate::{Catalog, RequestAuth};
 
 /// Every action with IAM's level.
 static KNOWN: LazyLock<BTreeMap<String, AccessLevel>> = LazyLock::new(|| Catalog::global().actions());
@@ -17,7 +17,7 @@ fn ask(method: &str, host: &str, target: &str, fields: &[(&str, &str)]) -> Resul
     }
     let (parts, ()) = request.body(()).unwrap().into_parts();
     let found = Catalog::global().host(host).expect("AWS's");
-    let call = Catalog::global().decode(&found, &parts, Some(b""), &Authority::of(&parts), Some("123456789012"))?;
+    let call = Catalog::global().decode(&found, &parts, Some(b""), &RequestAuth::of(&parts), Some("123456789012"))?;
     for action in &call.actions {
         assert_eq!(Some(&action.level), KNOWN.get(&*action.name), "{}", action.name);
     }

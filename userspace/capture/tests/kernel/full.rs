@@ -9,7 +9,7 @@ use std::{
 };
 
 use chaperone_capture::{
-    Capture, CaptureError, CgroupRules, Counter, HeldPatterns, ListenPorts, Listeners, OriginError, cgroup_id,
+    Capture, CaptureError, CgroupRules, Counter, ListenPorts, Listeners, OriginError, PendingPatterns, cgroup_id,
     cgroup_root,
 };
 
@@ -196,7 +196,7 @@ fn what_there_was_no_room_to_hold_is_refused_and_decided_on_when_there_is_room()
     let listeners = listen(&lab, &capture);
     let name = lab.cgroup.file_name().unwrap().to_str().unwrap().replace('-', r"\x2d");
     let held = format!(r"/{name}(?:/[^/]+)*/c\x2d[0-9]+");
-    let held = HeldPatterns { held: &held, never_below: "/nowhere" };
+    let held = PendingPatterns { held: &held, never_below: "/nowhere" };
     let rules = CgroupRules::with_held(&[], Some(held)).unwrap();
     capture.enroll_by(&rules).unwrap();
     let reach = |from: &Path| reach(from, &capture, &listeners.v4, &server);

@@ -6,7 +6,7 @@ use std::{
     os::unix::net::UnixStream,
 };
 
-use chaperone_capture::{Capture, Counter, EarlierConnection, ListenPorts, cgroup_id};
+use chaperone_capture::{Capture, Counter, ListenPorts, PreexistingConnection, cgroup_id};
 
 use crate::lab::{Lab, accept, agent, outcome};
 
@@ -53,7 +53,7 @@ fn a_connection_made_before_enrolment_is_destroyed_and_told() {
 
     let told = capture.enroll(cgroup_id(&agents).unwrap()).unwrap();
     assert_eq!(told.len(), 1, "{told:?}");
-    let EarlierConnection { local, peer, cgroup, uid, destroyed: gone } = &told[0];
+    let PreexistingConnection { local, peer, cgroup, uid, destroyed: gone } = &told[0];
     assert_eq!((peer.to_string().as_str(), *uid, *gone), ("127.77.0.1:443", 0, true));
     assert_eq!(*cgroup, cgroup_id(&below).unwrap());
     assert_eq!(destroyed.read(&mut [0]).unwrap_err().kind(), io::ErrorKind::ConnectionReset);

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use chaperone_capture::{Capture, CgroupRules, CommandEvent, HeldPatterns, ListenPorts, cgroup_id, cgroup_root};
+use chaperone_capture::{Capture, CgroupRules, CommandEvent, ListenPorts, PendingPatterns, cgroup_id, cgroup_root};
 use nix::mount::{MsFlags, mount};
 
 use crate::{
@@ -164,7 +164,7 @@ fn what_is_held_is_captured_until_it_is_released() {
     let listeners = capture.listen(ListenPorts::default()).unwrap();
     let name = lab.cgroup.file_name().unwrap().to_str().unwrap().replace('-', r"\x2d");
     let held = format!(r"/{name}(?:/[^/]+)*/c\x2d[0-9]+");
-    let held = HeldPatterns { held: &held, never_below: "/nowhere" };
+    let held = PendingPatterns { held: &held, never_below: "/nowhere" };
     let rules = CgroupRules::with_held(&[format!("/{name}/named")], Some(held)).unwrap();
     // One that is there isn't held: it has been free until now.
     let there = lab.cgroup("c-0");

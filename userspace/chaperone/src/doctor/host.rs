@@ -8,7 +8,7 @@ use std::{
     path::Path,
 };
 
-use chaperone_capture::{Beside, Whose, beside, clock_is_synchronized};
+use chaperone_capture::{ForeignPrograms, Whose, beside, clock_is_synchronized};
 
 use super::{Finding, finding};
 
@@ -56,7 +56,7 @@ pub fn beside_the_hooks(bpffs: &Path, findings: &mut Vec<Finding>) {
         Err(error) => return findings.push(finding(CHECK, Err::<String, _>(format!("{error:#}")))),
     };
     let (mut folders, mut unpinned) = (BTreeMap::new(), BTreeSet::new());
-    for Beside { hook, program, name, whose } in found {
+    for ForeignPrograms { hook, program, name, whose } in found {
         match whose {
             Whose::Chaperones { folder, lives } => drop(folders.insert(folder, lives)),
             Whose::Unpinned => drop(unpinned.insert(format!("{hook} (program {program})"))),

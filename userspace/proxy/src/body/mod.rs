@@ -1,0 +1,6 @@
+//! Bodies, in both directions, while they stream.
+
+pub(crate) mod chunked;
+pub(crate) mod presigned;
+pub(crate) mod streams;
+pub(crate) mod vended;

@@ -1,0 +1,7 @@
+//! An agent's connection: whose it is, what name it is for, and whether it is opened or passed on.
+
+pub(crate) mod accept;
+pub(crate) mod container_lookup;
+pub mod hello;
+pub(crate) mod quota;
+pub(crate) mod tunnel;

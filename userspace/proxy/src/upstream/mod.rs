@@ -1,0 +1,4 @@
+//! The real AWS: connections to it, and the authority that calls are made by.
+
+pub(crate) mod credential_broker;
+pub(crate) mod pool;

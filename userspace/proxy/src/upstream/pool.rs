@@ -1,0 +1,566 @@
+//! Connections to the real AWS: dialled at the agent's original address, verified for the name, pooled.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use chaperone_model::SessionId;
+use foldhash::HashMap;
+use http::{Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+    upgrade::Upgraded,
+};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use rustls::{
+    ClientConfig, RootCertStore,
+    pki_types::{CertificateDer, ServerName, pem::PemObject},
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::{
+    body::streams::Outgoing,
+    http::strict::{Role, Strict},
+    limits::Limits,
+};
+
+/// Idle connections kept for one name and address.
+const MAX_IDLE_PER_KEY: usize = 256;
+/// How long an idle connection is kept: under the 20 s after which AWS's own front ends begin to close theirs.
+const IDLE: Duration = Duration::from_secs(15);
+
+/// Why AWS could not be reached.
+#[derive(Debug, thiserror::Error)]
+pub enum UpstreamError {
+    /// No TCP connection.
+    #[error("connecting to {name} at {address}: {source}")]
+    Connect {
+        /// The name.
+        name: String,
+        /// Where it was tried.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The certificate or handshake is wrong: nothing was sent.
+    #[error("TLS with {name} at {address}: {source}; nothing was sent")]
+    Tls {
+        /// The name.
+        name: String,
+        /// Where it was tried.
+        address: SocketAddr,
+        /// What rustls said.
+        source: io::Error,
+    },
+    /// It took too long.
+    #[error("{what} {name} at {address} took longer than {} s", .after.as_secs())]
+    Timeout {
+        /// What was being done.
+        what: &'static str,
+        /// The name.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// The limit.
+        after: Duration,
+    },
+    /// The exchange broke off.
+    #[error("{name} at {address}: {why}")]
+    Http {
+        /// The name.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// What hyper said, with its causes.
+        why: String,
+    },
+}
+
+/// Why the roots to verify AWS by can't be read.
+#[derive(Debug, thiserror::Error)]
+pub enum RootsError {
+    /// The file can't be read as certificates.
+    #[error("reading the CA certificates in {path}: {why}")]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
+    /// Without roots nothing can be verified.
+    #[error("the system's trust store has no certificates ({0}): install ca-certificates, or set upstream.ca_file")]
+    None(String),
+}
+
+/// What makes two connections the same. The protocol belongs to it: an HTTP/2 connection is shared, not taken, and only by
+/// calls of one session, so that no agent can slow or end another's.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Target {
+    /// The name that is verified.
+    pub name: Arc<str>,
+    /// The address that is dialled.
+    pub address: SocketAddr,
+    /// Whose HTTP/2 connection it may be; without one, HTTP/1.1 is spoken.
+    pub http2: Option<SessionId>,
+}
+
+struct DataPlane {
+    sender: http2::SendRequest<Outgoing>,
+    since: Instant,
+}
+
+struct Idle {
+    sender: http1::SendRequest<Outgoing>,
+    head: Arc<AtomicBool>,
+    since: Instant,
+}
+
+/// The pool.
+pub struct Upstream {
+    http1: TlsConnector,
+    http2: TlsConnector,
+    idle: Mutex<HashMap<Target, Vec<Idle>>>,
+    shared: Mutex<HashMap<Target, DataPlane>>,
+    limits: Limits,
+}
+
+impl std::fmt::Debug for Upstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Upstream").finish_non_exhaustive()
+    }
+}
+
+/// The roots that AWS's certificates are verified by: the system's and those in `extra` (PEM).
+///
+/// The system's store holds our own CA too, which is left out: nothing upstream may be vouched for by it.
+pub fn roots(extra: Option<&Path>, own: &CertificateDer<'_>) -> Result<Roots, RootsError> {
+    let mut store = RootCertStore::empty();
+    let system = rustls_native_certs::load_native_certs();
+    let mut certificates = Vec::new();
+    for certificate in system.certs.into_iter().filter(|certificate| certificate != own) {
+        // Some of the system's may be of kinds that rustls doesn't read; they vouch for nobody then.
+        if store.add(certificate.clone()).is_ok() {
+            certificates.push(certificate);
+        }
+    }
+    if let Some(path) = extra {
+        let broken = |why: String| RootsError::File { path: path.to_owned(), why };
+        for certificate in CertificateDer::pem_file_iter(path).map_err(|error| broken(error.to_string()))? {
+            let certificate = certificate.map_err(|error| broken(error.to_string()))?;
+            store.add(certificate.clone()).map_err(|error| broken(error.to_string()))?;
+            certificates.push(certificate);
+        }
+    }
+    if store.is_empty() {
+        let why = system.errors.first().map_or_else(|| "it is empty".to_owned(), ToString::to_string);
+        return Err(RootsError::None(why));
+    }
+    Ok(Roots { store, certificates })
+}
+
+/// What AWS is verified by.
+#[derive(Clone, Debug)]
+pub struct Roots {
+    store: RootCertStore,
+    certificates: Vec<CertificateDer<'static>>,
+}
+
+impl Roots {
+    /// Each as PEM (RFC 7468), for clients that want them so.
+    pub fn pem(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
+        self.certificates.iter().map(|certificate| {
+            let text = BASE64_STANDARD.encode(certificate);
+            let lines: Vec<&str> =
+                text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+            let text = lines.join("\n");
+            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
+        })
+    }
+}
+
+/// An answer's head and body, and what to give back to the pool when the body is over.
+pub struct Answer {
+    /// The answer.
+    pub response: Response<Incoming>,
+    /// Give this to [`Upstream::put_back`] after the body's end.
+    pub lease: Option<Lease>,
+}
+
+/// A connection that is busy with a body.
+pub struct Lease {
+    target: Target,
+    sender: http1::SendRequest<Outgoing>,
+    head: Arc<AtomicBool>,
+}
+
+impl Upstream {
+    /// A pool that verifies by these roots.
+    pub fn new(roots: &Roots, limits: Limits) -> Self {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let config = |protocols: &[&[u8]]| {
+            let mut config = ClientConfig::builder_with_provider(provider.clone())
+                .with_safe_default_protocol_versions()
+                .expect("BUG: the provider supports TLS 1.2 and 1.3")
+                .with_root_certificates(roots.store.clone())
+                .with_no_client_auth();
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            TlsConnector::from(Arc::new(config))
+        };
+        Self {
+            http1: config(&[b"http/1.1"]),
+            http2: config(&[b"h2", b"http/1.1"]),
+            idle: Mutex::default(),
+            shared: Mutex::default(),
+            limits,
+        }
+    }
+
+    /// Sends a request and waits for the answer's head.
+    ///
+    /// A pooled connection that turns out to be closed before anything was written is replaced by a new one; a request
+    /// of which anything was written is never sent twice.
+    pub async fn send(&self, target: &Target, mut request: Request<Outgoing>) -> Result<Answer, UpstreamError> {
+        let is_head = request.method() == http::Method::HEAD;
+        if target.http2.is_some()
+            && let Some(mut sender) = self.shared_connection(target)
+        {
+            match sender.try_send_request(request).await {
+                Ok(response) => return Ok(Answer { response, lease: None }),
+                Err(mut failed) => {
+                    request = failed.take_message().ok_or_else(|| http(target, failed.error()))?;
+                }
+            }
+        }
+        let absolute = request.uri().clone();
+        while let Some(mut idle) = self.take(target) {
+            idle.head.store(is_head, Ordering::Release);
+            if idle.sender.ready().await.is_err() {
+                continue;
+            }
+            to_origin_form(&mut request);
+            match idle.sender.try_send_request(request).await {
+                Ok(response) => {
+                    let lease = Lease { target: target.clone(), sender: idle.sender, head: idle.head };
+                    return Ok(Answer { response, lease: Some(lease) });
+                }
+                Err(mut failed) => {
+                    request = failed.take_message().ok_or_else(|| http(target, failed.error()))?;
+                }
+            }
+        }
+        *request.uri_mut() = absolute;
+        self.send_on_new(target, request, is_head).await
+    }
+
+    /// Sends a WebSocket's handshake, on a connection of its own. With an answer of the status 101 comes what the connection
+    /// has become.
+    pub async fn switch(
+        &self,
+        target: &Target,
+        mut request: Request<Outgoing>,
+    ) -> Result<(Response<Incoming>, Option<Upgraded>), UpstreamError> {
+        let tls = self.dial(target).await?;
+        to_origin_form(&mut request);
+        let (mut sender, connection) = http1::Builder::new()
+            .max_headers(crate::http::strict::MAX_FIELDS)
+            .handshake(TokioIo::new(Strict::new(tls, Role::Handshake)))
+            .await
+            .map_err(|error| http(target, &error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.with_upgrades().await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        let mut response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
+        if response.status() != http::StatusCode::SWITCHING_PROTOCOLS {
+            return Ok((response, None));
+        }
+        let upgraded = hyper::upgrade::on(&mut response).await.map_err(|error| http(target, &error))?;
+        Ok((response, Some(upgraded)))
+    }
+
+    async fn dial(&self, target: &Target) -> Result<TlsStream<TcpStream>, UpstreamError> {
+        let after = self.limits.connect_timeout;
+        let (name, address) = (target.name.to_string(), target.address);
+        let dial = async {
+            let connect = |source| UpstreamError::Connect { name: name.clone(), address, source };
+            let tcp = TcpStream::connect(target.address).await.map_err(connect)?;
+            tcp.set_nodelay(true).map_err(connect)?;
+            let server = ServerName::try_from(name.clone())
+                .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
+            let connector = if target.http2.is_some() { &self.http2 } else { &self.http1 };
+            connector.connect(server, tcp).await.map_err(|source| UpstreamError::Tls {
+                name: name.clone(),
+                address,
+                source,
+            })
+        };
+        let timed_out = |_| UpstreamError::Timeout { what: "connecting to", name: name.clone(), address, after };
+        timeout(after, dial).await.map_err(timed_out)?
+    }
+
+    async fn send_on_new(
+        &self,
+        target: &Target,
+        mut request: Request<Outgoing>,
+        is_head: bool,
+    ) -> Result<Answer, UpstreamError> {
+        let tls = self.dial(target).await?;
+        if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
+            let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
+                .timer(TokioTimer::new())
+                .initial_stream_window_size(self.limits.http2_window)
+                .initial_connection_window_size(self.limits.http2_window * 4)
+                .max_header_list_size(self.limits.http2_header_bytes)
+                .keep_alive_interval(Some(Duration::from_secs(30)))
+                .handshake(TokioIo::new(tls))
+                .await
+                .map_err(|error| http(target, &error))?;
+            tokio::spawn(async move {
+                if let Err(error) = connection.await {
+                    tracing::debug!(%error, "an upstream HTTP/2 connection ended");
+                }
+            });
+            let shared = DataPlane { sender: sender.clone(), since: Instant::now() };
+            self.shared.lock().insert(target.clone(), shared);
+            let response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
+            return Ok(Answer { response, lease: None });
+        }
+        to_origin_form(&mut request);
+        let head = Arc::new(AtomicBool::new(is_head));
+        let strict = Strict::new(tls, Role::Answers(head.clone()));
+        let (mut sender, connection) = http1::Builder::new()
+            .preserve_header_case(false)
+            .max_headers(crate::http::strict::MAX_FIELDS)
+            .handshake(TokioIo::new(strict))
+            .await
+            .map_err(|error| http(target, &error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "an upstream connection ended");
+            }
+        });
+        let response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
+        Ok(Answer { response, lease: Some(Lease { target: target.clone(), sender, head }) })
+    }
+
+    /// Gives a connection back whose answer has been read to its end.
+    pub fn put_back(&self, lease: Lease) {
+        if lease.sender.is_closed() {
+            return;
+        }
+        let mut idle = self.idle.lock();
+        let kept = idle.entry(lease.target).or_default();
+        if kept.len() < MAX_IDLE_PER_KEY {
+            kept.push(Idle { sender: lease.sender, head: lease.head, since: Instant::now() });
+        }
+    }
+
+    /// Closes connections that have been idle too long; called now and then.
+    pub fn sweep(&self) {
+        self.idle.lock().retain(|_, kept| {
+            kept.retain(|idle| !idle.sender.is_closed() && idle.since.elapsed() < IDLE);
+            !kept.is_empty()
+        });
+        // What is under way on it is carried to its end.
+        self.shared.lock().retain(|_, shared| !shared.sender.is_closed() && shared.since.elapsed() < IDLE);
+    }
+
+    fn take(&self, target: &Target) -> Option<Idle> {
+        let mut idle = self.idle.lock();
+        let kept = idle.get_mut(target)?;
+        // The latest first: it is the least likely to have been closed by the other side.
+        while let Some(idle) = kept.pop() {
+            if !idle.sender.is_closed() && idle.since.elapsed() < IDLE {
+                return Some(idle);
+            }
+        }
+        None
+    }
+
+    fn shared_connection(&self, target: &Target) -> Option<http2::SendRequest<Outgoing>> {
+        let mut shared = self.shared.lock();
+        let shared = shared.get_mut(target).filter(|shared| !shared.sender.is_closed())?;
+        shared.since = Instant::now();
+        Some(shared.sender.clone())
+    }
+}
+
+fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
+    UpstreamError::Http { name: target.name.to_string(), address: target.address, why: with_causes(error) }
+}
+
+/// HTTP/1.1 has the host in its field, and in the target the path alone (RFC 9112, 3.2.1); hyper writes what it is given.
+fn to_origin_form(request: &mut Request<Outgoing>) {
+    if let Some(path) = request.uri().path_and_query().cloned() {
+        *request.uri_mut() = path.into();
+    }
+}
+
+/// An error's text with all of its causes: hyper's own says little.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::VecDeque, convert::Infallible};
+
+    use bytes::Bytes;
+    use chaperone_authority::CertificateAuthority;
+    use http_body::Frame;
+    use http_body_util::{BodyExt, StreamBody};
+    use hyper::service::service_fn;
+    use hyper_util::server::conn::auto::Builder;
+    use rustls::server::{ClientHello, ResolvesServerCert};
+    use tokio::{net::TcpListener, sync::Notify};
+    use tokio_rustls::TlsAcceptor;
+
+    use super::*;
+
+    #[derive(Debug)]
+    struct Leaves(CertificateAuthority);
+
+    impl ResolvesServerCert for Leaves {
+        fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<rustls::sign::CertifiedKey>> {
+            self.0.leaf(hello.server_name()?).ok()
+        }
+    }
+
+    /// A server of both protocols, whose answers are `data` and an empty frame after it, and which counts connections.
+    /// An answer to `/held` is begun, and goes on when `Notify` says so.
+    struct Other {
+        address: SocketAddr,
+        upstream: Upstream,
+        accepted: Arc<std::sync::atomic::AtomicUsize>,
+        held: Arc<Notify>,
+    }
+
+    async fn other() -> Other {
+        let folder = tempfile::tempdir().unwrap();
+        let authority = CertificateAuthority::create(folder.path(), &["example.com".to_owned()]).unwrap();
+        let mut roots = Roots { store: RootCertStore::empty(), certificates: Vec::new() };
+        roots.store.add(authority.certificate().clone()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut config = rustls::ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::new(Leaves(authority)));
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let acceptor = TlsAcceptor::from(Arc::new(config));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let accepted = Arc::<std::sync::atomic::AtomicUsize>::default();
+        let held = Arc::new(Notify::new());
+        let (count, hold) = (accepted.clone(), held.clone());
+        tokio::spawn(async move {
+            loop {
+                let (tcp, _) = listener.accept().await.unwrap();
+                count.fetch_add(1, Ordering::SeqCst);
+                let (acceptor, hold) = (acceptor.clone(), hold.clone());
+                tokio::spawn(async move {
+                    let tls = acceptor.accept(tcp).await.unwrap();
+                    let service = service_fn(move |request: Request<Incoming>| {
+                        let hold = (request.uri().path() == "/held").then(|| hold.clone());
+                        async move { Ok::<_, Infallible>(Response::new(StreamBody::new(answer(hold)))) }
+                    });
+                    let _ = Builder::new(TokioExecutor::new()).serve_connection(TokioIo::new(tls), service).await;
+                });
+            }
+        });
+        Other { address, upstream: Upstream::new(&roots, Limits::default()), accepted, held }
+    }
+
+    fn answer(hold: Option<Arc<Notify>>) -> impl futures_util::Stream<Item = Result<Frame<Bytes>, Infallible>> {
+        let frames = VecDeque::from([Bytes::from_static(b"data"), Bytes::new()]);
+        futures_util::stream::unfold((frames, hold), |(mut frames, mut hold)| async move {
+            let frame = frames.pop_front()?;
+            if frame.is_empty()
+                && let Some(hold) = hold.take()
+            {
+                hold.notified().await;
+            }
+            Some((Ok(Frame::data(frame)), (frames, hold)))
+        })
+    }
+
+    impl Other {
+        async fn send(&self, http2: Option<SessionId>, path: &str) -> Result<Answer, UpstreamError> {
+            let target = Target { name: "a.example.com".into(), address: self.address, http2 };
+            let mut request = Request::get(format!("https://a.example.com{path}"));
+            request = request.header("host", "a.example.com");
+            if http2.is_some() {
+                request = request.version(http::Version::HTTP_2);
+            }
+            self.upstream.send(&target, request.body(Outgoing::Whole(None)).unwrap()).await
+        }
+
+        /// How many answers come whole, one after another, until one doesn't.
+        async fn whole(&self, http2: Option<SessionId>, most: usize) -> usize {
+            for n in 0..most {
+                let Ok(Answer { response, lease }) = self.send(http2, "/").await else { return n };
+                let Ok(body) = response.into_body().collect().await else { return n };
+                assert_eq!(body.to_bytes(), "data");
+                if let Some(lease) = lease {
+                    self.upstream.put_back(lease);
+                }
+            }
+            most
+        }
+    }
+
+    /// Why nothing goes over HTTP/2 that needn't.
+    #[tokio::test]
+    async fn empty_frames_end_an_http2_connection_and_not_an_http1_one() {
+        let other = other().await;
+        assert_eq!(other.whole(None, 250).await, 250);
+        let whole = other.whole(Some(SessionId::new()), 250).await;
+        assert!(whole < 250, "h2 has no such limit any more: what is said at `needs_http2` isn't true");
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_is_shared_by_the_calls_of_one_session_only() {
+        let other = other().await;
+        let (one, another) = (SessionId::new(), SessionId::new());
+        assert_eq!(other.whole(Some(one), 5).await, 5);
+        assert_eq!(other.accepted.load(Ordering::SeqCst), 1);
+        assert_eq!(other.whole(Some(another), 5).await, 5);
+        assert_eq!(other.accepted.load(Ordering::SeqCst), 2);
+    }
+
+    #[tokio::test]
+    async fn an_http2_connection_that_is_dropped_from_the_pool_ends_its_calls_first() {
+        let other = other().await;
+        let session = Some(SessionId::new());
+        let mut held = other.send(session, "/held").await.unwrap().response.into_body();
+        assert_eq!(held.frame().await.unwrap().unwrap().into_data().unwrap(), "data");
+        for shared in other.upstream.shared.lock().values_mut() {
+            shared.since = Instant::now().checked_sub(IDLE).unwrap();
+        }
+        other.upstream.sweep();
+        assert!(other.upstream.shared.lock().is_empty());
+        assert_eq!(other.whole(session, 1).await, 1);
+        assert_eq!(other.accepted.load(Ordering::SeqCst), 2, "the next call has a connection of its own");
+        other.held.notify_one();
+        let rest = held.collect().await.unwrap().to_bytes();
+        assert!(rest.is_empty(), "and the old one's answer came to its end");
+    }
+}
