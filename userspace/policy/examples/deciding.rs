@@ -61,6 +61,8 @@ fn main() {
         actions: vec![Action { name: "s3:GetObject".into(), level: AccessLevel::Read }],
         resources: vec!["arn:aws:s3:::data/a/b".into()],
         pairs: vec![],
+        unknown: vec![],
+        unread: vec![],
         parameters: serde_json::json!({"Bucket": "data", "Key": "a/b"}),
         payload: Payload::DeclaredHash,
     };
