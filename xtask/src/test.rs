@@ -205,7 +205,7 @@ fn deny(target: &Path) -> Result<()> {
                 .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
                 .env("CARGO_TARGET_DIR", tools.join("build")),
         )?;
-        std::fs::remove_dir_all(tools.join("build")).context("removing what cargo-deny was built from")?;
+        fs::remove_dir_all(tools.join("build")).context("removing what cargo-deny was built from")?;
     }
     setup::run(
         Command::new(program).current_dir(place::root()).args(["--locked", "check", "bans", "licenses", "sources"]),

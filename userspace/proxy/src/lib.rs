@@ -33,8 +33,9 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{connection::container_lookup::ContainerLookup, connection::quota::Quotas};
 
+pub use connection::quota::Shared;
 pub use limits::Limits;
-pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics};
+pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
 pub use upstream::pool::{Roots, RootsError, Upstream, UpstreamError, roots};
 
@@ -99,7 +100,6 @@ pub struct DataPlane {
     /// The host's name.
     pub host: String,
     tls: Arc<ServerConfig>,
-    spool: Arc<Semaphore>,
     connections: Arc<Semaphore>,
     shares: Quotas,
     descriptions: ContainerLookup,
@@ -163,8 +163,8 @@ impl DataPlane {
         }
         // A second ticket is for clients that open connections in parallel; SDKs resume one by one.
         tls.send_tls13_tickets = 1;
-        let largest = parts.limits.spool_bytes.max(parts.limits.signed_chunk_bytes);
-        let spool = parts.limits.spool_total_bytes.max(largest).div_ceil(1024);
+        let metrics = Metrics::default();
+        let shares = Quotas::new(&parts.limits, metrics.over_share.clone());
         Arc::new(Self {
             catalog: Catalog::global(),
             signer: Signer::new(),
@@ -176,15 +176,14 @@ impl DataPlane {
             origins: parts.origins,
             metadata: Metadata::new(),
             settings: ArcSwap::from_pointee(parts.settings),
-            metrics: Metrics::default(),
+            metrics,
             descriptions: ContainerLookup::new(parts.containers.clone()),
             containers: parts.containers,
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),
-            spool: Arc::new(Semaphore::new(spool.min(Semaphore::MAX_PERMITS))),
             connections: Arc::new(Semaphore::new(parts.limits.connections)),
-            shares: Quotas::new(parts.limits.session_connections),
+            shares,
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,
@@ -199,6 +198,16 @@ impl DataPlane {
             Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             None => name == wanted,
         })
+    }
+
+    /// Agents that were over a share of theirs in the last ten minutes: which, of what, how often.
+    pub fn over_share(&self) -> Vec<(String, Shared, u64)> {
+        self.shares.over_share()
+    }
+
+    /// Memory that agents' requests hold now, in bytes.
+    pub fn memory_used(&self) -> usize {
+        self.shares.memory_used()
     }
 
     /// Records the ends of sessions, until told to stop.

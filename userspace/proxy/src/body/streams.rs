@@ -41,6 +41,9 @@ pub enum BodyError {
     /// The frames of a WebSocket are wrong.
     #[error(transparent)]
     Frames(#[from] crate::websocket::frames::FrameError),
+    /// There is no memory for it now.
+    #[error(transparent)]
+    Quota(#[from] crate::connection::quota::QuotaExceeded),
     /// Nothing came for too long.
     #[error("no byte came for {} s", .0.as_secs())]
     Stalled(Duration),

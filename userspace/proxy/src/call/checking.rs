@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, sync::Arc};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use chaperone_aws::{
     BodyNeed, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth, VendedCredential,
     VerifyError, payload_shape, take_bearer,
@@ -10,17 +10,16 @@ use chaperone_aws::{
 use chaperone_model::{Call, OutcomeStatus, Payload, Reason};
 use http::{HeaderValue, header, request::Parts};
 use http_body::Body as _;
-use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use time::OffsetDateTime;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 
 use crate::{
     SigningIdentity,
     body::presigned::PresignedAnswer,
-    body::streams::BodyError,
+    body::spool::{self, SpoolError},
     call::exchange::HttpConnection,
     call::refusal::{Kind, Refusal},
+    connection::quota::{Memory, QuotaExceeded},
     websocket::frames::Handshake,
     websocket::handshake::{MAX_EVENT, Opening},
 };
@@ -43,7 +42,7 @@ pub(crate) struct Checked {
     pub(crate) handing: Option<PresignedAnswer>,
     pub(crate) body: CheckedBody,
     /// The memory in which chunks are held to be checked.
-    pub(crate) held: Option<OwnedSemaphorePermit>,
+    pub(crate) held: Option<Memory>,
 }
 
 /// By what the request is signed.
@@ -64,7 +63,7 @@ enum InQuery {
 
 pub(crate) enum CheckedBody {
     /// In memory, with its hash and the memory that it holds.
-    Whole(Bytes, [u8; 32], OwnedSemaphorePermit),
+    Whole(Bytes, [u8; 32], Memory),
     Streaming(Incoming),
 }
 
@@ -77,10 +76,10 @@ impl CheckedBody {
         }
     }
 
-    fn in_memory(bytes: Bytes, permit: OwnedSemaphorePermit) -> Self {
+    fn in_memory(bytes: Bytes, memory: Memory) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
         let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
-        Self::Whole(bytes, hash, permit)
+        Self::Whole(bytes, hash, memory)
     }
 }
 
@@ -230,16 +229,12 @@ impl HttpConnection {
                 return Err((refusal, Some(Box::new(call)), Some(body)));
             }
             CheckedBody::Streaming(stream) if signed_chunks && !stream.is_end_stream() => {
-                let bound = self.shared.limits.signed_chunk_bytes as u64;
-                let most = stream.size_hint().exact().unwrap_or(u64::MAX).min(bound);
-                match self.reserve(most).await {
-                    Ok(permit) => Some(permit),
-                    Err(refusal) => return Err((refusal, Some(Box::new(call)), Some(body))),
-                }
+                // It grows with what is held.
+                Some(self.share.memory())
             }
-            _ if events => match self.reserve(MAX_EVENT as u64).await {
-                Ok(permit) => Some(permit),
-                Err(refusal) => return Err((refusal, Some(Box::new(call)), None)),
+            _ if events => match self.share.hold(MAX_EVENT) {
+                Ok(memory) => Some(memory),
+                Err(exceeded) => return Err((exceeded.into(), Some(Box::new(call)), None)),
             },
             _ => None,
         };
@@ -369,77 +364,36 @@ impl HttpConnection {
         &self,
         parts: &Parts,
         mut body: Incoming,
-    ) -> Result<(Bytes, OwnedSemaphorePermit), (Refusal, Option<CheckedBody>)> {
-        let limit = self.shared.limits.spool_bytes;
-        let too_large = || {
-            let why =
-                format!("the body is larger than {limit} bytes, which must be held to be signed (limits.spool_bytes)");
-            Refusal::denied(Kind::TooLarge, Reason::NotSupported, why)
-        };
-        let announced = body.size_hint().exact().map(|size| usize::try_from(size).unwrap_or(usize::MAX));
-        if announced.is_some_and(|size| size > limit) {
-            return Err((too_large(), Some(CheckedBody::Streaming(body))));
-        }
-        // Without an announced length, the most that it can become is set aside.
-        let permit = match self.reserve(announced.unwrap_or(limit) as u64).await {
-            Ok(permit) => permit,
-            Err(refusal) => return Err((refusal, Some(CheckedBody::Streaming(body)))),
-        };
-        if body.is_end_stream() {
-            return Ok((Bytes::new(), permit));
-        }
-        let broken = |why: String| Refusal {
-            kind: Kind::BadRequest,
-            reason: Reason::Undecodable,
-            message: format!("the body of {} {} broke off: {why}", parts.method, parts.uri.path()),
-            outcome: OutcomeStatus::Aborted,
-        };
-        let mut first: Option<Bytes> = None;
-        let mut more = BytesMut::new();
-        let failed = loop {
-            let frame = match timeout(self.shared.limits.body_timeout, body.frame()).await {
-                Ok(Some(Ok(frame))) => frame,
-                Ok(None) => break None,
-                Ok(Some(Err(error))) => break Some(broken(BodyError::http(&error).to_string())),
-                Err(_) => {
-                    break Some(broken(format!("no byte came for {} s", self.shared.limits.body_timeout.as_secs())));
-                }
-            };
-            let Ok(bytes) = frame.into_data() else { continue };
-            if more.len() + first.as_ref().map_or(0, Bytes::len) + bytes.len() > limit {
-                break Some(too_large());
+    ) -> Result<(Bytes, Memory), (Refusal, Option<CheckedBody>)> {
+        let mut memory = self.share.memory();
+        let (bytes, read) = spool::read(&mut body, &mut memory, &self.shared.limits).await;
+        let (kind, reason, outcome) = match &read {
+            Ok(()) => return Ok((bytes, memory)),
+            Err(SpoolError::Broken(_) | SpoolError::Slow { .. }) => {
+                (Kind::BadRequest, Reason::Undecodable, OutcomeStatus::Aborted)
             }
-            match &mut first {
-                None if more.is_empty() => first = Some(bytes),
-                None => more.extend_from_slice(&bytes),
-                Some(one) => {
-                    more.reserve(announced.unwrap_or(0).max(one.len() + bytes.len()));
-                    more.extend_from_slice(one);
-                    more.extend_from_slice(&bytes);
-                    first = None;
-                }
-            }
+            Err(SpoolError::Quota(_)) => (Kind::Throttled, Reason::NotSupported, OutcomeStatus::Failed),
+            Err(SpoolError::TooLarge { .. }) => (Kind::TooLarge, Reason::NotSupported, OutcomeStatus::Denied),
         };
-        let bytes = first.unwrap_or_else(|| more.freeze());
-        match failed {
-            None => Ok((bytes, permit)),
-            Some(refusal) => Err((refusal, Some(CheckedBody::in_memory(bytes, permit)))),
-        }
+        let why = read.err().map(|error| error.to_string()).unwrap_or_default();
+        let message = format!("{} {}: {why}", parts.method, parts.uri.path());
+        // Of what was announced as too large nothing was read.
+        let rest = if bytes.is_empty() && kind == Kind::TooLarge {
+            CheckedBody::Streaming(body)
+        } else {
+            CheckedBody::in_memory(bytes, memory)
+        };
+        Err((Refusal { kind, reason, message, outcome }, Some(rest)))
     }
+}
 
-    /// Waits for so many bytes of the memory that all agents' requests share.
-    async fn reserve(&self, bytes: u64) -> Result<OwnedSemaphorePermit, Refusal> {
-        let permits = u32::try_from(bytes.div_ceil(1024).max(1)).unwrap_or(u32::MAX);
-        timeout(self.shared.limits.body_timeout, self.shared.spool.clone().acquire_many_owned(permits))
-            .await
-            .ok()
-            .and_then(Result::ok)
-            .ok_or_else(|| Refusal {
-                kind: Kind::Unavailable,
-                reason: Reason::NotSupported,
-                message: "too many large requests are waiting to be signed (limits.spool_total_bytes): try again"
-                    .into(),
-                outcome: OutcomeStatus::Failed,
-            })
+impl From<QuotaExceeded> for Refusal {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        Self {
+            kind: Kind::Throttled,
+            reason: Reason::NotSupported,
+            message: exceeded.to_string(),
+            outcome: OutcomeStatus::Failed,
+        }
     }
 }

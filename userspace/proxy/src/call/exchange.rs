@@ -22,7 +22,6 @@ use http_body::Body as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     DataPlane, SessionContext,
@@ -35,8 +34,9 @@ use crate::{
     call::redact,
     call::refusal::{Failure, Kind, Refusal},
     connection::accept::ALTERNATE_HTTPS,
+    connection::quota::{Memory, Quota, QuotaExceeded},
+    http::heads::{Heads, Refused},
     http::keep_alive::More,
-    http::strict::Violation,
     upstream::pool::{Lease, Target},
     websocket::frames::Handshake,
 };
@@ -59,12 +59,14 @@ pub(crate) struct HttpConnection {
     pub(crate) session: Arc<chaperone_identity::Resolved<SessionContext>>,
     pub(crate) id: ConnectionId,
     pub(crate) process: Arc<ProcessFacts>,
+    /// What it uses of what agents have in common.
+    pub(crate) share: Arc<Quota>,
     /// The name that the TLS handshake was for. Plain HTTP has none but each request's own.
     pub(crate) name: Option<Arc<str>>,
     /// Where AWS is: the agent's original address, port 443 or the other one that the agent dialled.
     pub(crate) upstream: std::net::SocketAddr,
-    /// Set by the framing check when a head was refused.
-    pub(crate) violation: Arc<Mutex<Option<Violation>>>,
+    /// Told by the framing check of a head that was refused.
+    pub(crate) heads: Arc<Heads>,
     /// Why nothing of this connection may go on: its beginning could not be recorded.
     pub(crate) unrecorded: Option<JournalError>,
 }
@@ -95,8 +97,9 @@ impl HttpConnection {
         let began = Instant::now();
         self.shared.metrics.requests.inc();
         let (mut parts, body) = request.into_parts();
-        let violation = self.violation.lock().take();
-        let host = if violation.is_some() { Ok(String::new()) } else { self.host_of(&mut parts) };
+        let refused = self.heads.refused(&mut parts.headers);
+        let exceeded = parts.extensions.remove::<QuotaExceeded>();
+        let host = self.host_of(&mut parts);
         let found = host.as_deref().ok().and_then(|host| self.shared.catalog.host(host));
         let received = Received {
             id: CallId::new(),
@@ -114,6 +117,14 @@ impl HttpConnection {
         };
         if let Some(error) = &self.unrecorded {
             return self.unrecorded(&received, received.protocol, error);
+        }
+        let (violation, exceeded) = match refused {
+            Some(Refused::Quota(quota)) => (None, Some(quota)),
+            Some(Refused::Violation(violation)) => (Some(violation), exceeded),
+            None => (None, exceeded),
+        };
+        if let Some(exceeded) = exceeded {
+            return self.throttled(&received, &exceeded);
         }
         let host = match (violation, host) {
             (Some(violation), _) => {
@@ -305,7 +316,7 @@ impl HttpConnection {
         form: Option<Box<PostPolicy>>,
         body: CheckedBody,
         shape: Payload,
-        held: Option<OwnedSemaphorePermit>,
+        held: Option<Memory>,
         (issuing, handing): (Option<VendedAnswer>, Option<PresignedAnswer>),
     ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
         let sent = Arc::new(Mutex::new(Sent::default()));

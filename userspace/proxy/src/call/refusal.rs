@@ -14,6 +14,7 @@ pub(crate) enum Kind {
     Misdirected,
     NotImplemented,
     Signature,
+    Throttled,
     TooLarge,
     Unavailable,
 }
@@ -27,6 +28,7 @@ impl Kind {
             Self::Misdirected => (ErrorKind::InvalidRequest, Some(StatusCode::MISDIRECTED_REQUEST)),
             Self::NotImplemented => (ErrorKind::InvalidRequest, Some(StatusCode::NOT_IMPLEMENTED)),
             Self::Signature => (ErrorKind::InvalidSignature, None),
+            Self::Throttled => (ErrorKind::Throttled, None),
             Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
             Self::Unavailable => (ErrorKind::Unavailable, None),
         }
@@ -70,6 +72,7 @@ impl Failure {
             Self::Body(
                 BodyError::Chunked(ChunkedError::Signature(_)) | BodyError::Events(EventStreamError::Signature),
             ) => (Kind::Signature, OutcomeStatus::Aborted),
+            Self::Body(BodyError::Quota(_)) => (Kind::Throttled, OutcomeStatus::Failed),
             Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
             Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),

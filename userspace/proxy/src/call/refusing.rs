@@ -18,6 +18,7 @@ use crate::{
     call::exchange::{HttpConnection, Received, micros, record_whole},
     call::redact,
     call::refusal::{Kind, Refusal},
+    connection::quota::QuotaExceeded,
 };
 
 impl HttpConnection {
@@ -42,6 +43,9 @@ impl HttpConnection {
         body: Option<CheckedBody>,
     ) -> Response<AnswerBody> {
         self.shared.metrics.denied.inc();
+        if let Err(exceeded) = self.share.refuse() {
+            return self.throttled(received, &exceeded);
+        }
         let protocol = call.as_ref().map_or(received.protocol, |call| call.protocol);
         let intent = self.intent(received, call, decision);
         // A refusal changes nothing at AWS, so that it needn't be on disk before it is told.
@@ -57,7 +61,7 @@ impl HttpConnection {
 
     /// Records the body of a request that doesn't go on: what was tried is evidence.
     pub(crate) async fn record_refused(&self, received: &Received, body: CheckedBody, sent: &Mutex<Sent>) {
-        let recorder = self.shared.journal.body(received.id, Direction::Request);
+        let recorder = self.shared.journal.body(received.id, Direction::Request).keep(self.shared.limits.refused_bytes);
         match body {
             CheckedBody::Whole(bytes, ..) => match record_whole(recorder, &bytes).await {
                 Ok(digest) => sent.lock().digest = Some(digest),
@@ -76,6 +80,7 @@ impl HttpConnection {
     /// instead of the answer. What is more than `limits.drain_bytes` is not read.
     pub(crate) async fn drain(&self, mut unread: Unread, sent: &Mutex<Sent>) {
         let limits = &self.shared.limits;
+        unread.recorder.keep_more(limits.refused_bytes);
         let drained = timeout(limits.handshake_timeout, unread.read(limits.drain_bytes)).await.unwrap_or(Ok(()));
         if let Err(error) = drained.and_then(|()| unread.recorder.flush()) {
             not_recorded(&error);
@@ -135,6 +140,17 @@ impl HttpConnection {
         response
     }
 
+    /// There is no share left for it. Each would be recorded at the cost of those that keep to theirs: how many there were is
+    /// told every ten seconds, and counted.
+    pub(crate) fn throttled(&self, received: &Received, exceeded: &QuotaExceeded) -> Response<AnswerBody> {
+        if let Some(refused) = exceeded.told {
+            let (session, agent) = (self.session.session.id, &self.session.session.agent);
+            tracing::warn!(%session, agent, refused, why = %exceeded, "requests were refused, and are not recorded one by one");
+        }
+        let message = exceeded.to_string();
+        Self::error(received, received.protocol, Kind::Throttled, &message).map(|bytes| AnswerBody::Whole(Some(bytes)))
+    }
+
     /// The journal can't take it, so it doesn't happen.
     pub(crate) fn unrecorded(
         &self,
@@ -163,7 +179,8 @@ impl HttpConnection {
         }));
         let _ = self.shared.journal.append_now(&event);
         let message = "Chaperone can't record this call now, so it was not made. Please try again.";
-        Self::error(received, protocol, Kind::Unavailable, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
+        let kind = if matches!(error, JournalError::Share { .. }) { Kind::Throttled } else { Kind::Unavailable };
+        Self::error(received, protocol, kind, message).map(|bytes| AnswerBody::Whole(Some(bytes)))
     }
 }
 

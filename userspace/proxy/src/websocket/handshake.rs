@@ -12,13 +12,13 @@ use http::{
 };
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     body::streams::{AnswerBody, Outgoing, Sent},
     call::checking::Signing,
     call::exchange::{HOP_BY_HOP, HttpConnection, Received},
     call::refusal::Failure,
+    connection::quota::Memory,
     upstream::pool::Target,
     websocket::frames::{AgentFrames, Handshake},
     websocket::relay::Relay,
@@ -45,7 +45,7 @@ impl HttpConnection {
         mut parts: Parts,
         signing: Option<Signing>,
         opening: Opening,
-        held: Option<OwnedSemaphorePermit>,
+        held: Option<Memory>,
     ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
         let sent = Arc::new(Mutex::new(Sent::default()));
         let failed = |failure: Failure| (failure, sent.clone());

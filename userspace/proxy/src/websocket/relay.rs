@@ -13,7 +13,6 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
-    sync::OwnedSemaphorePermit,
     time::sleep,
 };
 
@@ -21,6 +20,7 @@ use crate::{
     DataPlane,
     body::streams::{BodyError, Sent},
     call::outcome::OutcomeRecorder,
+    connection::quota::Memory,
     websocket::frames::AgentFrames,
 };
 
@@ -37,7 +37,7 @@ pub struct Relay {
     pub(crate) sent: Arc<Mutex<Sent>>,
     pub(crate) closing: Option<OutcomeRecorder>,
     /// The memory in which messages are held to be checked.
-    pub(crate) held: Option<OwnedSemaphorePermit>,
+    pub(crate) held: Option<Memory>,
 }
 
 impl std::fmt::Debug for Relay {
