@@ -256,6 +256,7 @@ impl Catalog {
             pairs,
             unknown: Vec::new(),
             unread: Vec::new(),
+            references: chaperone_model::References::default(),
             parameters,
             payload: if operation.no_auth != 0 && matches!(authority, RequestAuth::None) {
                 Payload::None

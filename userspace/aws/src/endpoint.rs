@@ -108,6 +108,7 @@ impl EndpointRequirements {
             pairs: needed.pairs,
             unknown: Vec::new(),
             unread: Vec::new(),
+            references: chaperone_model::References::default(),
             protocol: Protocol::RestJson,
             actions: needed.actions,
             resources: needed.resources,

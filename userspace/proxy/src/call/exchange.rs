@@ -227,6 +227,7 @@ impl HttpConnection {
             pairs: Vec::new(),
             unknown: Vec::new(),
             unread: Vec::new(),
+            references: chaperone_model::References::default(),
             parameters: serde_json::Value::Null,
             payload: Payload::None,
         };

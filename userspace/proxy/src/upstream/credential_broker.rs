@@ -211,6 +211,7 @@ mod tests {
             pairs: Vec::new(),
             unknown: Vec::new(),
             unread: Vec::new(),
+            references: chaperone_model::References::default(),
             parameters: serde_json::Value::Null,
             payload: Payload::Unsigned,
         }
