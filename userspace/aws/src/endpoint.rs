@@ -106,7 +106,7 @@ impl EndpointRequirements {
             operation: Cow::Borrowed(operation),
             candidates: Vec::new(),
             pairs: needed.pairs,
-            unknown: Vec::new(),
+            unknown: needed.unknown,
             unread: Vec::new(),
             references: chaperone_model::References::default(),
             protocol: Protocol::RestJson,
