@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use chaperone_proxy::strict::{Role, Strict};
+use chaperone_proxy::http::strict::{Role, Strict};
 use futures_util::FutureExt as _;
 use libfuzzer_sys::fuzz_target;
 use parking_lot::Mutex;

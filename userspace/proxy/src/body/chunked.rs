@@ -7,7 +7,7 @@ use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::BodyDigest;
 use tokio::sync::OwnedSemaphorePermit;
 
-use crate::body::streams::BodyError;
+use crate::body::error::BodyError;
 
 /// What follows such a body.
 pub(crate) enum Chunks {

@@ -38,11 +38,12 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    DataPlane, SessionContext,
-    call::exchange::HttpConnection,
+    call,
     connection::hello::{self, HelloError},
+    connection::http_connection::{ALTERNATE_HTTPS, HttpConnection},
     connection::quota::{Quota, QuotaExceeded},
     connection::tunnel,
+    data_plane::{DataPlane, SessionContext},
     http::frames::Frames,
     http::keep_alive::{self, Activity, Terms, tell},
     http::strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
@@ -51,8 +52,6 @@ use crate::{
 
 /// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
 const MAX_HELLO: usize = 16 << 10;
-/// TLS, too: AWS has WebSockets there, Amazon Transcribe's.
-pub(crate) const ALTERNATE_HTTPS: u16 = 8443;
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
 const METADATA_V6: [Ipv6Addr; 2] =
@@ -161,7 +160,7 @@ impl DataPlane {
     async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, Option<String>> {
         let mut origin = self.origins.of(stream).map_err(|error| error.to_string())?;
         let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
-        let share = self.shares.of(self.sessions.sharing(&path));
+        let share = self.quotas.of(self.sessions.sharing(&path));
         let place = match share.connect() {
             Ok(place) => Ok(place),
             Err(QuotaExceeded(told)) => {
@@ -431,7 +430,7 @@ impl Accepted {
         // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
         let port = if self.destination.port() == ALTERNATE_HTTPS { ALTERNATE_HTTPS } else { 443 };
         HttpConnection {
-            shared: self.shared.clone(),
+            plane: self.shared.clone(),
             session: self.session.clone(),
             id: self.id,
             process: self.process.clone(),
@@ -449,7 +448,7 @@ impl Accepted {
         let inspected = Arc::new(self.inspected(name));
         let terms = Terms { head_timeout: self.shared.limits.head_timeout, stop: self.shared.stop.clone() };
         let violation = inspected.violation.clone();
-        let answer = move |request| inspected.clone().answer(request);
+        let answer = move |request| call::answer(inspected.clone(), request);
         keep_alive::serve(stream, violation, terms, answer).await.map(|()| (0, 0))
     }
 
@@ -460,7 +459,7 @@ impl Accepted {
         let inspected = Arc::new(self.inspected(Some(name)));
         let activity = Arc::new(Activity::default());
         let answers = activity.clone();
-        let service = service_fn(move |request| answers.watch(inspected.clone().answer(request)));
+        let service = service_fn(move |request| answers.watch(call::answer(inspected.clone(), request)));
         let limits = &self.shared.limits;
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
