@@ -217,7 +217,9 @@ MEMBERS = {
     ("mediapackage", "channels"): ["ChannelId", "Id"], ("eks", "cluster"): ["clusterName", "name"],
     ("frauddetector", "batch-import"): ["jobId"], ("frauddetector", "batch-prediction"): ["jobId"],
     ("frauddetector", "external-model"): ["modelEndpoint"], ("frauddetector", "rule"): ["ruleId"],
-    ("directconnect", "dxcon"): ["connectionId", "interconnectId"], ("ssm", "document"): ["DocumentName", "Name", "CalendarNames"],
+    ("directconnect", "dxcon"): ["connectionId", "interconnectId"], ("ssm", "instance"): ["InstanceIds", "InstanceId", "Target"],
+    ("ssm", "managed-instance"): ["InstanceIds", "InstanceId", "Target"], ("ssm", "task"): ["Target"],
+    ("ssm", "document"): ["DocumentName", "Name", "CalendarNames"],
     ("iot", "cacert"): ["certificateId", "caCertificateId"], ("codecommit", "repository"): ["repositoryName", "repositoryNames", "oldName"],
     ("config", "RemediationConfiguration"): ["ConfigRuleName", "ConfigRuleNames"], ("payment-cryptography", "key"): ["KeyIdentifier", "ExportKeyIdentifier"],
     ("glue", "userDefinedFunction"): ["FunctionName"], ("dms", "es"): ["SubscriptionName"],
@@ -228,6 +230,10 @@ MEMBERS = {
 # Operations whose templates no rule finds; `catalog_resources.MARKS` says what their first characters mean.
 TEMPLATES = {
     ("kms", "ReEncrypt"): ["!arn:{P}:kms:{R}:{A}:key/{=SourceKeyId}", "!arn:{P}:kms:{R}:{A}:key/{=DestinationKeyId}"],
+    # The data have no resource for some operations on access points, which S3 checks all the same.
+    **{("s3control", operation): ["!arn:{P}:s3:{R}:{A=AccountId}:accesspoint/{=Name}"]
+       for operation in ("GetAccessPoint", "DeleteAccessPoint", "GetAccessPointPolicy", "PutAccessPointPolicy",
+                         "DeleteAccessPointPolicy", "GetAccessPointPolicyStatus")},
     ("ssm", "GetParametersByPath"): ["!arn:{P}:ssm:{R}:{A}:parameter/{=Path}/{*}"],
     ("ec2", "MoveCapacityReservationInstances"): [
         "!arn:{P}:ec2:{R}:{A}:capacity-reservation/{=SourceCapacityReservationId}",
