@@ -144,6 +144,7 @@ fn http_call(exchange: &Exchange, parts: &Parts) -> Call {
         pairs: Vec::new(),
         unknown: Vec::new(),
         unread: Vec::new(),
+        references: chaperone_model::References::default(),
         parameters: serde_json::Value::Null,
         payload: Payload::None,
     }
