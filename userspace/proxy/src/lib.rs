@@ -31,7 +31,7 @@ use time::OffsetDateTime;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{connection::container_lookup::ContainerLookup, connection::quota::Quotas};
+use crate::{connection::container_lookup::ContainerLookup, connection::quota::Quotas, connection::reach::Reach};
 
 pub use connection::quota::Shared;
 pub use limits::Limits;
@@ -102,6 +102,7 @@ pub struct DataPlane {
     tls: Arc<ServerConfig>,
     connections: Arc<Semaphore>,
     shares: Quotas,
+    reach: Reach,
     descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
     home: Option<NetnsCookie>,
@@ -184,6 +185,7 @@ impl DataPlane {
             tls: Arc::new(tls),
             connections: Arc::new(Semaphore::new(parts.limits.connections)),
             shares,
+            reach: Reach::default(),
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,

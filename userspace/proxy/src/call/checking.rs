@@ -19,6 +19,7 @@ use crate::{
     body::spool::{self, SpoolError},
     call::exchange::HttpConnection,
     call::refusal::{Kind, Refusal},
+    call::work::run_bounded,
     connection::quota::{Memory, QuotaExceeded},
     websocket::frames::Handshake,
     websocket::handshake::{MAX_EVENT, Opening},
@@ -146,7 +147,10 @@ impl HttpConnection {
             || self.shared.catalog.body_need(found, parts) == BodyNeed::Whole;
         let body = if whole {
             match self.spool(parts, body).await {
-                Ok((bytes, permit)) => CheckedBody::in_memory(bytes, permit),
+                Ok((bytes, memory)) => {
+                    let size = bytes.len();
+                    run_bounded(&self.share, size, move || CheckedBody::in_memory(bytes, memory)).await
+                }
                 Err((refusal, body)) => return Err((refusal, None, body)),
             }
         } else {
@@ -156,7 +160,9 @@ impl HttpConnection {
         let decoded = {
             let of_host = if vended.is_none() && id.is_some() { lent.credentials.account() } else { None };
             let account = vended.as_deref().map_or(of_host.as_deref(), |vended| vended.credentials().account());
-            self.shared.catalog.decode(found, parts, body.whole().map(|(bytes, _)| &bytes[..]), &authority, account)
+            let bytes = body.whole().map(|(bytes, _)| &bytes[..]);
+            let decode = || self.shared.catalog.decode(found, parts, bytes, &authority, account);
+            run_bounded(&self.share, bytes.map_or(0, <[u8]>::len), decode).await
         };
         let call = match decoded {
             Ok(call) => call,

@@ -6,3 +6,4 @@ pub(crate) mod outcome;
 pub(crate) mod redact;
 pub(crate) mod refusal;
 pub(crate) mod refusing;
+pub(crate) mod work;

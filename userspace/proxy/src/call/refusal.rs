@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Throttled,
     TooLarge,
     Unavailable,
+    /// AWS isn't reached at the address that the agent chose. Why, it isn't told: it would be a scanner's answer.
+    Unreachable,
 }
 
 impl Kind {
@@ -30,7 +32,7 @@ impl Kind {
             Self::Signature => (ErrorKind::InvalidSignature, None),
             Self::Throttled => (ErrorKind::Throttled, None),
             Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
-            Self::Unavailable => (ErrorKind::Unavailable, None),
+            Self::Unavailable | Self::Unreachable => (ErrorKind::Unavailable, None),
         }
     }
 }
@@ -77,7 +79,8 @@ impl Failure {
             Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
-            Self::Body(_) | Self::Credentials(_) | Self::Upstream(_) => (Kind::Unavailable, OutcomeStatus::Failed),
+            Self::Upstream(_) => (Kind::Unreachable, OutcomeStatus::Failed),
+            Self::Body(_) | Self::Credentials(_) => (Kind::Unavailable, OutcomeStatus::Failed),
         }
     }
 }

@@ -21,6 +21,10 @@ use crate::{
     connection::quota::QuotaExceeded,
 };
 
+/// All that an agent is told of a call that didn't get to AWS. The record says why.
+const UNREACHABLE: &str =
+    "AWS could not be reached for this call; whoever runs Chaperone finds the reason in its record.";
+
 impl HttpConnection {
     /// Refuses a request that no policy was asked about.
     pub(crate) async fn refuse(
@@ -131,6 +135,7 @@ impl HttpConnection {
 
     fn error(received: &Received, protocol: Protocol, kind: Kind, message: &str) -> Response<Bytes> {
         let request_id = received.id.to_string();
+        let message = if kind == Kind::Unreachable { UNREACHABLE } else { message };
         let (kind, status) = kind.spoken();
         let error = AwsError { protocol, service: received.service, kind, message, request_id: &request_id };
         let mut response = error_response(&error, &received.method);

@@ -5,4 +5,5 @@ pub(crate) mod container_lookup;
 pub mod hello;
 pub(crate) mod memory;
 pub(crate) mod quota;
+pub(crate) mod reach;
 pub(crate) mod tunnel;

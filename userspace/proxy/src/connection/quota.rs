@@ -89,6 +89,7 @@ pub(crate) struct Quotas {
     of: Mutex<Of>,
     limits: Limits,
     resolving: Arc<Semaphore>,
+    working: Arc<Semaphore>,
     memory: Arc<Pool>,
     over: Arc<OverShare>,
     named: Arc<Mutex<Named>>,
@@ -122,6 +123,7 @@ pub(crate) struct Quota {
     metadata: Arc<Semaphore>,
     resolving: [Arc<Semaphore>; 3],
     handshakes: Semaphore,
+    working: [Arc<Semaphore>; 2],
     memory: [Arc<Pool>; 3],
     refusals: Rate,
     told: Mutex<BTreeMap<Shared, Told>>,
@@ -212,6 +214,7 @@ impl Quotas {
             of: Mutex::default(),
             limits: limits.clone(),
             resolving: Arc::new(Semaphore::new(RESOLVING)),
+            working: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
             memory: Pool::new(limits.memory_total()),
             over,
             named: Arc::default(),
@@ -249,6 +252,7 @@ impl Quotas {
             metadata: semaphore(SESSION_METADATA),
             resolving: [semaphore(SESSION_RESOLVING), agent.resolving.clone(), self.resolving.clone()],
             handshakes: Semaphore::new(SESSION_HANDSHAKES),
+            working: [semaphore(1), self.working.clone()],
             memory: [Pool::new(limits.memory_share(limits.session_percent)), agent.memory.clone(), self.memory.clone()],
             refusals: Rate::new(limits.refusals_per_second),
             told: Mutex::default(),
@@ -305,6 +309,13 @@ impl Quota {
     /// One TLS handshake, once it may be.
     pub(crate) async fn handshake(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.handshakes.acquire().await.expect("BUG: nobody closes it")
+    }
+
+    /// Something that takes a processor for long, once it may be.
+    pub(crate) async fn work(&self) -> [tokio::sync::SemaphorePermit<'_>; 2] {
+        let [own, all] = &self.working;
+        let own = own.acquire().await.expect("BUG: nobody closes it");
+        [own, all.acquire().await.expect("BUG: nobody closes it")]
     }
 
     /// No memory yet; what is held grows as bytes arrive.
