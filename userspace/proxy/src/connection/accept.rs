@@ -43,7 +43,7 @@ use crate::{
     connection::hello::{self, HelloError},
     connection::quota::{Place, Quota},
     connection::reach::is_public,
-    connection::tunnel,
+    connection::{subtree, tunnel},
     http::frames::Frames,
     http::heads::{Heads, Refused},
     http::keep_alive::{self, Activity, Terms, tell},
@@ -228,6 +228,10 @@ impl DataPlane {
         if is_new {
             let session = &session.session;
             tracing::info!(session = %session.id, agent = session.agent, cgroup = path, "a session began");
+            let shared = self.cgroup_root.join(self.sessions.sharing(path).0.trim_start_matches('/'));
+            if let Err(error) = subtree::bound(&shared, self.limits.session_cgroups) {
+                tracing::warn!(cgroup = %shared.display(), %error, "how many cgroups it may make couldn't be bounded");
+            }
             if let Some(runtime) = session.container.as_ref().and_then(Containers::unsupported_runtime) {
                 tracing::error!(
                     session = %session.id,

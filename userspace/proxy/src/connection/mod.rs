@@ -6,4 +6,5 @@ pub mod hello;
 pub(crate) mod memory;
 pub(crate) mod quota;
 pub(crate) mod reach;
+pub(crate) mod subtree;
 pub(crate) mod tunnel;
