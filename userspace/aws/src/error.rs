@@ -61,7 +61,6 @@ impl AwsError<'_> {
     pub fn status(&self) -> StatusCode {
         match self.kind {
             ErrorKind::AccessDenied | ErrorKind::InvalidSignature => StatusCode::FORBIDDEN,
-            ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
             // The SDKs know it by its code. S3 and EC2 have a status of their own for it.
             ErrorKind::Throttled if self.service == "s3" || self.protocol == Protocol::Ec2 => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -69,7 +68,7 @@ impl AwsError<'_> {
             ErrorKind::Throttled if matches!(self.protocol, Protocol::RestJson | Protocol::Http) => {
                 StatusCode::TOO_MANY_REQUESTS
             }
-            ErrorKind::Throttled => StatusCode::BAD_REQUEST,
+            ErrorKind::InvalidRequest | ErrorKind::Throttled => StatusCode::BAD_REQUEST,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }

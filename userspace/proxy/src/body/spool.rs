@@ -35,6 +35,7 @@ pub(crate) enum SpoolError {
 
 /// When a body of which so many bytes have arrived must have gone on: each byte earns it some time, and `body_timeout` is
 /// the end for all.
+#[allow(clippy::cast_precision_loss)] // a time needn't be exact
 fn due(began: Instant, bytes: usize, limits: &Limits) -> Instant {
     let earned = Duration::from_secs_f64(bytes as f64 / limits.body_rate.max(1) as f64);
     began + (GRACE + earned).min(limits.body_timeout)

@@ -42,7 +42,7 @@ mod tests {
             async move {
                 run_bounded(&one, 1 << 20, move || {
                     begun.wait();
-                    ended.recv_timeout(Duration::from_secs(60)).is_ok()
+                    ended.recv_timeout(Duration::from_mins(1)).is_ok()
                 })
                 .await
             }

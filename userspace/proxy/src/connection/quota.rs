@@ -392,12 +392,12 @@ mod tests {
 
     use super::*;
 
-    fn quotas(limits: Limits) -> Quotas {
-        Quotas::new(&limits, Arc::default())
+    fn quotas(limits: &Limits) -> Quotas {
+        Quotas::new(limits, Arc::default())
     }
 
     fn two() -> Quotas {
-        quotas(Limits { session_connections: 2, agent_connections: 3, ..Limits::default() })
+        quotas(&Limits { session_connections: 2, agent_connections: 3, ..Limits::default() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -455,7 +455,7 @@ mod tests {
 
     #[test]
     fn memory_that_one_holds_leaves_room_for_others_and_for_small_requests() {
-        let shares = quotas(Limits::default());
+        let shares = quotas(&Limits::default());
         let (one, other) = (shares.of("/1", "a"), shares.of("/2", "b"));
         let largest = Limits::default().spool_bytes;
         let mut held = Vec::new();
@@ -479,7 +479,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn refusals_come_at_a_rate() {
-        let shares = quotas(Limits { refusals_per_second: 2, ..Limits::default() });
+        let shares = quotas(&Limits { refusals_per_second: 2, ..Limits::default() });
         let (one, other) = (shares.of("/1", "a"), shares.of("/2", "b"));
         let let_through = std::iter::from_fn(|| one.refuse().ok()).count();
         assert_eq!(let_through, 20);

@@ -36,10 +36,13 @@ pub(crate) enum OutOfReach {
     Timeout { name: String, address: IpAddr, after: Duration },
 }
 
+/// When a name was looked up, and what it had then.
+type Known = (Instant, Arc<[IpAddr]>);
+
 /// What names had for addresses lately.
 #[derive(Debug, Default)]
 pub(crate) struct Reach {
-    known: Mutex<HashMap<String, (Instant, Arc<[IpAddr]>)>>,
+    known: Mutex<HashMap<String, Known>>,
 }
 
 impl Reach {
@@ -87,22 +90,27 @@ pub(crate) fn is_public(address: IpAddr) -> bool {
 
 fn is_public_v4(address: Ipv4Addr) -> bool {
     let [a, b, c, _] = address.octets();
-    let special = match (a, b, c) {
-        (0 | 10 | 127 | 224..=255, ..) => true,
-        (100, 64..=127, _) | (172, 16..=31, _) => true,
-        (169, 254, _) | (192, 168, _) | (198, 18 | 19, _) => true,
-        (192, 0, 0 | 2) | (192, 88, 99) | (198, 51, 100) | (203, 0, 113) => true,
-        _ => false,
-    };
-    !special
+    !matches!(
+        (a, b, c),
+        (0 | 10 | 127 | 224..=255, ..)
+            | (100, 64..=127, _)
+            | (169, 254, _)
+            | (172, 16..=31, _)
+            | (192, 168, _)
+            | (198, 18 | 19, _)
+            | (192, 0, 0 | 2)
+            | (192, 88, 99)
+            | (198, 51, 100)
+            | (203, 0, 113)
+    )
 }
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
-    let [a, b, c, d, e, f, g, h] = address.segments();
+    let [a, b, c, .., low, lowest] = address.segments();
     let v4 = |high: u16, low: u16| is_public_v4(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)));
     match (a, b) {
         // NAT64 (RFC 6052): what is inside is what is met.
-        (0x64, 0xff9b) if [c, d, e, f] == [0; 4] => v4(g, h),
+        (0x64, 0xff9b) if address.segments()[2..6] == [0; 4] => v4(low, lowest),
         // 6to4 (RFC 3056), likewise.
         (0x2002, _) => v4(b, c),
         // Teredo, benchmarking, ORCHID, documentation.
