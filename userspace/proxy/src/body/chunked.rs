@@ -1,7 +1,7 @@
 //! Bodies with a framing of AWS's on their way: followed where their chunks are not signed, signed again where they are.
 //! Either way they are recorded as what they carry, with the framing beside it.
 
-use crate::{body::streams::BodyError, connection::quota::Memory};
+use crate::{body::error::BodyError, connection::quota::Memory};
 use bytes::Bytes;
 use chaperone_aws::{AwsChunkedReader, ChunkResigner, ChunkedSink, EventResigner};
 use chaperone_journal::{BodyRecorder, JournalError};

@@ -37,7 +37,8 @@ pub(crate) enum SpoolError {
 /// the end for all.
 #[allow(clippy::cast_precision_loss)] // a time needn't be exact
 fn due(began: Instant, bytes: usize, limits: &Limits) -> Instant {
-    let earned = Duration::from_secs_f64(bytes as f64 / limits.body_rate.max(1) as f64);
+    let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
+    let earned = Duration::from_millis(bytes.saturating_mul(1000) / limits.body_rate.max(1));
     began + (GRACE + earned).min(limits.body_timeout)
 }
 

@@ -38,12 +38,13 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    DataPlane, SessionContext,
-    call::exchange::HttpConnection,
+    call,
     connection::hello::{self, HelloError},
+    connection::http_connection::{ALTERNATE_HTTPS, HttpConnection},
     connection::quota::{Place, Quota},
     connection::reach::is_public,
     connection::{subtree, tunnel},
+    data_plane::{DataPlane, SessionContext},
     http::frames::Frames,
     http::heads::{Heads, Refused},
     http::keep_alive::{self, Activity, Terms, tell},
@@ -53,8 +54,6 @@ use crate::{
 
 /// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
 const MAX_HELLO: usize = 16 << 10;
-/// TLS, too: AWS has WebSockets there, Amazon Transcribe's.
-pub(crate) const ALTERNATE_HTTPS: u16 = 8443;
 /// What one HTTP/2 stream holds beside its head, in bytes: of an answer that the agent doesn't take.
 const HTTP2_STREAM: usize = 16 << 10;
 /// What an HTTP/2 connection holds beside its window, in bytes.
@@ -168,7 +167,7 @@ impl DataPlane {
         let mut origin = self.origins.of(stream).map_err(|error| error.to_string())?;
         let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
         let (cgroup, agent) = self.sessions.sharing(&path);
-        let share = self.shares.of(cgroup, agent.as_deref().unwrap_or_default());
+        let share = self.quotas.of(cgroup, agent.as_deref().unwrap_or_default());
         let place = match share.connect(is_metadata(origin.destination.0.ip())) {
             Ok(place) => Ok(place),
             Err(exceeded) => {
@@ -449,7 +448,7 @@ impl Accepted {
         // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
         let port = if self.destination.port() == ALTERNATE_HTTPS { ALTERNATE_HTTPS } else { 443 };
         HttpConnection {
-            shared: self.shared.clone(),
+            plane: self.shared.clone(),
             session: self.session.clone(),
             id: self.id,
             process: self.process.clone(),
@@ -472,7 +471,7 @@ impl Accepted {
             share: self.share.clone(),
         };
         let heads = inspected.heads.clone();
-        let answer = move |request| inspected.clone().answer(request);
+        let answer = move |request| call::answer(inspected.clone(), request);
         keep_alive::serve(stream, heads, terms, answer).await.map(|()| (0, 0))
     }
 
@@ -485,7 +484,7 @@ impl Accepted {
         let answers = activity.clone();
         let service = service_fn(move |mut request| {
             let memory = inspected.share.hold_for(&mut request, HTTP2_STREAM);
-            answers.watch(memory, inspected.clone().answer(request))
+            answers.watch(memory, call::answer(inspected.clone(), request))
         });
         let limits = &self.shared.limits;
         // What h2 holds of bodies that nobody reads yet, and of what it reads and writes.

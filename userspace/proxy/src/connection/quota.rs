@@ -57,7 +57,7 @@ pub enum Shared {
 /// A share is used up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{whose} has as much as it may of what agents share: {what} ({setting}); try again, more slowly")]
-pub(crate) struct QuotaExceeded {
+pub struct QuotaExceeded {
     pub(crate) what: &'static str,
     pub(crate) whose: Whose,
     pub(crate) setting: &'static str,

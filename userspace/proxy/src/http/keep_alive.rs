@@ -34,7 +34,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    body::streams::AnswerBody,
+    body::answer::AnswerBody,
     connection::quota::{Memory, Quota},
     http::heads::Heads,
     http::strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
@@ -197,7 +197,7 @@ pub(crate) fn tell(ended: hyper::Result<()>) -> Result<(), String> {
     match ended {
         Ok(()) => Ok(()),
         Err(error) if error.is_incomplete_message() || error.is_closed() => Ok(()),
-        Err(error) => Err(crate::upstream::pool::with_causes(&error)),
+        Err(error) => Err(crate::causes::with_causes(&error)),
     }
 }
 
