@@ -19,7 +19,7 @@ use crate::{
     body::request::Outgoing,
     connection::{
         container_lookup::ContainerLookup,
-        quota::{Quotas, Shared},
+        quota::{BEYOND, Quotas, Shared},
         reach::Reach,
     },
     limits::Limits,
@@ -174,7 +174,9 @@ impl DataPlane {
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),
-            connections: Arc::new(Semaphore::new(parts.limits.connections)),
+            connections: Arc::new(Semaphore::new(
+                parts.limits.connections.saturating_add(BEYOND).min(Semaphore::MAX_PERMITS),
+            )),
             quotas,
             reach: Reach::default(),
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
