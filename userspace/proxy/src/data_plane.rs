@@ -17,7 +17,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     body::request::Outgoing,
-    connection::{container_lookup::ContainerLookup, quota::Quotas},
+    connection::{
+        container_lookup::ContainerLookup,
+        quota::{Quotas, Shared},
+    },
     limits::Limits,
     metrics::Metrics,
     upstream::{
@@ -87,7 +90,6 @@ pub struct DataPlane {
     /// The host's name.
     pub host: String,
     pub(crate) tls: Arc<ServerConfig>,
-    pub(crate) spool: Arc<Semaphore>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) quotas: Quotas,
     pub(crate) descriptions: ContainerLookup,
@@ -151,8 +153,8 @@ impl DataPlane {
         }
         // A second ticket is for clients that open connections in parallel; SDKs resume one by one.
         tls.send_tls13_tickets = 1;
-        let largest = parts.limits.spool_bytes.max(parts.limits.signed_chunk_bytes);
-        let spool = parts.limits.spool_total_bytes.max(largest).div_ceil(1024);
+        let metrics = Metrics::default();
+        let quotas = Quotas::new(&parts.limits, metrics.over_share.clone());
         Arc::new(Self {
             catalog: Catalog::global(),
             signer: Signer::new(),
@@ -164,15 +166,14 @@ impl DataPlane {
             origins: parts.origins,
             metadata: Metadata::new(),
             settings: ArcSwap::from_pointee(parts.settings),
-            metrics: Metrics::default(),
+            metrics,
             descriptions: ContainerLookup::new(parts.containers.clone()),
             containers: parts.containers,
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),
-            spool: Arc::new(Semaphore::new(spool.min(Semaphore::MAX_PERMITS))),
             connections: Arc::new(Semaphore::new(parts.limits.connections)),
-            quotas: Quotas::new(parts.limits.session_connections),
+            quotas,
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,
@@ -187,6 +188,16 @@ impl DataPlane {
             Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
             None => name == wanted,
         })
+    }
+
+    /// Agents that were over a share of theirs in the last ten minutes: which, of what, how often.
+    pub fn over_share(&self) -> Vec<(String, Shared, u64)> {
+        self.quotas.over_share()
+    }
+
+    /// Memory that agents' requests hold now, in bytes.
+    pub fn memory_used(&self) -> usize {
+        self.quotas.memory_used()
     }
 
     /// Records the ends of sessions, until told to stop.

@@ -27,6 +27,9 @@ pub enum BodyError {
     /// The frames of a WebSocket are wrong.
     #[error(transparent)]
     Frames(#[from] crate::websocket::frames::FrameError),
+    /// There is no memory for it now.
+    #[error(transparent)]
+    Quota(#[from] crate::connection::quota::QuotaExceeded),
     /// It can't be changed as it must be, so it doesn't go on.
     #[error("the answer was kept back: {0}")]
     Transform(#[from] TransformError),

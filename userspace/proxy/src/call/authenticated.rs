@@ -7,13 +7,13 @@ use chaperone_aws::{
     BodyNeed, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth, VendedCredential,
     VerifyError, payload_shape, take_bearer,
 };
-use chaperone_model::{Payload, Reason};
+use chaperone_model::{OutcomeStatus, Payload, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
 use http_body::Body as _;
 use time::OffsetDateTime;
 
 use crate::{
-    body::spool::spool,
+    body::spool::{self, SpoolError},
     call::{
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
@@ -210,23 +210,35 @@ fn ours(claimed: &RequestAuth<'_>, placeholder: &str, token: bool) -> Result<(),
 
 /// Reads the body into memory, and hashes it.
 async fn hold(connection: &HttpConnection, exchange: &mut Exchange, parts: &Parts) -> Result<(), Refusal> {
-    let body = match exchange.body.take() {
+    let mut body = match exchange.body.take() {
         Some(RequestBody::Streaming(body)) => body,
         other => {
             exchange.body = other;
             return Ok(());
         }
     };
-    match Box::pin(spool(&connection.plane, parts, body)).await {
-        Ok((bytes, permit)) => {
-            exchange.body = Some(RequestBody::in_memory(bytes, permit));
-            Ok(())
+    let mut memory = connection.share.memory();
+    let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, &connection.plane.limits)).await;
+    let (kind, reason, outcome) = match &read {
+        Ok(()) => {
+            exchange.body = Some(RequestBody::in_memory(bytes, memory));
+            return Ok(());
         }
-        Err((refusal, read)) => {
-            exchange.body = read;
-            Err(refusal)
+        Err(SpoolError::Broken(_) | SpoolError::Slow { .. }) => {
+            (Kind::BadRequest, Reason::Undecodable, OutcomeStatus::Aborted)
         }
-    }
+        Err(SpoolError::Quota(_)) => (Kind::Throttled, Reason::NotSupported, OutcomeStatus::Failed),
+        Err(SpoolError::TooLarge { .. }) => (Kind::TooLarge, Reason::NotSupported, OutcomeStatus::Denied),
+    };
+    let why = read.err().map(|error| error.to_string()).unwrap_or_default();
+    let message = format!("{} {}: {why}", parts.method, parts.uri.path());
+    // Of what was announced as too large nothing was read.
+    exchange.body = Some(if bytes.is_empty() && kind == Kind::TooLarge {
+        RequestBody::Streaming(body)
+    } else {
+        RequestBody::in_memory(bytes, memory)
+    });
+    Err(Refusal { kind, reason, message, outcome })
 }
 
 /// What is signed in its query by a key of the session.

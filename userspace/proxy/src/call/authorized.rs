@@ -4,16 +4,16 @@ use chaperone_model::{Call, Decision};
 use chaperone_policy::CallFacts;
 use http::request::Parts;
 use http_body::Body as _;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
-    body::{spool::reserve, transform::Transforms},
+    body::transform::Transforms,
     call::{
         authenticated::{Authentication, Subject},
         decoded::{Decoded, has_signed_chunks},
         error::{CallError, Refusal},
         exchange::{Exchange, RequestBody},
     },
+    connection::quota::Memory,
     websocket::handshake::MAX_EVENT,
 };
 
@@ -25,7 +25,7 @@ pub struct Authorized<'e> {
     pub(super) transforms: Transforms,
     pub(super) permit: Permit,
     /// The memory in which chunks are held to be checked.
-    pub(super) held: Option<OwnedSemaphorePermit>,
+    pub(super) held: Option<Memory>,
 }
 
 /// That the policies permit a call. Nothing but [`Decoded::authorize`] makes one, and recording takes it.
@@ -43,7 +43,7 @@ impl Permit {
 
 impl<'e> Decoded<'e> {
     /// Asks the policies.
-    pub async fn authorize(self) -> Result<Authorized<'e>, CallError> {
+    pub fn authorize(self) -> Result<Authorized<'e>, CallError> {
         let Decoded { exchange, parts, subject, transforms } = self;
         let Some(call) = &exchange.call else {
             return Err(Refusal::not_supported("BUG: a decoded request without a call").into());
@@ -60,18 +60,14 @@ impl<'e> Decoded<'e> {
         if !decision.is_allowed() {
             return Err(CallError::Denied(Box::new(decision)));
         }
-        let held = hold_chunks(exchange, call, &subject).await?;
+        let held = hold_chunks(exchange, call, &subject)?;
         Ok(Authorized { exchange, parts, subject, transforms, permit: Permit { decision }, held })
     }
 }
 
 /// Sets memory aside for chunks or messages that are held until their signatures are checked.
-async fn hold_chunks(
-    exchange: &Exchange,
-    call: &Call,
-    subject: &Subject,
-) -> Result<Option<OwnedSemaphorePermit>, Refusal> {
-    let plane = &exchange.connection.plane;
+fn hold_chunks(exchange: &Exchange, call: &Call, subject: &Subject) -> Result<Option<Memory>, Refusal> {
+    let share = &exchange.connection.share;
     let Subject::Aws { auth, .. } = subject else { return Ok(None) };
     let handshake = match auth {
         Authentication::Signed { handshake, .. } => handshake.is_some(),
@@ -79,12 +75,12 @@ async fn hold_chunks(
         _ => false,
     };
     if handshake && call.service == "transcribe-streaming" {
-        return reserve(plane, MAX_EVENT as u64).await.map(Some);
+        return Ok(Some(share.hold(MAX_EVENT)?));
     }
     match &exchange.body {
         Some(RequestBody::Streaming(stream)) if has_signed_chunks(call.payload) && !stream.is_end_stream() => {
-            let bound = plane.limits.signed_chunk_bytes as u64;
-            reserve(plane, stream.size_hint().exact().unwrap_or(u64::MAX).min(bound)).await.map(Some)
+            // It grows with what is held.
+            Ok(Some(share.memory()))
         }
         _ => Ok(None),
     }

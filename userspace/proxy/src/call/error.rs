@@ -5,7 +5,7 @@ use chaperone_journal::JournalError;
 use chaperone_model::{Decision, OutcomeStatus, Reason};
 use http::StatusCode;
 
-use crate::{body::error::BodyError, upstream::pool::UpstreamError};
+use crate::{body::error::BodyError, connection::quota::QuotaExceeded, upstream::pool::UpstreamError};
 
 /// Whose fault it is that a call isn't made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,6 +28,9 @@ pub enum CallError {
     Failed(Failure),
     /// It never came to the policies.
     Refused(Refusal),
+    /// Its agent has used up a share of what all agents have in common. Recording each such request would be at the cost
+    /// of those that keep to theirs: they are counted.
+    Throttled(QuotaExceeded),
     /// It can't be recorded, so it doesn't happen.
     Unrecorded(JournalError),
 }
@@ -37,7 +40,7 @@ impl CallError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Refused(refusal) if refusal.kind == Kind::Unavailable => Blame::Us,
-            Self::Denied(_) | Self::Refused(_) => Blame::Agent,
+            Self::Denied(_) | Self::Refused(_) | Self::Throttled(_) => Blame::Agent,
             Self::Unrecorded(_) => Blame::Us,
             Self::Failed(failure) => failure.blame(),
         }
@@ -47,6 +50,17 @@ impl CallError {
 impl From<Failure> for CallError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl From<QuotaExceeded> for Refusal {
+    fn from(exceeded: QuotaExceeded) -> Self {
+        Self {
+            kind: Kind::Throttled,
+            reason: Reason::NotSupported,
+            message: exceeded.to_string(),
+            outcome: OutcomeStatus::Failed,
+        }
     }
 }
 
@@ -69,6 +83,8 @@ pub enum Kind {
     NotImplemented,
     /// SignatureDoesNotMatch, or what the protocol calls it.
     Signature,
+    /// What the protocol says when there are too many requests, which SDKs retry.
+    Throttled,
     /// 413.
     TooLarge,
     /// 503, which SDKs retry.
@@ -84,6 +100,7 @@ impl Kind {
             Self::Misdirected => (ErrorKind::InvalidRequest, Some(StatusCode::MISDIRECTED_REQUEST)),
             Self::NotImplemented => (ErrorKind::InvalidRequest, Some(StatusCode::NOT_IMPLEMENTED)),
             Self::Signature => (ErrorKind::InvalidSignature, None),
+            Self::Throttled => (ErrorKind::Throttled, None),
             Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
             Self::Unavailable => (ErrorKind::Unavailable, None),
         }
@@ -145,6 +162,7 @@ impl Failure {
             Self::Body(
                 BodyError::Chunked(ChunkedError::Signature(_)) | BodyError::Events(EventStreamError::Signature),
             ) => (Kind::Signature, OutcomeStatus::Aborted),
+            Self::Body(BodyError::Quota(_)) => (Kind::Throttled, OutcomeStatus::Failed),
             Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
             Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),

@@ -13,7 +13,7 @@ use http::{Method, Request, header, request::Parts};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use tokio::time::timeout;
 
 use crate::{
     body::{
@@ -21,8 +21,11 @@ use crate::{
         request::{Sent, Unread, record_whole},
     },
     call::{error::Refusal, redact},
-    connection::http_connection::HttpConnection,
-    http::strict::Violation,
+    connection::{
+        http_connection::HttpConnection,
+        quota::{Memory, QuotaExceeded},
+    },
+    http::heads::Refused,
 };
 
 /// A request on its way, and what has been recorded of it.
@@ -65,13 +68,13 @@ enum Recorded {
 /// A request's body before it is on its way.
 pub(crate) enum RequestBody {
     /// In memory, with its SHA-256 and the memory that it holds.
-    Whole(Bytes, [u8; 32], OwnedSemaphorePermit),
+    Whole(Bytes, [u8; 32], Memory),
     /// Not read yet.
     Streaming(Incoming),
 }
 
 impl RequestBody {
-    pub(crate) fn in_memory(bytes: Bytes, permit: OwnedSemaphorePermit) -> Self {
+    pub(crate) fn in_memory(bytes: Bytes, permit: Memory) -> Self {
         let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
         let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
         Self::Whole(bytes, hash, permit)
@@ -82,7 +85,8 @@ impl RequestBody {
 pub struct RequestHead {
     pub(crate) parts: Parts,
     pub(crate) host: Result<String, Refusal>,
-    pub(crate) violation: Option<Violation>,
+    /// Why it is refused, if it stands in for a head that nobody else may read.
+    pub(crate) refused: Option<Refused>,
 }
 
 /// How an exchange ends.
@@ -108,9 +112,10 @@ impl Exchange {
     /// A request has come. From here on it is recorded, even if this is dropped.
     pub(crate) fn begin(connection: Arc<HttpConnection>, request: Request<Incoming>) -> (Self, RequestHead) {
         let began = Instant::now();
-        let (parts, body) = request.into_parts();
-        let violation = connection.violation.lock().take();
-        let host = if violation.is_some() { Ok(String::new()) } else { connection.host_of(&parts) };
+        let (mut parts, body) = request.into_parts();
+        let refused = connection.heads.refused(&mut parts.headers);
+        let exceeded = parts.extensions.remove::<QuotaExceeded>().map(Refused::Quota);
+        let host = connection.host_of(&parts);
         let found = host.as_deref().ok().and_then(|host| connection.plane.catalog.host(host));
         let exchange = Self {
             id: CallId::new(),
@@ -127,12 +132,12 @@ impl Exchange {
             is_chunked: is_chunked(&parts),
             call: None,
             // A head that was refused has a stand-in, without a body.
-            body: violation.is_none().then_some(RequestBody::Streaming(body)),
+            body: refused.is_none().then_some(RequestBody::Streaming(body)),
             sent: Arc::default(),
             recorded: Recorded::Nothing,
             connection,
         };
-        (exchange, RequestHead { parts, host, violation })
+        (exchange, RequestHead { parts, host, refused: refused.or(exceeded) })
     }
 
     /// Records what is about to happen, or why it won't. It takes the call.
@@ -159,6 +164,11 @@ impl Exchange {
             call: self.call.take(),
             decision,
         }))
+    }
+
+    /// Nothing of it is recorded: it is one of many that are counted.
+    pub(crate) fn forget(&mut self) {
+        self.recorded = Recorded::Outcome;
     }
 
     /// Records the outcome. Gives whether all of both bodies went through.
@@ -205,7 +215,8 @@ impl Exchange {
     /// Records the body of a request that doesn't go on, as far as it comes: what was tried is evidence. A client that is
     /// still sending would otherwise meet a reset connection instead of the answer.
     pub(crate) async fn record_unsent(&mut self) {
-        let recorder = |this: &Self| this.connection.plane.journal.body(this.id, Direction::Request);
+        let keep = self.connection.plane.limits.refused_bytes;
+        let recorder = |this: &Self| this.connection.plane.journal.body(this.id, Direction::Request).keep(keep);
         let unread = match self.body.take() {
             None => self.sent.lock().unread.take(),
             Some(RequestBody::Whole(bytes, ..)) => {
@@ -224,6 +235,7 @@ impl Exchange {
         };
         let Some(mut unread) = unread else { return };
         let limits = &self.connection.plane.limits;
+        unread.recorder.keep_more(keep);
         let drained = timeout(limits.handshake_timeout, unread.read(limits.drain_bytes)).await.unwrap_or(Ok(()));
         if let Err(error) = drained.and_then(|()| unread.recorder.flush()) {
             not_recorded(&error);
@@ -241,6 +253,10 @@ impl Drop for Exchange {
         }
         let why = "the agent went away before it was answered";
         if self.recorded == Recorded::Nothing {
+            // An agent that asks and goes away is one that is refused.
+            if self.connection.share.refuse().is_err() {
+                return;
+            }
             let intent = self.intent(Decision::refused(Reason::Undecodable, why));
             if let Err(error) = self.connection.plane.journal.append_now(&intent) {
                 tracing::error!(call = %self.id, %error, "a request that was given up could not be recorded");

@@ -45,8 +45,7 @@ async fn carry_out(head: RequestHead, exchange: &mut Exchange) -> Result<Answer,
         .authenticate()
         .await?
         .decode()?
-        .authorize()
-        .await?
+        .authorize()?
         .record()
         .await?
         .sign()

@@ -13,7 +13,7 @@ use crate::{
         exchange::{Exchange, RequestBody, RequestHead},
     },
     connection::http_connection::HttpConnection,
-    http::keep_alive::More,
+    http::{heads::Refused, keep_alive::More},
     websocket::frames::Handshake,
 };
 
@@ -39,10 +39,14 @@ impl<'e> Received<'e> {
         if let Some(error) = &connection.unrecorded {
             return Err(CallError::Unrecorded(error.clone()));
         }
-        let RequestHead { parts, host, violation } = head;
-        if let Some(violation) = violation {
-            let why = format!("the request was refused because of {violation}");
-            return Err(Refusal::denied(Kind::BadRequest, Reason::Undecodable, why).into());
+        let RequestHead { parts, host, refused } = head;
+        match refused {
+            Some(Refused::Quota(exceeded)) => return Err(CallError::Throttled(exceeded)),
+            Some(Refused::Violation(violation)) => {
+                let why = format!("the request was refused because of {violation}");
+                return Err(Refusal::denied(Kind::BadRequest, Reason::Undecodable, why).into());
+            }
+            None => {}
         }
         let host = host?;
         let destination = destination(&connection, exchange, &parts, &host)?;

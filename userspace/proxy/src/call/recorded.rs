@@ -2,11 +2,11 @@
 
 use chaperone_model::{Payload, Protocol};
 use http::request::Parts;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     body::transform::Transforms,
     call::{authenticated::Subject, authorized::Authorized, error::CallError, exchange::Exchange},
+    connection::quota::Memory,
 };
 
 /// A request that is permitted, and of which that is on record.
@@ -15,7 +15,7 @@ pub struct Recorded<'e> {
     pub(super) parts: Parts,
     pub(super) subject: Subject,
     pub(super) transforms: Transforms,
-    pub(super) held: Option<OwnedSemaphorePermit>,
+    pub(super) held: Option<Memory>,
     pub(super) shape: Payload,
     /// The WebSocket is one of event streams' messages.
     pub(super) events: bool,

@@ -2,8 +2,9 @@
 
 use bytes::Bytes;
 use chaperone_aws::{AwsError, error_response};
+use chaperone_journal::JournalError;
 use chaperone_model::{Decision, Direction, OutcomeStatus};
-use http::{Response, StatusCode};
+use http::Response;
 
 use crate::{
     body::answer::AnswerBody,
@@ -12,6 +13,7 @@ use crate::{
         exchange::{AnswerFacts, Ending, Exchange},
         redact,
     },
+    connection::quota::QuotaExceeded,
 };
 
 /// Records why a request goes no further, with what it carried, and answers it.
@@ -22,6 +24,7 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
     exchange.protocol = call.map_or(exchange.protocol, |call| call.protocol);
     let plane = exchange.connection.plane.clone();
     let (kind, message, outcome) = match error {
+        CallError::Throttled(exceeded) => return throttled(exchange, &exceeded),
         CallError::Unrecorded(error) => return unrecorded(exchange, &error),
         CallError::Failed(failure) => {
             let (kind, outcome) = failure.kind();
@@ -31,12 +34,17 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
         }
         CallError::Denied(_) | CallError::Refused(_) => {
             plane.metrics.denied.inc();
+            if let Err(exceeded) = exchange.connection.share.refuse() {
+                return throttled(exchange, &exceeded);
+            }
             let (kind, decision, outcome) = match error {
                 CallError::Denied(decision) => (Kind::AccessDenied, *decision, OutcomeStatus::Denied),
                 CallError::Refused(refusal) => {
                     (refusal.kind, Decision::refused(refusal.reason, refusal.message), refusal.outcome)
                 }
-                CallError::Failed(_) | CallError::Unrecorded(_) => unreachable!("BUG: matched above"),
+                CallError::Failed(_) | CallError::Throttled(_) | CallError::Unrecorded(_) => {
+                    unreachable!("BUG: matched above")
+                }
             };
             let message = decision.message.clone();
             // A refusal changes nothing at AWS, so that it needn't be on disk before the agent knows.
@@ -61,15 +69,32 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
     response.map(|bytes| AnswerBody::Whole(Some(bytes)))
 }
 
+/// There is no share left for it. How many there were is logged every ten seconds, and counted.
+fn throttled(mut exchange: Exchange, exceeded: &QuotaExceeded) -> Response<AnswerBody> {
+    if let Some(refused) = exceeded.told {
+        let session = &exchange.connection.session.session;
+        tracing::warn!(
+            session = %session.id,
+            agent = session.agent,
+            refused,
+            why = %exceeded,
+            "requests were refused, and are not recorded one by one"
+        );
+    }
+    exchange.forget();
+    error_answer(&exchange, Kind::Throttled, &exceeded.to_string()).map(|bytes| AnswerBody::Whole(Some(bytes)))
+}
+
 /// The journal can't take it, so it doesn't happen.
-fn unrecorded(exchange: Exchange, error: &chaperone_journal::JournalError) -> Response<AnswerBody> {
+fn unrecorded(exchange: Exchange, error: &JournalError) -> Response<AnswerBody> {
     exchange.connection.plane.metrics.unrecorded.inc();
     tracing::error!(call = %exchange.id, %error, "a call was refused because it can't be recorded");
     let message = "Chaperone can't record this call now, so it was not made. Please try again.";
-    let response = error_answer(&exchange, Kind::Unavailable, message);
+    let kind = if matches!(error, JournalError::Share { .. }) { Kind::Throttled } else { Kind::Unavailable };
+    let response = error_answer(&exchange, kind, message);
     // An intent that failed may be on disk nevertheless; its outcome then says that nothing was sent.
     let answer = Some(AnswerFacts {
-        status: StatusCode::SERVICE_UNAVAILABLE.as_u16(),
+        status: response.status().as_u16(),
         head: None,
         aws_request_id: None,
         error_code: None,

@@ -16,7 +16,6 @@ use http::{
 };
 use http_body::Body as _;
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
 
 use crate::{
     body::{
@@ -32,7 +31,7 @@ use crate::{
         exchange::{Exchange, RequestBody},
         recorded::Recorded,
     },
-    connection::http_connection::HttpConnection,
+    connection::{http_connection::HttpConnection, quota::Memory},
     upstream::{credential_broker::SigningIdentity, pool::Target},
     websocket::{frames::Handshake, handshake},
 };
@@ -56,7 +55,7 @@ pub struct Signed<'e> {
     pub(super) request: Request<Outgoing>,
     pub(super) transforms: Transforms,
     /// The memory that the body holds.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) permit: Option<Memory>,
     pub(super) websocket: Option<Opening>,
 }
 
@@ -65,7 +64,7 @@ pub(super) struct Opening {
     pub(super) handshake: Handshake,
     /// What messages are signed by, where they may be: the agent's key and ours.
     pub(super) keys: Option<(EventKey, EventKey)>,
-    pub(super) held: Option<OwnedSemaphorePermit>,
+    pub(super) held: Option<Memory>,
     pub(super) recorder: BodyRecorder,
 }
 
@@ -75,7 +74,7 @@ struct Signing<'a> {
     identity: &'a SigningIdentity,
     auth: Authentication,
     shape: Payload,
-    held: Option<OwnedSemaphorePermit>,
+    held: Option<Memory>,
     events: bool,
 }
 
@@ -92,7 +91,7 @@ struct Changes {
 struct Handshaken {
     handshake: Handshake,
     keys: Option<(EventKey, EventKey)>,
-    held: Option<OwnedSemaphorePermit>,
+    held: Option<Memory>,
 }
 
 impl<'e> Recorded<'e> {
@@ -223,7 +222,7 @@ fn chunks(
     (chunk_key, event_key): (Option<chaperone_aws::ChunkKey>, Option<EventKey>),
     credentials: &AwsCredentials,
     shape: Payload,
-    held: OwnedSemaphorePermit,
+    held: Memory,
 ) -> Result<Chunks, Failure> {
     let unsigned = || Failure::Sign(SignError::NotSupported("a body whose chunks are signed"));
     let (secret, bound) = (credentials.secret_access_key(), plane.limits.signed_chunk_bytes);
@@ -258,7 +257,7 @@ async fn outgoing(
     shape: Payload,
     chunked: Option<Chunks>,
     form: Option<Bytes>,
-) -> Result<(Outgoing, Option<OwnedSemaphorePermit>), Failure> {
+) -> Result<(Outgoing, Option<Memory>), Failure> {
     let declared = (shape == Payload::DeclaredHash).then(|| declared_hash(headers)).flatten();
     Ok(match exchange.body.take() {
         None => (Outgoing::Whole(None), None),

@@ -6,13 +6,12 @@ use chaperone_identity::Resolved;
 use chaperone_journal::JournalError;
 use chaperone_model::{ConnectionId, ProcessFacts, Reason};
 use http::{header::HOST, request::Parts};
-use parking_lot::Mutex;
 
 use crate::{
     call::error::{Kind, Refusal},
-    connection::hello::host_name,
+    connection::{hello::host_name, quota::Quota},
     data_plane::{DataPlane, SessionContext},
-    http::strict::Violation,
+    http::heads::Heads,
 };
 
 /// TLS, too: AWS has WebSockets there, Amazon Transcribe's.
@@ -28,8 +27,10 @@ pub(crate) struct HttpConnection {
     pub(crate) name: Option<Arc<str>>,
     /// Where AWS is: the agent's original address, port 443 or the other one that the agent dialled.
     pub(crate) upstream: SocketAddr,
-    /// Set by the framing check when a head was refused.
-    pub(crate) violation: Arc<Mutex<Option<Violation>>>,
+    /// What it uses of what agents have in common.
+    pub(crate) share: Arc<Quota>,
+    /// Told by the framing check of a head that was refused.
+    pub(crate) heads: Arc<Heads>,
     /// Why nothing of this connection may go on: its beginning could not be recorded.
     pub(crate) unrecorded: Option<JournalError>,
 }

@@ -13,13 +13,13 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
-    sync::OwnedSemaphorePermit,
     time::sleep,
 };
 
 use crate::{
     body::{error::BodyError, request::Sent},
     call::outcome::OutcomeRecorder,
+    connection::quota::Memory,
     data_plane::DataPlane,
     websocket::frames::AgentFrames,
 };
@@ -37,7 +37,7 @@ pub struct Relay {
     pub(crate) sent: Arc<Mutex<Sent>>,
     pub(crate) closing: Option<OutcomeRecorder>,
     /// The memory in which messages are held to be checked.
-    pub(crate) held: Option<OwnedSemaphorePermit>,
+    pub(crate) held: Option<Memory>,
 }
 
 impl std::fmt::Debug for Relay {
