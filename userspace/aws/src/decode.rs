@@ -262,6 +262,7 @@ impl Catalog {
             unread,
             references,
             parameters,
+            looked_up: None,
             payload: if operation.no_auth != 0 && matches!(authority, RequestAuth::None) {
                 Payload::None
             } else {
