@@ -225,6 +225,15 @@ impl Catalog {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
         }
+        // The SDKs' own name for the operation must be one of those that the rest of the request says.
+        if let Some(named) = request.query.get("x-id")
+            && candidates.iter().all(|candidate| candidate.operation.name != named)
+        {
+            let (named, operation) = (envelope::shown(named), candidates[0].operation.name);
+            return Err(DecodeError::Envelope(format!(
+                "the request's query says x-id={named}, and the rest of it is {operation}"
+            )));
+        }
         let current = candidates.iter().any(|candidate| candidate.operation.deprecated == 0);
         let mut read = Vec::with_capacity(candidates.len());
         for candidate in candidates {
@@ -484,7 +493,8 @@ impl<'a> Markers<'a> {
             Some("rpc-v2-cbor") => {
                 let named = uri.path().strip_prefix("/service/").and_then(|rest| rest.split_once("/operation/"));
                 // One segment each, written plainly.
-                let plain = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let plain =
+                    |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
                 let named = named.filter(|(service, operation)| plain(service) && plain(operation));
                 Some(named.ok_or(DecodeError::Contradiction("smithy-protocol without the path of an operation"))?)
             }

@@ -19,6 +19,8 @@ mod decode;
 #[cfg(test)]
 mod decode_tests;
 mod endpoint;
+#[cfg(test)]
+mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;

@@ -231,7 +231,8 @@ mod tests {
         let service = catalog.service(usize::from(catalog.position("s3").unwrap()));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-        let found = narrow(service.routes.matches(method, path), service, &Query::parse(Some(query)).unwrap(), &headers);
+        let found =
+            narrow(service.routes.matches(method, path), service, &Query::parse(Some(query)).unwrap(), &headers);
         found.into_iter().map(|i| service.operations[usize::from(i)].name).collect()
     }
 

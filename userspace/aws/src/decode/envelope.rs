@@ -198,7 +198,8 @@ pub(super) fn controls(name: &str) -> bool {
     let first = decoded.split(['.', '[']).find(|part| !part.is_empty()).unwrap_or_default();
     let plain: String =
         first.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).take(64).collect();
-    plain.starts_with("xamz") || CONTROLS.iter().any(|control| control.trim_start_matches('_') == plain) && !plain.is_empty()
+    plain.starts_with("xamz")
+        || CONTROLS.iter().any(|control| control.trim_start_matches('_') == plain) && !plain.is_empty()
         // `_method` is a convention; plain `method` is a member's name.
         && (plain != "method" || first.starts_with('_'))
 }
@@ -257,10 +258,9 @@ pub(super) fn check(
                 return if media == Media::Form { Ok(()) } else { Err(type_refused(parts, "a form")) };
             }
             if !body {
-                // Some clients write an input without members as an empty object.
+                // Some clients write an input without members as an empty object, which says nothing to any reader.
                 let empty = request.body.is_some_and(|body| body == b"{}") && *protocol == Protocol::RestJson;
-                let takes = !matches!(operation.method, "GET" | "HEAD");
-                return if empty && takes && matches!(media, Media::None | Media::Json) {
+                return if empty && operation.method != "HEAD" && matches!(media, Media::None | Media::Json) {
                     Ok(())
                 } else {
                     Err(DecodeError::Envelope(format!("the request has a body, and {} takes none", operation.name)))
@@ -432,9 +432,9 @@ pub(super) fn check_members(
 fn check_copy_source(source: &str) -> Result<(), DecodeError> {
     let (object, query) = source.split_once('?').map_or((source, None), |(object, query)| (object, Some(query)));
     let version = query.is_none_or(|query| {
-        query.strip_prefix("versionId=").is_some_and(|id| {
-            !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b))
-        })
+        query
+            .strip_prefix("versionId=")
+            .is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~%".contains(&b)))
     });
     if !version || source.contains('#') || !is_percent_encoded(object) {
         return Err(DecodeError::Path("a copy source that is not BUCKET/KEY or BUCKET/KEY?versionId=ID"));

@@ -28,7 +28,9 @@ impl<'a> Form<'a> {
     /// service; and so is whatever another parser could split or decode in another way.
     pub fn parse(text: &'a str) -> Result<Self, DecodeError> {
         if text.bytes().any(|b| b == b';' || b.is_ascii_control() || b == b' ' || !b.is_ascii()) {
-            return Err(DecodeError::Body("a form with a raw `;`, space, control or other character that is not encoded"));
+            return Err(DecodeError::Body(
+                "a form with a raw `;`, space, control or other character that is not encoded",
+            ));
         }
         let mut pairs = Vec::new();
         for pair in text.split('&').filter(|pair| !pair.is_empty()) {

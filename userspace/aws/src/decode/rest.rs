@@ -43,6 +43,7 @@ pub(crate) fn members(
     let shape = operation.input.unwrap_or(ShapeId::UNTYPED);
     if let Some(payload) = structure.payload {
         let Some(member) = structure.by_name(payload) else { return Ok(out) };
+        budget.enter(member.0);
         let value = if operation.text_body() {
             let text = std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))?;
             Some(budget.string(text))
@@ -52,6 +53,7 @@ pub(crate) fn members(
         } else {
             json::value(body, service, member.1, budget)?
         };
+        budget.leave();
         if let Some(value) = value {
             out.insert(member.0.to_owned(), value);
         }
@@ -140,8 +142,7 @@ fn outside(
             },
             Location::Header => {
                 let ours = |(name, _): &&(&str, _)| name.eq_ignore_ascii_case(member.wire());
-                let values: SmallVec<[&HeaderValue; 2]> =
-                    fields.iter().filter(ours).map(|(_, value)| *value).collect();
+                let values: SmallVec<[&HeaderValue; 2]> = fields.iter().filter(ours).map(|(_, value)| *value).collect();
                 budget.twice |= values.len() > 1 && !matches!(service.shape(member.1), Shape::List { .. });
                 if values.iter().any(|value| value.to_str().is_err()) {
                     budget.unread(&["header.", member.wire()].concat());
@@ -173,7 +174,8 @@ fn unclaimed(
 ) -> Result<(), DecodeError> {
     let structure = service.structure(operation.input);
     let members = || structure.into_iter().flat_map(|structure| &structure.members);
-    let is_map = |member: &&Member| member.location() == Location::Query && matches!(service.shape(member.1), Shape::Map { .. });
+    let is_map =
+        |member: &&Member| member.location() == Location::Query && matches!(service.shape(member.1), Shape::Map { .. });
     let takes_all = members().any(|member| is_map(&member));
     let mut literals: SmallVec<[&str; 4]> = SmallVec::new();
     for (name, value) in &request.query.0 {
@@ -187,13 +189,6 @@ fn unclaimed(
         if literal {
             if literals.contains(&name) {
                 return Err(DecodeError::Envelope(format!("the request's query has {} twice", envelope::shown(name))));
-            }
-            if named && value != operation.name {
-                return Err(DecodeError::Envelope(format!(
-                    "the request's query says x-id={}, and the rest of it is {}",
-                    envelope::shown(value),
-                    operation.name
-                )));
             }
             literals.push(name);
             continue;
@@ -214,15 +209,10 @@ fn unclaimed(
     Ok(())
 }
 
-/// Whether the query of some operation of S3 has this name, in whatever case.
+/// Whether this is the name of one of S3's subresources, such as `acl`, in whatever case.
 fn is_subresource(service: &'static Service, name: &str) -> bool {
-    let is = |one: &str| one.split('=').next().is_some_and(|one| one.eq_ignore_ascii_case(name));
-    service.operations.iter().any(|operation| {
-        operation.query_literals.iter().copied().any(is)
-            || service.structure(operation.input).is_some_and(|structure| {
-                structure.members.iter().any(|member| member.location() == Location::Query && is(member.wire()))
-            })
-    })
+    let is = |one: &&str| one.split('=').next().is_some_and(|one| one.eq_ignore_ascii_case(name));
+    service.operations.iter().any(|operation| operation.query_literals.iter().any(|one| is(one)))
 }
 
 /// A map in the query takes all that no other member is called.
