@@ -1,7 +1,7 @@
 //! ClientHellos: once the name is known, no byte that comes after changes it.
 #![no_main]
 
-use chaperone_proxy::hello::{host_name, parse};
+use chaperone_proxy::connection::hello::{host_name, parse};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

@@ -2,7 +2,7 @@
 #![no_main]
 
 use chaperone_aws::Catalog;
-use chaperone_proxy::hello::host_name;
+use chaperone_proxy::connection::hello::host_name;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {

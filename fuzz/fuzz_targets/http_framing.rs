@@ -7,10 +7,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use chaperone_proxy::strict::{Role, Strict};
+use chaperone_proxy::http::{
+    heads::Heads,
+    strict::{Role, Strict},
+};
 use futures_util::FutureExt as _;
 use libfuzzer_sys::fuzz_target;
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 
 struct Pieces<'a>(&'a [u8], usize);
@@ -26,7 +28,7 @@ impl AsyncRead for Pieces<'_> {
 
 /// What is let through, and whether anything was refused.
 fn through(data: &[u8], step: usize) -> (Vec<u8>, bool) {
-    let told = Arc::new(Mutex::new(None));
+    let told = Arc::new(Heads::default());
     let mut strict = Strict::new(Pieces(data, step), Role::Requests(told.clone()));
     let mut out = Vec::new();
     let mut failed = false;
@@ -40,7 +42,7 @@ fn through(data: &[u8], step: usize) -> (Vec<u8>, bool) {
             }
         }
     }
-    let refused = told.lock().is_some();
+    let refused = told.violation().is_some();
     (out, failed || refused)
 }
 

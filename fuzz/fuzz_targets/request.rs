@@ -2,7 +2,7 @@
 #![no_main]
 
 use chaperone_aws::Catalog;
-use chaperone_proxy::{hello::host_name, strict::check_request_head};
+use chaperone_proxy::{connection::hello::host_name, http::strict::check_request_head};
 use http::Request;
 use libfuzzer_sys::fuzz_target;
 

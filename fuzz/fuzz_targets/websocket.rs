@@ -4,8 +4,8 @@
 
 use bytes::Bytes;
 use chaperone_proxy::{
-    strict::check_request_head,
-    websocket::{AgentFrames, Handshake},
+    http::strict::check_request_head,
+    websocket::frames::{AgentFrames, Handshake},
 };
 use http::{Request, Response};
 use libfuzzer_sys::fuzz_target;

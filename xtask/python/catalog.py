@@ -22,6 +22,7 @@ from importlib.util import find_spec
 import botocore
 
 import catalog_exceptions as exceptions
+import catalog_resources
 
 DATA = os.path.join(os.path.dirname(botocore.__file__), "data")
 # Fixed positions in every service's table of shapes.
@@ -69,14 +70,9 @@ class Iam:
         prefix, _, action = name.partition(":")
         return self.actions.get(prefix, {}).get(action.lower())
 
-    def templates(self, name):
-        prefix = name.partition(":")[0]
-        found = self.action(name)
-        for kind in (found or {}).get("resourceTypes", []):
-            template = self.types.get(prefix, {}).get(kind["name"].lower())
-            if template and template.get("arn"):
-                yield kind["name"], template["arn"]
-
+    def kinds(self, prefix):
+        """The types of resources that a service has."""
+        return [kind["key"] for kind in self.types.get(prefix, {}).values()]
 
     def compiled(self):
         """Every action that there is, by prefix and level: `{"s3": {"R": "GetObject …"}}`."""
@@ -259,37 +255,41 @@ class Service:
             elif shape["type"] == "list" and self.description["shapes"][shape["member"]["shape"]]["type"] == "string":
                 yield plain(member), member, True
 
-    def resources(self, actions, input_name):
-        """ARN templates whose variables are all input members, and members that carry an ARN themselves."""
-        members = {key: name for key, name, _ in self.members(input_name)}
-        templates, arns = [], []
-        for action in actions:
-            for kind, template in self.iam.templates(action):
-                filled, complete, used = template, True, 0
-                # Alternatives and spaces in the data's variables, such as `${RoleNameWithPath}`.
-                for variable in re.findall(r"\$\{([^}]*)\}", template):
-                    if variable in ("Partition", "Region", "Account"):
-                        filled = filled.replace("${%s}" % variable, "{%s}" % variable[0])
-                        continue
-                    key = plain(variable)
-                    for candidate in (key, key + "s", key.replace("withpath", ""), plain(kind) + "id",
-                                      plain(kind) + "ids", plain(kind) + "name", plain(kind) + "identifier",
-                                      key[:-2] + "identifier" if key.endswith("id") else key,
-                                      plain(kind)):
-                        if candidate in members:
-                            filled = filled.replace("${%s}" % variable, "{=%s}" % members[candidate])
-                            used += 1
-                            break
-                    else:
-                        complete = False
-                if complete and used and filled not in templates:
-                    templates.append(filled)
-        for key, name in members.items():
+    def nested(self, input_name):
+        """Members of the structures that top-level members hold, one or several: (plain name, path)."""
+        shapes = self.description["shapes"]
+        for member, reference in shapes[input_name]["members"].items() if input_name else ():
+            shape = shapes[reference["shape"]]
+            if shape["type"] == "list":
+                shape = shapes[shape["member"]["shape"]]
+            if shape["type"] != "structure":
+                continue
+            for inner, inner_reference in shape["members"].items():
+                inner_shape = shapes[inner_reference["shape"]]
+                if inner_shape["type"] == "list":
+                    inner_shape = shapes[inner_shape["member"]["shape"]]
+                if inner_shape["type"] == "string":
+                    yield plain(inner), f"{member}.{inner}"
+
+    def resources(self, operation, actions, input_name):
+        """Marked ARN templates, members that carry an ARN themselves, and members that choose resources otherwise."""
+        members = list(self.members(input_name))
+        arns = []
+        for key, name, _ in members:
             if re.search(r"arns?$|arnlist$", key) and "role" not in key:
                 arns.append(name)
             elif key in ("rolearn",) and self.name in ("sts", "sso"):
                 arns.append(name)
-        return templates, arns
+            elif key in catalog_resources.ANY_TYPE:
+                arns.append(name)
+        selectors = []
+        if input_name:
+            shapes = self.description["shapes"]
+            for member, reference in shapes[input_name]["members"].items():
+                if catalog_resources.is_selector(shapes, member, shapes[reference["shape"]]):
+                    selectors.append(member)
+        return catalog_resources.templates(
+            self.name, operation, actions, members, self.nested(input_name), self.iam), arns, selectors
 
     def operation(self, name, description):
         http = description.get("http", {})
@@ -331,11 +331,13 @@ class Service:
             entry["gz"] = 1
         actions = self.actions(name)
         entry["a"] = list(self.compiled_actions(actions))
-        templates, arns = self.resources(actions, shape)
+        templates, arns, selectors = self.resources(name, actions, shape)
         if templates:
             entry["r"] = templates
         if arns:
             entry["ra"] = arns
+        if selectors and templates:
+            entry["rs"] = selectors
         dependent = {d for a in actions for d in self.iam.dependents.get(a.lower(), ())}
         tagging = sorted(d for d in dependent if re.search(r":(TagResource|AddTags|AddTagsToResource|CreateTags|TagQueue"
                                                             r"|TagRole|TagUser|TagPolicy|TagSAMLProvider)$", d))

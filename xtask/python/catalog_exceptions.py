@@ -184,3 +184,61 @@ HOSTS = {
     "realtime.machinelearning.{r}": "machinelearning",  # told by GetMLModel, for Predict
     "sts": "sts", "ec2": "ec2", "email": "ses",
 }
+
+# What operations call a type of resource, where IAM's data call it otherwise: (prefix, type) → nouns.
+KINDS = {
+    ("rds", "db"): ("dbinstance",), ("rds", "pg"): ("dbparametergroup",), ("rds", "cluster"): ("dbcluster",),
+    ("rds", "cluster-pg"): ("dbclusterparametergroup",), ("rds", "og"): ("optiongroup",),
+    ("rds", "secgrp"): ("dbsecuritygroup",), ("rds", "subgrp"): ("dbsubnetgroup",), ("rds", "snapshot"): ("dbsnapshot",),
+    ("rds", "cluster-snapshot"): ("dbclustersnapshot",), ("rds", "es"): ("eventsubscription", "subscription"),
+    ("rds", "ri"): ("reserveddbinstance",), ("rds", "proxy"): ("dbproxy",), ("rds", "proxy-endpoint"): ("dbproxyendpoint",),
+    ("rds", "cev"): ("customdbengineversion",), ("rds", "cluster-endpoint"): ("dbclusterendpoint",),
+    ("rds", "shardgrp"): ("dbshardgroup",), ("rds", "deployment"): ("bluegreendeployment",),
+    ("rds", "global-cluster"): ("globalcluster",), ("rds", "auto-backup"): ("dbinstanceautomatedbackup",),
+    ("rds", "cluster-auto-backup"): ("dbclusterautomatedbackup",), ("rds", "target-group"): ("dbproxytargetgroup",),
+    ("ssm", "maintenancewindow"): ("maintenancewindow", "window"), ("ssm", "patchbaseline"): ("patchbaseline", "baseline"),
+    ("mobiletargeting", "app"): ("application",), ("mobiletargeting", "apps"): ("application",),
+}
+
+# Members that say the last variable of a type's ARN, where no rule finds them: (service, type) → names, in order.
+MEMBERS = {
+    ("ec2", "security-group"): ["GroupId", "GroupIds"], ("ec2", "ipv4pool-ec2"): ["PoolId"], ("ec2", "ipv6pool-ec2"): ["PoolId"],
+    ("ec2", "elastic-ip"): ["AllocationId"],
+    ("emr", "cluster"): ["ClusterId", "JobFlowId", "JobFlowIds"],
+    ("sesv2", "identity"): ["EmailIdentity"], ("pinpoint-email", "identity"): ["EmailIdentity"],
+    ("socialmessaging", "waba"): ["id"], ("socialmessaging", "phone-number-id"): ["id"],
+    # Ids of builds begin with their project's name.
+    ("codebuild", "project"): ["projectName", "names", "name", "id", "ids"],
+    ("s3control", "accesspoint"): ["Name"], ("s3control", "objectlambdaaccesspoint"): ["Name"],
+    ("wellarchitected", "lens"): ["LensAlias"], ("application-signals", "slo"): ["Id"],
+    ("connect", "traffic-distribution-group"): ["Id"], ("servicediscovery", "namespace"): ["NamespaceId", "Id"],
+    ("secretsmanager", "Secret"): ["SecretId", "SecretIdList", "Name"], ("iam", "mfa"): ["SerialNumber", "VirtualMFADeviceName"],
+    ("iotwireless", "ImportTask"): ["Id"], ("events", "event-source"): ["EventSourceName", "Name"],
+    ("mediapackage", "channels"): ["ChannelId", "Id"], ("eks", "cluster"): ["clusterName", "name"],
+    ("frauddetector", "batch-import"): ["jobId"], ("frauddetector", "batch-prediction"): ["jobId"],
+    ("frauddetector", "external-model"): ["modelEndpoint"], ("frauddetector", "rule"): ["ruleId"],
+    ("directconnect", "dxcon"): ["connectionId", "interconnectId"], ("ssm", "instance"): ["InstanceIds", "InstanceId", "Target"],
+    ("ssm", "managed-instance"): ["InstanceIds", "InstanceId", "Target"], ("ssm", "task"): ["Target"],
+    ("ssm", "document"): ["DocumentName", "Name", "CalendarNames"],
+    ("iot", "cacert"): ["certificateId", "caCertificateId"], ("codecommit", "repository"): ["repositoryName", "repositoryNames", "oldName"],
+    ("config", "RemediationConfiguration"): ["ConfigRuleName", "ConfigRuleNames"], ("payment-cryptography", "key"): ["KeyIdentifier", "ExportKeyIdentifier"],
+    ("glue", "userDefinedFunction"): ["FunctionName"], ("dms", "es"): ["SubscriptionName"],
+    ("resource-groups", "group"): ["Group", "GroupName"], ("logs", "delivery-source"): ["name"],
+    ("network-firewall", "Firewall"): ["FirewallName"], ("medialive", "channel"): ["ChannelId"],
+}
+
+# Operations whose templates no rule finds; `catalog_resources.MARKS` says what their first characters mean.
+TEMPLATES = {
+    ("kms", "ReEncrypt"): ["!arn:{P}:kms:{R}:{A}:key/{=SourceKeyId}", "!arn:{P}:kms:{R}:{A}:key/{=DestinationKeyId}"],
+    # The data have no resource for some operations on access points, which S3 checks all the same.
+    **{("s3control", operation): ["!arn:{P}:s3:{R}:{A=AccountId}:accesspoint/{=Name}"]
+       for operation in ("GetAccessPoint", "DeleteAccessPoint", "GetAccessPointPolicy", "PutAccessPointPolicy",
+                         "DeleteAccessPointPolicy", "GetAccessPointPolicyStatus")},
+    ("ssm", "GetParametersByPath"): ["!arn:{P}:ssm:{R}:{A}:parameter/{=Path}/{*}"],
+    ("ec2", "MoveCapacityReservationInstances"): [
+        "!arn:{P}:ec2:{R}:{A}:capacity-reservation/{=SourceCapacityReservationId}",
+        "!arn:{P}:ec2:{R}:{A}:capacity-reservation/{=DestinationCapacityReservationId}"],
+    # Tables that are copied are read; which the data mark as optional.
+    ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
+                                "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],
+}

@@ -17,6 +17,7 @@ mod place;
 mod setup;
 mod test;
 mod vm;
+mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
 

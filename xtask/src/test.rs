@@ -1,11 +1,17 @@
 //! `cargo xtask test`: everything that must hold, in one command; CI runs nothing else.
 
-use std::{path::Path, process::Command, time::Instant};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::Path,
+    process::Command,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{bpf, clients, place, setup, vm};
+use crate::{bpf, clients, place, setup, vm, watch};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -43,7 +49,57 @@ enum Part {
 }
 
 const ALL: [Part; 8] = [Part::Fmt, Part::Clippy, Part::Doc, Part::Deny, Part::Unit, Part::Bpf, Part::System, Part::Vm];
+/// What the parts took, by name, in seconds.
+const TIMES: &str = "xtask-test-times.json";
 const CARGO_DENY: &str = "0.20.2";
+
+impl Part {
+    /// About how long it takes on two cores, in minutes: from nothing, and when most is built.
+    const fn minutes(self) -> (u64, u64) {
+        match self {
+            Self::Fmt => (0, 0),
+            Self::Clippy => (6, 1),
+            Self::Doc => (3, 1),
+            Self::Deny => (4, 0),
+            Self::Unit => (12, 5),
+            Self::Bpf => (2, 1),
+            Self::System => (14, 12),
+            Self::Vm => (6, 4),
+        }
+    }
+}
+
+/// Says what is to come: what each part took when it last passed here, or else about what it takes anywhere.
+fn announce(parts: &[Part], target: &Path) {
+    let last: BTreeMap<String, u64> =
+        fs::read(target.join(TIMES)).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    let built = target.join("debug/deps").exists();
+    let mut sum = 0;
+    let times: Vec<_> = parts
+        .iter()
+        .map(|part| {
+            let (nothing, most) = part.minutes();
+            let seconds = last.get(&name(*part)).copied().unwrap_or(60 * if built { most } else { nothing });
+            sum += seconds;
+            format!("{} {}", name(*part), spoken(seconds))
+        })
+        .collect();
+    println!("this will take about {} on two cores ({})", spoken(sum), times.join(", "));
+}
+
+/// Keeps what the parts took for the next time.
+fn keep_times(outcomes: &[(Part, bool, Duration)], target: &Path) {
+    let file = target.join(TIMES);
+    let mut times: BTreeMap<String, u64> =
+        fs::read(&file).ok().and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
+    times.extend(outcomes.iter().filter(|(_, passed, _)| *passed).map(|(part, _, took)| (name(*part), took.as_secs())));
+    // Without them the next run says what is usual.
+    let _ = serde_json::to_vec(&times).map(|text| fs::write(file, text));
+}
+
+fn spoken(seconds: u64) -> String {
+    if seconds < 90 { format!("{seconds} s") } else { format!("{} min", seconds.div_ceil(60)) }
+}
 
 /// Runs the parts, all of them even if one fails, and says which did.
 pub fn run(options: &Options) -> Result<()> {
@@ -52,10 +108,15 @@ pub fn run(options: &Options) -> Result<()> {
     let target = place::target()?;
     place::room(&target, if target.join("debug/deps").exists() { 2 } else { 12 }, "building all tests")?;
     place::room(&std::env::temp_dir(), 3, "the labs of the tests")?;
+    let whole = Instant::now();
+    if options.filter.is_none() {
+        announce(&parts, &target);
+    }
     if parts.contains(&Part::Unit) || parts.contains(&Part::System) {
         println!("== set-up ==");
         ready = Some(setup::lab()?);
     }
+    let set_up = whole.elapsed();
     let mut outcomes = Vec::new();
     for part in parts {
         println!("\n== {} ==", name(part));
@@ -66,10 +127,15 @@ pub fn run(options: &Options) -> Result<()> {
         }
         outcomes.push((part, outcome.is_ok(), began.elapsed()));
     }
+    if options.filter.is_none() {
+        keep_times(&outcomes, &target);
+    }
     println!("\n== summary ==");
+    println!("{:<8} {:<7} {:>5} s", "set-up", "passed", set_up.as_secs());
     for (part, passed, took) in &outcomes {
         println!("{:<8} {:<7} {:>5} s", name(*part), if *passed { "passed" } else { "FAILED" }, took.as_secs());
     }
+    println!("{:<8} {:<7} {:>5} s", "all", "", whole.elapsed().as_secs());
     if outcomes.iter().any(|(_, passed, _)| !passed) {
         bail!("not everything passed: what each part said is above");
     }
@@ -99,24 +165,23 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
         Part::Deny => deny(&place::target()?),
         Part::Unit => {
             let ready = ready.context("BUG: unit tests without set-up")?;
-            let mut command = place::cargo();
-            command.args(["test", "--locked", "--workspace", "--no-fail-fast"]);
-            command.env("CHAPERONE_TEST_PYTHON", ready.venv.join("bin/python"));
-            setup::run(command.args(["--"]).args(&options.filter))
+            let environment = [("CHAPERONE_TEST_PYTHON", ready.venv.join("bin/python"))];
+            let threads = std::thread::available_parallelism().map_or(2, usize::from);
+            watch::test(&["--locked", "--workspace"], &environment, threads, options.filter.as_deref(), true)
         }
         Part::Bpf => bpf::build(&root, true),
         Part::Vm => vm::run(&vm::Options::oldest_and_newest(options.filter.as_deref())),
         Part::System => {
             let ready = ready.context("BUG: system tests without set-up")?;
-            let mut command = place::cargo();
             let features = if options.all_clients { "whole-system,all-clients" } else { "whole-system" };
-            command.args(["test", "--locked", "-p", "chaperone-system-tests", "--features", features]);
-            command.env("CHAPERONE_CLIENTS", clients::install(options.all_clients)?);
-            command.args(["--tests", "--no-fail-fast"]);
-            command.env("CHAPERONE_XTASK", std::env::current_exe().context("finding this program")?);
-            command.env("CHAPERONE_BIN", ready.bin.join("chaperone"));
-            command.env("CHAPERONE_TEST_PYTHON", ready.venv.join("bin/python"));
-            setup::run(command.args(["--", "--test-threads=2"]).args(&options.filter))
+            let environment = [
+                ("CHAPERONE_BIN", ready.bin.join("chaperone")),
+                ("CHAPERONE_CLIENTS", clients::install(options.all_clients)?),
+                ("CHAPERONE_TEST_PYTHON", ready.venv.join("bin/python")),
+                ("CHAPERONE_XTASK", std::env::current_exe().context("finding this program")?),
+            ];
+            let arguments = ["--locked", "-p", "chaperone-system-tests", "--features", features, "--tests"];
+            watch::test(&arguments, &environment, 2, options.filter.as_deref(), false)
         }
     }
 }
@@ -140,7 +205,7 @@ fn deny(target: &Path) -> Result<()> {
                 .env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1")
                 .env("CARGO_TARGET_DIR", tools.join("build")),
         )?;
-        std::fs::remove_dir_all(tools.join("build")).context("removing what cargo-deny was built from")?;
+        fs::remove_dir_all(tools.join("build")).context("removing what cargo-deny was built from")?;
     }
     setup::run(
         Command::new(program).current_dir(place::root()).args(["--locked", "check", "bans", "licenses", "sources"]),

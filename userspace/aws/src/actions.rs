@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use chaperone_model::{AccessLevel, Action};
+use chaperone_model::{AccessLevel, Action, UnknownResources};
 use http::HeaderMap;
 use serde_json::{Map, Value};
 
@@ -56,6 +56,10 @@ pub(crate) struct Requirements {
     pairs: Vec<(u16, u16)>,
     groups: usize,
     group: (Vec<u16>, Vec<u16>),
+    /// Of the group that is open: patterns, why, and whether they are other names of what is named.
+    open_unknown: Vec<(String, Cow<'static, str>, bool)>,
+    unknown: Vec<UnknownResources>,
+    references: resources::References,
 }
 
 /// All that a call needs.
@@ -63,6 +67,10 @@ pub(crate) struct Needed {
     pub actions: Vec<Action>,
     pub resources: Vec<String>,
     pub pairs: Vec<(u16, u16)>,
+    pub unknown: Vec<UnknownResources>,
+    pub references: chaperone_model::References,
+    /// `references` are all.
+    pub has_all_references: bool,
 }
 
 impl Requirements {
@@ -88,6 +96,24 @@ impl Requirements {
         Ok(())
     }
 
+    /// Resources that the request doesn't say, of which an ARN with `*` tells what they look like. `alias`: it is only
+    /// another name of something that is named.
+    pub fn unknown(&mut self, pattern: String, why: Cow<'static, str>, alias: bool) -> Result<(), DecodeError> {
+        let same = |(other, _, other_alias): &(String, Cow<'_, str>, bool)| *other == pattern && *other_alias == alias;
+        if !self.open_unknown.iter().any(same) {
+            if self.open_unknown.len() + self.unknown.len() >= MAX_RESOURCES {
+                return Err(DecodeError::TooLarge("list of resources"));
+            }
+            self.open_unknown.push((pattern, why, alias));
+        }
+        Ok(())
+    }
+
+    /// Whether the group that is open names resources, or knows what they look like.
+    pub fn names_resources(&self) -> bool {
+        self.has_resources() || self.open_unknown.iter().any(|(_, _, alias)| !alias)
+    }
+
     /// Replaces an action of the group that is open.
     pub fn replace_action(&mut self, name: &str, by: &'static str, level: AccessLevel) {
         let old = self.actions.iter().position(|action| action.name == name);
@@ -108,8 +134,22 @@ impl Requirements {
     /// Ends a group. Actions without a resource are on `*`.
     pub fn close(&mut self) {
         let (actions, mut resources) = std::mem::take(&mut self.group);
+        let unknown = std::mem::take(&mut self.open_unknown);
         if actions.is_empty() {
             return;
+        }
+        for (pattern, why, alias) in unknown {
+            for action in &actions {
+                let one = UnknownResources {
+                    action: Some(*action),
+                    pattern: Cow::Owned(pattern.clone()),
+                    why: why.clone(),
+                    alias,
+                };
+                if !self.unknown.contains(&one) {
+                    self.unknown.push(one);
+                }
+            }
         }
         if resources.is_empty() {
             let place = self.resources.iter().position(|resource| resource == "*").unwrap_or_else(|| {
@@ -138,6 +178,9 @@ impl Requirements {
         dropped: bool,
     ) -> Result<(), DecodeError> {
         let Candidate { service, operation, .. } = candidate;
+        for (name, value) in members {
+            self.references.collect(name, value);
+        }
         match (service.name, operation.name) {
             ("s3", name) => {
                 let first = self.actions.len();
@@ -185,7 +228,11 @@ impl Requirements {
                     self.action("apigateway:UpdateRestApiPolicy", AccessLevel::PermissionsManagement);
                 }
                 let by_verb = resources::api_gateway(operation, members, place);
-                self.resource(by_verb)?;
+                if by_verb.contains('*') {
+                    self.unknown(by_verb, Cow::Borrowed("a label that can't be part of a path"), false)?;
+                } else {
+                    self.resource(by_verb)?;
+                }
             }
             ("dynamodb", "TransactWriteItems") => {
                 if !resources::transaction(self, members, place)? {
@@ -289,7 +336,9 @@ impl Requirements {
         if self.groups == 1 || self.pairs.len() == self.actions.len() * self.resources.len() {
             self.pairs.clear();
         }
-        Needed { actions: self.actions, resources: self.resources, pairs: self.pairs }
+        let (references, has_all_references) = self.references.finish();
+        let Self { actions, resources, pairs, unknown, .. } = self;
+        Needed { actions, resources, pairs, unknown, references, has_all_references }
     }
 }
 

@@ -148,10 +148,14 @@ pub(crate) struct Operation {
     pub no_auth: u8,
     #[serde(rename = "a")]
     pub actions: Vec<ActionEntry>,
+    /// ARNs with variables, marked: `resources/template.rs` reads them.
     #[serde(rename = "r", default)]
     pub templates: Vec<&'static str>,
     #[serde(rename = "ra", default)]
     pub arn_members: Vec<&'static str>,
+    /// Members that choose resources by what they are like: filters, targets, tags.
+    #[serde(rename = "rs", default)]
+    pub selectors: Vec<&'static str>,
     /// What tags in the input need besides.
     #[serde(rename = "tg", default)]
     pub tagging: Vec<&'static str>,

@@ -269,7 +269,10 @@ impl Catalog {
             }
         }
         let signing_name = signing_name.map_or(Cow::Borrowed(service.signing_name), |name| Cow::Owned(name.to_owned()));
-        let actions::Needed { actions, resources, pairs } = merged.finish();
+        let actions::Needed { actions, resources, pairs, unknown, references, has_all_references } = merged.finish();
+        if !has_all_references {
+            unread.push("ARNs and accounts past the first 2,000".to_owned());
+        }
         Ok(Call {
             partition: Cow::Borrowed(place.partition),
             region: place.region,
@@ -282,8 +285,9 @@ impl Catalog {
             actions,
             resources,
             pairs,
-            unknown: Vec::new(),
+            unknown,
             unread,
+            references,
             parameters,
             payload: if operation.no_auth != 0 && matches!(authority, RequestAuth::None) {
                 Payload::None
@@ -418,6 +422,7 @@ fn fitting_best(read: &mut Vec<(Candidate, Map<String, Value>, Budget)>) {
         one.actions.iter().map(|action| action.0).eq(other.actions.iter().map(|action| action.0))
             && one.templates == other.templates
             && one.arn_members == other.arn_members
+            && one.selectors == other.selectors
             && one.passes_role == other.passes_role
     };
     if others.iter().all(|(o, ..)| o.service.name != first.service.name && same(first.operation, o.operation)) {

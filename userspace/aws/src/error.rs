@@ -13,6 +13,8 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The agent's signature is wrong or by another key: 403, not retried.
     InvalidSignature,
+    /// The agent has as much as it may of something: retried by SDKs, more slowly each time.
+    Throttled,
     /// Nothing can be done now: 503, retried by SDKs.
     Unavailable,
 }
@@ -59,14 +61,21 @@ impl AwsError<'_> {
     pub fn status(&self) -> StatusCode {
         match self.kind {
             ErrorKind::AccessDenied | ErrorKind::InvalidSignature => StatusCode::FORBIDDEN,
-            ErrorKind::InvalidRequest => StatusCode::BAD_REQUEST,
+            // The SDKs know it by its code. S3 and EC2 have a status of their own for it.
+            ErrorKind::Throttled if self.service == "s3" || self.protocol == Protocol::Ec2 => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
+            ErrorKind::Throttled if matches!(self.protocol, Protocol::RestJson | Protocol::Http) => {
+                StatusCode::TOO_MANY_REQUESTS
+            }
+            ErrorKind::InvalidRequest | ErrorKind::Throttled => StatusCode::BAD_REQUEST,
             ErrorKind::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     /// The error's code, as the service spells it.
     pub fn code(&self) -> &'static str {
-        use ErrorKind::{AccessDenied, InvalidRequest, InvalidSignature, Unavailable};
+        use ErrorKind::{AccessDenied, InvalidRequest, InvalidSignature, Throttled, Unavailable};
         let xml = matches!(self.protocol, Protocol::Ec2 | Protocol::Query | Protocol::RestXml);
         match self.kind {
             AccessDenied if self.protocol == Protocol::Ec2 => "UnauthorizedOperation",
@@ -78,6 +87,10 @@ impl AwsError<'_> {
             InvalidRequest if self.protocol == Protocol::Ec2 => "InvalidRequest",
             InvalidRequest if xml => "InvalidRequest",
             InvalidRequest => "ValidationException",
+            Throttled if self.protocol == Protocol::Ec2 => "RequestLimitExceeded",
+            Throttled if self.protocol == Protocol::RestXml && self.service == "s3" => "SlowDown",
+            Throttled if xml => "Throttling",
+            Throttled => "ThrottlingException",
             Unavailable if self.protocol == Protocol::Ec2 => "Unavailable",
             Unavailable if self.protocol == Protocol::RestXml && self.service == "s3" => "SlowDown",
             Unavailable if xml => "ServiceUnavailable",

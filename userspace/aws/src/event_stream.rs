@@ -178,7 +178,7 @@ impl EventResigner {
         }
         let mut sha256 = [0; 32];
         sha256.copy_from_slice(self.payload.finish().as_ref());
-        Ok(BodyDigest { bytes: self.bytes, sha256 })
+        Ok(BodyDigest { bytes: self.bytes, sha256, kept: None })
     }
 
     /// Checks the message at `at`, puts our signature in the agent's place, and makes the checksum right.

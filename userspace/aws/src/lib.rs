@@ -34,6 +34,8 @@ mod presigned;
 mod presigned_urls;
 mod request_auth;
 mod resources;
+#[cfg(test)]
+mod resources_tests;
 mod roles;
 mod route;
 mod sign;

@@ -169,10 +169,13 @@ impl<'a> Place<'a> {
         handed.connect(HTTPS)?;
         let (mut ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(PATIENCE))?;
+        let parent = Pid::this();
         // SAFETY: the child makes system calls by libc alone, allocates nothing and takes no lock, until it exits.
         let child = match unsafe { fork() }? {
-            // SAFETY: right after fork, and all three are open.
-            ForkResult::Child => unsafe { probe(procs.as_raw_fd(), handed.as_raw_fd(), theirs.as_raw_fd()) },
+            // SAFETY: right after fork, and all four are open.
+            ForkResult::Child => unsafe {
+                probe([procs.as_raw_fd(), handed.as_raw_fd(), theirs.as_raw_fd()], ours.as_raw_fd(), parent)
+            },
             ForkResult::Parent { child } => Child(child),
         };
         drop(theirs);
@@ -248,12 +251,33 @@ impl Drop for Child {
     }
 }
 
-/// What the child does: enters the cgroup, waits for its enrolment, tries.
+/// Closes all descriptors but these (`close_range(2)`, Linux 5.9).
+///
+/// # Safety
+///
+/// Nothing may use any of the others afterwards.
+unsafe fn close_others(mut kept: [i32; 3]) {
+    kept.sort_unstable();
+    let mut from = 0;
+    for kept in kept.map(|kept| libc::c_uint::try_from(kept).unwrap_or(0)) {
+        if kept > from {
+            // SAFETY: numbers alone; the caller vouches for the descriptors.
+            unsafe { libc::syscall(libc::SYS_close_range, from, kept - 1, 0) };
+        }
+        from = kept + 1;
+    }
+    // SAFETY: as above.
+    unsafe { libc::syscall(libc::SYS_close_range, from, libc::c_uint::MAX, 0) };
+}
+
+/// What the child does: enters the cgroup, waits for its enrolment, tries. It ends with its parent, whenever that is
+/// killed: the kernel tells it of the end of the thread that forked it (`PR_SET_PDEATHSIG`), and it keeps none of the
+/// parent's descriptors, by which it could wait for itself or keep a caller's pipe open.
 ///
 /// # Safety
 ///
 /// To be called right after fork, with descriptors that are open. It never comes back.
-unsafe fn probe(procs: i32, handed: i32, talk: i32) -> ! {
+unsafe fn probe([procs, handed, talk]: [i32; 3], parents: i32, parent: Pid) -> ! {
     fn error(result: isize) -> i32 {
         // SAFETY: the thread's own error number.
         if result < 0 { unsafe { *libc::__errno_location() } } else { 0 }
@@ -271,6 +295,13 @@ unsafe fn probe(procs: i32, handed: i32, talk: i32) -> ! {
         let length = 16;
         let byte = [0_u8];
         let data = byte.as_ptr().cast();
+        // Of a parent that is gone already, the kernel tells nothing.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+        if libc::getppid() != parent.as_raw() {
+            libc::_exit(1);
+        }
+        libc::close(parents);
+        close_others([procs, handed, talk]);
         if libc::write(procs, c"0".as_ptr().cast(), 1) != 1 {
             libc::_exit(1);
         }

@@ -463,6 +463,7 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
         for (name, value) in members {
             let text = match value {
                 Value::String(text) => clean(text),
+                Value::Array(items) if name == "over_share" => over_share(items),
                 Value::Array(items) => items.len().to_string(),
                 other => other.to_string(),
             };
@@ -474,6 +475,15 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Which agents had their share of what lately.
+fn over_share(items: &[Value]) -> String {
+    let one = |item: &Value| {
+        let (agent, what) = (item["agent"].as_str().unwrap_or_default(), item["what"].as_str().unwrap_or_default());
+        format!("{}: {what} ({} times)", clean(agent), item["times"])
+    };
+    if items.is_empty() { "nobody".to_owned() } else { items.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
 pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {

@@ -247,6 +247,8 @@ pub struct Journal {
     pub queue_bytes: usize,
     /// Seconds between checkpoints.
     pub checkpoint_seconds: u64,
+    /// Room on disk, in bytes, that is kept for agents that recorded little lately; at most an eighth of the disk.
+    pub kept_bytes: u64,
 }
 
 impl Default for Journal {
@@ -258,6 +260,7 @@ impl Default for Journal {
             durability: config.durability,
             queue_bytes: config.queue_bytes,
             checkpoint_seconds: config.checkpoint_interval.as_secs(),
+            kept_bytes: config.kept_bytes,
         }
     }
 }
@@ -269,6 +272,7 @@ impl Journal {
         config.segment_bytes = self.segment_bytes;
         config.durability = self.durability;
         config.queue_bytes = self.queue_bytes;
+        config.kept_bytes = self.kept_bytes;
         config.checkpoint_interval = Duration::from_secs(self.checkpoint_seconds.max(1));
         config
     }

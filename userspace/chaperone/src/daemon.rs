@@ -653,6 +653,10 @@ impl Backend for Console {
             "requests": metrics.requests.get(),
             "denied": metrics.denied.get(),
             "unrecorded": metrics.unrecorded.get(),
+            "over_share": self.shared.over_share().into_iter().map(|(agent, what, times)| {
+                serde_json::json!({ "agent": agent, "what": what, "times": times })
+            }).collect::<Vec<_>>(),
+            "request_memory_bytes": self.shared.memory_used(),
             "sessions": sessions,
         })
     }

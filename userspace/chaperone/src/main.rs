@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("chaperone: {error:#}");
+            eprintln!("chaperone: {}", output::clean_lines(&format!("{error:#}")));
             let bad_input = error.downcast_ref::<ConfigError>().is_some()
                 || error.downcast_ref::<chaperone_capture::CaptureError>().is_some()
                 || error.downcast_ref::<explain::BadRequest>().is_some();

@@ -24,7 +24,22 @@ pub fn read(
         counter(
             "connections_over_share",
             "… among them those of agents that had as many as limits.session_connections allows",
-            metrics.over_share.get(),
+            metrics.over_share.connections.get(),
+        ),
+        counter(
+            "requests_over_memory_share",
+            "Requests refused because their session, their agent or all together held as much memory as they may",
+            metrics.over_share.memory.get(),
+        ),
+        counter(
+            "requests_over_refusal_share",
+            "Requests refused, and not recorded one by one, because limits.refusals_per_second were refused already",
+            metrics.over_share.refusals.get(),
+        ),
+        gauge(
+            "request_memory_bytes",
+            "Memory that agents' requests hold, of limits.spool_total_bytes",
+            shared.memory_used() as u64,
         ),
         counter(
             "connections_passed",

@@ -7,18 +7,46 @@ use serde::Serialize;
 
 /// One value as JSON on one line.
 pub fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, value)?;
-    out.write_all(b"\n")
+    let text = serde_json::to_string(value)?;
+    if !text.contains(moves) {
+        return writeln!(out, "{text}");
+    }
+    // Within strings alone can such characters be; there they are written as RFC 8259, 7, has it.
+    let mut shown = String::with_capacity(text.len() + 64);
+    for c in text.chars() {
+        if moves(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                shown.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            shown.push(c);
+        }
+    }
+    writeln!(out, "{shown}")
+}
+
+/// Whether a terminal, or a reader, may take it for something else than a character in its place: control characters
+/// (C0, DEL and C1), line and paragraph separators, what turns or joins text invisibly, and what has no look of its own.
+fn moves(c: char) -> bool {
+    c.is_control()
+        || matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
+            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
+            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
+            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// The text with control characters shown as escapes.
 pub fn clean(text: &str) -> String {
-    let shown =
-        |c: char| c.is_control() || ('\u{202a}'..='\u{202e}').contains(&c) || ('\u{2066}'..='\u{2069}').contains(&c);
-    if !text.contains(shown) {
+    if !text.contains(moves) {
         return text.to_owned();
     }
-    text.chars().map(|c| if shown(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+    text.chars().map(|c| if moves(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+}
+
+/// The same, line by line.
+pub fn clean_lines(text: &str) -> String {
+    text.split('\n').map(|line| clean(line.strip_suffix('\r').unwrap_or(line))).collect::<Vec<_>>().join("\n")
 }
 
 /// The text cut to `width` characters.
@@ -69,5 +97,27 @@ mod tests {
     fn recorded_bytes_can_not_move_the_cursor() {
         assert_eq!(clean("a\u{1b}[2Jb\u{202e}"), "a\\u{1b}[2Jb\\u{202e}");
         assert_eq!(cut("abcdef", 4), "abc…");
+        for c in [
+            '\0',
+            '\u{7f}',
+            '\u{85}',
+            '\u{9b}',
+            '\u{200e}',
+            '\u{200f}',
+            '\u{2028}',
+            '\u{202e}',
+            '\u{2069}',
+            '\u{feff}',
+            '\u{e0041}',
+        ] {
+            let text = format!("a{c}b");
+            assert_eq!(clean(&text), format!("a{}b", c.escape_unicode()));
+            let mut out = Vec::new();
+            json_line(&mut out, &text).unwrap();
+            let line = String::from_utf8(out).unwrap();
+            assert!(line.trim_end_matches('\n').chars().all(|c| !moves(c)), "{}", line.escape_debug());
+            assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
+        }
+        assert_eq!(clean("ü 日本 é"), "ü 日本 é");
     }
 }

@@ -1,7 +1,7 @@
 //! `chaperone show`: one exchange, whole.
 
 use std::{
-    io::{self, Write},
+    io::{self, IsTerminal as _, Write},
     path::Path,
     process::ExitCode,
 };
@@ -16,7 +16,7 @@ use crate::{
     cli,
     commands::recorded,
     config::Config,
-    output::{clean, json_line, size},
+    output::{clean, clean_lines, json_line, size},
 };
 
 /// How much of a body is shown; `--body` writes all of it.
@@ -38,8 +38,14 @@ pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) 
             }
             cli::Body::Response => parts(exchange.body(Direction::Response)?),
         };
+        // What goes into a file or a pipe is what was recorded, byte for byte.
+        let is_terminal = out.is_terminal();
         while let Some(part) = next()? {
-            out.write_all(&part)?;
+            if is_terminal {
+                writeln!(out, "{}", clean_lines(&String::from_utf8_lossy(&part)))?;
+            } else {
+                out.write_all(&part)?;
+            }
         }
         out.flush()?;
         return Ok(ExitCode::SUCCESS);
@@ -102,7 +108,12 @@ fn read(exchange: &Exchange, direction: Direction) -> anyhow::Result<Shown> {
             return Ok(Shown { bytes, whole: false });
         }
     }
-    Ok(Shown { bytes, whole: true })
+    let outcome = exchange.outcome.as_ref();
+    let digest = outcome.and_then(|outcome| match direction {
+        Direction::Request => outcome.request,
+        Direction::Response => outcome.response,
+    });
+    Ok(Shown { bytes, whole: digest.is_none_or(|digest| digest.kept.is_none()) })
 }
 
 impl Shown {
@@ -115,10 +126,10 @@ impl Shown {
 
     fn pretty(&self) -> String {
         if let Ok(value) = serde_json::from_slice::<Value>(&self.bytes) {
-            return serde_json::to_string_pretty(&value).unwrap_or_default();
+            return clean_lines(&serde_json::to_string_pretty(&value).unwrap_or_default());
         }
         match std::str::from_utf8(&self.bytes) {
-            Ok(text) => text.lines().map(clean).collect::<Vec<_>>().join("\n"),
+            Ok(text) => clean_lines(text),
             Err(_) => self
                 .bytes
                 .chunks(32)
@@ -143,7 +154,7 @@ fn show(out: &mut impl Write, mark: &str, head: Option<&Head>, body: &Shown) -> 
     }
     writeln!(out, "\n{}", body.pretty())?;
     if !body.whole {
-        writeln!(out, "(the first {} of it: --body writes all)", size(SHOWN_BYTES as u64))?;
+        writeln!(out, "(the first {} of it: --body writes all that is recorded)", size(body.bytes.len() as u64))?;
     }
     Ok(())
 }

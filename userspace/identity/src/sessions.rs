@@ -293,9 +293,14 @@ impl<T> Sessions<T> {
 
     /// The cgroup by which it is counted what a process in the one at `path` uses of what agents have in common: the one that
     /// a rule names, with all containers that are started in there, though they are sessions by themselves; or a container's.
-    pub fn sharing<'a>(&self, path: &'a str) -> &'a str {
-        let own = self.open.lock().agents.of(path).map(|(_, cgroup)| cgroup);
-        own.or_else(|| Containers::cgroup(path)).unwrap_or(path)
+    /// Beside it, the agent that it is, if any.
+    pub fn sharing<'a>(&self, path: &'a str) -> (&'a str, Option<String>) {
+        let open = self.open.lock();
+        if let Some((agent, cgroup)) = open.agents.of(path) {
+            return (cgroup, Some(agent.name.clone()));
+        }
+        let agent = open.of(path).map(|(agent, _)| agent.name.clone());
+        (Containers::cgroup(path).unwrap_or(path), agent)
     }
 
     /// The open session with this id.
@@ -400,9 +405,9 @@ mod tests {
             assert_eq!(session(&format!("{}/y", container(number))), container(number));
         }
         assert_eq!(session(&container(MAX_INSIDE)), "/agents/a");
-        assert_eq!(sessions.sharing(&format!("{}/y", container(3))), "/agents/a", "they have no more for it");
-        assert_eq!(sessions.sharing("/agents/b/y"), "/agents/b");
-        assert_eq!(sessions.sharing(&format!("/free/libpod-{:064x}/y", 1)), format!("/free/libpod-{:064x}", 1));
+        assert_eq!(sessions.sharing(&format!("{}/y", container(3))).0, "/agents/a", "they have no more for it");
+        assert_eq!(sessions.sharing("/agents/b/y").0, "/agents/b");
+        assert_eq!(sessions.sharing(&format!("/free/libpod-{:064x}/y", 1)).0, format!("/free/libpod-{:064x}", 1));
         assert_eq!(session(&container(3)), container(3));
         let other = format!("/agents/b/docker-{:064x}.scope", 1);
         assert_eq!(session(&other), other);

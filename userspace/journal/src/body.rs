@@ -37,6 +37,9 @@ pub struct BodyRecorder {
     /// Over everything that was handed to the writer.
     hash: digest::Context,
     recorded: u64,
+    /// The most that is recorded, and how many bytes came beyond that.
+    most: u64,
+    beyond: u64,
     gathered: Vec<u8>,
     gathered_since: Option<Instant>,
     framing: Runs,
@@ -62,11 +65,25 @@ impl BodyRecorder {
             kind: body_kind(direction),
             hash: digest::Context::new(&digest::SHA256),
             recorded: 0,
+            most: u64::MAX,
+            beyond: 0,
             gathered: Vec::new(),
             gathered_since: None,
             framing: Runs::default(),
             failed: None,
         }
+    }
+
+    /// Records no more than so many bytes; what comes beyond them is in the digest alone.
+    #[must_use]
+    pub fn keep(mut self, most: u64) -> Self {
+        self.most = most;
+        self
+    }
+
+    /// Records no more than so many bytes beyond those that it has.
+    pub fn keep_more(&mut self, more: u64) {
+        self.most = self.most.min((self.recorded + self.gathered.len() as u64).saturating_add(more));
     }
 
     /// Ready when there is memory for a frame; an error when frames can't be recorded.
@@ -106,6 +123,10 @@ impl BodyRecorder {
             return Err(error.clone());
         }
         let at = self.recorded + self.gathered.len() as u64;
+        // Of a body whose beginning is kept, its beginning's.
+        if self.beyond > 0 || at >= self.most {
+            return Ok(());
+        }
         for part in bytes.chunks(GATHERED) {
             self.framing.push(at, part);
             if self.framing.len() >= GATHERED {
@@ -142,10 +163,22 @@ impl BodyRecorder {
         if self.failed.is_none() {
             drop(self.flush()); // an error means that less was recorded, which is what the digest then says
         }
-        BodyDigest { bytes: self.recorded, sha256: running(&self.hash) }
+        let kept = (self.beyond > 0).then_some(self.recorded);
+        BodyDigest { bytes: self.recorded + self.beyond, sha256: running(&self.hash), kept }
     }
 
-    fn hand_over(&mut self, payload: Bytes) -> Result<(), JournalError> {
+    fn hand_over(&mut self, mut payload: Bytes) -> Result<(), JournalError> {
+        let room = usize::try_from(self.most.saturating_sub(self.recorded)).unwrap_or(usize::MAX);
+        let beyond = payload.split_off(payload.len().min(room));
+        if !payload.is_empty() {
+            self.record(payload)?;
+        }
+        self.hash.update(&beyond);
+        self.beyond += beyond.len() as u64;
+        Ok(())
+    }
+
+    fn record(&mut self, payload: Bytes) -> Result<(), JournalError> {
         let mut hash = self.hash.clone();
         hash.update(&payload);
         let length = payload.len() as u64;
@@ -164,6 +197,7 @@ impl BodyRecorder {
             digest,
             payload,
             mark: None,
+            session: None,
             staged: 0,
             waiter: None,
         };

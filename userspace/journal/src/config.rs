@@ -37,6 +37,8 @@ pub struct JournalConfig {
     pub checkpoint_records: u64,
     /// Room on disk, in bytes, that only outcomes of calls already begun may use.
     pub reserve_bytes: u64,
+    /// Room on disk, in bytes, that is kept for agents that recorded little lately; at most an eighth of the disk.
+    pub kept_bytes: u64,
     /// How long an append waits for the disk before it fails.
     pub commit_timeout: Duration,
     /// Whether to go round the page cache where the filesystem allows it.
@@ -54,6 +56,7 @@ impl JournalConfig {
             checkpoint_interval: Duration::from_secs(10),
             checkpoint_records: 100_000,
             reserve_bytes: 4 << 20,
+            kept_bytes: 1 << 30,
             commit_timeout: Duration::from_secs(10),
             direct_io: true,
         }

@@ -78,6 +78,15 @@ pub enum JournalError {
         /// The call.
         call: CallId,
     },
+    /// Little room is left on disk, and whoever asks took more of it than others.
+    #[error(
+        "little room is left on the journal's disk ({dir}), and it is kept for agents that recorded less lately than this \
+         one: free some space, or add some"
+    )]
+    Share {
+        /// The journal's folder.
+        dir: Arc<PathBuf>,
+    },
     /// The disk did not answer in time.
     #[error("the journal's disk did not answer within {seconds} s: look for a hanging device or a full queue")]
     Stalled {
@@ -107,7 +116,15 @@ impl JournalError {
 
     /// Whether the same may work later, with nothing changed but the disk: what the agent's SDK may try again.
     pub const fn is_transient(&self) -> bool {
-        matches!(self, Self::Busy { .. } | Self::Closed | Self::Full { .. } | Self::Io { .. } | Self::Stalled { .. })
+        matches!(
+            self,
+            Self::Busy { .. }
+                | Self::Closed
+                | Self::Full { .. }
+                | Self::Io { .. }
+                | Self::Share { .. }
+                | Self::Stalled { .. }
+        )
     }
 }
 

@@ -81,7 +81,11 @@ impl Journal {
         let (mut writer, mut recovered) = prepare(config, disk, identity)?;
         let shared = Arc::clone(&writer.shared);
         close_open_work(&mut writer, &mut recovered)?;
-        shared.set_open(writer.open.calls.keys().copied());
+        shared.set_open(
+            writer.open.calls.iter().map(|(id, call)| (*id, call.session)),
+            writer.open.sessions.values().map(|session| (session.id, session.agent.clone())),
+        );
+        writer.look_at_disk();
         match Staged::open(&shared.config.dir, id, staged::capacity(shared.config.segment_bytes)) {
             Ok(staged) => shared.stage_in(staged),
             // Nothing is less safe without: what would be staged waits for the writer, and is slower.
@@ -330,6 +334,7 @@ fn prepare(
         staged: 0,
         unsigned: u64::from(!sealed),
         signed_at: Instant::now(),
+        looked_at: Instant::now(),
         acknowledge: Vec::new(),
         behind: Vec::new(),
     };
@@ -417,6 +422,38 @@ mod tests {
         assert!(!records.iter().any(|record| record.head.kind == Kind::ResponseBody));
         assert_eq!(records.last().unwrap().head.kind, Kind::Checkpoint);
         assert!(records.iter().enumerate().all(|(n, record)| record.head.seq.0 == n as u64 + 1));
+    }
+
+    /// Of a body that isn't kept whole there are its beginning and the digest of all of it.
+    #[tokio::test]
+    async fn a_body_that_is_cut_has_its_whole_digest_and_verifies() {
+        let dir = tempfile::tempdir().unwrap();
+        let (journal, _) = Journal::open(small(dir.path())).unwrap();
+        let session = SessionId::new();
+        let sent: Vec<u8> = (0..300_000u32).map(|n| (n % 251) as u8).collect();
+        let whole = crate::record::sha256(&sent);
+        for step in [1000, 5000, 100_000] {
+            let call = CallId::new();
+            journal.append(&samples::intent(call, session), true).await.unwrap();
+            let mut recorder = journal.body(call, Direction::Request).keep(4096);
+            for part in sent.chunks(step) {
+                recorder.push(Bytes::copy_from_slice(part)).unwrap();
+            }
+            let digest = recorder.finish();
+            assert_eq!((digest.bytes, digest.sha256, digest.kept), (300_000, whole, Some(4096)));
+            let short = journal.body(call, Direction::Response).keep(4096).finish();
+            assert_eq!((short.bytes, short.kept), (0, None));
+            journal.append(&samples::outcome(call, session, Some(digest), Some(short)), true).await.unwrap();
+        }
+        journal.close().await.unwrap();
+        let recorded: usize = read_all(dir.path())
+            .iter()
+            .filter(|record| record.head.kind == Kind::RequestBody)
+            .map(|record| record.payload.len())
+            .sum();
+        assert_eq!(recorded, 3 * 4096);
+        let verified = crate::verify(dir.path(), &crate::VerifyOptions::default(), |_, _| {}).unwrap();
+        assert!(verified.is_clean(), "{verified:?}");
     }
 
     #[tokio::test]

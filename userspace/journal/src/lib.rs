@@ -27,6 +27,7 @@ mod rows;
 #[cfg(test)]
 mod samples;
 mod scan;
+mod share;
 mod staged;
 mod verify;
 mod writer;

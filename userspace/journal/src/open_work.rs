@@ -103,7 +103,7 @@ impl OpenWork {
     pub(crate) fn body(&mut self, head: &RecordHead) {
         if let Some(call) = self.calls.get_mut(&CallId::from_bytes(head.id)) {
             let bytes = head.body_offset + u64::from(head.payload_len);
-            let so_far = Some(BodyDigest { bytes, sha256: head.digest });
+            let so_far = Some(BodyDigest { bytes, sha256: head.digest, kept: None });
             match head.kind {
                 Kind::RequestBody => call.request = so_far,
                 _ => call.response = so_far,

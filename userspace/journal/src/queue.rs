@@ -12,8 +12,8 @@ use std::{
 };
 
 use bytes::Bytes;
-use chaperone_model::{CallId, Event};
-use foldhash::{HashMap, HashSet};
+use chaperone_model::{CallId, Event, SessionId};
+use foldhash::HashMap;
 use parking_lot::{Condvar, Mutex};
 use time::OffsetDateTime;
 use tokio::sync::{oneshot, watch};
@@ -22,6 +22,7 @@ use crate::{
     JournalConfig, JournalError,
     open_work::Mark,
     record::{HEAD, Kind, Position, Seq, sha256},
+    share::{self, Shares},
     staged::Staged,
 };
 
@@ -66,6 +67,8 @@ pub(crate) struct Item {
     pub(crate) digest: [u8; 32],
     pub(crate) payload: Bytes,
     pub(crate) mark: Option<Mark>,
+    /// Whose it is, if it counts for somebody's share; a body's is known by its call.
+    pub(crate) session: Option<SessionId>,
     /// Its number among the staged records, or 0.
     pub(crate) staged: u64,
     pub(crate) waiter: Option<Waiter>,
@@ -83,6 +86,7 @@ impl Item {
             digest: sha256(&payload),
             payload: payload.into(),
             mark: None,
+            session: None,
             staged: 0,
             waiter: None,
         })
@@ -93,7 +97,7 @@ impl Item {
         if item.payload.len() > max {
             return Err(JournalError::TooLarge { bytes: item.payload.len(), limit: max });
         }
-        Ok(Self { mark: Mark::of(event), ..item })
+        Ok(Self { mark: Mark::of(event), session: share::session_of(event), ..item })
     }
 
     pub(crate) fn record_len(&self) -> usize {
@@ -161,7 +165,12 @@ pub(crate) struct Queue {
     pub(crate) nudged: bool,
     pub(crate) closing: bool,
     /// Calls that have an intent here or on disk, and no outcome.
-    open: HashSet<CallId>,
+    open: HashMap<CallId, SessionId>,
+    /// What each session recorded lately.
+    shares: Shares,
+    /// Room on disk for more segments, and how much of all is kept for those who recorded little, as of the last look.
+    pub(crate) free: u64,
+    pub(crate) kept: u64,
     sleepers: HashMap<u64, Waker>,
     /// Where records go that need not wait for the writer.
     staged: Option<Staged>,
@@ -220,25 +229,45 @@ impl Shared {
             return Err(JournalError::Closed);
         }
         self.check_state(&mut queue, class, len)?;
+        let whose = match class {
+            Class::Body => queue.open.get(&CallId::from_bytes(item.id)).copied(),
+            Class::Begins | Class::Ends => item.session,
+        };
+        let now = Instant::now();
+        if let Some(session) = whose
+            && class != Class::Ends
+            && !matches!(item.mark, Some(Mark::SessionOpened(_)))
+            && !queue.shares.may(session, (queue.room + queue.free).saturating_sub(queue.bytes as u64), queue.kept, now)
+        {
+            // The writer may look again at once: perhaps there is room by now.
+            queue.nudged = true;
+            self.work.notify_one();
+            return Err(JournalError::Share { dir: Arc::clone(&self.dir) });
+        }
         // Memory: whoever can wait has waited below the plain limit; the rest stops at a multiple of it.
         let most = self.config.queue_bytes.saturating_mul(if class == Class::Ends { 4 } else { 2 });
         if queue.bytes.saturating_add(len) > most {
             return Err(JournalError::Busy { queued: queue.bytes });
         }
         match &item.mark {
-            Some(Mark::CallOpened(call, _)) => {
-                queue.open.insert(*call);
+            Some(Mark::CallOpened(call, session)) => {
+                queue.open.insert(*call, *session);
             }
-            Some(Mark::CallClosed(call)) if !queue.open.remove(call) => {
+            Some(Mark::SessionOpened(session)) => queue.shares.begin(session.id, &session.agent),
+            Some(Mark::SessionClosed(session)) => queue.shares.end(*session),
+            Some(Mark::CallClosed(call)) if queue.open.remove(call).is_none() => {
                 return Err(JournalError::NotOpen { call: *call });
             }
             None if class == Class::Body => {
                 let call = CallId::from_bytes(item.id);
-                if !queue.open.contains(&call) {
+                if !queue.open.contains_key(&call) {
                     return Err(JournalError::NotOpen { call });
                 }
             }
             _ => {}
+        }
+        if let Some(session) = whose {
+            queue.shares.add(session, len, now);
         }
         let mut answer = None;
         if stage {
@@ -347,8 +376,16 @@ impl Shared {
     }
 
     /// What is open after a start; known before anybody appends.
-    pub(crate) fn set_open(&self, calls: impl Iterator<Item = CallId>) {
-        self.queue.lock().open.extend(calls);
+    pub(crate) fn set_open(
+        &self,
+        calls: impl Iterator<Item = (CallId, SessionId)>,
+        sessions: impl Iterator<Item = (SessionId, String)>,
+    ) {
+        let mut queue = self.queue.lock();
+        queue.open.extend(calls);
+        for (session, agent) in sessions {
+            queue.shares.begin(session, &agent);
+        }
     }
 }
 

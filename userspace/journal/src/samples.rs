@@ -82,6 +82,7 @@ pub(crate) fn intent(id: CallId, session: SessionId) -> Event {
             pairs: Vec::new(),
             unknown: Vec::new(),
             unread: Vec::new(),
+            references: chaperone_model::References::default(),
             parameters: serde_json::Value::Null,
             payload: Payload::DeclaredHash,
         }),

@@ -224,6 +224,7 @@ fn read(file: &File, journal: Uuid) -> io::Result<(Option<Head>, Vec<Item>)> {
             digest: sha256(payload),
             payload: payload.to_vec().into(),
             mark: None,
+            session: None,
             staged: 0,
             waiter: None,
         });

@@ -31,6 +31,8 @@ pub(crate) const BUFFER: usize = 2 << 20;
 pub(crate) const SEAL_ROOM: u64 = 1024;
 /// How often a disk that failed or is full is tried again when nobody asks.
 const RETRY: Duration = Duration::from_secs(1);
+/// How often the room on disk is asked for, while something is written.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How often at most, when somebody does.
 const RETRY_ASKED: Duration = Duration::from_millis(50);
 
@@ -73,6 +75,8 @@ pub(crate) struct Writer {
     /// Records since the last checkpoint.
     pub(crate) unsigned: u64,
     pub(crate) signed_at: Instant,
+    /// When the room on disk was last asked for.
+    pub(crate) looked_at: Instant,
     pub(crate) acknowledge: Vec<(Waiter, Seq)>,
     /// Who waits for what was taken from the queue and is not encoded yet.
     pub(crate) behind: Vec<Waiter>,
@@ -413,8 +417,25 @@ impl Writer {
         Position { segment: self.current.index, offset: self.current.offset, seq: self.seq, hash: self.hash }
     }
 
+    /// Tells the queue how much room the disk has for more segments.
+    pub(crate) fn look_at_disk(&mut self) {
+        self.looked_at = Instant::now();
+        let config = &self.shared.config;
+        // Without an answer, what is preallocated is all that is known of.
+        let (free, whole) = nix::sys::statvfs::statvfs(&config.dir).map_or((0, 0), |disk| {
+            let size = disk.fragment_size();
+            (disk.blocks_available() * size, disk.blocks() * size)
+        });
+        let mut queue = self.shared.queue.lock();
+        queue.free = free / config.segment_bytes * config.segment_bytes;
+        queue.kept = config.kept_bytes.min(whole / 8);
+    }
+
     /// Tells the queue how much room there is and, when nothing is left undone, that all is well.
     fn report(&mut self) {
+        if self.looked_at.elapsed() >= LOOK_EVERY {
+            self.look_at_disk();
+        }
         let floor = self.shared.config.floor_bytes() + SEAL_ROOM;
         let here = if self.current.sealed { 0 } else { self.current.size - self.current.offset };
         // What crosses into the next segment leaves some room behind, and carries over what is open.

@@ -95,7 +95,32 @@ pub struct UnknownResources {
     pub pattern: Cow<'static, str>,
     /// Why they aren't known, for people: `selected by Filters`, `a wildcard in the request`.
     pub why: Cow<'static, str>,
+    /// What fits is only another name of something that `resources` names already, such as the alias of a key: a `forbid`
+    /// that could match it holds, and a `permit` needn't be for it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub alias: bool,
 }
+
+/// What the input of a call names, wherever it stands, whether or not it is a resource of the call.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct References {
+    /// Every ARN, in order, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub arns: Vec<String>,
+    /// Every account of twelve digits, in ARNs, host names of registries, or by itself; in order, each once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub accounts: Vec<String>,
+}
+
+impl References {
+    /// Whether nothing is named.
+    pub const fn is_empty(&self) -> bool {
+        self.arns.is_empty() && self.accounts.is_empty()
+    }
+}
+
+/// The member of [`Call::parameters`] that says that something was left out of them.
+pub const TRUNCATED: &str = "$truncated";
 
 /// One request, decoded. Everything in it is derived from bytes that the agent sent and from the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -133,6 +158,9 @@ pub struct Call {
     /// were left out. While it isn't empty, a `forbid` that reads parameters, or goes by a resource, holds.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+    /// The ARNs and accounts that the input names anywhere, in whatever member.
+    #[serde(default, skip_serializing_if = "References::is_empty")]
+    pub references: References,
     /// The operation's input as far as it was decoded, bounded; binary values are left out.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub parameters: serde_json::Value,
@@ -153,6 +181,23 @@ impl Call {
         });
         let all = self.actions.iter().flat_map(|action| self.resources.iter().map(move |r| (action, r.as_str())));
         listed.chain(all.filter(|_| self.pairs.is_empty()))
+    }
+
+    /// Resources that aren't known, each with an action that is needed on them. What names no action that there is gives
+    /// nothing, so that whoever counts sees it.
+    pub fn unknown_resources(&self) -> impl Iterator<Item = (&Action, &UnknownResources)> {
+        self.unknown.iter().flat_map(|unknown| {
+            let of = match unknown.action {
+                Some(place) => self.actions.get(usize::from(place)..=usize::from(place)).unwrap_or_default(),
+                None => &self.actions,
+            };
+            of.iter().map(move |action| (action, unknown))
+        })
+    }
+
+    /// Whether the input holds more than `parameters` and `references` say.
+    pub fn is_input_incomplete(&self) -> bool {
+        !self.unread.is_empty() || self.parameters.get(TRUNCATED).is_some()
     }
 
     /// Whether the call can change something: anything above `Read`.

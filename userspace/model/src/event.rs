@@ -25,6 +25,9 @@ pub struct BodyDigest {
     /// SHA-256 of all bytes.
     #[serde(with = "hex::serde")]
     pub sha256: [u8; 32],
+    /// How many bytes of its beginning are recorded, if that isn't all: of a refused request's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kept: Option<u64>,
 }
 
 /// One record of the journal, bodies' bytes excepted: those are frames of their own.

@@ -63,6 +63,7 @@ fn main() {
         pairs: vec![],
         unknown: vec![],
         unread: vec![],
+        references: chaperone_model::References::default(),
         parameters: serde_json::json!({"Bucket": "data", "Key": "a/b"}),
         payload: Payload::DeclaredHash,
     };

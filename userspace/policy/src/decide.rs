@@ -1,8 +1,8 @@
 //! Deciding a call.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
-    sync::Arc,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{Arc, OnceLock},
 };
 
 use arc_swap::ArcSwap;
@@ -10,11 +10,13 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
     PolicySet, Request, RestrictedExpression,
 };
-use chaperone_model::{Action, Call, Decision, Reason, Session, Verdict};
+use chaperone_model::{Action, Call, Decision, Reason, Session, UnknownResources};
 use serde_json::Value;
 
 use crate::{
+    incomplete::{ResourcePattern, Unknown},
     load::PolicyVersion,
+    ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling},
     slice::{Reads, Slice, cut},
 };
 
@@ -54,6 +56,43 @@ pub struct CallFacts<'a> {
     pub session: &'a str,
     /// The connecting process's executable.
     pub exe: &'a str,
+}
+
+/// Whether a person has approved a call that the policies wanted one to look at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
+    /// Nobody was asked.
+    None,
+    /// Everyone who had to has approved exactly this call.
+    Given,
+}
+
+/// A resource that an action is needed on, and what of the need isn't known.
+struct Need<'a> {
+    resource: &'a str,
+    /// `resource` is a pattern, and why.
+    unknown_resource: Option<(&'a ResourcePattern, &'a str)>,
+    input_unknown: bool,
+    /// It is another name of a resource that is decided besides: only a `forbid` counts.
+    alias: bool,
+}
+
+impl Need<'_> {
+    /// What isn't known, and what can be done about it, for people.
+    fn unknown(&self, call: &Call) -> String {
+        match self.unknown_resource {
+            Some((_, why)) if !why.is_empty() => format!(
+                "which of the resources `{}` it touches ({why}). Name each by its full ARN or id, or have a policy permit \
+                 all of them",
+                self.resource
+            ),
+            _ if !call.unread.is_empty() => format!(
+                "{} was not understood. Leave it out, or update Chaperone's catalog if the client is newer",
+                call.unread.join(", ")
+            ),
+            _ => "its parameters are more than is read. Split the call into smaller ones".to_owned(),
+        }
+    }
 }
 
 /// Entity types, parsed once: Cedar's own parser costs microseconds.
@@ -106,42 +145,119 @@ impl Engine {
         Principal { key, name: session.agent.clone(), uid, groups, entity }
     }
 
-    /// Decides a call: every action on every resource must be permitted, and the first that isn't tells why not.
+    /// Decides a call, as [`rule`](Self::rule) does, for those who don't ask people.
     pub fn decide(&self, principal: &Principal, call: &Call, facts: CallFacts<'_>) -> Decision {
+        self.rule(principal, call, facts, Approval::None).decision()
+    }
+
+    /// Decides a call: every action on every resource must be permitted, on those that aren't known as well, and all of
+    /// them are looked at.
+    pub fn rule(&self, principal: &Principal, call: &Call, facts: CallFacts<'_>, approval: Approval) -> Ruling {
         let version = self.version.load();
-        let mut permitted_by: Vec<String> = Vec::new();
+        let approved = approval == Approval::Given;
+        let asked = self.all(&version, principal, call, facts, approved);
+        let mut denial = match asked {
+            Ok(permitted) => return Ruling::Permit(Permit::new(permitted, version.digest.clone())),
+            Err(denial) => denial,
+        };
+        let approvers: Vec<_> =
+            denial.policies.iter().filter_map(|policy| Some((policy.clone(), approvers(policy)?))).collect();
+        // A person can allow what is forbidden by policies that say who may, and by nothing else; and nobody can approve
+        // what it isn't known to be.
+        let can_be_asked = !approved
+            && !denial.refused.is_empty()
+            && denial.refused.iter().all(|one| one.reason == Reason::Forbidden && one.incomplete.is_none())
+            && approvers.len() == denial.policies.len()
+            && self.all(&version, principal, call, facts, true).is_ok();
+        if !can_be_asked {
+            return Ruling::Deny(denial);
+        }
+        let who: Vec<&str> = approvers.iter().map(|(_, who)| who.as_str()).collect();
+        denial.message = format!("{}; it needs the approval of {}", denial.message, who.join(" and of "));
+        Ruling::Ask(Question { approvers, refused: denial.refused.clone(), denial })
+    }
+
+    /// Every need of the call.
+    fn all(
+        &self,
+        version: &PolicyVersion,
+        principal: &Principal,
+        call: &Call,
+        facts: CallFacts<'_>,
+        approved: bool,
+    ) -> Result<Obligations, Denial> {
+        let mut permitted_by: BTreeSet<String> = BTreeSet::new();
+        let mut refused: Vec<Refused> = Vec::new();
+        let input_unknown = call.is_input_incomplete();
         let mut decided = 0;
+        let mut judge = |action: &Action, need: &Need<'_>| {
+            let slice = self.slice(version, principal, action);
+            match self.one(&slice, principal, action, need, call, facts, approved) {
+                Ok(policies) => permitted_by.extend(policies),
+                Err((Reason::NotPermitted, ..)) if need.alias => {}
+                Err((reason, policies, incomplete)) => refused.push(Refused {
+                    action: action.name.clone().into_owned(),
+                    resource: need.resource.to_owned(),
+                    reason,
+                    policies,
+                    incomplete: incomplete.then(|| need.unknown(call)),
+                }),
+            }
+        };
         for (action, resource) in call.needs() {
             decided += 1;
-            let slice = self.slice(&version, principal, action);
-            match self.one(&slice, principal, action, resource, call, facts) {
-                Ok(policies) => {
-                    for policy in policies {
-                        if !permitted_by.contains(&policy) {
-                            permitted_by.push(policy);
-                        }
-                    }
-                }
-                Err((reason, policies)) => {
-                    let message = refusal(principal, action, resource, reason, &policies);
-                    let policy_version = version.digest.clone();
-                    return Decision { verdict: Verdict::Deny, reason, policies, policy_version, message };
-                }
+            // Nothing is named, but something is known to be touched: that is decided below.
+            let stands_for = |(of, unknown): (&Action, &UnknownResources)| of.name == action.name && !unknown.alias;
+            if resource == "*" && call.unknown_resources().any(stands_for) {
+                continue;
+            }
+            judge(action, &Need { resource, unknown_resource: None, input_unknown, alias: false });
+        }
+        for (action, unknown) in call.unknown_resources() {
+            let pattern = ResourcePattern::parse(&unknown.pattern);
+            let unknown_resource = Some((&pattern, &*unknown.why));
+            judge(action, &Need { resource: &unknown.pattern, unknown_resource, input_unknown, alias: unknown.alias });
+        }
+        // A part of the request that wasn't understood may name any other resource.
+        if !call.unread.is_empty() {
+            let pattern = ResourcePattern::parse("*");
+            for action in &call.actions {
+                let unknown_resource = Some((&pattern, ""));
+                judge(action, &Need { resource: "*", unknown_resource, input_unknown, alias: false });
             }
         }
+        let policies = |ids: &mut dyn Iterator<Item = &String>| -> Vec<Determining> {
+            ids.map(|id| Determining { id: id.clone(), annotations: version.annotations(id) }).collect()
+        };
         // A call without actions or resources, or with needs that name none, is a bug elsewhere, and must not pass for
         // permitted here.
-        if decided == 0 || decided < call.pairs.len() {
-            return Decision::refused(Reason::NotPermitted, "BUG: the call names no action or no resource");
+        let of_nothing =
+            |unknown: &UnknownResources| unknown.action.is_some_and(|place| usize::from(place) >= call.actions.len());
+        if decided == 0 || decided < call.pairs.len() || call.unknown.iter().any(of_nothing) {
+            return Err(Denial {
+                reason: Reason::NotPermitted,
+                refused: Vec::new(),
+                policies: Vec::new(),
+                policy_version: version.digest.clone(),
+                message: "BUG: the call names no action or no resource".into(),
+            });
         }
-        permitted_by.sort();
-        Decision {
-            verdict: Verdict::Allow,
-            reason: Reason::Permitted,
-            policies: permitted_by,
+        if refused.is_empty() {
+            return Ok(Obligations { policies: policies(&mut permitted_by.iter()) });
+        }
+        // What would be forbidden if all were known comes first: that tells the most.
+        refused.sort_by_key(|one| {
+            (one.incomplete.is_some(), one.reason != Reason::PolicyError, one.reason != Reason::Forbidden)
+        });
+        let by: BTreeSet<&String> = refused.iter().flat_map(|one| &one.policies).collect();
+        let by = policies(&mut by.into_iter());
+        Err(Denial {
+            reason: refused[0].reason,
+            policies: by,
             policy_version: version.digest.clone(),
-            message: String::new(),
-        }
+            message: refusal(principal, &refused),
+            refused,
+        })
     }
 
     fn slice(&self, version: &PolicyVersion, principal: &Principal, action: &Action) -> Arc<Slice> {
@@ -165,6 +281,7 @@ impl Engine {
         let reads = if names_parameters { Reads::everything() } else { Reads::of(&policies) };
         let entity = Entity::new_no_attrs(action.clone(), groups.into_iter().collect());
         Slice {
+            json: OnceLock::new(),
             policies: PolicySet::from_policies(policies).expect("BUG: a subset of a policy set is one"),
             action,
             entities: Entities::from_entities([principal.entity.clone(), entity], None)
@@ -173,23 +290,54 @@ impl Engine {
         }
     }
 
+    /// One action on one resource, or on all that fit a pattern. An error says whether it is one only because something
+    /// isn't known.
+    #[allow(clippy::too_many_arguments, clippy::type_complexity)] // one step of deciding, with all that it looks at
     fn one(
         &self,
         slice: &Slice,
         principal: &Principal,
         action: &Action,
-        resource: &str,
+        need: &Need<'_>,
         call: &Call,
         facts: CallFacts<'_>,
-    ) -> Result<Vec<String>, (Reason, Vec<String>)> {
+        approved: bool,
+    ) -> Result<Vec<String>, (Reason, Vec<String>, bool)> {
         if slice.policies.is_empty() {
-            return Err((Reason::NotPermitted, Vec::new()));
+            return Err((Reason::NotPermitted, Vec::new(), false));
         }
-        let (request, entities) = self.request(slice, principal, action, resource, call, facts).map_err(|error| {
-            tracing::error!(%error, "a call could not be put to the policies");
-            (Reason::PolicyError, Vec::new())
+        let decided = |policies: &PolicySet| -> Result<Vec<String>, (Reason, Vec<String>)> {
+            let (request, entities) =
+                self.request(slice, principal, action, need.resource, call, facts, approved).map_err(|error| {
+                    tracing::error!(%error, "a call could not be put to the policies");
+                    (Reason::PolicyError, Vec::new())
+                })?;
+            self.cedar(policies, &request, &entities)
+        };
+        let unknown =
+            Unknown { resource: need.unknown_resource.map(|(pattern, _)| pattern), input: need.input_unknown };
+        if unknown.resource.is_none() && !unknown.input {
+            return decided(&slice.policies).map_err(|(reason, policies)| (reason, policies, false));
+        }
+        let (policies, rewritten) = slice.with_unknown(&unknown).map_err(|error| {
+            tracing::error!(%error, "BUG: a policy could not be rewritten for a call that is not known whole");
+            (Reason::PolicyError, Vec::new(), true)
         })?;
-        let response = self.authorizer.is_authorized(&request, &slice.policies, &entities);
+        decided(&policies).map_err(|(reason, by)| {
+            // A permit that was rewritten might have permitted it; a forbid that wasn't holds in any case.
+            let certain =
+                if by.is_empty() { rewritten.is_empty() } else { by.iter().any(|id| !rewritten.contains(id)) };
+            (reason, by, !certain)
+        })
+    }
+
+    fn cedar(
+        &self,
+        policies: &PolicySet,
+        request: &Request,
+        entities: &Entities,
+    ) -> Result<Vec<String>, (Reason, Vec<String>)> {
+        let response = self.authorizer.is_authorized(request, policies, entities);
         let reasons = || -> Vec<String> {
             let mut ids: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
             ids.sort();
@@ -200,7 +348,7 @@ impl Engine {
             .diagnostics()
             .errors()
             .map(|AuthorizationError::PolicyEvaluationError(error)| error.policy_id())
-            .filter(|id| slice.policies.policy(id).is_none_or(|policy| policy.effect() == Effect::Forbid))
+            .filter(|id| policies.policy(id).is_none_or(|policy| policy.effect() == Effect::Forbid))
             .map(ToString::to_string)
             .collect();
         if !failed.is_empty() {
@@ -216,6 +364,7 @@ impl Engine {
         }
     }
 
+    #[allow(clippy::too_many_arguments)] // all that a request to Cedar is made of
     fn request(
         &self,
         slice: &Slice,
@@ -224,6 +373,7 @@ impl Engine {
         resource: &str,
         call: &Call,
         facts: CallFacts<'_>,
+        approved: bool,
     ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
         let resource_uid = uid(&self.types.resource, resource);
         let parameters = uid(&self.types.parameters, "");
@@ -254,13 +404,25 @@ impl Engine {
             ("session", facts.session),
             ("exe", facts.exe),
         ];
-        let parameters = slice.reads.context("parameters").then(|| RestrictedExpression::new_entity_uid(parameters));
+        let parameters = || ("parameters".to_owned(), RestrictedExpression::new_entity_uid(parameters));
+        let parameters = slice.reads.context("parameters").then(parameters);
+        let approved =
+            slice.reads.context("approved").then(|| ("approved".to_owned(), RestrictedExpression::new_bool(approved)));
+        let sets = [("arns", &call.references.arns), ("accounts", &call.references.accounts)]
+            .into_iter()
+            .filter(|(name, _)| slice.reads.context(name))
+            .map(|(name, all)| {
+                let all = all.iter().map(|one| RestrictedExpression::new_string(one.clone()));
+                (name.to_owned(), RestrictedExpression::new_set(all))
+            });
         let context = Context::from_pairs(
             context
                 .into_iter()
                 .filter(|(name, _)| slice.reads.context(name))
                 .map(|(name, value)| (name.to_owned(), RestrictedExpression::new_string(value.to_owned())))
-                .chain(parameters.map(|parameters| ("parameters".to_owned(), parameters))),
+                .chain(sets)
+                .chain(approved)
+                .chain(parameters),
         )?;
         let request = Request::new(principal.uid.clone(), slice.action.clone(), resource_uid, context, None)?;
         let known = slice.entities.clone();
@@ -308,14 +470,32 @@ fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
+/// Who may approve what a policy forbids.
+fn approvers(policy: &Determining) -> Option<String> {
+    policy.annotations.get("approvers").cloned()
+}
+
 /// IAM's own wording, so that people and SDKs know it, and the policy that said so.
-fn refusal(principal: &Principal, action: &Action, resource: &str, reason: Reason, policies: &[String]) -> String {
-    let because = match reason {
-        Reason::Forbidden => format!("with an explicit deny in the Chaperone policy {}", policies.join(", ")),
-        Reason::PolicyError => format!("because evaluating the Chaperone policy {} failed", policies.join(", ")),
-        _ => "because no Chaperone policy allows it".to_owned(),
+fn refusal(principal: &Principal, refused: &[Refused]) -> String {
+    let Refused { action, resource, reason, policies, incomplete } = &refused[0];
+    let policies = policies.join(", ");
+    let because = match (reason, incomplete) {
+        (Reason::Forbidden, None) => format!("with an explicit deny in the Chaperone policy {policies}"),
+        (Reason::Forbidden, Some(what)) => format!(
+            "with an explicit deny in the Chaperone policy {policies}, which could apply to what is not known of the \
+             call: {what}"
+        ),
+        (Reason::PolicyError, _) => format!("because evaluating the Chaperone policy {policies} failed"),
+        (_, None) => "because no Chaperone policy allows it".to_owned(),
+        (_, Some(what)) => {
+            format!("because no Chaperone policy allows it whatever is not known of the call: {what}")
+        }
     };
-    format!("Agent: {} is not authorized to perform: {} on resource: {resource} {because}", principal.name, action.name)
+    let more = match refused.len() - 1 {
+        0 => String::new(),
+        more => format!(" (and {more} more)"),
+    };
+    format!("Agent: {} is not authorized to perform: {action} on resource: {resource} {because}{more}", principal.name)
 }
 
 /// A document's scalars by their path: `{"Tags": [{"Key": "a"}]}` gives `Tags.Key` → `{"a"}`.
@@ -346,226 +526,5 @@ fn flatten(document: &Value) -> BTreeMap<String, Vec<String>> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::path::PathBuf;
-
-    use chaperone_model::{AccessLevel, CgroupId, Payload, Protocol, SessionId};
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::load::{ActionCatalog, PolicyError};
-
-    struct Few;
-
-    impl ActionCatalog for Few {
-        fn level(&self, action: &str) -> Option<AccessLevel> {
-            self.actions().into_iter().find(|(name, _)| name == action).map(|(_, level)| level)
-        }
-        fn has_prefix(&self, prefix: &str) -> bool {
-            ["s3", "iam", "ec2"].contains(&prefix)
-        }
-        fn actions(&self) -> Vec<(String, AccessLevel)> {
-            [
-                ("s3:GetObject", AccessLevel::Read),
-                ("s3:DeleteObject", AccessLevel::Write),
-                ("iam:PassRole", AccessLevel::Write),
-                ("ec2:RunInstances", AccessLevel::Write),
-            ]
-            .map(|(name, level)| (name.to_owned(), level))
-            .into()
-        }
-    }
-
-    fn version(text: &str) -> Result<PolicyVersion, PolicyError> {
-        PolicyVersion::parse(&[(PathBuf::from("test.cedar"), text.to_owned())], &Few)
-    }
-
-    fn call(actions: &[&str], resources: &[&str]) -> Call {
-        let action = |name: &&str| Action { name: (*name).to_owned().into(), level: Few.level(name).unwrap() };
-        Call {
-            partition: "aws".into(),
-            region: Some("eu-west-1".into()),
-            account: None,
-            service: "s3".into(),
-            signing_name: "s3".into(),
-            operation: "Any".into(),
-            candidates: vec![],
-            protocol: Protocol::RestXml,
-            actions: actions.iter().map(action).collect(),
-            resources: resources.iter().map(|&arn| arn.to_owned()).collect(),
-            pairs: vec![],
-            unknown: vec![],
-            unread: vec![],
-            parameters: serde_json::json!({"InstanceType": "t3.micro", "Tags": [{"Key": "a"}, {"Key": "b"}]}),
-            payload: Payload::None,
-        }
-    }
-
-    fn session(groups: &[&str]) -> Session {
-        Session {
-            id: SessionId::new(),
-            agent: "coder".into(),
-            groups: groups.iter().map(|&group| group.to_owned()).collect(),
-            cgroup: CgroupId(1),
-            cgroup_path: "/agents/coder".into(),
-            container: None,
-            started: time::OffsetDateTime::UNIX_EPOCH,
-        }
-    }
-
-    const FACTS: CallFacts<'_> = CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws" };
-    const OBJECT: &str = "arn:aws:s3:::data/a/b";
-
-    fn decide(text: &str, call: &Call) -> Decision {
-        let engine = Engine::new(version(text).unwrap());
-        engine.decide(&engine.principal(&session(&["developers"])), call, FACTS)
-    }
-
-    #[test]
-    fn nothing_permitted_means_denied() {
-        let decision =
-            decide("permit (principal in Group::\"others\", action, resource);", &call(&["s3:GetObject"], &[OBJECT]));
-        assert_eq!((decision.verdict, decision.reason), (Verdict::Deny, Reason::NotPermitted));
-        assert!(decision.message.contains("Agent: coder is not authorized to perform: s3:GetObject on resource: arn"));
-    }
-
-    #[test]
-    fn forbid_wins_and_is_named() {
-        let text = r#"
-            @id("all") permit (principal, action, resource);
-            @id("prod") forbid (principal, action in Action::"Write", resource in Resource::"arn:aws:s3:::data");"#;
-        assert!(decide(text, &call(&["s3:GetObject"], &[OBJECT])).is_allowed());
-        let decision = decide(text, &call(&["s3:DeleteObject"], &[OBJECT]));
-        assert_eq!(decision.policies, ["prod"]);
-        assert_eq!(decision.reason, Reason::Forbidden);
-    }
-
-    #[test]
-    fn every_action_and_every_resource_must_be_permitted() {
-        let text =
-            "permit (principal, action == Action::\"s3:GetObject\", resource == Resource::\"arn:aws:s3:::data/a/b\");";
-        assert!(decide(text, &call(&["s3:GetObject"], &[OBJECT])).is_allowed());
-        assert!(!decide(text, &call(&["s3:GetObject", "s3:DeleteObject"], &[OBJECT])).is_allowed());
-        assert!(!decide(text, &call(&["s3:GetObject"], &[OBJECT, "*"])).is_allowed());
-        assert!(!decide(text, &call(&[], &[OBJECT])).is_allowed());
-        // A copy reads one object and writes another; needs that name nothing are not permission.
-        let both = [OBJECT, "arn:aws:s3:::data/other"];
-        let text = r#"permit (principal, action == Action::"s3:GetObject", resource == Resource::"arn:aws:s3:::data/a/b");
-            permit (principal, action == Action::"s3:DeleteObject", resource == Resource::"arn:aws:s3:::data/other");"#;
-        let mut copy = call(&["s3:GetObject", "s3:DeleteObject"], &both);
-        assert!(!decide(text, &copy).is_allowed());
-        copy.pairs = vec![(0, 0), (1, 1)];
-        assert!(decide(text, &copy).is_allowed());
-        copy.pairs = vec![(0, 0), (1, 7)];
-        assert!(!decide(text, &copy).is_allowed());
-    }
-
-    #[test]
-    fn a_forbid_that_fails_denies() {
-        let text = r#"
-            permit (principal, action, resource);
-            @id("broken") forbid (principal, action, resource)
-            when { 9223372036854775807 + (if context.method == "GET" then 1 else 0) > 0 };"#;
-        let decision = decide(text, &call(&["s3:GetObject"], &[OBJECT]));
-        assert_eq!((decision.reason, decision.policies), (Reason::PolicyError, vec!["broken".to_owned()]));
-    }
-
-    #[test]
-    fn parameters_are_tags_by_path() {
-        let when = |condition: &str| {
-            let text = format!("permit (principal, action, resource) when {{ {condition} }};");
-            decide(&text, &call(&["ec2:RunInstances"], &["*"])).is_allowed()
-        };
-        assert!(when(
-            r#"context.parameters.hasTag("InstanceType") && context.parameters.getTag("InstanceType").contains("t3.micro")"#
-        ));
-        assert!(when(
-            r#"context.parameters.hasTag("Tags.Key") && context.parameters.getTag("Tags.Key").containsAll(["a", "b"])"#
-        ));
-        assert!(!when(r#"context.parameters.hasTag("ImageId")"#));
-        assert!(when(r#"context.region == "eu-west-1""#));
-    }
-
-    #[test]
-    fn the_default_policy_holds() {
-        struct All;
-        impl ActionCatalog for All {
-            fn level(&self, action: &str) -> Option<AccessLevel> {
-                Some(if action == "iam:CreateUser" { AccessLevel::Write } else { AccessLevel::Read })
-            }
-            fn has_prefix(&self, _: &str) -> bool {
-                true
-            }
-            fn actions(&self) -> Vec<(String, AccessLevel)> {
-                vec![]
-            }
-        }
-        let files = [(PathBuf::from("default.cedar"), crate::DEFAULT_POLICY.to_owned())];
-        let engine = Engine::new(PolicyVersion::parse(&files, &All).unwrap());
-        let principal = engine.principal(&session(&[]));
-        let mut secret = call(&["s3:GetObject"], &["*"]);
-        assert!(engine.decide(&principal, &secret, FACTS).is_allowed());
-        secret.actions = vec![Action { name: "secretsmanager:GetSecretValue".into(), level: AccessLevel::Read }];
-        assert_eq!(engine.decide(&principal, &secret, FACTS).policies, ["default-no-secrets"]);
-        secret.actions = vec![Action { name: "iam:CreateUser".into(), level: AccessLevel::Write }];
-        assert_eq!(engine.decide(&principal, &secret, FACTS).policies, ["default-no-iam-changes"]);
-        secret.actions = vec![Action { name: "iam:ListUsers".into(), level: AccessLevel::List }];
-        assert!(engine.decide(&principal, &secret, FACTS).is_allowed());
-    }
-
-    #[test]
-    fn what_is_wrong_is_named_with_its_place() {
-        let problems = |text: &str| match version(text) {
-            Err(PolicyError::Invalid(problems)) => problems,
-            other => panic!("{other:?}"),
-        };
-        let unknown = problems(
-            "permit (principal, action, resource);\nforbid (principal, action == Action::\"s3:GetObjekt\", resource);",
-        );
-        assert_eq!((unknown[0].line, unknown[0].column), (2, 30));
-        assert!(unknown[0].message.contains("s3:GetObjekt"));
-        let syntax = problems("permit (principal, action, resource);\n\npermit (principal action, resource);");
-        assert_eq!(syntax[0].line, 3);
-        let attribute = problems("permit (principal, action, resource)\nwhen { context.regoin == \"x\" };");
-        assert_eq!(attribute[0].line, 2, "{attribute:?}");
-        let level = problems("forbid (principal, action in Action::\"Reed\", resource);");
-        assert!(level[0].message.contains("Reed"));
-        let twice = problems(
-            "@id(\"a\") permit (principal, action, resource);\n@id(\"a\") forbid (principal, action, resource);",
-        );
-        assert_eq!(twice[0].line, 2);
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
-        /// The slice's decision and reasons equal the whole set's.
-        #[test]
-        fn a_slice_decides_as_the_whole_set(choices in prop::collection::vec((0..6usize, 0..6usize, 0..3usize, 0..10usize, any::<bool>()), 1..40),
-                                            action in 0..4usize, group in 0..2usize) {
-            let principals = ["principal", "principal == Agent::\"coder\"", "principal == Agent::\"other\"",
-                "principal in Group::\"developers\"", "principal in Group::\"others\"", "principal is Agent in Group::\"developers\""];
-            let actions = ["action", "action == Action::\"s3:GetObject\"", "action in Action::\"s3:*\"",
-                "action in [Action::\"Write\", Action::\"iam:PassRole\"]", "action in Action::\"Read\"", "action == Action::\"ec2:RunInstances\""];
-            let resources = ["resource", "resource == Resource::\"*\"", "resource in Resource::\"arn:aws:s3:::data\""];
-            let conditions = ["", "when { context.level == \"Read\" }", "unless { context has exe && context.exe like \"/usr/*\" }",
-                "when { resource.name like \"data/*\" }", "when { resource in Resource::\"arn:aws:s3:::data\" }",
-                "unless { principal.name == \"coder\" }", "when { context[\"region\"] == \"eu-west-1\" }", "when { resource has arn && resource.account == \"\" }",
-                "when { context.parameters.hasTag(\"Key\") }", "when { [context].contains(context) && {a: context}.a.level == \"Read\" }"];
-            let text: String = choices.iter().map(|(p, a, r, c, permit)| {
-                format!("{} ({}, {}, {}) {};\n", if *permit { "permit" } else { "forbid" }, principals[*p], actions[*a], resources[*r], conditions[*c])
-            }).collect();
-            let engine = Engine::new(version(&text).unwrap());
-            let principal = engine.principal(&session(&[["developers", "others"][group]]));
-            let action = call(&[["s3:GetObject", "s3:DeleteObject", "iam:PassRole", "ec2:RunInstances"][action]], &[OBJECT]);
-            let sliced = engine.slice(&engine.version(), &principal, &action.actions[0]);
-            let whole = Slice {
-                policies: PolicySet::from_policies(engine.version().policies.iter().cloned()).unwrap(),
-                action: sliced.action.clone(),
-                entities: sliced.entities.clone(),
-                reads: Reads::everything(),
-            };
-            let decided = |slice| engine.one(slice, &principal, &action.actions[0], OBJECT, &action, FACTS);
-            prop_assert_eq!(decided(&sliced), decided(&whole));
-        }
-    }
-}
+#[path = "decide_tests.rs"]
+mod tests;

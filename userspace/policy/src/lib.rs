@@ -6,11 +6,15 @@
 #![forbid(unsafe_code)]
 
 mod decide;
+mod incomplete;
 mod load;
+mod pattern;
+mod ruling;
 mod slice;
 
-pub use decide::{CallFacts, Engine, Principal};
+pub use decide::{Approval, CallFacts, Engine, Principal};
 pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, schema_text};
+pub use ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling};
 
 /// The shipped default policy.
 pub const DEFAULT_POLICY: &str = include_str!("default.cedar");

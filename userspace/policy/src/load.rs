@@ -1,20 +1,21 @@
 //! Reading policy files, checking them against the schema, naming what is wrong and where.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, HashMap},
     fmt::{self, Write as _},
     fs, io,
     path::{Path, PathBuf},
     str::FromStr,
+    sync::Arc,
 };
 
 use aws_lc_rs::digest::{Context as Sha, SHA256};
-use cedar_policy::{Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
+use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, Validator};
 use chaperone_model::AccessLevel;
 use miette::Diagnostic;
 use parking_lot::RwLock;
 
-use crate::slice::Slices;
+use crate::slice::{Reads, Slices};
 
 /// The part of the schema that isn't derived from the catalog.
 const SCHEMA: &str = include_str!("schema.cedarschema");
@@ -91,6 +92,7 @@ pub enum PolicyError {
 pub struct PolicyVersion {
     pub(crate) policies: Vec<Policy>,
     pub(crate) slices: RwLock<Slices>,
+    annotations: HashMap<String, Arc<BTreeMap<String, String>>>,
     /// SHA-256 over the files' names and contents, in hexadecimal.
     pub digest: String,
     /// Notes that don't stop it from being put in force.
@@ -172,7 +174,16 @@ impl PolicyVersion {
             })
             .collect();
         let digest = hex::encode(sha.finish());
-        Ok(Self { policies, slices: RwLock::default(), digest, warnings })
+        let annotations = policies.iter().map(|policy| {
+            let all = policy.annotations().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
+            (policy.id().to_string(), Arc::new(all))
+        });
+        Ok(Self { annotations: annotations.collect(), policies, slices: RwLock::default(), digest, warnings })
+    }
+
+    /// The annotations of a policy, by name.
+    pub(crate) fn annotations(&self, id: &str) -> Arc<BTreeMap<String, String>> {
+        self.annotations.get(id).cloned().unwrap_or_default()
     }
 
     /// How many policies there are.
@@ -312,8 +323,22 @@ fn name_policies(
                 help: Some("ids name policies in errors and recordings: give each its own".into()),
             });
         }
+        if policy.annotation("approvers").is_some() && !(policy.effect() == Effect::Forbid && reads_approved(policy)) {
+            problems.push(PolicyProblem {
+                file: file.to_owned(),
+                line: 1,
+                column: 1,
+                message: format!("`@approvers` on the policy `{id}`, which no approval can change"),
+                help: Some("approvers are named on `forbid (…) unless { context.approved };`".into()),
+            });
+        }
         policies.push(policy.new_id(PolicyId::new(id)));
     }
+}
+
+fn reads_approved(policy: &Policy) -> bool {
+    let reads = Reads::of([policy]);
+    reads.context("approved")
 }
 
 fn files_of(path: &Path) -> Result<Vec<PathBuf>, PolicyError> {

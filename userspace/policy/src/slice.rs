@@ -4,12 +4,15 @@
 //! so the set is cut down once for each (principal, action) and the cut is kept.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeSet, HashMap},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
-use cedar_policy::{ActionConstraint, Entities, EntityUid, Policy, PolicySet, PrincipalConstraint};
+use cedar_policy::{ActionConstraint, Entities, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint};
 use serde_json::Value;
+
+use crate::incomplete::{Rewritten, Unknown};
 
 /// Slices kept for a policy version; past this the cache starts over.
 const MAX_SLICES: usize = 8192;
@@ -43,6 +46,40 @@ pub(crate) struct Slice {
     /// The principal and the action, each with what it is in.
     pub(crate) entities: Entities,
     pub(crate) reads: Reads,
+    /// The policies in Cedar's JSON form, made when a call first needs them.
+    pub(crate) json: OnceLock<Result<Vec<(PolicyId, Value)>, String>>,
+}
+
+impl Slice {
+    /// The policies as they stand where something isn't known, and the ids of those that differ for it.
+    pub(crate) fn with_unknown(&self, unknown: &Unknown<'_>) -> Result<(Cow<'_, PolicySet>, BTreeSet<String>), String> {
+        let json = self.json.get_or_init(|| {
+            let json = |policy: &Policy| {
+                Ok((policy.id().clone(), policy.to_json().map_err(|error| format!("{}: {error}", policy.id()))?))
+            };
+            self.policies.policies().map(json).collect()
+        });
+        let mut policies = Vec::new();
+        let mut rewritten = BTreeSet::new();
+        for (id, json) in json.as_ref().map_err(Clone::clone)? {
+            let instead = match unknown.rewrite(json) {
+                Rewritten::Same => {
+                    policies.extend(self.policies.policy(id).cloned());
+                    continue;
+                }
+                Rewritten::Never => None,
+                Rewritten::Instead(json) => {
+                    Some(Policy::from_json(Some(id.clone()), json).map_err(|error| format!("{id}: {error}"))?)
+                }
+            };
+            rewritten.insert(id.to_string());
+            policies.extend(instead);
+        }
+        if rewritten.is_empty() {
+            return Ok((Cow::Borrowed(&self.policies), rewritten));
+        }
+        Ok((Cow::Owned(PolicySet::from_policies(policies).map_err(|error| error.to_string())?), rewritten))
+    }
 }
 
 /// What the policies of a slice look at. The rest of a call needn't be put into Cedar's terms, which costs more than

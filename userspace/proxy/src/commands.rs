@@ -17,7 +17,7 @@ use tokio::{
     task::JoinHandle,
 };
 
-use crate::DataPlane;
+use crate::data_plane::DataPlane;
 
 /// How many commands of containers that are no agent's are remembered, until they end: as many as the hooks remember.
 const MAX_NOBODYS: usize = 65_536;

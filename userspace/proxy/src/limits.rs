@@ -12,14 +12,28 @@ pub struct Limits {
     pub connections: usize,
     /// … of one session, with those of the containers that it started itself.
     pub session_connections: usize,
+    /// … of one agent, with all its sessions.
+    pub agent_connections: usize,
+    /// How much of `spool_total_bytes` one session may use, in percent. One body of `spool_bytes` always fits.
+    pub session_percent: u8,
+    /// … one agent, with all its sessions.
+    pub agent_percent: u8,
+    /// Requests of one session that are refused, and recorded, every second; of one agent, twice as many. Ten seconds' may
+    /// come at once. More are answered with the protocol's throttling error, counted and told.
+    pub refusals_per_second: u32,
+    /// How much of a refused request's body is recorded, in bytes, beside the digest of what was read of it.
+    pub refused_bytes: u64,
+    /// The least that a body that is held in memory may arrive at, in bytes a second, after its first 15 s.
+    pub body_rate: u64,
     /// Largest body that is held in memory because it must be hashed or decoded before it can be signed, in bytes.
     pub spool_bytes: usize,
-    /// All such bodies together, in bytes.
+    /// All memory for agents' requests together, in bytes: heads, such bodies, chunks, HTTP/2's windows. The last quarter is
+    /// for small requests.
     pub spool_total_bytes: usize,
     /// Largest chunk of a body whose chunks are signed, in bytes: each is held until its signature is checked. SDKs make
     /// them of 64 to 128 KiB. Counts towards `spool_total_bytes`.
     pub signed_chunk_bytes: usize,
-    /// How much of a refused request's body is read and thrown away, so that the client gets to read the answer.
+    /// How much of a refused request's body is read, so that the client gets to read the answer.
     pub drain_bytes: u64,
     /// Streams of one HTTP/2 connection at once.
     pub http2_streams: u32,
@@ -50,14 +64,20 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 20_000,
-            session_connections: 5_000,
+            connections: 6_000,
+            session_connections: 2_000,
+            agent_connections: 4_000,
+            session_percent: 33,
+            agent_percent: 66,
+            refusals_per_second: 100,
+            refused_bytes: 4 << 10,
+            body_rate: 32 << 10,
             spool_bytes: 16 << 20,
-            spool_total_bytes: 64 << 20,
+            spool_total_bytes: 80 << 20,
             signed_chunk_bytes: 1 << 20,
             drain_bytes: 16 << 20,
             http2_streams: 128,
-            http2_window: 256 << 10,
+            http2_window: 64 << 10,
             http2_header_bytes: 64 << 10,
             handshake_timeout: Duration::from_secs(10),
             head_timeout: Duration::from_secs(75),
@@ -66,6 +86,23 @@ impl Default for Limits {
             websocket_timeout: Duration::from_mins(35),
             drain_timeout: Duration::from_secs(20),
         }
+    }
+}
+
+impl Limits {
+    /// The whole of the memory for agents' requests: at least what one of the largest bodies takes of it.
+    pub(crate) fn memory_total(&self) -> usize {
+        self.spool_total_bytes.max(self.largest())
+    }
+
+    /// One's share of it.
+    pub(crate) fn memory_share(&self, percent: u8) -> usize {
+        (self.memory_total() / 100 * usize::from(percent.min(100))).max(self.largest())
+    }
+
+    /// Three quarters of a pool are for what is large, and its head comes with it.
+    fn largest(&self) -> usize {
+        (self.spool_bytes.max(self.signed_chunk_bytes) + (1 << 20)).saturating_mul(4) / 3
     }
 }
 

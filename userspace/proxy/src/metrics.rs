@@ -1,6 +1,11 @@
 //! Counts of what the data path did; read by the console.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicU64, Ordering},
+};
+
+use crate::connection::quota::Shared;
 
 /// A number that only grows.
 #[derive(Debug, Default)]
@@ -72,6 +77,27 @@ impl Durations {
     }
 }
 
+/// What was refused for want of a share, by what it was.
+#[derive(Debug, Default)]
+pub struct OverShare {
+    /// Connections.
+    pub connections: Count,
+    /// Requests that there was no memory for.
+    pub memory: Count,
+    /// Refused requests, answered and not recorded one by one.
+    pub refusals: Count,
+}
+
+impl OverShare {
+    pub(crate) fn count(&self, what: Shared) {
+        match what {
+            Shared::Connections => self.connections.inc(),
+            Shared::Memory => self.memory.inc(),
+            Shared::Refusals => self.refusals.inc(),
+        }
+    }
+}
+
 /// All counts of the data path.
 #[derive(Debug, Default)]
 pub struct Metrics {
@@ -81,8 +107,8 @@ pub struct Metrics {
     pub accepted: Count,
     /// Connections refused: no origin, no session, no name, a bad handshake.
     pub refused: Count,
-    /// … among them those of sessions that had as many as they may.
-    pub over_share: Count,
+    /// What was refused because a session or an agent had its share of it.
+    pub over_share: Arc<OverShare>,
     /// Connections passed on unopened.
     pub passed: Count,
     /// Connections answered by the metadata services' stand-in.

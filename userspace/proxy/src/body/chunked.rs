@@ -1,29 +1,28 @@
 //! Bodies with a framing of AWS's on their way: followed where their chunks are not signed, signed again where they are.
 //! Either way they are recorded as what they carry, with the framing beside it.
 
+use crate::{body::error::BodyError, connection::quota::Memory};
 use bytes::Bytes;
 use chaperone_aws::{AwsChunkedReader, ChunkResigner, ChunkedSink, EventResigner};
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::BodyDigest;
-use tokio::sync::OwnedSemaphorePermit;
-
-use crate::body::streams::BodyError;
 
 /// What follows such a body.
 pub(crate) enum Chunks {
     /// It was wrong: what still comes is recorded as it is, and goes nowhere.
     Broken,
     /// Each message is held until its signature is checked, in memory that is accounted for.
-    Events(Box<EventResigner>, #[allow(dead_code)] OwnedSemaphorePermit), // held, and given back when the body is over
+    Events(Box<EventResigner>, Memory),
     /// Goes on as it is.
     Read(AwsChunkedReader),
     /// As with events, for each chunk.
-    Signed(Box<ChunkResigner>, #[allow(dead_code)] OwnedSemaphorePermit),
+    Signed(Box<ChunkResigner>, Memory),
 }
 
 impl Chunks {
     /// Records these bytes, and gives what goes on in their place; of signed chunks possibly nothing yet.
     pub(crate) fn update(&mut self, bytes: &Bytes, recorder: &mut BodyRecorder) -> Result<Bytes, BodyError> {
+        self.remember(bytes.len())?;
         let mut record = Record { bytes, recorder, failed: Ok(()) };
         let result = match self {
             Self::Broken => {
@@ -41,7 +40,17 @@ impl Chunks {
         if result.is_err() && !matches!(self, Self::Events(..)) {
             *self = Self::Broken;
         }
+        self.remember(0)?;
         result
+    }
+
+    /// Counts what is held back, with so many bytes more.
+    fn remember(&mut self, more: usize) -> Result<(), BodyError> {
+        let held = self.held() + more;
+        match self {
+            Self::Broken | Self::Read(_) => Ok(()),
+            Self::Events(_, memory) | Self::Signed(_, memory) => Ok(memory.resize(held)?),
+        }
     }
 
     /// How many bytes are held back.

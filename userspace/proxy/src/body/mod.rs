@@ -1,6 +1,11 @@
 //! Bodies, in both directions, while they stream.
 
+pub(crate) mod answer;
 pub(crate) mod chunked;
+pub mod error;
 pub(crate) mod presigned;
-pub(crate) mod streams;
+pub(crate) mod request;
+pub(crate) mod spool;
+pub(crate) mod stall;
+pub mod transform;
 pub(crate) mod vended;

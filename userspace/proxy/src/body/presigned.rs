@@ -1,84 +1,78 @@
 //! Presigned URLs that answers bring: noted for the session before the agent has them, so that it may use exactly those.
 
-use chaperone_aws::PresigningCall;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chaperone_aws::{HostMatch, PresigningCall};
 use chaperone_identity::Resolved;
-use http::{
-    HeaderMap, HeaderValue, Response,
-    header::{self, CONTENT_LENGTH},
-    request, response,
-};
+use chaperone_model::{Call, CallId};
+use http::response;
 use time::OffsetDateTime;
 
 use crate::{
-    DataPlane, SessionContext,
-    body::streams::{AnswerBody, AnswerStream},
-    body::vended::hold,
-    call::exchange::{HttpConnection, record_whole},
-    call::refusal::Failure,
+    body::{
+        transform::{BodyTransform, Mode, TransformError},
+        vended::Held,
+    },
+    data_plane::SessionContext,
 };
 
 /// A call whose answer may bring a presigned URL.
 pub(crate) struct PresignedAnswer {
-    pub(crate) call: PresigningCall,
+    session: Arc<Resolved<SessionContext>>,
+    call: PresigningCall,
     /// What it is remembered by: the call's id and operation.
-    pub(crate) by: String,
+    by: String,
+    held: Held,
 }
 
 impl PresignedAnswer {
-    /// Whether the answer's body must be read.
-    pub(crate) fn reads(&self) -> bool {
-        matches!(self.call, PresigningCall::Member(_))
+    /// `None` for nearly every call.
+    pub(crate) fn of(
+        call: &Call,
+        found: &HostMatch,
+        id: CallId,
+        session: &Arc<Resolved<SessionContext>>,
+    ) -> Option<Box<dyn BodyTransform>> {
+        let by = format!("{id} {}:{}", call.service, call.operation);
+        let call = PresigningCall::of(call, found)?;
+        Some(Box::new(Self { session: session.clone(), call, by, held: Held::default() }))
     }
 
-    /// Notes what a redirection leads to.
-    pub(crate) fn redirected(&self, session: &Resolved<SessionContext>, headers: &HeaderMap) {
-        if let (PresigningCall::Location, Some(url)) = (self.call, self.call.url(headers, &[])) {
-            session.own.vended.urls().note(&url, &self.by, OffsetDateTime::now_utc());
-        }
-    }
-
-    /// Takes the whole answer, notes the URL in it, and gives it as it was.
-    pub(crate) async fn answer(
-        self,
-        shared: &DataPlane,
-        session: &Resolved<SessionContext>,
-        mut parts: response::Parts,
-        mut stream: AnswerStream,
-    ) -> Result<Response<AnswerBody>, Failure> {
-        let (recorder, closing) = (stream.recorder.take(), stream.closing.take());
-        let body = hold(shared, &mut stream).await?;
-        if let Some(url) = self.call.url(&parts.headers, &body) {
-            session.own.vended.urls().note(&url, &self.by, OffsetDateTime::now_utc());
-        }
-        let body = body.freeze();
-        parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
-        if let (Some(recorder), Some(closing)) = (recorder, closing) {
-            let digest = record_whole(recorder, &body).await.map_err(|error| Failure::Body(error.into()))?;
-            closing.close(Some(digest), None);
-        }
-        Ok(Response::from_parts(parts, AnswerBody::Whole(Some(body))))
+    fn note(&self, url: &str) {
+        self.session.own.vended.urls().note(url, &self.by, OffsetDateTime::now_utc());
     }
 }
 
-/// What of a request for a handed URL goes on: what part of the object is wanted, and in which case. Nothing else that the
-/// agent says reaches whoever signed the URL.
-const PASSED: [header::HeaderName; 7] = [
-    header::ACCEPT,
-    header::HOST,
-    header::IF_MATCH,
-    header::IF_MODIFIED_SINCE,
-    header::IF_NONE_MATCH,
-    header::IF_UNMODIFIED_SINCE,
-    header::RANGE,
-];
+impl BodyTransform for PresignedAnswer {
+    fn reads(&self) -> bool {
+        matches!(self.call, PresigningCall::Member(_))
+    }
 
-impl HttpConnection {
-    /// By which call the session was given exactly this request's URL. If it was, the request is stripped of all that the URL
-    /// doesn't need.
-    pub(crate) fn handed(&self, parts: &mut request::Parts, host: &str) -> Option<String> {
-        let by = self.session.own.vended.urls().given(parts, host, OffsetDateTime::now_utc())?;
-        let kept = PASSED.iter().filter_map(|name| Some((name.clone(), parts.headers.get(name)?.clone()))).collect();
-        parts.headers = kept;
-        Some(by)
+    fn head(&mut self, head: &mut response::Parts) -> Mode {
+        if !self.reads() {
+            // What a redirection leads to.
+            if let Some(url) = self.call.url(&head.headers, &[]) {
+                self.note(&url);
+            }
+            return Mode::Untouched;
+        }
+        if !head.status.is_success() {
+            return Mode::Untouched;
+        }
+        self.held.headers = head.headers.clone();
+        Mode::Whole
+    }
+
+    fn push(&mut self, bytes: Bytes, _: &mut Vec<Bytes>) -> Result<(), TransformError> {
+        self.held.push(&bytes)
+    }
+
+    fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), TransformError> {
+        if let Some(url) = self.call.url(&self.held.headers, &self.held.body) {
+            self.note(&url);
+        }
+        out.push(std::mem::take(&mut self.held.body).freeze());
+        Ok(())
     }
 }

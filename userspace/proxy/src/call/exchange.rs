@@ -1,104 +1,123 @@
-//! One request and its answer: decode, decide, record the intent, sign, forward, record the outcome.
+//! One request and its answer, from its first byte until its outcome is recorded: exactly one outcome, whatever happens.
 
-use std::{borrow::Cow, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use chaperone_aws::{
-    AwsChunkedReader, AwsError, ChunkResigner, EventResigner, PostPolicy, PresigningCall, SignError, Signer,
-    TokenField, VendedCredential, payload_shape,
-};
-use chaperone_journal::{BodyRecorder, JournalError};
+use chaperone_aws::{AwsChunkedReader, AwsError, payload_shape};
+use chaperone_journal::JournalError;
 use chaperone_model::{
-    AccessLevel, Action, BodyDigest, Call, CallId, CallIntent, ConnectionId, Decision, Direction, Event, Head,
-    OutcomeStatus, Payload, ProcessFacts, Protocol, Reason,
+    BodyDigest, Call, CallId, CallIntent, CallOutcome, Decision, Direction, Event, Head, OutcomeStatus, Payload,
+    Protocol, Reason,
 };
-use chaperone_policy::CallFacts;
-use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Version,
-    header::{self, HOST},
-    request::Parts,
-};
-use http_body::Body as _;
+use http::{Method, Request, header, request::Parts};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::time::timeout;
 
 use crate::{
-    DataPlane, SessionContext,
-    body::chunked::Chunks,
-    body::presigned::PresignedAnswer,
-    body::streams::{AnswerBody, AnswerStream, BodyError, Outgoing, RequestStream, Sent, Stall},
-    body::vended::VendedAnswer,
-    call::checking::{Checked, CheckedBody, Signing},
-    call::outcome::OutcomeRecorder,
-    call::redact,
-    call::refusal::{Failure, Kind, Refusal},
-    connection::accept::ALTERNATE_HTTPS,
-    http::keep_alive::More,
-    http::strict::Violation,
-    upstream::pool::{Lease, Target},
-    websocket::frames::Handshake,
+    body::{
+        chunked::Chunks,
+        request::{Sent, Unread, record_whole},
+    },
+    call::{error::Refusal, redact},
+    connection::{
+        http_connection::HttpConnection,
+        quota::{Memory, QuotaExceeded},
+    },
+    http::heads::Refused,
 };
 
-/// Fields that belong to one connection and never go on (RFC 9110, 7.6.1), and `Expect`, which is answered here.
-pub(crate) const HOP_BY_HOP: [HeaderName; 8] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    header::EXPECT,
-];
-
-/// A connection whose requests are looked into.
-pub(crate) struct HttpConnection {
-    pub(crate) shared: Arc<DataPlane>,
-    pub(crate) session: Arc<chaperone_identity::Resolved<SessionContext>>,
-    pub(crate) id: ConnectionId,
-    pub(crate) process: Arc<ProcessFacts>,
-    /// The name that the TLS handshake was for. Plain HTTP has none but each request's own.
-    pub(crate) name: Option<Arc<str>>,
-    /// Where AWS is: the agent's original address, port 443 or the other one that the agent dialled.
-    pub(crate) upstream: std::net::SocketAddr,
-    /// Set by the framing check when a head was refused.
-    pub(crate) violation: Arc<Mutex<Option<Violation>>>,
-    /// Why nothing of this connection may go on: its beginning could not be recorded.
-    pub(crate) unrecorded: Option<JournalError>,
-}
-
-/// What is known of a request before it is decoded.
-pub(crate) struct Received {
+/// A request on its way, and what has been recorded of it.
+pub struct Exchange {
+    pub(crate) connection: Arc<HttpConnection>,
     pub(crate) id: CallId,
     pub(crate) began: Instant,
     at: OffsetDateTime,
+    /// The host, if it is clear.
     pub(crate) host: String,
     target: String,
     head: Head,
     pub(crate) method: Method,
-    path: String,
-    /// The protocol that it seems to be in, for errors before it is decoded.
+    pub(crate) path: String,
+    /// The protocol that it seems to be in, until it is decoded.
     pub(crate) protocol: Protocol,
     /// botocore's name of the service, as far as the host tells.
     pub(crate) service: &'static str,
     /// The client waits for `100 Continue` before it sends the body.
-    pub(crate) expects: bool,
+    expects: bool,
     /// The body has the framing of aws-chunked.
-    pub(crate) is_chunked: bool,
+    is_chunked: bool,
+    /// What it was decoded as, until that is recorded.
+    pub(crate) call: Option<Call>,
+    /// The body, until it is on its way.
+    pub(crate) body: Option<RequestBody>,
+    /// What of it was sent.
+    pub(crate) sent: Arc<Mutex<Sent>>,
+    recorded: Recorded,
 }
 
-impl HttpConnection {
-    /// Answers one request. Every request is recorded and answered, whatever happens.
-    pub(crate) async fn answer(self: Arc<Self>, request: Request<Incoming>) -> Response<AnswerBody> {
+/// How far an exchange is in the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Recorded {
+    Nothing,
+    Intent,
+    Outcome,
+}
+
+/// A request's body before it is on its way.
+pub(crate) enum RequestBody {
+    /// In memory, with its SHA-256 and the memory that it holds.
+    Whole(Bytes, [u8; 32], Memory),
+    /// Not read yet.
+    Streaming(Incoming),
+}
+
+impl RequestBody {
+    pub(crate) fn in_memory(bytes: Bytes, permit: Memory) -> Self {
+        let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &bytes);
+        let hash = digest.as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
+        Self::Whole(bytes, hash, permit)
+    }
+}
+
+/// A request's head, before anything is believed of it.
+pub struct RequestHead {
+    pub(crate) parts: Parts,
+    pub(crate) host: Result<String, Refusal>,
+    /// Why it is refused, if it stands in for a head that nobody else may read.
+    pub(crate) refused: Option<Refused>,
+}
+
+/// How an exchange ends.
+pub(crate) struct Ending {
+    pub(crate) outcome: OutcomeStatus,
+    /// What the agent was answered.
+    pub(crate) answer: Option<AnswerFacts>,
+    pub(crate) response: Option<BodyDigest>,
+    pub(crate) error: Option<String>,
+}
+
+/// An answer's head, as it is recorded.
+#[derive(Clone, Debug)]
+pub(crate) struct AnswerFacts {
+    pub(crate) status: u16,
+    pub(crate) head: Option<Head>,
+    pub(crate) aws_request_id: Option<String>,
+    pub(crate) error_code: Option<String>,
+    pub(crate) ttfb_us: Option<u64>,
+}
+
+impl Exchange {
+    /// A request has come. From here on it is recorded, even if this is dropped.
+    pub(crate) fn begin(connection: Arc<HttpConnection>, request: Request<Incoming>) -> (Self, RequestHead) {
         let began = Instant::now();
-        self.shared.metrics.requests.inc();
         let (mut parts, body) = request.into_parts();
-        let violation = self.violation.lock().take();
-        let host = if violation.is_some() { Ok(String::new()) } else { self.host_of(&mut parts) };
-        let found = host.as_deref().ok().and_then(|host| self.shared.catalog.host(host));
-        let received = Received {
+        let refused = connection.heads.refused(&mut parts.headers);
+        let exceeded = parts.extensions.remove::<QuotaExceeded>().map(Refused::Quota);
+        let host = connection.host_of(&parts);
+        let found = host.as_deref().ok().and_then(|host| connection.plane.catalog.host(host));
+        let exchange = Self {
             id: CallId::new(),
             began,
             at: OffsetDateTime::now_utc(),
@@ -111,438 +130,151 @@ impl HttpConnection {
             service: found.as_ref().and_then(|found| found.services().next()).unwrap_or_default(),
             expects: parts.headers.contains_key(header::EXPECT),
             is_chunked: is_chunked(&parts),
+            call: None,
+            // A head that was refused has a stand-in, without a body.
+            body: refused.is_none().then_some(RequestBody::Streaming(body)),
+            sent: Arc::default(),
+            recorded: Recorded::Nothing,
+            connection,
         };
-        if let Some(error) = &self.unrecorded {
-            return self.unrecorded(&received, received.protocol, error);
-        }
-        let host = match (violation, host) {
-            (Some(violation), _) => {
-                let why = format!("the request was refused because of {violation}");
-                let refusal = Refusal::denied(Kind::BadRequest, Reason::Undecodable, why);
-                return self.refuse(&received, None, refusal, None).await;
-            }
-            (None, Err(refusal)) => {
-                return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
-            }
-            (None, Ok(host)) => host,
-        };
-        let handshake = match Handshake::of(&parts) {
-            None => None,
-            Some(Ok(handshake))
-                if body.is_end_stream()
-                    && parts.extensions.get::<More>().is_none()
-                    && !self.shared.is_inspected(&host) =>
-            {
-                Some(handshake)
-            }
-            Some(refused) => {
-                let other =
-                    "of upgrades, AWS's own WebSockets alone are passed on, and nothing that is sent before the answer";
-                let why = refused.err().unwrap_or(other);
-                let refusal =
-                    Refusal::denied(Kind::NotImplemented, Reason::NotSupported, format!("not permitted: {why}"));
-                return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
-            }
-        };
-        if self.shared.is_inspected(&host) {
-            return self.answer_http(received, parts, body).await;
-        }
-        let Some(found) = found else {
-            let why = format!("`{host}` is not a name of AWS");
-            let refusal = Refusal::denied(Kind::Misdirected, Reason::Undecodable, why);
-            return self.refuse(&received, None, refusal, Some(CheckedBody::Streaming(body))).await;
-        };
-        match self.check(&mut parts, (&host, &found), handshake, body).await {
-            Err((refusal, call, body)) => self.refuse(&received, call.map(|call| *call), refusal, body).await,
-            Ok(mut checked) => {
-                checked.handing = PresigningCall::of(&checked.call, &found).map(|call| {
-                    let by = format!("{} {}:{}", received.id, checked.call.service, checked.call.operation);
-                    PresignedAnswer { call, by }
-                });
-                self.decide(received, parts, checked).await
-            }
-        }
+        (exchange, RequestHead { parts, host, refused: refused.or(exceeded) })
     }
 
-    /// The one host that the request is for: the handshake's name, the Host field and `:authority` must agree.
-    fn host_of(&self, parts: &mut Parts) -> Result<String, Refusal> {
-        let bad = |why: &str| Refusal::denied(Kind::BadRequest, Reason::Undecodable, why);
-        let mut fields = parts.headers.get_all(HOST).iter();
-        let field = fields.next().map(|field| field.as_bytes().to_vec());
-        if fields.next().is_some() {
-            return Err(bad("the request has two Host fields"));
-        }
-        let authority = parts.uri.authority().map(|authority| authority.as_str().as_bytes().to_vec());
-        let name = |bytes: &[u8]| -> Option<String> {
-            let dialled = (self.upstream.port() == ALTERNATE_HTTPS).then_some(b":8443".as_slice());
-            let mut ports = [b":443".as_slice(), b":80"].into_iter().chain(dialled);
-            let text = ports.find_map(|port| bytes.strip_suffix(port)).unwrap_or(bytes);
-            crate::connection::hello::host_name(text)
-        };
-        let host = match (&authority, &field) {
-            (Some(one), Some(other)) if name(one) != name(other) => {
-                return Err(Refusal::denied(
-                    Kind::Misdirected,
-                    Reason::Undecodable,
-                    "the request's :authority and Host field disagree",
-                ));
-            }
-            (Some(host), _) | (None, Some(host)) => host,
-            (None, None) => return Err(bad("the request has no host")),
-        };
-        let host = name(host).ok_or_else(|| bad("the request's Host is not a plain DNS name"))?;
-        if self.name.as_deref().is_some_and(|name| name != host) {
-            let named = self.name.as_deref().unwrap_or_default();
-            let why = format!("the connection was opened for `{named}` and the request is for `{host}`");
-            return Err(Refusal::denied(Kind::Misdirected, Reason::Undecodable, why));
-        }
-        Ok(host)
+    /// Records what is about to happen, or why it won't. It takes the call.
+    pub(crate) async fn record_intent(&mut self, decision: Decision, wait: bool) -> Result<(), JournalError> {
+        let intent = self.intent(decision);
+        // Also an append that failed may be on disk.
+        self.recorded = Recorded::Intent;
+        self.connection.plane.journal.append(&intent, wait).await
     }
 
-    /// The host as AWS is told it: with the port where that isn't HTTPS's own.
-    pub(crate) fn authority_of(&self, received: &Received) -> String {
-        match self.upstream.port() {
-            443 => received.host.clone(),
-            port => format!("{}:{port}", received.host),
-        }
-    }
-
-    /// A name that the configuration lists under `inspect`: decided by method, recorded whole, not signed.
-    async fn answer_http(self: Arc<Self>, received: Received, parts: Parts, body: Incoming) -> Response<AnswerBody> {
-        let level = match parts.method {
-            Method::GET | Method::HEAD | Method::OPTIONS => AccessLevel::Read,
-            _ => AccessLevel::Write,
-        };
-        let call = Call {
-            partition: Cow::Borrowed("http"),
-            region: None,
-            account: None,
-            service: Cow::Owned(received.host.clone()),
-            signing_name: Cow::Borrowed(""),
-            operation: Cow::Owned(parts.method.to_string()),
-            candidates: Vec::new(),
-            protocol: Protocol::Http,
-            actions: vec![Action { name: Cow::Owned(format!("http:{}", parts.method)), level }],
-            resources: vec![format!("https://{}{}", received.host, parts.uri.path())],
-            pairs: Vec::new(),
-            unknown: Vec::new(),
-            unread: Vec::new(),
-            parameters: serde_json::Value::Null,
-            payload: Payload::None,
-        };
-        let body = CheckedBody::Streaming(body);
-        let checked =
-            Checked { call, signing: None, token: None, form: None, opening: None, handing: None, body, held: None };
-        self.decide(received, parts, checked).await
-    }
-
-    async fn decide(self: Arc<Self>, received: Received, mut parts: Parts, checked: Checked) -> Response<AnswerBody> {
-        let facts = CallFacts {
-            method: received.method.as_str(),
-            host: &received.host,
-            path: &received.path,
-            session: &self.session.own.id,
-            exe: &self.process.exe,
-        };
-        let decision = self.shared.engine.decide(&self.session.own.principal, &checked.call, facts);
-        if !decision.is_allowed() {
-            let refusal = Refusal {
-                kind: Kind::AccessDenied,
-                reason: decision.reason,
-                message: decision.message.clone(),
-                outcome: OutcomeStatus::Denied,
-            };
-            return self.refuse_decided(&received, Some(checked.call), decision, refusal, Some(checked.body)).await;
-        }
-        let mutating = checked.call.is_mutating();
-        let protocol = checked.call.protocol;
-        let shape = checked.call.payload;
-        let Checked { call, signing, token, form, opening, handing, body, held } = checked;
-        if signing.is_none() && call.protocol != Protocol::Http {
-            // A token without a signature is nobody's authority.
-            for field in [TokenField::Security, TokenField::S3Session] {
-                parts.headers.remove(field.name());
-            }
-        }
-        if let Some(token) = token {
-            parts.headers.insert(header::AUTHORIZATION, token);
-        }
-        let issuing = VendedAnswer::of(&call);
-        let intent = self.intent(&received, Some(call), decision);
-        let wait = self.shared.journal.must_wait(mutating);
-        if let Err(error) = self.shared.journal.append(&intent, wait).await {
-            return self.unrecorded(&received, protocol, &error);
-        }
-        // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of the
-        // host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a microsecond.
-        tokio::task::yield_now().await;
-        let forward = match opening {
-            Some(opening) => self.open_websocket(&received, parts, signing, *opening, held).await,
-            None => self.forward(&received, parts, signing, form, body, shape, held, (issuing, handing)).await,
-        };
-        match forward {
-            Ok(response) => response,
-            Err((failure, sent)) => {
-                let unread = sent.lock().unread.take();
-                if let Some(unread) = unread {
-                    self.drain(unread, &sent).await;
-                }
-                let (kind, status) = failure.kind();
-                let message = failure.to_string();
-                tracing::warn!(call = %received.id, host = received.host, error = message, "a call could not be carried out");
-                self.own_answer(&received, protocol, kind, &message, status, &sent)
-            }
-        }
-    }
-
-    /// Everything after the decision: credentials, signature, AWS.
-    #[allow(clippy::too_many_arguments)] // all that a request consists of once it is allowed
-    async fn forward(
-        self: &Arc<Self>,
-        received: &Received,
-        mut parts: Parts,
-        signing: Option<Signing>,
-        form: Option<Box<PostPolicy>>,
-        body: CheckedBody,
-        shape: Payload,
-        held: Option<OwnedSemaphorePermit>,
-        (issuing, handing): (Option<VendedAnswer>, Option<PresignedAnswer>),
-    ) -> Result<Response<AnswerBody>, (Failure, Arc<Mutex<Sent>>)> {
-        let sent = Arc::new(Mutex::new(Sent::default()));
-        let failed = |failure: Failure| (failure, sent.clone());
-        let http2 = parts.version == Version::HTTP_2 && needs_http2(&parts.headers);
-        // Servers of gRPC know by it that the status after the body gets through.
-        let trailers = http2 && parts.headers.get(header::TE).is_some_and(|te| te.as_bytes() == b"trailers");
-        for name in &HOP_BY_HOP {
-            parts.headers.remove(name);
-        }
-        if trailers {
-            parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        let authority = self.authority_of(received);
-        let host = HeaderValue::from_str(&authority).expect("BUG: a DNS name fits a header");
-        parts.headers.insert(HOST, host);
-        let mut chunked = (shape == Payload::StreamingUnsignedTrailer)
-            .then(|| Chunks::Read(AwsChunkedReader::new(decoded_length(&parts.headers))));
-        if issuing.is_some() || handing.as_ref().is_some_and(PresignedAnswer::reads) {
-            // The answer must be read.
-            parts.headers.remove(header::ACCEPT_ENCODING);
-        }
-        let mut sent_form = None;
-        if let Some(Signing { scope, lent, vended }) = signing {
-            let credentials = match &vended {
-                Some(vended) => vended.credentials().clone(),
-                None => lent.credentials.get().await.map_err(|error| failed(Failure::Credentials(error)))?,
-            };
-            let placeholder = vended.as_deref().map_or(&self.session.own.placeholder, VendedCredential::placeholder);
-            let secret = placeholder.secret_access_key();
-            let events = shape == Payload::EventStream;
-            let agent = held.as_ref().filter(|_| !events).and_then(|_| self.shared.signer.chunk_key(&parts, secret));
-            let agents_events = held.as_ref().filter(|_| events).and_then(|_| Signer::event_key(&parts, secret));
-            let hash = match &body {
-                CheckedBody::Whole(_, hash, _) => Some(hash),
-                CheckedBody::Streaming(_) => None,
-            };
-            let (signer, now) = (&self.shared.signer, OffsetDateTime::now_utc());
-            match (&form, &scope) {
-                (Some(form), _) => form.signed(&credentials, now).map(|form| {
-                    parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
-                    sent_form = Some(form);
-                }),
-                (None, Some(scope)) => signer.sign(&mut parts, hash, &credentials, scope, now),
-                (None, None) => signer.sign_v4a(&mut parts, hash, &credentials, now),
-            }
-            .map_err(|error| failed(Failure::Sign(error)))?;
-            if let Some(held) = held {
-                let unsigned = || failed(Failure::Sign(SignError::NotSupported("a body whose chunks are signed")));
-                let (secret, bound) = (credentials.secret_access_key(), self.shared.limits.signed_chunk_bytes);
-                chunked = Some(if events {
-                    let (agent, ours) = agents_events.zip(Signer::event_key(&parts, secret)).ok_or_else(unsigned)?;
-                    Chunks::Events(Box::new(EventResigner::new(agent, ours, bound)), held)
-                } else {
-                    let (agent, ours) = agent.zip(signer.chunk_key(&parts, secret)).ok_or_else(unsigned)?;
-                    let (trailer, length) = (shape == Payload::StreamingSignedTrailer, decoded_length(&parts.headers));
-                    Chunks::Signed(Box::new(ChunkResigner::new(agent, ours, trailer, length, bound)), held)
-                });
-            }
-        }
-        let mut permit = None;
-        let recorder = self.shared.journal.body(received.id, Direction::Request);
-        let outgoing = match body {
-            CheckedBody::Whole(bytes, _, held) => {
-                permit = Some(held);
-                let digest =
-                    record_whole(recorder, &bytes).await.map_err(|error| failed(Failure::Body(error.into())))?;
-                sent.lock().digest = Some(digest);
-                // What is recorded is what the agent sent; ours has the real credentials in it.
-                Outgoing::Whole(Some(sent_form.unwrap_or(bytes)))
-            }
-            CheckedBody::Streaming(inner) if inner.is_end_stream() => {
-                let digest = recorder.finish();
-                sent.lock().digest = Some(digest);
-                if shape == Payload::DeclaredHash && declared_hash(&parts.headers) != Some(digest.sha256) {
-                    return Err(failed(Failure::Body(BodyError::Hash)));
-                }
-                Outgoing::Whole(None)
-            }
-            CheckedBody::Streaming(inner) => Outgoing::Streaming(Box::new(RequestStream {
-                inner: Some(inner),
-                recorder: Some(recorder),
-                chunked,
-                declared: (shape == Payload::DeclaredHash).then(|| declared_hash(&parts.headers)).flatten(),
-                held: None,
-                sent: sent.clone(),
-                stall: Stall::new(self.shared.limits.body_timeout),
-            })),
-        };
-        parts.version = Version::HTTP_11;
-        let mut uri = http::uri::Builder::new().scheme("https").authority(authority);
-        if let Some(path) = parts.uri.path_and_query() {
-            uri = uri.path_and_query(path.clone());
-        }
-        parts.uri = uri.build().map_err(|_| failed(Failure::Target))?;
-        if http2 {
-            parts.version = Version::HTTP_2;
-        }
-        let name = self.name.clone().unwrap_or_else(|| received.host.as_str().into());
-        let target = Target { name, address: self.upstream, http2: http2.then_some(self.session.session.id) };
-        let request = Request::from_parts(parts, outgoing);
-        let answer = self.shared.upstream.send(&target, request).await.map_err(|error| {
-            // A body that is wrong makes hyper break off: then that is what happened.
-            match sent.lock().error.take() {
-                Some(error) => failed_with(Failure::Body(error), &sent),
-                None => failed_with(Failure::Upstream(error), &sent),
-            }
-        })?;
-        drop(permit);
-        let issuing = issuing.filter(|_| answer.response.status().is_success());
-        let handing = handing.filter(|handing| answer.response.status().is_success() || !handing.reads());
-        let (response, stream) = self.begin_answer(received, answer.response, answer.lease, &sent);
-        let answered = match (issuing, handing) {
-            (Some(issuing), _) => issuing.answer(&self.shared, &self.session, response, stream).await,
-            (None, Some(handing)) if handing.reads() => {
-                handing.answer(&self.shared, &self.session, response, stream).await
-            }
-            (None, handing) => {
-                if let Some(handing) = handing {
-                    handing.redirected(&self.session, &response.headers);
-                }
-                Ok(Self::pass_on(response, stream).await)
-            }
-        };
-        answered.map_err(|failure| failed_with(failure, &sent))
-    }
-
-    pub(crate) fn begin_answer(
-        self: &Arc<Self>,
-        received: &Received,
-        response: Response<Incoming>,
-        lease: Option<Lease>,
-        sent: &Arc<Mutex<Sent>>,
-    ) -> (http::response::Parts, AnswerStream) {
-        let (mut parts, inner) = response.into_parts();
-        let head = redact::head(parts.version, &parts.headers);
-        for name in &HOP_BY_HOP {
-            parts.headers.remove(name);
-        }
-        let text = |name: &str| -> Option<String> {
-            let value = parts.headers.get(name)?.to_str().ok()?;
-            Some(value.chars().take(256).collect())
-        };
-        let closing = OutcomeRecorder {
-            shared: self.shared.clone(),
-            id: received.id,
-            session: self.session.session.id,
-            began: received.began,
-            ttfb_us: Some(micros(received.began)),
-            status: parts.status,
-            head,
-            aws_request_id: text("x-amzn-requestid").or_else(|| text("x-amz-request-id")),
-            error_code: text("x-amzn-errortype")
-                .map(|code| {
-                    code.split(':').next().unwrap_or_default().rsplit('#').next().unwrap_or_default().to_owned()
-                })
-                .or_else(|| text("x-amz-error-code")),
-            lease,
-            sent: sent.clone(),
-        };
-        let stream = AnswerStream {
-            recorder: Some(self.shared.journal.body(received.id, Direction::Response)),
-            inner,
-            first: None,
-            broken: None,
-            closing: Some(closing),
-            stall: Stall::new(self.shared.limits.body_timeout),
-        };
-        parts.version = Version::HTTP_11;
-        (parts, stream)
-    }
-
-    pub(crate) async fn pass_on(parts: http::response::Parts, mut stream: AnswerStream) -> Response<AnswerBody> {
-        if stream.inner.is_end_stream() {
-            // hyper doesn't ask for a body that is over: the outcome is due now.
-            stream.end_now();
-        } else {
-            stream.look_ahead().await;
-        }
-        Response::from_parts(parts, AnswerBody::Streaming(Box::new(stream)))
-    }
-
-    pub(crate) fn intent(&self, received: &Received, call: Option<Call>, decision: Decision) -> Event {
+    fn intent(&mut self, decision: Decision) -> Event {
+        let session = &self.connection.session.session;
         Event::CallIntent(Box::new(CallIntent {
-            id: received.id,
-            session: self.session.session.id,
-            agent: self.session.session.agent.clone(),
-            connection: self.id,
-            at: received.at,
-            process: self.process.clone(),
-            method: received.method.to_string(),
-            host: received.host.clone(),
-            target: received.target.clone(),
-            head: received.head.clone(),
-            call,
+            id: self.id,
+            session: session.id,
+            agent: session.agent.clone(),
+            connection: self.connection.id,
+            at: self.at,
+            process: self.connection.process.clone(),
+            method: self.method.to_string(),
+            host: self.host.clone(),
+            target: std::mem::take(&mut self.target),
+            head: std::mem::replace(&mut self.head, Head { version: String::new(), headers: Vec::new() }),
+            call: self.call.take(),
             decision,
         }))
     }
-}
 
-fn failed_with(failure: Failure, sent: &Arc<Mutex<Sent>>) -> (Failure, Arc<Mutex<Sent>>) {
-    (failure, sent.clone())
-}
-
-pub(crate) async fn record_whole(mut recorder: BodyRecorder, bytes: &Bytes) -> Result<BodyDigest, JournalError> {
-    if !bytes.is_empty() {
-        std::future::poll_fn(|cx| recorder.poll_ready(cx)).await?;
-        recorder.push(bytes.clone())?;
-        recorder.flush()?;
+    /// Nothing of it is recorded: it is one of many that are counted.
+    pub(crate) fn forget(&mut self) {
+        self.recorded = Recorded::Outcome;
     }
-    Ok(recorder.finish())
+
+    /// Records the outcome. Gives whether all of both bodies went through.
+    pub(crate) fn end(mut self, ending: Ending) -> bool {
+        self.close(ending)
+    }
+
+    fn close(&mut self, ending: Ending) -> bool {
+        self.recorded = Recorded::Outcome;
+        let mut sent = std::mem::take(&mut *self.sent.lock());
+        sent.end();
+        let error = ending.error.or_else(|| sent.error.map(|error| error.to_string()));
+        let outcome = match ending.outcome {
+            OutcomeStatus::Completed if error.is_some() => OutcomeStatus::Aborted,
+            outcome => outcome,
+        };
+        let (status, head, aws_request_id, error_code, ttfb_us) = match ending.answer {
+            Some(facts) => (Some(facts.status), facts.head, facts.aws_request_id, facts.error_code, facts.ttfb_us),
+            None => (None, None, None, None, None),
+        };
+        let whole = outcome == OutcomeStatus::Completed && sent.digest.is_some();
+        let event = Event::CallOutcome(Box::new(CallOutcome {
+            id: self.id,
+            session: self.connection.session.session.id,
+            at: OffsetDateTime::now_utc(),
+            outcome,
+            status,
+            aws_request_id,
+            error_code,
+            error,
+            head,
+            request: sent.digest,
+            request_payload: sent.payload,
+            response: ending.response,
+            duration_us: micros(self.began),
+            ttfb_us,
+        }));
+        if let Err(error) = self.connection.plane.journal.append_now(&event) {
+            tracing::error!(call = %self.id, %error, "an outcome could not be recorded");
+        }
+        whole
+    }
+
+    /// Records the body of a request that doesn't go on, as far as it comes: what was tried is evidence. A client that is
+    /// still sending would otherwise meet a reset connection instead of the answer.
+    pub(crate) async fn record_unsent(&mut self) {
+        let keep = self.connection.plane.limits.refused_bytes;
+        let recorder = |this: &Self| this.connection.plane.journal.body(this.id, Direction::Request).keep(keep);
+        let unread = match self.body.take() {
+            None => self.sent.lock().unread.take(),
+            Some(RequestBody::Whole(bytes, ..)) => {
+                match record_whole(recorder(self), &bytes).await {
+                    Ok(digest) => self.sent.lock().digest = Some(digest),
+                    Err(error) => not_recorded(&error),
+                }
+                None
+            }
+            // The client waits to be told whether to send its body at all.
+            Some(RequestBody::Streaming(_)) if self.expects => None,
+            Some(RequestBody::Streaming(body)) => {
+                let chunks = self.is_chunked.then(|| Chunks::Read(AwsChunkedReader::new(None)));
+                Some(Unread { body, recorder: recorder(self), chunks })
+            }
+        };
+        let Some(mut unread) = unread else { return };
+        let limits = &self.connection.plane.limits;
+        unread.recorder.keep_more(keep);
+        let drained = timeout(limits.handshake_timeout, unread.read(limits.drain_bytes)).await.unwrap_or(Ok(()));
+        if let Err(error) = drained.and_then(|()| unread.recorder.flush()) {
+            not_recorded(&error);
+        }
+        let mut sent = self.sent.lock();
+        sent.unread = Some(unread);
+        sent.end();
+    }
 }
 
-/// Whether both bodies stream at once, which HTTP/1.1 has no room for: event streams of the SDKs, and gRPC. Everything
-/// else goes on over HTTP/1.1, whatever the agent spoke: there one call's answer can't slow another's by the window that
-/// they share, nor end it. (h2 ends a connection at its 101st empty DATA frame, which no setting changes.)
-fn needs_http2(headers: &HeaderMap) -> bool {
-    headers.get(header::CONTENT_TYPE).is_some_and(|kind| {
-        let kind = kind.as_bytes().to_ascii_lowercase();
-        kind.starts_with(b"application/vnd.amazon.eventstream") || kind.starts_with(b"application/grpc")
-    })
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if self.recorded == Recorded::Outcome {
+            return;
+        }
+        let why = "the agent went away before it was answered";
+        if self.recorded == Recorded::Nothing {
+            // An agent that asks and goes away is one that is refused.
+            if self.connection.share.refuse().is_err() {
+                return;
+            }
+            let intent = self.intent(Decision::refused(Reason::Undecodable, why));
+            if let Err(error) = self.connection.plane.journal.append_now(&intent) {
+                tracing::error!(call = %self.id, %error, "a request that was given up could not be recorded");
+            }
+        }
+        let error = Some(why.to_owned());
+        self.close(Ending { outcome: OutcomeStatus::Aborted, answer: None, response: None, error });
+    }
+}
+
+fn not_recorded(error: &JournalError) {
+    tracing::error!(%error, "the body of a refused request could not be recorded");
 }
 
 /// Whether the payload is inside of aws-chunked framing.
 fn is_chunked(parts: &Parts) -> bool {
     use Payload::{StreamingSigned, StreamingSignedTrailer, StreamingUnsignedTrailer};
     matches!(payload_shape(parts), StreamingSigned | StreamingSignedTrailer | StreamingUnsignedTrailer)
-}
-
-fn declared_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
-    let mut hash = [0; 32];
-    hex::decode_to_slice(headers.get("x-amz-content-sha256")?.as_bytes(), &mut hash).ok()?;
-    Some(hash)
-}
-
-fn decoded_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get("x-amz-decoded-content-length")?.to_str().ok()?.parse().ok()
 }
 
 pub(crate) fn micros(since: Instant) -> u64 {

@@ -32,18 +32,20 @@ use time::OffsetDateTime;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf},
     net::{TcpListener, TcpStream},
-    sync::{OnceCell, OwnedSemaphorePermit},
+    sync::OnceCell,
     time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
 
 use crate::{
-    DataPlane, SessionContext,
-    call::exchange::HttpConnection,
+    call,
     connection::hello::{self, HelloError},
-    connection::quota::{Quota, QuotaExceeded},
+    connection::http_connection::{ALTERNATE_HTTPS, HttpConnection},
+    connection::quota::{Place, Quota},
     connection::tunnel,
+    data_plane::{DataPlane, SessionContext},
     http::frames::Frames,
+    http::heads::{Heads, Refused},
     http::keep_alive::{self, Activity, Terms, tell},
     http::strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     http::through::writes_through,
@@ -51,8 +53,10 @@ use crate::{
 
 /// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
 const MAX_HELLO: usize = 16 << 10;
-/// TLS, too: AWS has WebSockets there, Amazon Transcribe's.
-pub(crate) const ALTERNATE_HTTPS: u16 = 8443;
+/// What one HTTP/2 stream holds beside its head, in bytes: of an answer that the agent doesn't take.
+const HTTP2_STREAM: usize = 16 << 10;
+/// What an HTTP/2 connection holds beside its window, in bytes.
+const HTTP2_BUFFERS: usize = 32 << 10;
 const METADATA_V4: [Ipv4Addr; 3] =
     [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
 const METADATA_V6: [Ipv6Addr; 2] =
@@ -68,7 +72,7 @@ struct Accepted {
     /// What it uses of what agents have in common.
     share: Arc<Quota>,
     /// Its place among its session's connections, or why it is refused.
-    place: Result<OwnedSemaphorePermit, String>,
+    place: Result<Place, String>,
     /// Whether it came from the daemon's own network namespace.
     at_home: bool,
     opened: Mutex<bool>,
@@ -161,17 +165,14 @@ impl DataPlane {
     async fn origin(self: &Arc<Self>, stream: &TcpStream) -> Result<Accepted, Option<String>> {
         let mut origin = self.origins.of(stream).map_err(|error| error.to_string())?;
         let path = cgroup_path(&self.cgroup_root, origin.cgroup).map_err(|error| error.to_string())?;
-        let share = self.shares.of(self.sessions.sharing(&path));
-        let place = match share.connect() {
+        let (cgroup, agent) = self.sessions.sharing(&path);
+        let share = self.quotas.of(cgroup, agent.as_deref().unwrap_or_default());
+        let place = match share.connect(is_metadata(origin.destination.0.ip())) {
             Ok(place) => Ok(place),
-            Err(QuotaExceeded(told)) => {
-                self.metrics.over_share.inc();
+            Err(exceeded) => {
                 // Each would be recorded at the cost of those that keep to their share.
-                let refused = told.ok_or(None)?;
-                Err(format!(
-                    "its agent has as many connections as limits.session_connections allows; refused since this was told \
-                     last: {refused}"
-                ))
+                let refused = exceeded.told.ok_or(None)?;
+                Err(format!("{exceeded}; refused since this was told last: {refused}"))
             }
         };
         if origin.process.argv.is_empty() {
@@ -291,12 +292,8 @@ impl DataPlane {
 
 impl Accepted {
     async fn dispatch(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
-        let metadata = match self.destination.ip().to_canonical() {
-            IpAddr::V4(ip) => METADATA_V4.contains(&ip),
-            IpAddr::V6(ip) => METADATA_V6.contains(&ip),
-        };
         match self.destination.port() {
-            _ if metadata => Box::pin(self.serve_metadata(stream)).await,
+            _ if is_metadata(self.destination.ip()) => Box::pin(self.serve_metadata(stream)).await,
             443 | ALTERNATE_HTTPS => self.tls(stream).await,
             80 => self.plain(stream).await,
             port => Err(format!("BUG: a connection to port {port} was redirected")),
@@ -366,7 +363,11 @@ impl Accepted {
         }
         Box::pin(self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None)).await?;
         let acceptor = TlsAcceptor::from(self.shared.tls.clone());
-        let tls = timeout(limits.handshake_timeout, Box::pin(acceptor.accept(stream)))
+        let handshake = async {
+            let _turn = self.share.handshake().await;
+            acceptor.accept(stream).await
+        };
+        let tls = timeout(limits.handshake_timeout, Box::pin(handshake))
             .await
             .map_err(|_| format!("the TLS handshake for {name} took too long"))?
             .map_err(|error| format!("the TLS handshake for {name} failed: {error}; does the agent trust the CA?"))?;
@@ -431,13 +432,14 @@ impl Accepted {
         // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
         let port = if self.destination.port() == ALTERNATE_HTTPS { ALTERNATE_HTTPS } else { 443 };
         HttpConnection {
-            shared: self.shared.clone(),
+            plane: self.shared.clone(),
             session: self.session.clone(),
             id: self.id,
             process: self.process.clone(),
+            share: self.share.clone(),
             name: name.map(Arc::from),
             upstream: SocketAddr::new(self.destination.ip(), port),
-            violation: Arc::default(),
+            heads: Arc::new(Heads::new(&self.share)),
             unrecorded: self.unrecorded.get().cloned(),
         }
     }
@@ -447,10 +449,14 @@ impl Accepted {
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let inspected = Arc::new(self.inspected(name));
-        let terms = Terms { head_timeout: self.shared.limits.head_timeout, stop: self.shared.stop.clone() };
-        let violation = inspected.violation.clone();
-        let answer = move |request| inspected.clone().answer(request);
-        keep_alive::serve(stream, violation, terms, answer).await.map(|()| (0, 0))
+        let terms = Terms {
+            head_timeout: self.shared.limits.head_timeout,
+            stop: self.shared.stop.clone(),
+            share: self.share.clone(),
+        };
+        let heads = inspected.heads.clone();
+        let answer = move |request| call::answer(inspected.clone(), request);
+        keep_alive::serve(stream, heads, terms, answer).await.map(|()| (0, 0))
     }
 
     async fn serve_http2<S>(&self, name: &str, stream: S) -> Result<(u64, u64), String>
@@ -460,14 +466,21 @@ impl Accepted {
         let inspected = Arc::new(self.inspected(Some(name)));
         let activity = Arc::new(Activity::default());
         let answers = activity.clone();
-        let service = service_fn(move |request| answers.watch(inspected.clone().answer(request)));
+        let service = service_fn(move |mut request| {
+            let memory = inspected.share.hold_for(&mut request, HTTP2_STREAM);
+            answers.watch(memory, call::answer(inspected.clone(), request))
+        });
         let limits = &self.shared.limits;
+        // What h2 holds of bodies that nobody reads yet, and of what it reads and writes.
+        let window = usize::try_from(limits.http2_window).unwrap_or(usize::MAX).saturating_add(HTTP2_BUFFERS);
+        let _memory = self.share.hold(window).map_err(|exceeded| exceeded.to_string())?;
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
             .max_header_list_size(limits.http2_header_bytes)
             .initial_stream_window_size(limits.http2_window)
-            .initial_connection_window_size(limits.http2_window * 2)
+            .initial_connection_window_size(limits.http2_window)
+            .max_send_buf_size(HTTP2_STREAM)
             .max_pending_accept_reset_streams(32)
             .max_local_error_reset_streams(Some(64))
             .keep_alive_interval(Some(limits.head_timeout))
@@ -499,12 +512,13 @@ impl Accepted {
     async fn serve_metadata(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
         self.shared.metrics.metadata.inc();
         self.open(None, None, ConnectionKind::Metadata, None).await?;
-        let violation = Arc::new(Mutex::new(None));
-        let strict = Strict::new(stream, Role::Requests(violation.clone()));
+        let heads = Arc::new(Heads::new(&self.share));
+        let strict = Strict::new(stream, Role::Requests(heads.clone()));
         let accepted = self.clone();
-        let service = service_fn(move |request: Request<Incoming>| {
-            let response = match violation.lock().take() {
-                Some(why) => Response::builder().status(400).body(Bytes::from(format!("{why}\n"))),
+        let service = service_fn(move |mut request: Request<Incoming>| {
+            let response = match heads.refused(request.headers_mut()) {
+                Some(Refused::Quota(why)) => Response::builder().status(503).body(Bytes::from(format!("{why}\n"))),
+                Some(Refused::Violation(why)) => Response::builder().status(400).body(Bytes::from(format!("{why}\n"))),
                 None => Ok(accepted.metadata(&request)),
             };
             let response = response.unwrap_or_default().map(Full::new);
@@ -545,6 +559,13 @@ impl Accepted {
             ip if ip == METADATA_V4[2] || ip == METADATA_V6[1] => metadata.respond_pod_identity(&request),
             _ => metadata.respond(&request),
         }
+    }
+}
+
+fn is_metadata(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(ip) => METADATA_V4.contains(&ip),
+        IpAddr::V6(ip) => METADATA_V6.contains(&ip),
     }
 }
 

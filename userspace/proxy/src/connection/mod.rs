@@ -3,5 +3,7 @@
 pub(crate) mod accept;
 pub(crate) mod container_lookup;
 pub mod hello;
+pub(crate) mod http_connection;
+pub(crate) mod memory;
 pub(crate) mod quota;
 pub(crate) mod tunnel;

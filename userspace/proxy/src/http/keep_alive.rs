@@ -34,11 +34,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    body::streams::AnswerBody,
-    http::strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict, Violation},
+    body::answer::AnswerBody,
+    connection::quota::{Memory, Quota},
+    http::heads::Heads,
+    http::strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     websocket::relay::Relay,
 };
 
+/// What hyper and the framing check hold of a request and its answer beside the head, in bytes.
+const EXCHANGE: usize = 32 << 10;
 /// For how long after an answer hyper's buffers are kept for the next request.
 const LINGER: Duration = Duration::from_secs(2);
 /// For a new connection's first request, when the daemon stops: its client has every reason to think that it will be served.
@@ -54,22 +58,19 @@ pub(crate) struct Terms {
     pub(crate) head_timeout: Duration,
     /// What is under way is finished, and nothing new is taken.
     pub(crate) stop: CancellationToken,
+    /// What the connection uses of what agents have in common.
+    pub(crate) share: Arc<Quota>,
 }
 
-/// Answers the requests of one connection until it ends. `violation` is told why a head was refused, before `answer` is
+/// Answers the requests of one connection until it ends. `heads` is told why a head was refused, before `answer` is
 /// asked for the request that stands in for it.
-pub(crate) async fn serve<S, A, F>(
-    stream: S,
-    violation: Arc<Mutex<Option<Violation>>>,
-    terms: Terms,
-    answer: A,
-) -> Result<(), String>
+pub(crate) async fn serve<S, A, F>(stream: S, heads: Arc<Heads>, terms: Terms, answer: A) -> Result<(), String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A: Fn(Request<Incoming>) -> F + Unpin,
     F: Future<Output = Response<AnswerBody>>,
 {
-    let mut stream = Strict::new(stream, Role::Requests(violation));
+    let mut stream = Strict::new(stream, Role::Requests(heads));
     let mut start = Bytes::new();
     let mut patience = FIRST_REQUEST;
     loop {
@@ -131,7 +132,8 @@ where
         if activity.receiving.load(Relaxed) {
             request.extensions_mut().insert(More);
         }
-        activity.watch(answer(request))
+        let memory = terms.share.hold_for(&mut request, EXCHANGE);
+        activity.watch(memory, answer(request))
     });
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -195,7 +197,7 @@ pub(crate) fn tell(ended: hyper::Result<()>) -> Result<(), String> {
     match ended {
         Ok(()) => Ok(()),
         Err(error) if error.is_incomplete_message() || error.is_closed() => Ok(()),
-        Err(error) => Err(crate::upstream::pool::with_causes(&error)),
+        Err(error) => Err(crate::causes::with_causes(&error)),
     }
 }
 
@@ -225,6 +227,7 @@ impl Activity {
     /// Counts a request, whose answer this is, until the answer's end.
     pub(crate) fn watch<F: Future<Output = Response<AnswerBody>>>(
         self: &Arc<Self>,
+        memory: Option<Memory>,
         answer: F,
     ) -> impl Future<Output = Result<Response<Watched>, Infallible>> + use<F> {
         self.answering.fetch_add(1, Relaxed);
@@ -239,7 +242,7 @@ impl Activity {
                     }
                     body => body,
                 };
-                Watched { body, _answering: answering }
+                Watched { body, _answering: answering, _memory: memory }
             }))
         }
     }
@@ -263,6 +266,8 @@ impl Drop for Answering {
 pub(crate) struct Watched {
     body: AnswerBody,
     _answering: Answering,
+    /// What the request takes.
+    _memory: Option<Memory>,
 }
 
 impl Body for Watched {
@@ -374,6 +379,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
 
 #[cfg(test)]
 mod tests {
+    fn share() -> Arc<Quota> {
+        crate::connection::quota::Quotas::new(&crate::Limits::default(), Arc::default()).of("/", "a")
+    }
+
     use http_body_util::BodyExt as _;
     use tokio::io::{AsyncReadExt as _, DuplexStream, duplex};
 
@@ -382,7 +391,7 @@ mod tests {
     /// A connection whose answers are the request's path and the length of its body.
     fn connection(stop: &CancellationToken) -> (DuplexStream, tokio::task::JoinHandle<Result<(), String>>) {
         let (client, server) = duplex(64 << 10);
-        let terms = Terms { head_timeout: Duration::from_mins(1), stop: stop.clone() };
+        let terms = Terms { head_timeout: Duration::from_mins(1), stop: stop.clone(), share: share() };
         let answer = |request: Request<Incoming>| async {
             let path = request.uri().path().to_owned();
             let length = request.into_body().collect().await.map_or(0, |body| body.to_bytes().len());
@@ -444,7 +453,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_keeps_the_connection_as_it_is() {
         let (mut client, server) = duplex(16);
-        let terms = Terms { head_timeout: Duration::from_mins(1), stop: CancellationToken::new() };
+        let terms = Terms { head_timeout: Duration::from_mins(1), stop: CancellationToken::new(), share: share() };
         let large = |_: Request<Incoming>| async { Response::new(AnswerBody::Whole(Some(vec![b'x'; 4096].into()))) };
         let served = tokio::spawn(serve(server, Arc::default(), terms, large));
         for _ in 0..2 {

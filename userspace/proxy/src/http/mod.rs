@@ -1,6 +1,7 @@
 //! HTTP as agents and AWS speak it: what has one reading goes on, everything else is refused.
 
 pub(crate) mod frames;
+pub mod heads;
 pub(crate) mod keep_alive;
 pub mod strict;
 pub(crate) mod through;

@@ -17,10 +17,12 @@ use std::{
 };
 
 use bytes::{Buf, BytesMut};
-use parking_lot::Mutex;
 use tokio::io::{AsyncRead, ReadBuf};
 
-use crate::http::through::writes_through;
+use crate::http::{
+    heads::{Heads, Refused},
+    through::writes_through,
+};
 
 /// The largest request or answer head, with its trailers.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
@@ -39,7 +41,7 @@ pub struct Violation(pub &'static str);
 pub enum Role {
     /// Requests of an agent. A head that is refused is replaced by one that hyper can read, and told here: so the
     /// answer comes in its order, after those of requests that were pipelined before it.
-    Requests(Arc<Mutex<Option<Violation>>>),
+    Requests(Arc<Heads>),
     /// Answers of a server. The flag tells whether the request was HEAD, which is answered without a body.
     Answers(Arc<AtomicBool>),
     /// The answers to a WebSocket's handshake. After one with the status 101 nothing is looked at any more.
@@ -67,9 +69,6 @@ pub fn check_request_head(head: &[u8]) -> Result<BodyLength, Violation> {
         _ => BodyLength::Length(0),
     })
 }
-
-/// What stands in for a refused request head.
-const STAND_IN: &[u8] = b"GET / HTTP/1.1\r\nHost: refused.invalid\r\nConnection: close\r\n\r\n";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -449,13 +448,27 @@ impl<S> Strict<S> {
 
     fn refuse(&mut self, violation: Violation) {
         self.refused = true;
-        self.held = BytesMut::new();
+        let head = std::mem::take(&mut self.held);
         match &self.framing.role {
-            Role::Requests(told) if self.framing.state == State::Head => {
-                *told.lock() = Some(violation);
-                self.cleared.extend_from_slice(STAND_IN);
+            Role::Requests(heads) if self.framing.state == State::Head => {
+                let stand_in = heads.refuse(Refused::Violation(violation), &head);
+                let _ = heads.hold(0);
+                self.cleared.extend_from_slice(&stand_in);
             }
             _ => self.broken = Some(violation),
+        }
+    }
+
+    /// Counts what is held of a head that isn't whole; without memory for it, it is refused.
+    fn count(&mut self) {
+        if let Role::Requests(heads) = &self.framing.role
+            && let Err(exceeded) = heads.hold(self.held.len())
+        {
+            self.refused = true;
+            let head = std::mem::take(&mut self.held);
+            let _ = heads.hold(0);
+            let stand_in = heads.refuse(Refused::Quota(exceeded), &head);
+            self.cleared.extend_from_slice(&stand_in);
         }
     }
 }
@@ -492,8 +505,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 let (cleared, outcome) = this.framing.advance(new);
                 this.held.extend_from_slice(&new[cleared..]);
                 buf.set_filled(before + cleared);
-                if let Err(violation) = outcome {
-                    this.refuse(violation);
+                match outcome {
+                    Err(violation) => this.refuse(violation),
+                    Ok(()) => this.count(),
                 }
                 if cleared > 0 {
                     return Poll::Ready(Ok(()));
@@ -503,8 +517,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 buf.set_filled(before);
                 let (cleared, outcome) = this.framing.advance(&this.held);
                 this.cleared = this.held.split_to(cleared);
-                if let Err(violation) = outcome {
-                    this.refuse(violation);
+                match outcome {
+                    Err(violation) => this.refuse(violation),
+                    Ok(()) => this.count(),
                 }
             }
         }

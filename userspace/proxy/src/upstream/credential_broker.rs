@@ -129,11 +129,24 @@ impl SigningIdentity {
             let of_arn =
                 |arn: &str| arn.starts_with("arn:").then(|| arn.split(':').nth(4).map(str::to_owned)).flatten();
             let is_account = |text: &String| text.len() == 12 && text.bytes().all(|b| b.is_ascii_digit());
-            let named = call.resources.iter().filter_map(|arn| of_arn(arn)).filter(is_account);
+            let patterns = call.unknown.iter().filter(|unknown| !unknown.alias).map(|unknown| &*unknown.pattern);
+            let resources = call.resources.iter().map(String::as_str).chain(patterns);
+            let named = resources.filter_map(of_arn).filter(is_account);
+            let named = named.chain(call.references.accounts.iter().cloned());
             let signing = call.account.as_deref().map(str::to_owned);
             let other = named.chain(signing).find(|account| !self.accounts.contains(account));
             if let Some(other) = other {
                 return Some(format!("it is for account {other}, which is not among those that this agent may call"));
+            }
+            // What wasn't read could name any other.
+            if call.is_input_incomplete() {
+                let what = match &call.unread[..] {
+                    [] => "its parameters are more than is read".to_owned(),
+                    unread => format!("{} was not understood", unread.join(", ")),
+                };
+                return Some(format!(
+                    "{what}, so that it can't be told whether it is for the accounts that this agent may call"
+                ));
             }
         }
         None
@@ -211,6 +224,7 @@ mod tests {
             pairs: Vec::new(),
             unknown: Vec::new(),
             unread: Vec::new(),
+            references: chaperone_model::References::default(),
             parameters: serde_json::Value::Null,
             payload: Payload::Unsigned,
         }
@@ -271,6 +285,13 @@ mod tests {
         assert!(!reached(None, "123456789012", "*"), "of no region is in none of them");
         assert!(!reached(here, "210987654321", "*"), "a chained role in another account");
         assert!(!reached(here, "123456789012", "arn:aws:iam::210987654321:role/other"));
+        // Accounts that stand elsewhere than in a resource's name, and input that may hold one.
+        let mut registry = call(here, "123456789012", "*");
+        registry.references.accounts = vec!["210987654321".into()];
+        assert!(lent.out_of_reach(&registry).is_some());
+        let mut newer = call(here, "123456789012", "*");
+        newer.unread = vec!["body.registryIdOfTomorrow".into()];
+        assert!(lent.out_of_reach(&newer).is_some_and(|why| why.contains("registryIdOfTomorrow")));
         let all = lending(Vec::new()).to(&session("coder", &[]));
         assert!(all.out_of_reach(&call(None, "210987654321", "*")).is_none());
     }

@@ -12,9 +12,11 @@ use std::{
 };
 
 use base64::{Engine as _, prelude::BASE64_STANDARD};
+use bytes::Bytes;
 use chaperone_model::SessionId;
 use foldhash::HashMap;
 use http::{Request, Response};
+use http_body::Body;
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
@@ -30,7 +32,7 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    body::streams::Outgoing,
+    causes::with_causes,
     http::strict::{Role, Strict},
     limits::Limits,
 };
@@ -115,27 +117,27 @@ pub struct Target {
     pub http2: Option<SessionId>,
 }
 
-struct DataPlane {
-    sender: http2::SendRequest<Outgoing>,
+struct SharedConnection<B> {
+    sender: http2::SendRequest<B>,
     since: Instant,
 }
 
-struct Idle {
-    sender: http1::SendRequest<Outgoing>,
+struct Idle<B> {
+    sender: http1::SendRequest<B>,
     head: Arc<AtomicBool>,
     since: Instant,
 }
 
 /// The pool.
-pub struct Upstream {
+pub struct Upstream<B> {
     http1: TlsConnector,
     http2: TlsConnector,
-    idle: Mutex<HashMap<Target, Vec<Idle>>>,
-    shared: Mutex<HashMap<Target, DataPlane>>,
+    idle: Mutex<HashMap<Target, Vec<Idle<B>>>>,
+    shared: Mutex<HashMap<Target, SharedConnection<B>>>,
     limits: Limits,
 }
 
-impl std::fmt::Debug for Upstream {
+impl<B> std::fmt::Debug for Upstream<B> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Upstream").finish_non_exhaustive()
     }
@@ -190,21 +192,25 @@ impl Roots {
 }
 
 /// An answer's head and body, and what to give back to the pool when the body is over.
-pub struct Answer {
+pub struct Answer<B> {
     /// The answer.
     pub response: Response<Incoming>,
     /// Give this to [`Upstream::put_back`] after the body's end.
-    pub lease: Option<Lease>,
+    pub lease: Option<Lease<B>>,
 }
 
 /// A connection that is busy with a body.
-pub struct Lease {
+pub struct Lease<B> {
     target: Target,
-    sender: http1::SendRequest<Outgoing>,
+    sender: http1::SendRequest<B>,
     head: Arc<AtomicBool>,
 }
 
-impl Upstream {
+impl<B> Upstream<B>
+where
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     /// A pool that verifies by these roots.
     pub fn new(roots: &Roots, limits: Limits) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
@@ -230,7 +236,7 @@ impl Upstream {
     ///
     /// A pooled connection that turns out to be closed before anything was written is replaced by a new one; a request
     /// of which anything was written is never sent twice.
-    pub async fn send(&self, target: &Target, mut request: Request<Outgoing>) -> Result<Answer, UpstreamError> {
+    pub async fn send(&self, target: &Target, mut request: Request<B>) -> Result<Answer<B>, UpstreamError> {
         let is_head = request.method() == http::Method::HEAD;
         if target.http2.is_some()
             && let Some(mut sender) = self.shared_connection(target)
@@ -260,7 +266,7 @@ impl Upstream {
             }
         }
         *request.uri_mut() = absolute;
-        self.send_on_new(target, request, is_head).await
+        Box::pin(self.send_on_new(target, request, is_head)).await
     }
 
     /// Sends a WebSocket's handshake, on a connection of its own. With an answer of the status 101 comes what the connection
@@ -268,7 +274,7 @@ impl Upstream {
     pub async fn switch(
         &self,
         target: &Target,
-        mut request: Request<Outgoing>,
+        mut request: Request<B>,
     ) -> Result<(Response<Incoming>, Option<Upgraded>), UpstreamError> {
         let tls = self.dial(target).await?;
         to_origin_form(&mut request);
@@ -313,9 +319,9 @@ impl Upstream {
     async fn send_on_new(
         &self,
         target: &Target,
-        mut request: Request<Outgoing>,
+        mut request: Request<B>,
         is_head: bool,
-    ) -> Result<Answer, UpstreamError> {
+    ) -> Result<Answer<B>, UpstreamError> {
         let tls = self.dial(target).await?;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -332,7 +338,7 @@ impl Upstream {
                     tracing::debug!(%error, "an upstream HTTP/2 connection ended");
                 }
             });
-            let shared = DataPlane { sender: sender.clone(), since: Instant::now() };
+            let shared = SharedConnection { sender: sender.clone(), since: Instant::now() };
             self.shared.lock().insert(target.clone(), shared);
             let response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
             return Ok(Answer { response, lease: None });
@@ -356,7 +362,7 @@ impl Upstream {
     }
 
     /// Gives a connection back whose answer has been read to its end.
-    pub fn put_back(&self, lease: Lease) {
+    pub fn put_back(&self, lease: Lease<B>) {
         if lease.sender.is_closed() {
             return;
         }
@@ -377,7 +383,7 @@ impl Upstream {
         self.shared.lock().retain(|_, shared| !shared.sender.is_closed() && shared.since.elapsed() < IDLE);
     }
 
-    fn take(&self, target: &Target) -> Option<Idle> {
+    fn take(&self, target: &Target) -> Option<Idle<B>> {
         let mut idle = self.idle.lock();
         let kept = idle.get_mut(target)?;
         // The latest first: it is the least likely to have been closed by the other side.
@@ -389,7 +395,7 @@ impl Upstream {
         None
     }
 
-    fn shared_connection(&self, target: &Target) -> Option<http2::SendRequest<Outgoing>> {
+    fn shared_connection(&self, target: &Target) -> Option<http2::SendRequest<B>> {
         let mut shared = self.shared.lock();
         let shared = shared.get_mut(target).filter(|shared| !shared.sender.is_closed())?;
         shared.since = Instant::now();
@@ -402,28 +408,16 @@ fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
 }
 
 /// HTTP/1.1 has the host in its field, and in the target the path alone (RFC 9112, 3.2.1); hyper writes what it is given.
-fn to_origin_form(request: &mut Request<Outgoing>) {
+fn to_origin_form<B>(request: &mut Request<B>) {
     if let Some(path) = request.uri().path_and_query().cloned() {
         *request.uri_mut() = path.into();
     }
-}
-
-/// An error's text with all of its causes: hyper's own says little.
-pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
 }
 
 #[cfg(test)]
 mod tests {
     use std::{collections::VecDeque, convert::Infallible};
 
-    use bytes::Bytes;
     use chaperone_authority::CertificateAuthority;
     use http_body::Frame;
     use http_body_util::{BodyExt, StreamBody};
@@ -434,6 +428,8 @@ mod tests {
     use tokio_rustls::TlsAcceptor;
 
     use super::*;
+
+    type Empty = http_body_util::Full<Bytes>;
 
     #[derive(Debug)]
     struct Leaves(CertificateAuthority);
@@ -448,7 +444,7 @@ mod tests {
     /// An answer to `/held` is begun, and goes on when `Notify` says so.
     struct Other {
         address: SocketAddr,
-        upstream: Upstream,
+        upstream: Upstream<Empty>,
         accepted: Arc<std::sync::atomic::AtomicUsize>,
         held: Arc<Notify>,
     }
@@ -503,14 +499,14 @@ mod tests {
     }
 
     impl Other {
-        async fn send(&self, http2: Option<SessionId>, path: &str) -> Result<Answer, UpstreamError> {
+        async fn send(&self, http2: Option<SessionId>, path: &str) -> Result<Answer<Empty>, UpstreamError> {
             let target = Target { name: "a.example.com".into(), address: self.address, http2 };
             let mut request = Request::get(format!("https://a.example.com{path}"));
             request = request.header("host", "a.example.com");
             if http2.is_some() {
                 request = request.version(http::Version::HTTP_2);
             }
-            self.upstream.send(&target, request.body(Outgoing::Whole(None)).unwrap()).await
+            self.upstream.send(&target, request.body(Empty::default()).unwrap()).await
         }
 
         /// How many answers come whole, one after another, until one doesn't.

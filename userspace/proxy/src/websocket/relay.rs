@@ -13,14 +13,14 @@ use hyper_util::rt::TokioIo;
 use parking_lot::Mutex;
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, split},
-    sync::OwnedSemaphorePermit,
     time::sleep,
 };
 
 use crate::{
-    DataPlane,
-    body::streams::{BodyError, Sent},
+    body::{error::BodyError, request::Sent},
     call::outcome::OutcomeRecorder,
+    connection::quota::Memory,
+    data_plane::DataPlane,
     websocket::frames::AgentFrames,
 };
 
@@ -29,7 +29,7 @@ const BUFFER: usize = 16 << 10;
 
 /// A WebSocket that AWS has opened. Its outcome is recorded when it is over, or dropped.
 pub struct Relay {
-    pub(crate) shared: Arc<DataPlane>,
+    pub(crate) plane: Arc<DataPlane>,
     pub(crate) upstream: Option<Upgraded>,
     pub(crate) frames: AgentFrames,
     pub(crate) request: Option<BodyRecorder>,
@@ -37,7 +37,7 @@ pub struct Relay {
     pub(crate) sent: Arc<Mutex<Sent>>,
     pub(crate) closing: Option<OutcomeRecorder>,
     /// The memory in which messages are held to be checked.
-    pub(crate) held: Option<OwnedSemaphorePermit>,
+    pub(crate) held: Option<Memory>,
 }
 
 impl std::fmt::Debug for Relay {
@@ -88,12 +88,12 @@ impl Relay {
             }
             end(&mut to_agent, response, &heard).await
         };
-        let limits = &self.shared.limits;
+        let limits = &self.plane.limits;
         let both = async { tokio::try_join!(up, down).map(|_| ()) };
         tokio::select! {
             passed = both => passed,
             stalled = heard.stalled(limits.websocket_timeout, limits.body_timeout) => Err(BodyError::Stalled(stalled)),
-            () = self.shared.stop.cancelled() => Err(BodyError::Http("the daemon stopped".into())),
+            () = self.plane.stop.cancelled() => Err(BodyError::Http("the daemon stopped".into())),
         }
     }
 

@@ -1,0 +1,182 @@
+//! Services whose resources no template says: EC2's launches, SQS's queues, API Gateway's paths.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::{Place, checked, texts};
+use crate::{actions::Requirements, catalog::Operation, decode::DecodeError};
+
+/// What launching touches: besides what is named, new instances, their volumes and interfaces. What isn't named is the
+/// launch template's or the account's default, and could be any.
+pub(crate) fn run_instances(
+    needs: &mut Requirements,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    let region = place.region.as_deref().unwrap_or_default();
+    let text = |value: Option<&Value>| value.and_then(Value::as_str).map(str::to_owned);
+    let ours = |kind: &str, id: &str| place.arn("ec2", &format!("{kind}/{id}"));
+    let any = |needs: &mut Requirements, arn: String| {
+        needs.unknown(arn, Cow::Borrowed("a launch template's, or the account's default"), false)
+    };
+    // Images and snapshots have no account in their ARNs.
+    let image = |id: &str| format!("arn:{}:ec2:{region}::image/{id}", place.partition);
+    match text(members.get("ImageId")) {
+        Some(id) => needs.resource(checked(&image(&id))?)?,
+        None => any(needs, image("*"))?,
+    }
+    let interfaces = members.get("NetworkInterfaces").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+    let mut subnets: Vec<String> = text(members.get("SubnetId")).into_iter().collect();
+    let mut groups: Vec<String> = texts(members.get("SecurityGroupIds")).map(str::to_owned).collect();
+    let mut joined = Vec::new();
+    for interface in interfaces {
+        subnets.extend(text(interface.get("SubnetId")));
+        groups.extend(texts(interface.get("Groups")).map(str::to_owned));
+        joined.extend(text(interface.get("NetworkInterfaceId")));
+    }
+    for (kind, ids) in [("subnet", subnets), ("security-group", groups), ("network-interface", joined)] {
+        // Interfaces that aren't named are new ones.
+        if ids.is_empty() && kind == "network-interface" {
+            needs.resource(ours(kind, "*"))?;
+        } else if ids.is_empty() {
+            any(needs, ours(kind, "*"))?;
+        }
+        for id in ids {
+            needs.resource(checked(&ours(kind, &id))?)?;
+        }
+    }
+    for kind in ["instance", "volume"] {
+        needs.resource(ours(kind, "*"))?;
+    }
+    if let Some(name) = text(members.get("KeyName")) {
+        needs.resource(checked(&ours("key-pair", &name))?)?;
+    }
+    if let Some(template) = members.get("LaunchTemplate") {
+        match text(template.get("LaunchTemplateId")) {
+            Some(id) => needs.resource(checked(&ours("launch-template", &id))?)?,
+            None => {
+                let why = Cow::Borrowed("the launch template is named otherwise than by its id");
+                needs.unknown(ours("launch-template", "*"), why, false)?;
+            }
+        }
+    }
+    if let Some(group) = members.get("Placement").and_then(|placement| text(placement.get("GroupName"))) {
+        needs.resource(checked(&ours("placement-group", &group))?)?;
+    }
+    for mapping in members.get("BlockDeviceMappings").and_then(Value::as_array).into_iter().flatten() {
+        if let Some(snapshot) = mapping.get("Ebs").and_then(|ebs| text(ebs.get("SnapshotId"))) {
+            needs.resource(checked(&format!("arn:{}:ec2:{region}::snapshot/{snapshot}", place.partition))?)?;
+        }
+    }
+    Ok(())
+}
+
+pub(crate) fn sqs(
+    needs: &mut Requirements,
+    members: &Map<String, Value>,
+    path: &str,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    // By the query protocol, the queue is in the path too, and there it is the one that counts.
+    if let Some((account, name)) = path.trim_matches('/').split_once('/') {
+        let region = place.region.as_deref().unwrap_or_default();
+        needs.resource(checked(&format!("arn:{}:sqs:{region}:{account}:{name}", place.partition))?)?;
+    }
+    for name in ["SourceArn", "DestinationArn"] {
+        if let Some(arn) = members.get(name).and_then(Value::as_str) {
+            needs.resource(checked(arn)?)?;
+        }
+    }
+    let (account, name) = match (members.get("QueueUrl").and_then(Value::as_str), members.get("QueueName")) {
+        (Some(url), _) => {
+            // https://sqs.REGION.amazonaws.com/ACCOUNT/NAME
+            let mut parts = url.rsplit('/');
+            let (name, account) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
+            if name.is_empty() || account.is_empty() {
+                return Err(DecodeError::Body("without a queue that can be told"));
+            }
+            (Some(account).filter(|a| a.bytes().all(|b| b.is_ascii_digit())), name)
+        }
+        (None, Some(Value::String(name))) => {
+            (members.get("QueueOwnerAWSAccountId").and_then(Value::as_str), name.as_str())
+        }
+        _ => return Ok(()),
+    };
+    let region = place.region.as_deref().unwrap_or_default();
+    let account = account.or(place.account).unwrap_or("*");
+    needs.resource(checked(&format!("arn:{}:sqs:{region}:{account}:{name}", place.partition))?)
+}
+
+/// API Gateway's permissions are on the paths of its API.
+pub(crate) fn api_gateway(operation: &Operation, members: &Map<String, Value>, place: &Place<'_>) -> String {
+    let mut path = String::new();
+    for segment in operation.uri.split('/').filter(|segment| !segment.is_empty()) {
+        path.push('/');
+        match segment.strip_prefix('{').and_then(|label| label.strip_suffix('}')) {
+            Some(label) => {
+                // Labels go by their names on the wire, such as `restapi_id` for `restApiId`.
+                let plain: String =
+                    label.trim_end_matches('+').chars().filter(|c| *c != '_').collect::<String>().to_ascii_lowercase();
+                let value = members
+                    .iter()
+                    .find(|(name, _)| name.to_ascii_lowercase() == plain)
+                    .and_then(|(_, value)| value.as_str());
+                // A label that holds a slash would be another path.
+                path.push_str(value.filter(|value| !value.contains(['/', '*', '?'])).unwrap_or("*"));
+            }
+            None => path.push_str(segment),
+        }
+    }
+    let region = place.region.as_deref().unwrap_or_default();
+    format!("arn:{}:apigateway:{region}::{path}", place.partition)
+}
+
+/// What EC2 tags: resources of any type, by ids that tell it.
+/// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/resource-ids.html>
+pub(super) fn tagged(
+    needs: &mut Requirements,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    let region = place.region.as_deref().unwrap_or_default();
+    for id in texts(members.get("Resources")) {
+        let kind = match id.rsplit_once('-').map_or("", |(kind, _)| kind) {
+            "acl" => "network-acl",
+            "ami" => "image",
+            "cgw" => "customer-gateway",
+            "dopt" => "dhcp-options",
+            "eipalloc" => "elastic-ip",
+            "eni" => "network-interface",
+            "i" => "instance",
+            "igw" => "internet-gateway",
+            "key" => "key-pair",
+            "lt" => "launch-template",
+            "nat" => "natgateway",
+            "pcx" => "vpc-peering-connection",
+            "pl" => "prefix-list",
+            "rtb" => "route-table",
+            "sg" => "security-group",
+            "snap" => "snapshot",
+            "subnet" => "subnet",
+            "tgw" => "transit-gateway",
+            "vgw" => "vpn-gateway",
+            "vol" => "volume",
+            "vpc" => "vpc",
+            "vpce" => "vpc-endpoint",
+            "vpn" => "vpn-connection",
+            _ => {
+                needs.unknown(place.arn("ec2", "*"), Cow::Borrowed("an id whose type isn't known"), false)?;
+                continue;
+            }
+        };
+        if id.contains(['*', '?']) {
+            needs.unknown(place.arn("ec2", &format!("{kind}/*")), Cow::Borrowed("a wildcard in the request"), false)?;
+            continue;
+        }
+        // Images and snapshots have no account in their ARNs.
+        let account = if matches!(kind, "image" | "snapshot") { "" } else { place.account.unwrap_or("*") };
+        needs.resource(checked(&format!("arn:{}:ec2:{region}:{account}:{kind}/{id}", place.partition))?)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,224 @@
+//! What a name in a request stands for. The same thing gets the same ARN however it was named; what only AWS can
+//! resolve becomes a pattern, and the other names that a thing may have are noted for policies that forbid.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::{Place, checked};
+use crate::{
+    actions::Requirements,
+    decode::{Candidate, DecodeError},
+};
+
+/// A variable of a template that a member says.
+pub(super) struct Variable<'a> {
+    pub candidate: &'a Candidate,
+    /// What stands right before it: `:parameter/`, `:function:`.
+    pub kind: &'static str,
+    /// What stands right after it; `None` at the ARN's end.
+    pub next: Option<char>,
+    /// AWS assigns the name that ARNs have, so that only a whole ARN says it.
+    pub arn_only: bool,
+    pub members: &'a Map<String, Value>,
+    pub place: &'a Place<'a>,
+}
+
+/// What a value says.
+pub(super) enum Named<'a> {
+    /// Exactly this, in the variable's place.
+    Exactly(Cow<'a, str>),
+    /// Something that fits this pattern.
+    Like(String),
+    /// The whole ARN: the requirements have it already.
+    Whole,
+}
+
+/// Services that take names in any case, and keep them in lower case.
+const LOWER_CASE: [&str; 7] = ["dax", "docdb", "elasticache", "memorydb", "neptune", "rds", "redshift"];
+
+/// Whether a text is an account's number.
+pub(super) fn is_account(text: &str) -> bool {
+    text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Whether an ARN fits a pattern in which `*` stands for any run of characters.
+pub(super) fn fits(text: &str, pattern: &str) -> bool {
+    let mut parts = pattern.split('*');
+    let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
+    let Some(last) = parts.next_back() else { return rest.is_empty() };
+    for part in parts {
+        let Some(at) = rest.find(part) else { return false };
+        rest = &rest[at + part.len()..];
+    }
+    rest.ends_with(last)
+}
+
+/// A whole ARN that the request names.
+pub(super) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeError> {
+    let parts: Vec<&str> = text.splitn(6, ':').collect();
+    let ["arn", partition, service, region, account, name] = parts[..] else {
+        // Some services complete what is left out.
+        return needs.unknown("*".into(), Cow::Borrowed("part of an ARN"), false);
+    };
+    if text.contains(['*', '?'])
+        && !(service == "logs" && name.ends_with(":*") && !name[..name.len() - 2].contains(['*', '?']))
+    {
+        return needs.unknown(text.replace('?', "*"), Cow::Borrowed("a wildcard in the request"), false);
+    }
+    let here = |name: &str| ["arn:", partition, ":", service, ":", region, ":", account, ":", name].concat();
+    match service {
+        "lambda" if name.starts_with("function:") => {
+            let mut parts = name.split(':').skip(1);
+            let (function, qualifier) = (parts.next().unwrap_or_default(), parts.next());
+            needs.resource(here(&format!("function:{function}")))?;
+            if qualifier.is_some() {
+                needs.resource(text.to_owned())?;
+            }
+            Ok(())
+        }
+        "logs" => needs.resource(here(name.strip_suffix(":*").unwrap_or(name))),
+        "ssm" if name.starts_with("parameter/") => {
+            needs.resource(here(&format!("parameter/{}", parameter(&name[10..]))))
+        }
+        "kms" if name.starts_with("alias/") => {
+            needs.resource(text.to_owned())?;
+            needs.unknown(here("key/*"), Cow::Borrowed("the key that the alias stands for"), false)
+        }
+        "kms" if name.starts_with("key/") => {
+            needs.resource(text.to_owned())?;
+            needs.unknown(here("alias/*"), Cow::Borrowed("an alias of the key"), true)
+        }
+        "secretsmanager" => {
+            needs.resource(text.to_owned())?;
+            // `secret:NAME-AbCdEf`, which may also be called by its name alone.
+            match name.rsplit_once('-').filter(|(_, end)| end.len() == 6) {
+                Some((plain, _)) => needs.unknown(here(plain), Cow::Borrowed("the secret's name"), true),
+                None => needs.unknown(here(&format!("{name}-*")), Cow::Borrowed("the secret's full ARN"), true),
+            }
+        }
+        "rds" => needs.resource(here(&name.to_ascii_lowercase())),
+        _ => needs.resource(text.to_owned()),
+    }
+}
+
+/// A parameter's name without its first slash and its `:VERSION` or `:LABEL`.
+fn parameter(name: &str) -> &str {
+    let name = name.trim_start_matches('/');
+    name.split_once(':').map_or(name, |(name, _)| name)
+}
+
+impl Variable<'_> {
+    /// Reads one value.
+    pub fn read<'v>(&self, needs: &mut Requirements, value: &'v str) -> Result<Named<'v>, DecodeError> {
+        let service = self.candidate.service.name;
+        if value.starts_with("arn:") {
+            // An ARN in the place of a name. (Lambda, KMS, Secrets Manager, DynamoDB, …)
+            arn(needs, &checked(value)?)?;
+            return Ok(Named::Whole);
+        }
+        if self.arn_only {
+            return Ok(Named::Like("*".into()));
+        }
+        if value.contains(['*', '?']) {
+            return Ok(Named::Like(value.replace('?', "*")));
+        }
+        let kind = self.kind.trim_start_matches(':');
+        match (service, kind) {
+            ("lambda", "function:") => return self.function(needs, value),
+            ("ssm", "parameter/") => {
+                let selected = value.starts_with('/') && value.len() == 1;
+                return Ok(if selected { Named::Like("*".into()) } else { Named::Exactly(parameter(value).into()) });
+            }
+            ("kms", "key/") => return self.key(needs, value),
+            ("kms", "alias/") => return Ok(Named::Exactly(value.strip_prefix("alias/").unwrap_or(value).into())),
+            ("secretsmanager", "secret:") => {
+                let full = self.place.arn("secretsmanager", &format!("secret:{value}-*"));
+                needs.unknown(full, Cow::Borrowed("the secret's full ARN"), true)?;
+                return Ok(Named::Exactly(value.into()));
+            }
+            // `ID` begins with its project's name.
+            ("codebuild", "project/") => {
+                return Ok(Named::Exactly(value.split_once(':').map_or(value, |(project, _)| project).into()));
+            }
+            ("iam", "role/" | "user/" | "group/" | "policy/" | "instance-profile/" | "server-certificate/") => {
+                let account = self.place.account.unwrap_or("*");
+                let elsewhere = format!("arn:{}:iam::{account}:{kind}*/{value}", self.place.partition);
+                needs.unknown(elsewhere, Cow::Borrowed("the same name below a path"), true)?;
+            }
+            _ => {}
+        }
+        // What would end the variable in the ARN: then where it ends can't be told.
+        if self.next.is_some_and(|next| next != '{' && value.contains(next)) {
+            return Ok(Named::Like("*".into()));
+        }
+        let is_lower = LOWER_CASE.contains(&service) && value.bytes().any(|byte| byte.is_ascii_uppercase());
+        let value = if is_lower { Cow::Owned(value.to_ascii_lowercase()) } else { Cow::Borrowed(value) };
+        if self.next.is_none() && value.contains(':') && !holds_colons(service) {
+            // Part of an ARN perhaps, or a name with something behind it: whatever the service makes of it.
+            let kind = self
+                .candidate
+                .operation
+                .actions
+                .first()
+                .map_or(service, |action| action.0.split(':').next().unwrap_or(service));
+            let all = format!("arn:{}:{kind}:*:*:*", self.place.partition);
+            needs.unknown(all, Cow::Borrowed("a name with a colon"), false)?;
+        }
+        Ok(Named::Exactly(value))
+    }
+
+    /// `[REGION:][ACCOUNT:][function:]NAME[:QUALIFIER]`, as Lambda's model has it.
+    fn function<'v>(&self, needs: &mut Requirements, value: &'v str) -> Result<Named<'v>, DecodeError> {
+        let mut parts: Vec<&str> = value.split(':').collect();
+        let mut region = self.place.region.as_deref().unwrap_or_default();
+        let mut account = self.place.account.unwrap_or("*");
+        if parts.len() > 1 && is_region(parts[0]) {
+            region = parts.remove(0);
+        }
+        if parts.len() > 1 && is_account(parts[0]) {
+            account = parts.remove(0);
+        }
+        if parts.len() > 1 && parts[0] == "function" {
+            parts.remove(0);
+        }
+        let (name, qualifier) = match parts[..] {
+            [name] => (name, None),
+            [name, qualifier] => (name, Some(qualifier)),
+            _ => return Ok(Named::Like("*".into())),
+        };
+        let qualifier = qualifier.or_else(|| self.members.get("Qualifier").and_then(Value::as_str));
+        let base = format!("arn:{}:lambda:{region}:{account}:function:{name}", self.place.partition);
+        if let Some(qualifier) = qualifier.filter(|qualifier| !qualifier.is_empty()) {
+            needs.resource(checked(&format!("{base}:{qualifier}"))?)?;
+        }
+        needs.resource(base)?;
+        Ok(Named::Whole)
+    }
+
+    /// A key by its id, or by an alias, which stands for a key that only KMS knows.
+    fn key<'v>(&self, needs: &mut Requirements, value: &'v str) -> Result<Named<'v>, DecodeError> {
+        if value.starts_with("alias/") {
+            needs.resource(self.place.arn("kms", value))?;
+            let key = self.place.arn("kms", "key/*");
+            needs.unknown(key, Cow::Borrowed("the key that the alias stands for"), false)?;
+            return Ok(Named::Whole);
+        }
+        needs.unknown(self.place.arn("kms", "alias/*"), Cow::Borrowed("an alias of the key"), true)?;
+        Ok(Named::Exactly(value.into()))
+    }
+}
+
+/// Services some of whose resources have names with colons.
+fn holds_colons(service: &str) -> bool {
+    ["batch", "bedrock", "bedrock-runtime", "docdb", "ecs", "logs", "neptune", "rds", "s3", "s3control"]
+        .contains(&service)
+}
+
+fn is_region(text: &str) -> bool {
+    let mut parts = text.rsplit('-');
+    let number = parts.next().is_some_and(|part| part.len() == 1 && part.bytes().all(|byte| byte.is_ascii_digit()));
+    number
+        && text.split('-').count() >= 3
+        && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
+}

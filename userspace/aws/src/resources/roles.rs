@@ -1,0 +1,51 @@
+//! Roles and instance profiles that a call passes on.
+
+use serde_json::Value;
+
+use super::Place;
+
+/// Roles anywhere in the input of a call that passes them on: by ARN wherever it stands, by name where the member's
+/// name says that it is one (ECS, Glue, CodeBuild, EMR and others take either).
+pub(crate) fn passed(name: &str, value: &Value, place: &Place<'_>, found: &mut Vec<String>) {
+    match value {
+        Value::String(text) => {
+            let mut parts = text.split(':');
+            let is_role = parts.next() == Some("arn")
+                && parts.nth(1) == Some("iam")
+                && parts.nth(2).is_some_and(|tail| tail.starts_with("role/") || tail.starts_with("instance-profile/"));
+            let account = place.account.unwrap_or("*");
+            let role = if is_role {
+                text.clone()
+            } else if text.is_empty() || text.contains(':') {
+                return;
+            } else if is_profile(name) {
+                format!("arn:{}:iam::{account}:instance-profile/{text}", place.partition)
+            } else if is_role_name(name) {
+                format!("arn:{}:iam::{account}:role/{text}", place.partition)
+            } else {
+                return;
+            };
+            if !found.contains(&role) {
+                found.push(role);
+            }
+        }
+        Value::Array(all) => all.iter().for_each(|value| passed(name, value, place, found)),
+        Value::Object(all) => {
+            for (inner, value) in all {
+                // `IamInstanceProfile: {Name: …}`
+                passed(if inner == "Name" && is_profile(name) { name } else { inner }, value, place, found);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn is_profile(member: &str) -> bool {
+    let member = member.to_ascii_lowercase();
+    member.ends_with("instanceprofile") || member.ends_with("instanceprofilename")
+}
+
+fn is_role_name(member: &str) -> bool {
+    let member = member.to_ascii_lowercase();
+    ["role", "rolearn", "rolename", "iamrole", "iamroles"].iter().any(|ending| member.ends_with(ending))
+}

@@ -1,0 +1,126 @@
+//! S3's buckets, objects and access points.
+
+use chaperone_model::AccessLevel;
+use http::HeaderMap;
+use serde_json::{Map, Value};
+
+use super::{Place, checked};
+use crate::{
+    actions::Requirements,
+    decode::{DecodeError, header, value::MAX_STRING},
+    host::{HostKind, HostMatch, S3At},
+};
+
+/// S3's buckets, objects and access points.
+pub(crate) fn s3(
+    needs: &mut Requirements,
+    operation: &str,
+    members: &Map<String, Value>,
+    headers: &HeaderMap,
+    host: &HostMatch,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    if matches!(operation, "ListBuckets" | "ListDirectoryBuckets") {
+        return Ok(());
+    }
+    let Some(bucket) = members.get("Bucket").and_then(Value::as_str) else { return Ok(()) };
+    if bucket.is_empty() {
+        return Err(DecodeError::Path("an empty bucket name"));
+    }
+    let base = bucket_arn(bucket, &host.kind, place);
+    let object = |key: &str| -> Result<String, DecodeError> {
+        if key.len() >= MAX_STRING {
+            return Err(DecodeError::TooLarge("object's key"));
+        }
+        let is_access_point = base.splitn(6, ':').nth(5).is_some_and(|tail| tail.starts_with("accesspoint/"));
+        Ok(if is_access_point { format!("{base}/object/{key}") } else { format!("{base}/{key}") })
+    };
+    match members.get("Key") {
+        Some(Value::String(key)) => needs.resource(object(key)?)?,
+        _ if operation == "DeleteObjects" => {
+            let keys = members.get("Delete").and_then(|delete| delete.get("Objects")).and_then(Value::as_array);
+            let mut any = false;
+            let mut versions = Vec::new();
+            for entry in keys.into_iter().flatten() {
+                let key = entry.get("Key").and_then(Value::as_str).ok_or(DecodeError::Body("a key that is missing"))?;
+                any = true;
+                if entry.get("VersionId").and_then(Value::as_str).is_some_and(|id| !id.is_empty()) {
+                    versions.push(object(key)?);
+                } else {
+                    needs.resource(object(key)?)?;
+                }
+            }
+            if !versions.is_empty() {
+                let others = needs.open_actions();
+                let objects = needs.has_resources();
+                if objects {
+                    needs.close();
+                    for action in others {
+                        needs.action(action.name, action.level);
+                    }
+                }
+                needs.replace_action("s3:DeleteObject", "s3:DeleteObjectVersion", AccessLevel::Write);
+                for version in versions {
+                    needs.resource(version)?;
+                }
+            }
+            if !any {
+                return Err(DecodeError::Body("without keys to delete"));
+            }
+        }
+        _ => needs.resource(base.clone())?,
+    }
+    if matches!(operation, "CopyObject" | "UploadPartCopy") {
+        let source = header(headers, "x-amz-copy-source").unwrap_or_default();
+        needs.close();
+        let action = if source.contains("versionId=") { "s3:GetObjectVersion" } else { "s3:GetObject" };
+        needs.action(action, AccessLevel::Read);
+        let source = source.split('?').next().unwrap_or_default();
+        let source = percent_encoding::percent_decode_str(source)
+            .decode_utf8()
+            .map_err(|_| DecodeError::Path("a copy source that is not UTF-8"))?;
+        let source = source.strip_prefix('/').unwrap_or(&source);
+        if source.starts_with("arn:") {
+            needs.resource(checked(source)?)?;
+        } else {
+            let (bucket, key) = source
+                .split_once('/')
+                .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
+                .ok_or(DecodeError::Path("a copy source that is not BUCKET/KEY"))?;
+            needs.resource(checked(&format!("arn:{}:s3:::{bucket}/{key}", place.partition))?)?;
+        }
+    }
+    Ok(())
+}
+
+fn bucket_arn(bucket: &str, kind: &HostKind, place: &Place<'_>) -> String {
+    let region = place.region.as_deref().unwrap_or_default();
+    let partition = place.partition;
+    match kind {
+        HostKind::S3Bucket { at: S3At::AccessPoint, .. } => {
+            let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
+            format!("arn:{partition}:s3:{region}:{account}:accesspoint/{name}")
+        }
+        HostKind::S3Bucket { at: S3At::ObjectLambda, .. } => {
+            let (name, account) = bucket.rsplit_once('-').unwrap_or((bucket, "*"));
+            format!("arn:{partition}:s3-object-lambda:{region}:{account}:accesspoint/{name}")
+        }
+        // An access point of a directory bucket.
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } if bucket.ends_with("--xa-s3") => {
+            place.arn("s3express", &format!("accesspoint/{bucket}"))
+        }
+        HostKind::S3ExpressControl | HostKind::S3Bucket { at: S3At::Express, .. } => {
+            place.arn("s3express", &format!("bucket/{bucket}"))
+        }
+        HostKind::S3Bucket { at: S3At::MultiRegion, .. } => {
+            format!("arn:{partition}:s3::{}:accesspoint/{bucket}", place.account.unwrap_or("*"))
+        }
+        HostKind::S3Bucket { at: S3At::Outposts, .. } => {
+            let (access_point, outpost) = bucket.split_once('.').unwrap_or((bucket, "*"));
+            let (name, account) = access_point.rsplit_once('-').unwrap_or((access_point, "*"));
+            format!("arn:{partition}:s3-outposts:{region}:{account}:outpost/{outpost}/accesspoint/{name}")
+        }
+        _ if bucket.starts_with("arn:") => bucket.to_owned(),
+        _ => format!("arn:{partition}:s3:::{bucket}"),
+    }
+}

@@ -1,0 +1,269 @@
+//! The catalog's templates of ARNs (`xtask/python/catalog_resources.py` makes them), filled from the input.
+
+use std::borrow::Cow;
+
+use serde_json::{Map, Value};
+
+use super::{Place, checked, names, texts};
+use crate::{
+    actions::{MAX_RESOURCES, Requirements},
+    catalog::Operation,
+    decode::{Candidate, DecodeError, value::MAX_STRING},
+};
+
+/// What a template is, by its first character; the generator's `MARKS` say the same.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mark {
+    /// Counts if its members are there.
+    Optional,
+    /// What isn't said of it is unknown.
+    Required,
+    /// Required, or one of several, of which an ARN says which.
+    OneOf,
+    /// Made by the operation: what isn't said of it AWS assigns, and it is nothing that there is yet.
+    New,
+    /// Touched or not, and nothing in the input says.
+    Possible,
+}
+
+impl Mark {
+    fn split(template: &str) -> (Self, &str) {
+        let mark = match template.as_bytes().first() {
+            Some(b'-') => Self::Optional,
+            Some(b'|') => Self::OneOf,
+            Some(b'+') => Self::New,
+            Some(b'?') => Self::Possible,
+            _ => Self::Required,
+        };
+        (mark, template.get(1..).unwrap_or_default())
+    }
+}
+
+/// Names the resources of an operation, and notes those that aren't named.
+pub(super) fn fill(
+    needs: &mut Requirements,
+    candidate: &Candidate,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    let operation = candidate.operation;
+    let arns = arns(operation, members);
+    for arn in &arns {
+        names::arn(needs, &checked(arn)?)?;
+    }
+    let is_said = |value: &Value| match value {
+        Value::Null => false,
+        Value::Array(all) => !all.is_empty(),
+        Value::Object(all) => !all.is_empty(),
+        _ => true,
+    };
+    let selector = operation.selectors.iter().find(|name| members.get(**name).is_some_and(is_said));
+    let mut absent = Vec::new();
+    let mut possible = Vec::new();
+    for template in &operation.templates {
+        let (mark, text) = Mark::split(template);
+        let filled = Filled::of(needs, candidate, text, members, place)?;
+        if let Some(selector) = selector
+            && matches!(mark, Mark::Optional | Mark::Required)
+            && (filled.from_list || !filled.open.is_empty())
+        {
+            needs.unknown(filled.widest, Cow::Owned(format!("selected by {selector}")), false)?;
+        }
+        if filled.open.is_empty() {
+            continue;
+        }
+        match mark {
+            Mark::New => {
+                for arn in filled.open {
+                    needs.resource(arn)?;
+                }
+            }
+            Mark::Optional => absent.extend(filled.open),
+            Mark::Possible => possible.extend(filled.open),
+            Mark::OneOf if !arns.is_empty() => {}
+            Mark::OneOf | Mark::Required => {
+                let why = match filled.missing[..] {
+                    [] => Cow::Borrowed("the request can't name it"),
+                    _ => Cow::Owned(format!("not named by {}", filled.missing.join(", "))),
+                };
+                for pattern in filled.open {
+                    // An ARN in a member of its own is as good as the name.
+                    if !arns.iter().any(|arn| names::fits(arn, &pattern)) {
+                        needs.unknown(pattern, why.clone(), false)?;
+                    }
+                }
+            }
+        }
+    }
+    if !needs.names_resources() {
+        for pattern in absent.into_iter().chain(possible) {
+            needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
+        }
+    } else if arns.is_empty() {
+        for pattern in possible {
+            needs.unknown(pattern, Cow::Borrowed("the request may touch it without naming it"), true)?;
+        }
+    }
+    Ok(())
+}
+
+/// ARNs of the operation's own service, or of whatever a member called plainly `resourceArn` holds.
+fn arns<'a>(operation: &Operation, members: &'a Map<String, Value>) -> Vec<&'a str> {
+    const PLAIN: [&str; 10] = [
+        "arn",
+        "arns",
+        "identifier",
+        "resource",
+        "resourcearn",
+        "resourcearnlist",
+        "resourcearns",
+        "resourceidentifier",
+        "resourcename",
+        "rolearn",
+    ];
+    let mut all = Vec::new();
+    for name in &operation.arn_members {
+        for text in texts(members.get(*name)).filter(|text| text.starts_with("arn:")) {
+            let own = operation.actions.iter().any(|action| {
+                let prefix = action.0.split(':').next().unwrap_or_default();
+                text.split(':').nth(2) == Some(prefix)
+            });
+            if own || PLAIN.iter().any(|plain| name.eq_ignore_ascii_case(plain)) {
+                all.push(text);
+            }
+        }
+    }
+    all
+}
+
+/// A template after it was filled. What was said went to the requirements.
+struct Filled {
+    /// What isn't said, each an ARN with `*` for what is missing of it. Empty if all is said.
+    open: Vec<String>,
+    /// An ARN with `*` for what is missing, and for lists, which a selector could add to.
+    widest: String,
+    /// A list said some of it.
+    from_list: bool,
+    /// Members that could have said more.
+    missing: Vec<&'static str>,
+}
+
+/// What stands in one place of an ARN.
+struct Part<'a> {
+    text: Cow<'a, str>,
+    /// It is this and nothing else; otherwise a pattern.
+    known: bool,
+}
+
+impl<'a> Part<'a> {
+    fn known(text: impl Into<Cow<'a, str>>) -> Vec<Self> {
+        vec![Self { text: text.into(), known: true }]
+    }
+
+    fn any() -> Vec<Self> {
+        vec![Self { text: Cow::Borrowed("*"), known: false }]
+    }
+}
+
+impl Filled {
+    fn of(
+        needs: &mut Requirements,
+        candidate: &Candidate,
+        template: &'static str,
+        members: &Map<String, Value>,
+        place: &Place<'_>,
+    ) -> Result<Self, DecodeError> {
+        let mut filled = Self { open: Vec::new(), widest: String::new(), from_list: false, missing: Vec::new() };
+        let mut arns = vec![Part { text: Cow::Borrowed(""), known: true }];
+        let mut is_said = true;
+        let mut rest = template;
+        while let Some((before, after)) = rest.split_once('{') {
+            let Some((variable, tail)) = after.split_once('}') else { break };
+            rest = tail;
+            let mut is_list = false;
+            let parts = match variable.as_bytes().first() {
+                Some(b'P') => Part::known(place.partition),
+                Some(b'R') => Part::known(place.region.as_deref().unwrap_or_default()),
+                Some(b'A') => match variable.split_once('=').and_then(|(_, name)| members.get(name)?.as_str()) {
+                    None => Part::known(place.account.unwrap_or("*")),
+                    Some(owner) if names::is_account(owner) => Part::known(owner),
+                    Some(_) => Part::any(),
+                },
+                Some(b'=' | b'~') => {
+                    let member = &variable[1..];
+                    let mut found = Vec::new();
+                    is_list = values(members, member, &mut found);
+                    let next = tail.chars().next();
+                    let arn_only = variable.starts_with('~');
+                    let variable = names::Variable { candidate, kind: before, next, arn_only, members, place };
+                    let is_missing = found.is_empty();
+                    let mut parts = Vec::new();
+                    for value in found {
+                        if value.len() >= MAX_STRING {
+                            return Err(DecodeError::TooLarge("resource's name"));
+                        }
+                        match variable.read(needs, value)? {
+                            names::Named::Whole => {}
+                            names::Named::Exactly(text) => parts.push(Part { text, known: true }),
+                            names::Named::Like(text) => parts.push(Part { text: Cow::Owned(text), known: false }),
+                        }
+                    }
+                    if is_missing {
+                        is_said = false;
+                        filled.missing.push(member);
+                        parts = Part::any();
+                    }
+                    parts
+                }
+                _ => {
+                    is_said = false;
+                    Part::any()
+                }
+            };
+            filled.from_list |= is_list;
+            filled.widest.push_str(before);
+            filled.widest.push_str(if is_list || parts.is_empty() { "*" } else { &parts[0].text });
+            if arns.len() * parts.len() > MAX_RESOURCES {
+                return Err(DecodeError::TooLarge("list of resources"));
+            }
+            let each = |so_far: &Part<'_>| -> Vec<Part<'static>> {
+                let join = |part: &Part<'_>| Part {
+                    text: Cow::Owned([&so_far.text, before, &part.text].concat()),
+                    known: so_far.known && part.known,
+                };
+                parts.iter().map(join).collect()
+            };
+            arns = arns.iter().flat_map(each).collect();
+        }
+        filled.widest.push_str(rest);
+        for arn in arns {
+            let text = arn.text.into_owned() + rest;
+            match (is_said, arn.known) {
+                (true, true) => needs.resource(text)?,
+                (true, false) => needs.unknown(text, Cow::Borrowed("named in part, or by a wildcard"), false)?,
+                (false, _) => filled.open.push(text),
+            }
+        }
+        Ok(filled)
+    }
+}
+
+/// The texts at a path of members, through lists; whether there is a list on the way.
+fn values<'a>(members: &'a Map<String, Value>, path: &str, found: &mut Vec<&'a str>) -> bool {
+    let (name, rest) = path.split_once('.').map_or((path, None), |(name, rest)| (name, Some(rest)));
+    let Some(value) = members.get(name) else { return false };
+    match (value, rest) {
+        (_, None) => {
+            found.extend(texts(Some(value)));
+            value.is_array()
+        }
+        (Value::Object(inner), Some(rest)) => values(inner, rest, found),
+        (Value::Array(all), Some(rest)) => {
+            for inner in all.iter().filter_map(Value::as_object) {
+                values(inner, rest, found);
+            }
+            true
+        }
+        _ => false,
+    }
+}

@@ -1,0 +1,255 @@
+//! What a `forbid` names by its ARN is refused however a request names it, and what isn't said counts as anything.
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, LazyLock},
+};
+
+use chaperone_model::{AccessLevel, Call, CgroupId, Session, SessionId};
+use chaperone_policy::{ActionCatalog, CallFacts, Engine, PolicyVersion};
+use time::OffsetDateTime;
+
+use crate::{
+    Catalog, DecodeError,
+    decode_tests::{Ask, decode, form, json},
+};
+
+const HERE: &str = "eu-west-1:123456789012";
+
+struct Iam(Arc<BTreeMap<String, AccessLevel>>);
+
+impl ActionCatalog for Iam {
+    fn level(&self, action: &str) -> Option<AccessLevel> {
+        self.0.get(action).copied()
+    }
+    fn has_prefix(&self, prefix: &str) -> bool {
+        self.0.keys().any(|name| name.split_once(':').is_some_and(|(of, _)| of == prefix))
+    }
+    fn actions(&self) -> Vec<(String, AccessLevel)> {
+        self.0.as_ref().clone().into_iter().collect()
+    }
+}
+
+/// Whether policies allow a call.
+pub(crate) fn allows(policies: &str, call: &Call) -> bool {
+    static ACTIONS: LazyLock<Arc<BTreeMap<String, AccessLevel>>> =
+        LazyLock::new(|| Arc::new(Catalog::global().actions()));
+    let files = [(PathBuf::from("test.cedar"), policies.to_owned())];
+    let engine = Engine::new(PolicyVersion::parse(&files, &Iam(ACTIONS.clone())).unwrap());
+    let session = Session {
+        id: SessionId::new(),
+        agent: "coder".into(),
+        groups: Vec::new(),
+        cgroup: CgroupId(1),
+        cgroup_path: "/agents/coder".into(),
+        container: None,
+        started: OffsetDateTime::UNIX_EPOCH,
+    };
+    let facts = CallFacts { method: "POST", host: "h", path: "/", session: "s", exe: "/bin/aws" };
+    engine.decide(&engine.principal(&session), call, facts).is_allowed()
+}
+
+/// Whether everything is permitted to it but what is on this resource.
+fn passes(forbidden: &str, call: Result<Call, DecodeError>) -> bool {
+    let Ok(call) = call else { return false };
+    let condition = if forbidden.contains('*') {
+        format!("resource) when {{ resource.arn like \"{forbidden}\" }};")
+    } else {
+        format!("resource == Resource::\"{forbidden}\");")
+    };
+    allows(&format!("permit (principal, action, resource); forbid (principal, action, {condition}"), &call)
+}
+
+fn rest(method: &str, service: &str, target: &str, body: &str) -> Result<Call, DecodeError> {
+    let host = format!("{service}.eu-west-1.amazonaws.com");
+    let scope = format!("eu-west-1/{service}");
+    decode(&Ask { method, host: &host, target, fields: &[], body: body.as_bytes(), scope: &scope })
+}
+
+fn rds(body: &str) -> Result<Call, DecodeError> {
+    form("rds", &format!("Version=2014-10-31&Action={body}"))
+}
+
+fn ec2(body: &str) -> Result<Call, DecodeError> {
+    form("ec2", &format!("Version=2016-11-15&Action={body}"))
+}
+
+#[test]
+fn a_forbidden_resource_is_refused_by_whatever_name() {
+    let ssm = |operation: &str, body: &str| json("ssm", &format!("AmazonSSM.{operation}"), body);
+    let parameter = format!("arn:aws:ssm:{HERE}:parameter/prod/db");
+    for (operation, body) in [
+        ("GetParameter", r#"{"Name":"/prod/db"}"#),
+        ("GetParameter", r#"{"Name":"prod/db"}"#),
+        ("GetParameter", r#"{"Name":"/prod/db:3"}"#),
+        ("GetParameter", r#"{"Name":"/prod/db:live"}"#),
+        ("GetParameters", r#"{"Names":["/dev","/prod/db"]}"#),
+        ("GetParameterHistory", r#"{"Name":"/prod/db"}"#),
+        ("GetParametersByPath", r#"{"Path":"/prod"}"#),
+        ("GetParametersByPath", r#"{"Path":"/","Recursive":true}"#),
+        ("DeleteParameter", r#"{"Name":"/prod/db"}"#),
+        ("DeleteParameters", r#"{"Names":["/prod/db"]}"#),
+        ("PutParameter", r#"{"Name":"/prod/db","Value":"x"}"#),
+    ] {
+        assert!(!passes(&parameter, ssm(operation, body)), "{operation} {body}");
+    }
+    let by_arn = format!(r#"{{"Name":"{parameter}"}}"#);
+    assert!(!passes(&parameter, ssm("GetParameter", &by_arn)));
+    assert!(passes(&parameter, ssm("GetParameter", r#"{"Name":"/dev/db"}"#)));
+    assert!(passes(&parameter, ssm("GetParametersByPath", r#"{"Path":"/dev"}"#)));
+
+    let function = format!("arn:aws:lambda:{HERE}:function:prod");
+    for name in [
+        "prod",
+        "prod:live",
+        "function:prod",
+        "123456789012:prod",
+        "123456789012:function:prod:1",
+        "eu-west-1:123456789012:function:prod",
+        "arn:aws:lambda:eu-west-1:123456789012:function:prod",
+        "arn:aws:lambda:eu-west-1:123456789012:function:prod:1",
+    ] {
+        let name = name.replace(':', "%3A");
+        let invoke = rest("POST", "lambda", &format!("/2015-03-31/functions/{name}/invocations"), "{}");
+        assert!(!passes(&function, invoke), "{name}");
+    }
+    let qualified = rest("POST", "lambda", "/2015-03-31/functions/prod/invocations?Qualifier=live", "{}");
+    assert!(!passes(&format!("{function}:live"), qualified.clone()));
+    assert!(!passes(&function, qualified));
+    assert!(passes(&function, rest("POST", "lambda", "/2015-03-31/functions/dev/invocations", "{}")));
+
+    let secret = format!("arn:aws:secretsmanager:{HERE}:secret:prod-AbCdEf");
+    let secrets = |operation: &str, body: &str| json("secretsmanager", &format!("secretsmanager.{operation}"), body);
+    for (operation, body) in [
+        ("GetSecretValue", r#"{"SecretId":"prod"}"#.to_owned()),
+        ("GetSecretValue", format!(r#"{{"SecretId":"{secret}"}}"#)),
+        ("BatchGetSecretValue", r#"{"SecretIdList":["dev","prod"]}"#.to_owned()),
+        ("BatchGetSecretValue", r#"{"Filters":[{"Key":"name","Values":["prod"]}]}"#.to_owned()),
+        ("DeleteSecret", r#"{"SecretId":"prod"}"#.to_owned()),
+    ] {
+        assert!(!passes(&secret, secrets(operation, &body)), "{operation} {body}");
+    }
+    let plain = format!("arn:aws:secretsmanager:{HERE}:secret:prod");
+    assert!(!passes(&plain, secrets("GetSecretValue", &format!(r#"{{"SecretId":"{secret}"}}"#))));
+    assert!(passes(&secret, secrets("GetSecretValue", r#"{"SecretId":"dev"}"#)));
+
+    let key = format!("arn:aws:kms:{HERE}:key/1234");
+    let kms = |operation: &str, body: &str| json("kms", &format!("TrentService.{operation}"), body);
+    for body in [
+        r#"{"KeyId":"1234"}"#,
+        r#"{"KeyId":"alias/app"}"#,
+        r#"{"KeyId":"arn:aws:kms:eu-west-1:123456789012:alias/app"}"#,
+    ] {
+        assert!(!passes(&key, kms("DisableKey", body)), "{body}");
+    }
+    assert!(!passes(&key, kms("Decrypt", r#"{"CiphertextBlob":"AAAA"}"#)), "the ciphertext names the key");
+    assert!(!passes(&key, kms("CreateAlias", r#"{"AliasName":"alias/a","TargetKeyId":"1234"}"#)));
+    assert!(!passes(&format!("arn:aws:kms:{HERE}:alias/prod"), kms("DisableKey", r#"{"KeyId":"5678"}"#)));
+    assert!(passes(&key, kms("DisableKey", r#"{"KeyId":"5678"}"#)));
+}
+
+#[test]
+fn names_that_the_templates_lacked_are_found() {
+    for body in [
+        "DeleteDBInstance&DBInstanceIdentifier=prod",
+        "DeleteDBInstance&DBInstanceIdentifier=PROD",
+        "RebootDBInstance&DBInstanceIdentifier=prod",
+        "ModifyDBInstance&DBInstanceIdentifier=prod",
+        "CreateDBInstanceReadReplica&DBInstanceIdentifier=new&SourceDBInstanceIdentifier=prod",
+        "CreateDBSnapshot&DBSnapshotIdentifier=s&DBInstanceIdentifier=prod",
+        "RestoreDBInstanceToPointInTime&TargetDBInstanceIdentifier=x&SourceDBInstanceIdentifier=prod",
+    ] {
+        assert!(!passes("*:db:prod*", rds(body)), "{body}");
+    }
+    assert!(passes("*:db:prod*", rds("DeleteDBInstance&DBInstanceIdentifier=dev")));
+    assert!(!passes("*prod*", rds("CopyDBSnapshot&SourceDBSnapshotIdentifier=prod&TargetDBSnapshotIdentifier=x")));
+
+    let group = format!("arn:aws:ec2:{HERE}:security-group/sg-prod");
+    assert!(!passes(&group, ec2("AuthorizeSecurityGroupIngress&GroupId=sg-prod")));
+    assert!(!passes(&group, ec2("AuthorizeSecurityGroupIngress&GroupName=production")), "by a name it could be any");
+    assert!(passes(&group, ec2("AuthorizeSecurityGroupIngress&GroupId=sg-dev")));
+
+    let instance = format!("arn:aws:ec2:{HERE}:instance/i-prod");
+    assert!(!passes(&instance, ec2("TerminateInstances&InstanceId.1=i-dev&InstanceId.2=i-prod")));
+    assert!(!passes(&instance, ec2("TerminateInstances&InstanceId.1=*")));
+    assert!(!passes(&instance, ec2("TerminateInstances&InstanceId.1=i-pro?")));
+    assert!(!passes(&instance, ec2("TerminateInstances")));
+    assert!(passes(&instance, ec2("TerminateInstances&InstanceId.1=i-dev")));
+    assert!(!passes(&instance, ec2("CreateTags&ResourceId.1=i-prod&Tag.1.Key=a&Tag.1.Value=b")));
+    assert!(passes(&instance, ec2("CreateTags&ResourceId.1=i-dev&ResourceId.2=vol-1&Tag.1.Key=a&Tag.1.Value=b")));
+    assert!(!passes(&instance, ec2("CreateTags&ResourceId.1=thing-1&Tag.1.Key=a&Tag.1.Value=b")));
+    assert!(!passes(&instance, ec2("DisassociateIamInstanceProfile&AssociationId=iip-assoc-1")));
+}
+
+#[test]
+fn what_is_selected_could_be_anything_of_its_type() {
+    let ssm = |operation: &str, body: &str| json("ssm", &format!("AmazonSSM.{operation}"), body);
+    let instance = format!("arn:aws:ec2:{HERE}:instance/i-prod");
+    let send = |more: &str| ssm("SendCommand", &format!(r#"{{"DocumentName":"AWS-RunShellScript",{more}}}"#));
+    assert!(!passes(&instance, send(r#""Targets":[{"Key":"tag:env","Values":["prod"]}]"#)));
+    assert!(!passes(
+        &instance,
+        send(r#""InstanceIds":["i-dev"],"Targets":[{"Key":"InstanceIds","Values":["i-prod"]}]"#)
+    ));
+    assert!(!passes(&instance, send(r#""InstanceIds":["i-prod"]"#)));
+    assert!(passes(&instance, send(r#""InstanceIds":["i-dev"]"#)));
+    // Which document it is is known all the same.
+    let document = format!("arn:aws:ssm:{HERE}:document/Wipe");
+    assert!(passes(&document, send(r#""Targets":[{"Key":"tag:env","Values":["prod"]}]"#)));
+    assert!(!passes(
+        &instance,
+        ssm("StartSession", r#"{"Target":"i-prod","DocumentName":"AWS-StartPortForwardingSession"}"#)
+    ));
+    assert!(passes(&instance, ssm("StartSession", r#"{"Target":"i-dev"}"#)));
+}
+
+#[test]
+fn what_is_made_is_nothing_that_there_is() {
+    let made = ec2("CreateVpc&CidrBlock=10.0.0.0/16");
+    assert!(passes(&format!("arn:aws:ec2:{HERE}:vpc/vpc-prod"), made.clone()));
+    let permit = |text: &str| allows(text, made.as_ref().unwrap());
+    assert!(permit(r#"permit (principal, action == Action::"ec2:CreateVpc", resource);"#));
+    assert!(permit(r#"permit (principal, action, resource) when { resource.arn like "arn:aws:ec2:*:vpc/*" };"#));
+    assert!(!permit(&format!("permit (principal, action, resource == Resource::\"arn:aws:ec2:{HERE}:vpc/vpc-1\");")));
+}
+
+#[test]
+fn names_that_aws_adds_to_are_known_in_part() {
+    let stack = format!("arn:aws:cloudformation:{HERE}:stack/prod/0a1b");
+    let delete =
+        |name: &str| form("cloudformation", &format!("Version=2010-05-15&Action=DeleteStack&StackName={name}"));
+    assert!(!passes(&stack, delete("prod")));
+    assert!(!passes(&stack, delete(&stack)));
+    assert!(passes(&stack, delete("dev")));
+    assert!(passes(&stack, delete(&stack.replace("prod", "dev"))));
+    let by_name = r#"permit (principal, action, resource) when { resource.arn like "*:stack/dev/*" };"#;
+    assert!(allows(by_name, &delete("dev").unwrap()));
+    assert!(!allows(by_name, &delete("prod").unwrap()));
+    // A slash in a name can't make it another stack.
+    assert!(!passes(&stack, delete("dev/../prod")));
+}
+
+#[test]
+fn accounts_and_arns_are_collected_from_everywhere() {
+    let ecr = json(
+        "ecr",
+        "AmazonEC2ContainerRegistry_V20150921.DescribeImages",
+        r#"{"registryId":"210987654321","repositoryName":"r"}"#,
+    )
+    .unwrap();
+    assert_eq!(ecr.references.accounts, ["210987654321"]);
+    assert_eq!(ecr.resources, ["arn:aws:ecr:eu-west-1:210987654321:repository/r"]);
+    let glue = json("glue", "AWSGlue.GetDatabase", r#"{"CatalogId":"210987654321","Name":"d"}"#).unwrap();
+    assert_eq!(glue.references.accounts, ["210987654321"]);
+    let grant = json(
+        "kms",
+        "TrentService.CreateGrant",
+        r#"{"KeyId":"k","Operations":[],"GranteePrincipal":"arn:aws:iam::210987654321:role/r"}"#,
+    )
+    .unwrap();
+    assert_eq!(
+        (&grant.references.arns[..], &grant.references.accounts[..]),
+        (&["arn:aws:iam::210987654321:role/r".to_owned()][..], &["210987654321".to_owned()][..])
+    );
+}

@@ -1,0 +1,262 @@
+//! What the data path works with: everything that connections and calls share.
+
+use std::{os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
+
+use arc_swap::ArcSwap;
+use chaperone_authority::CertificateAuthority;
+use chaperone_aws::{Catalog, Metadata, Placeholder, PlaceholderKey, Signer, VendedCredentials};
+use chaperone_capture::{Origins, netns_cookie};
+use chaperone_identity::{Containers, Resolved, Sessions};
+use chaperone_journal::Journal;
+use chaperone_model::{Event, NetnsCookie, SessionEnded, SessionId};
+use chaperone_policy::{Engine, Principal};
+use rustls::ServerConfig;
+use time::OffsetDateTime;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    body::request::Outgoing,
+    connection::{
+        container_lookup::ContainerLookup,
+        quota::{Quotas, Shared},
+    },
+    limits::Limits,
+    metrics::Metrics,
+    upstream::{
+        credential_broker::{CredentialBroker, SigningIdentity},
+        pool::Upstream,
+    },
+};
+
+/// What the data path keeps for a session.
+#[derive(Debug)]
+pub struct SessionContext {
+    /// The credentials that the session's processes get.
+    pub placeholder: Placeholder,
+    /// What its processes were given in answers, and what each of it stands for.
+    pub vended: VendedCredentials,
+    /// What the session's calls are made by; newer rules replace it.
+    pub lent: ArcSwap<SigningIdentity>,
+    /// The agent, as the policies see it.
+    pub principal: Principal,
+    /// The session's id as text.
+    pub id: String,
+    /// Set once the session's beginning is on disk.
+    pub recorded: OnceCell<()>,
+}
+
+/// Settings that a reload may change.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Names, lower case, that are opened like AWS's; `*.example.com` stands for everything below.
+    pub inspect: Vec<String>,
+    /// The region that the metadata services tell.
+    pub region: String,
+    /// The role name that the metadata services tell.
+    pub role: String,
+}
+
+/// All that the data path works with.
+pub struct DataPlane {
+    /// The catalog of AWS.
+    pub catalog: &'static Catalog,
+    /// Makes and checks signatures.
+    pub signer: Signer,
+    /// Where the real credentials come from, and whose they are.
+    pub lending: ArcSwap<CredentialBroker>,
+    /// The record.
+    pub journal: Journal,
+    /// The policies.
+    pub engine: Engine,
+    /// The sessions.
+    pub sessions: Sessions<SessionContext>,
+    /// Containers on this host.
+    pub containers: Containers,
+    /// The real AWS.
+    pub upstream: Upstream<Outgoing>,
+    /// Origins of accepted connections.
+    pub origins: Origins,
+    /// The metadata services' stand-in.
+    pub metadata: Metadata,
+    /// The bounds.
+    pub limits: Limits,
+    /// What a reload may change.
+    pub settings: ArcSwap<Settings>,
+    /// Counts.
+    pub metrics: Metrics,
+    /// Where cgroup v2 is mounted.
+    pub cgroup_root: PathBuf,
+    /// The host's name.
+    pub host: String,
+    pub(crate) tls: Arc<ServerConfig>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) quotas: Quotas,
+    pub(crate) descriptions: ContainerLookup,
+    /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
+    pub(crate) home: Option<NetnsCookie>,
+    pub(crate) placeholders: (PlaceholderKey, String),
+    pub(crate) stop: CancellationToken,
+    pub(crate) tasks: TaskTracker,
+}
+
+impl std::fmt::Debug for DataPlane {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("DataPlane").field("host", &self.host).finish_non_exhaustive()
+    }
+}
+
+/// What [`DataPlane`] is made of.
+pub struct Components {
+    /// Issues the leaves.
+    pub authority: Arc<CertificateAuthority>,
+    /// Where the real credentials come from, and whose they are.
+    pub lending: Arc<CredentialBroker>,
+    /// The record.
+    pub journal: Journal,
+    /// The policies.
+    pub engine: Engine,
+    /// The sessions.
+    pub sessions: Sessions<SessionContext>,
+    /// Containers on this host.
+    pub containers: Containers,
+    /// What sessions' placeholders are derived from, with the boot's own name.
+    pub placeholders: (PlaceholderKey, String),
+    /// The real AWS.
+    pub upstream: Upstream<Outgoing>,
+    /// Origins of accepted connections.
+    pub origins: Origins,
+    /// The bounds.
+    pub limits: Limits,
+    /// What a reload may change.
+    pub settings: Settings,
+    /// Where cgroup v2 is mounted.
+    pub cgroup_root: PathBuf,
+    /// The host's name.
+    pub host: String,
+}
+
+impl DataPlane {
+    /// Puts the data path together. Nothing is accepted yet.
+    pub fn new(parts: Components) -> Arc<Self> {
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut tls = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("BUG: the provider supports TLS 1.2 and 1.3")
+            .with_no_client_auth()
+            .with_cert_resolver(parts.authority);
+        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        match rustls::crypto::aws_lc_rs::Ticketer::new() {
+            Ok(ticketer) => tls.ticketer = ticketer,
+            // Resumption by the session cache still works.
+            Err(error) => tracing::warn!(%error, "no session tickets"),
+        }
+        // A second ticket is for clients that open connections in parallel; SDKs resume one by one.
+        tls.send_tls13_tickets = 1;
+        let metrics = Metrics::default();
+        let quotas = Quotas::new(&parts.limits, metrics.over_share.clone());
+        Arc::new(Self {
+            catalog: Catalog::global(),
+            signer: Signer::new(),
+            lending: ArcSwap::new(parts.lending),
+            journal: parts.journal,
+            engine: parts.engine,
+            sessions: parts.sessions,
+            upstream: parts.upstream,
+            origins: parts.origins,
+            metadata: Metadata::new(),
+            settings: ArcSwap::from_pointee(parts.settings),
+            metrics,
+            descriptions: ContainerLookup::new(parts.containers.clone()),
+            containers: parts.containers,
+            cgroup_root: parts.cgroup_root,
+            host: parts.host,
+            tls: Arc::new(tls),
+            connections: Arc::new(Semaphore::new(parts.limits.connections)),
+            quotas,
+            home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
+            limits: parts.limits,
+            placeholders: parts.placeholders,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        })
+    }
+
+    /// Whether the configuration wants this name opened.
+    pub fn is_inspected(&self, name: &str) -> bool {
+        self.settings.load().inspect.iter().any(|wanted| match wanted.strip_prefix("*.") {
+            Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+            None => name == wanted,
+        })
+    }
+
+    /// Agents that were over a share of theirs in the last ten minutes: which, of what, how often.
+    pub fn over_share(&self) -> Vec<(String, Shared, u64)> {
+        self.quotas.over_share()
+    }
+
+    /// Memory that agents' requests hold now, in bytes.
+    pub fn memory_used(&self) -> usize {
+        self.quotas.memory_used()
+    }
+
+    /// Records the ends of sessions, until told to stop.
+    pub async fn watch_sessions(self: Arc<Self>) {
+        loop {
+            let ended = tokio::select! {
+                () = self.stop.cancelled() => break,
+                ended = self.sessions.ended() => ended,
+            };
+            match ended {
+                Ok(ended) => ended.iter().for_each(|it| self.end_session(it.0.session.id, "its cgroup is empty")),
+                Err(error) => {
+                    tracing::error!(%error, "cgroups can't be watched: sessions will not be seen to end");
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Now and then: what has no event of its own.
+    pub fn tick(&self) {
+        self.upstream.sweep();
+        self.lending.load().own().keep_fresh();
+        for open in self.sessions.open() {
+            open.own.lent.load().credentials.keep_fresh();
+        }
+        for ended in self.sessions.sweep() {
+            self.end_session(ended.0.session.id, "its cgroup is empty");
+        }
+    }
+
+    /// Accepts no more, and waits for what is under way, at most for `limits.drain_timeout`.
+    pub async fn drain(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {
+            tracing::warn!(connections = self.tasks.len(), "connections were still busy after limits.drain_timeout");
+        }
+        for ended in self.sessions.close() {
+            self.end_session(ended.0.session.id, "the daemon stopped");
+        }
+    }
+
+    /// What a session's calls are made by now.
+    pub(crate) fn signing_identity(&self, session: &Resolved<SessionContext>) -> Arc<SigningIdentity> {
+        let lending = self.lending.load();
+        let lent = session.own.lent.load();
+        if lent.is_by(&lending) {
+            return Arc::clone(&lent);
+        }
+        let lent = lending.to(&session.session);
+        session.own.lent.store(lent.clone());
+        lent
+    }
+
+    fn end_session(&self, id: SessionId, why: &str) {
+        let event = Event::SessionEnded(SessionEnded { id, at: OffsetDateTime::now_utc(), why: why.to_owned() });
+        if let Err(error) = self.journal.append_now(&event) {
+            tracing::error!(session = %id, %error, "the end of a session could not be recorded");
+        }
+    }
+}
