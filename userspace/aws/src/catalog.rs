@@ -286,6 +286,15 @@ impl Structure {
         Some(&self.members[usize::from(self.by_wire[found])])
     }
 
+    /// The member of that name that travels in the body. (Another of the same name may travel elsewhere.)
+    pub fn in_body(&self, wire: &str) -> Option<&Member> {
+        let found = self.by_wire(wire)?;
+        if found.location() == Location::Body {
+            return Some(found);
+        }
+        self.members.iter().find(|member| member.location() == Location::Body && member.wire() == wire)
+    }
+
     pub fn by_name(&self, name: &str) -> Option<&Member> {
         self.members.iter().find(|member| member.0 == name)
     }

@@ -21,6 +21,8 @@ mod decode_tests;
 #[cfg(test)]
 mod default_policy_tests;
 mod endpoint;
+#[cfg(test)]
+mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;
