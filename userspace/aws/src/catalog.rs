@@ -159,6 +159,9 @@ pub(crate) struct Operation {
     /// What tags in the input need besides.
     #[serde(rename = "tg", default)]
     pub tagging: Vec<&'static str>,
+    /// The member of the answer that holds a secret; for the default policy's list, and for masks.
+    #[serde(rename = "sc", default)]
+    pub secret: Option<&'static str>,
     /// Roles in the input are passed on: `iam:PassRole`.
     #[serde(rename = "pr", default)]
     pub passes_role: u8,
@@ -281,6 +284,15 @@ impl Structure {
     pub fn by_wire(&self, wire: &str) -> Option<&Member> {
         let found = self.by_wire.binary_search_by(|&i| self.members[usize::from(i)].wire().cmp(wire)).ok()?;
         Some(&self.members[usize::from(self.by_wire[found])])
+    }
+
+    /// The member of that name that travels in the body. (Another of the same name may travel elsewhere.)
+    pub fn in_body(&self, wire: &str) -> Option<&Member> {
+        let found = self.by_wire(wire)?;
+        if found.location() == Location::Body {
+            return Some(found);
+        }
+        self.members.iter().find(|member| member.location() == Location::Body && member.wire() == wire)
     }
 
     pub fn by_name(&self, name: &str) -> Option<&Member> {

@@ -7,8 +7,8 @@ use std::{borrow::Cow, cell::OnceCell};
 
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
-    HeaderMap, Method,
-    header::{CONTENT_ENCODING, CONTENT_TYPE, TRANSFER_ENCODING, UPGRADE},
+    HeaderMap, Method, Version,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -20,11 +20,12 @@ use crate::{
     host::{HostKind, HostMatch, S3At, Services},
     request_auth::{RequestAuth, payload_shape, single},
     resources::Place,
-    route::{Query, decoded, narrow},
+    route::{Query, narrow},
     websocket,
 };
 
 mod cbor;
+mod envelope;
 mod form;
 mod gzip;
 mod json;
@@ -32,6 +33,7 @@ mod rest;
 pub(crate) mod value;
 mod xml;
 
+use envelope::Media;
 use value::Budget;
 
 /// Whether [`Catalog::decode`] needs the request's body.
@@ -55,6 +57,9 @@ pub enum DecodeError {
     /// Two parts of the request say different things.
     #[error("the request contradicts itself: {0}")]
     Contradiction(&'static str),
+    /// No client of AWS's writes a request so: what is wrong with it.
+    #[error("{0}")]
+    Envelope(String),
     /// The body is not the JSON that the operation takes.
     #[error("the request's body is {what}, at line {line} column {column}")]
     Json {
@@ -122,14 +127,19 @@ struct Request<'a> {
     path: Cow<'a, str>,
     query: Query<'a>,
     body: Option<&'a [u8]>,
+    /// The query is signed by somebody else than the agent, who was given the URL.
+    presigned: bool,
     /// The body without its compression, once somebody asked.
     expanded: OnceCell<Result<Vec<u8>, DecodeError>>,
 }
 
 impl<'a> Request<'a> {
-    fn new(host: &HostMatch, parts: &'a Parts, body: Option<&'a [u8]>) -> Self {
-        let query = Query::parse(parts.uri.query());
-        Self { parts, path: path(host, parts), query, body, expanded: OnceCell::new() }
+    fn new(host: &HostMatch, parts: &'a Parts, body: Option<&'a [u8]>) -> Result<Self, DecodeError> {
+        let presigned =
+            matches!(RequestAuth::of(parts), RequestAuth::Presigned { .. } | RequestAuth::PresignedV2 { .. });
+        envelope::check_query(parts, presigned)?;
+        let query = Query::parse(parts.uri.query())?;
+        Ok(Self { parts, path: path(host, parts), query, body, presigned, expanded: OnceCell::new() })
     }
 
     /// The body as the service reads it. `operation` is the one that reads it, when that is known.
@@ -154,13 +164,14 @@ impl<'a> Request<'a> {
 impl Catalog {
     /// Whether decoding needs the body. (Checking the signature may need it too: see [`payload_shape`].)
     pub fn body_need(&'static self, host: &HostMatch, parts: &Parts) -> BodyNeed {
-        // One operation of all, of EFS, is a GET with a body.
-        let empty = header(&parts.headers, "content-length").is_none_or(|length| length == "0")
-            && !parts.headers.contains_key(TRANSFER_ENCODING);
-        if (parts.method == Method::GET && empty) || parts.method == Method::HEAD {
+        // One operation of all, of EFS, is a GET with a body. HTTP/2 needs no field to announce one.
+        let announced = envelope::announces_body(parts);
+        let silent = !announced && (parts.version != Version::HTTP_2 || parts.headers.contains_key(CONTENT_LENGTH));
+        if matches!(parts.method, Method::GET | Method::HEAD) && silent {
             return BodyNeed::None;
         }
-        let request = Request::new(host, parts, None);
+        // What can't be read is refused all the same.
+        let Ok(request) = Request::new(host, parts, None) else { return BodyNeed::Whole };
         for &position in &host.services {
             let service = self.service(usize::from(position));
             let Some(protocol) = service.rest() else { return BodyNeed::Whole };
@@ -169,8 +180,11 @@ impl Catalog {
             }
             let found = route(service, protocol, &request);
             let reads = |c: &Candidate| {
+                if !has_body(c.service, c.operation) || c.operation.method == "HEAD" {
+                    // A body that has no place there: it must be seen to be empty.
+                    return !silent;
+                }
                 !c.operation.streams()
-                    && has_body(c.service, c.operation)
                     // A long list of parts of the object whose name is in the path: nothing to decide by.
                     && !(c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload")
             };
@@ -193,6 +207,7 @@ impl Catalog {
         if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
             return Err(DecodeError::NoAction { what });
         }
+        envelope::check_head(parts)?;
         let (services, place, signing_name) = self.scope(host, parts, authority, account)?;
         if parts.headers.contains_key(UPGRADE) {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
@@ -201,20 +216,32 @@ impl Catalog {
         if let HostKind::Endpoint(endpoint) = &host.kind {
             return endpoint.call(parts, &place, signing_name);
         }
-        let request = Request::new(host, parts, body);
         if services.is_empty() {
             return Err(DecodeError::UnknownService);
         }
+        let request = Request::new(host, parts, body)?;
         let (candidates, form) = self.candidates(&host.kind, &services, &request)?;
         if candidates.is_empty() {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return Err(DecodeError::NoOperation { service: names.join(", ") });
         }
+        // The SDKs' own name for the operation must be one of those that the rest of the request says.
+        if let Some(named) = request.query.get("x-id")
+            && candidates.iter().all(|candidate| candidate.operation.name != named)
+        {
+            let (named, operation) = (envelope::shown(named), candidates[0].operation.name);
+            return Err(DecodeError::Envelope(format!(
+                "the request's query says x-id={named}, and the rest of it is {operation}"
+            )));
+        }
         let current = candidates.iter().any(|candidate| candidate.operation.deprecated == 0);
         let mut read = Vec::with_capacity(candidates.len());
         for candidate in candidates {
+            envelope::check(&candidate, &request, form.as_ref(), host)?;
             let mut budget = Budget::new();
             let members = members(&candidate, &request, form.as_ref(), &mut budget)?;
+            envelope::check_members(&candidate, &request, &members)?;
+            envelope::check_fields(&candidate, &parts.headers, &mut budget);
             // A superseded twin may know as single what its successor knows as a list (S3's notifications).
             if budget.twice && (candidate.operation.deprecated == 0 || !current) {
                 return Err(DecodeError::Contradiction("a member of the input comes twice"));
@@ -227,22 +254,22 @@ impl Catalog {
         let protocol = primary.protocol;
 
         let mut merged = actions::Requirements::default();
-        let mut parameters = Value::Null;
+        let (mut parameters, mut unread) = (Value::Null, Vec::new());
         let mut names = Vec::new();
         let several = read.len() > 1;
-        for (candidate, members, budget) in read {
+        for (candidate, members, mut budget) in read {
             let dropped = budget.dropped;
             if several {
                 names.push(format!("{}:{}", candidate.service.name, candidate.operation.name));
             }
             merged.add(&candidate, &members, &parts.headers, &request.query, &request.path, host, &place, dropped)?;
             if std::ptr::eq(candidate.operation, operation) {
+                unread = budget.take_unread();
                 parameters = budget.finish(members);
             }
         }
         let signing_name = signing_name.map_or(Cow::Borrowed(service.signing_name), |name| Cow::Owned(name.to_owned()));
         let actions::Needed { actions, resources, pairs, unknown, references, has_all_references } = merged.finish();
-        let mut unread = Vec::new();
         if !has_all_references {
             unread.push("ARNs and accounts past the first 2,000".to_owned());
         }
@@ -262,6 +289,7 @@ impl Catalog {
             unread,
             references,
             parameters,
+            looked_up: None,
             payload: if operation.no_auth != 0 && matches!(authority, RequestAuth::None) {
                 Payload::None
             } else {
@@ -467,22 +495,29 @@ impl<'a> Markers<'a> {
             1 => Some(single(headers, "x-amz-target").ok_or(DecodeError::Contradiction("X-Amz-Target is not ASCII"))?),
             _ => return Err(DecodeError::Contradiction("X-Amz-Target comes twice")),
         };
-        let rpc = uri
-            .path()
-            .strip_prefix("/service/")
-            .and_then(|rest| rest.split_once("/operation/"))
-            .filter(|_| headers.get("smithy-protocol").is_some_and(|v| v.as_bytes() == b"rpc-v2-cbor"));
-        let query = uri.query().unwrap_or_default();
-        let in_query =
-            forms && query.split('&').any(|pair| decoded(pair.split('=').next().unwrap_or_default()) == "Action");
-        let is_form = forms
-            && single(headers, CONTENT_TYPE.as_str()).is_some_and(|t| {
-                t.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/x-www-form-urlencoded")
-            });
-        // With the operation in the query, whatever the body calls itself may be read as the rest of it.
-        let reads = (is_form || in_query) && method == Method::POST;
-        let body = if reads { request.text(None)? } else { "" };
-        let form = if in_query || !body.is_empty() { Some(form::Form::parse([query, body])?) } else { None };
+        let rpc = match single(headers, "smithy-protocol") {
+            Some("rpc-v2-cbor") => {
+                let named = uri.path().strip_prefix("/service/").and_then(|rest| rest.split_once("/operation/"));
+                // One segment each, written plainly.
+                let plain =
+                    |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let named = named.filter(|(service, operation)| plain(service) && plain(operation));
+                Some(named.ok_or(DecodeError::Contradiction("smithy-protocol without the path of an operation"))?)
+            }
+            None if !headers.contains_key("smithy-protocol") => None,
+            _ => return Err(DecodeError::Contradiction("smithy-protocol is none that AWS's services speak")),
+        };
+        let in_query = forms && request.query.get("Action").is_some();
+        let is_form = forms && Media::of(headers) == Media::Form;
+        let body = if is_form || in_query && method == Method::POST { request.text(None)? } else { "" };
+        if in_query && !body.is_empty() {
+            return Err(DecodeError::Contradiction("its operation is in the query, and it has a body"));
+        }
+        if is_form && !body.is_empty() && uri.query().is_some_and(|query| !query.is_empty()) {
+            return Err(DecodeError::Contradiction("it has a form, and a query as well"));
+        }
+        let text = if in_query { uri.query().unwrap_or_default() } else { body };
+        let form = if text.is_empty() { None } else { Some(form::Form::parse(text)?) };
         Ok(Self { target, rpc, form: form.filter(|form| form.get("Action").is_some()) })
     }
 
@@ -543,11 +578,13 @@ fn members(
             if body.is_empty() { Map::new() } else { cbor::members(body, service, shape, budget)? }
         }
         Protocol::Query | Protocol::Ec2 => {
-            // The operation that reads it decides whether it may be compressed.
+            // The operation that reads it decides whether it may be compressed; one in the query comes without a body.
             if request.parts.method == Method::POST {
                 request.plain(Some(operation))?;
+            } else if request.body.map_or_else(|| envelope::announces_body(request.parts), |body| !body.is_empty()) {
+                return Err(DecodeError::Contradiction("its operation is in the query, and it has a body"));
             }
-            form.map_or_else(Map::new, |form| form.members(service, operation.input, budget))
+            form.map_or_else(Map::new, |form| form.members(service, operation.input, *protocol, budget))
         }
         Protocol::RestJson | Protocol::RestXml => {
             let reads = !operation.streams() && has_body(service, operation) && operation.method != "HEAD";
@@ -557,10 +594,11 @@ fn members(
             };
             // A search by POST has its query in the body.
             let searched = (service.name == "cloudsearchdomain" && request.parts.method == Method::POST && !reads)
-                .then(|| request.text(Some(operation)).map(|text| Query::parse(Some(text))))
+                .then(|| request.text(Some(operation)).and_then(|text| Query::parse(Some(text))))
                 .transpose()?;
             let query = searched.as_ref().unwrap_or(&request.query);
-            let from = rest::Request { path: &request.path, query, headers: &request.parts.headers, body };
+            let (headers, presigned) = (&request.parts.headers, request.presigned);
+            let from = rest::Request { path: &request.path, query, headers, body, presigned };
             rest::members(&from, service, operation, *protocol, budget)?
         }
         Protocol::Http => Map::new(),

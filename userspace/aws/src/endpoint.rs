@@ -113,6 +113,7 @@ impl EndpointRequirements {
             actions: needed.actions,
             resources: needed.resources,
             parameters: Value::Null,
+            looked_up: None,
             payload: payload_shape(parts),
         })
     }
@@ -414,7 +415,7 @@ fn code_commit(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements>
     if repository.is_empty() || repository.starts_with('.') || !repository.bytes().all(allowed) {
         return None;
     }
-    let query = Query::parse(parts.uri.query());
+    let query = Query::parse(parts.uri.query()).ok()?;
     let service = match (&parts.method, rest) {
         (&Method::GET, "info/refs") => match &query.0[..] {
             [(name, service)] if name == "service" => service.to_string(),
@@ -468,7 +469,7 @@ fn registry(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
         (name.bytes().all(allowed) && segments_fit).then(|| place.arn("ecr", &format!("repository/{name}")))
     };
     let one = |action, level, name| Some(EndpointRequirements::one("ecr", action, level, repository(name)?));
-    let query = Query::parse(parts.uri.query());
+    let query = Query::parse(parts.uri.query()).ok()?;
     let method = parts.method.as_str();
     let length = header(&parts.headers, "content-length");
     let has_body = length.is_none_or(|length| length != "0");

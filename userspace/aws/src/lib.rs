@@ -18,7 +18,11 @@ mod credentials;
 mod decode;
 #[cfg(test)]
 mod decode_tests;
+#[cfg(test)]
+mod default_policy_tests;
 mod endpoint;
+#[cfg(test)]
+mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;

@@ -5,7 +5,10 @@ use std::{borrow::Cow, cmp::Ordering};
 use foldhash::HashMap;
 use http::HeaderMap;
 
-use crate::catalog::{Operation, Service};
+use crate::{
+    catalog::{Operation, Service},
+    decode::DecodeError,
+};
 
 /// The routes of one service, a tree of path segments by method.
 #[derive(Default)]
@@ -106,17 +109,21 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 /// A query, decoded once.
 pub(crate) struct Query<'a>(pub Vec<(Cow<'a, str>, Cow<'a, str>)>);
 
+/// More pairs than any real query has.
+const MAX_QUERY: usize = 2000;
+
 impl<'q> Query<'q> {
-    pub fn parse(query: Option<&'q str>) -> Self {
-        let pairs = query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty());
-        Self(
-            pairs
-                .map(|pair| {
-                    let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-                    (decoded(name), decoded(value))
-                })
-                .collect(),
-        )
+    /// Fails where two readers could differ about how it is encoded.
+    pub fn parse(query: Option<&'q str>) -> Result<Self, DecodeError> {
+        let mut pairs = Vec::new();
+        for pair in query.unwrap_or_default().split('&').filter(|pair| !pair.is_empty()) {
+            if pairs.len() >= MAX_QUERY {
+                return Err(DecodeError::TooLarge("query"));
+            }
+            let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+            pairs.push((decoded(name)?, decoded(value)?));
+        }
+        Ok(Self(pairs))
     }
 
     pub fn get(&self, name: &str) -> Option<&str> {
@@ -128,13 +135,25 @@ impl<'q> Query<'q> {
     }
 }
 
-/// Form decoding: `+` is a space, as every AWS service reads it in a query.
-pub(crate) fn decoded(text: &str) -> Cow<'_, str> {
+/// Form decoding: `+` is a space. What isn't properly encoded UTF-8 is refused: readers differ by what they make of it.
+pub(crate) fn decoded(text: &str) -> Result<Cow<'_, str>, DecodeError> {
     if memchr::memchr2(b'+', b'%', text.as_bytes()).is_none() {
-        return Cow::Borrowed(text);
+        return Ok(Cow::Borrowed(text));
+    }
+    if !is_percent_encoded(text) {
+        return Err(DecodeError::Path("a `%` without two hexadecimal digits after it"));
     }
     let spaced = text.replace('+', " ");
-    Cow::Owned(percent_encoding::percent_decode_str(&spaced).decode_utf8_lossy().into_owned())
+    let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
+    let decoded = decoded.map_err(|_| DecodeError::Path("a query or form that is not UTF-8"))?;
+    Ok(Cow::Owned(decoded.into_owned()))
+}
+
+/// Whether every `%` has two hexadecimal digits after it.
+pub(crate) fn is_percent_encoded(text: &str) -> bool {
+    let bytes = text.as_bytes();
+    memchr::memchr_iter(b'%', bytes)
+        .all(|at| bytes.get(at + 1..at + 3).is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit)))
 }
 
 /// Of operations that share a path, those that query and headers leave: the ones whose conditions hold, without those
@@ -212,7 +231,8 @@ mod tests {
         let service = catalog.service(usize::from(catalog.position("s3").unwrap()));
         let (path, query) = target.split_once('?').unwrap_or((target, ""));
         let headers = headers.iter().map(|(n, v)| (n.parse().unwrap(), v.parse().unwrap())).collect();
-        let found = narrow(service.routes.matches(method, path), service, &Query::parse(Some(query)), &headers);
+        let found =
+            narrow(service.routes.matches(method, path), service, &Query::parse(Some(query)).unwrap(), &headers);
         found.into_iter().map(|i| service.operations[usize::from(i)].name).collect()
     }
 

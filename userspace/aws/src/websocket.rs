@@ -121,7 +121,7 @@ fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> 
                 place.arn("bedrock-agentcore", &format!("runtime/{runtime}"))
             };
             let mut actions = vec![("bedrock-agentcore:InvokeAgentRuntimeWithWebSocketStream", Write)];
-            let query = route::Query::parse(parts.uri.query());
+            let query = route::Query::parse(parts.uri.query()).ok()?;
             if parts.headers.contains_key(USER) || query.0.iter().any(|(name, _)| name.eq_ignore_ascii_case(USER)) {
                 actions.push(("bedrock-agentcore:InvokeAgentRuntimeWithWebSocketStreamForUser", Write));
             }
@@ -143,7 +143,7 @@ fn agent_core(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> 
 /// Kinesis Video Streams' signaling: the viewer is who gives itself an id.
 /// <https://docs.aws.amazon.com/kinesisvideostreams-webrtc-dg/latest/devguide/kvswebrtc-websocket-apis-1.html>
 fn signaling(parts: &Parts) -> Option<EndpointRequirements> {
-    let query = route::Query::parse(parts.uri.query());
+    let query = route::Query::parse(parts.uri.query()).ok()?;
     let value = |name: &str| {
         let mut values = query.0.iter().filter(|(it, _)| it.eq_ignore_ascii_case(name));
         values.next().filter(|_| values.next().is_none()).map(|(_, value)| value.clone())

@@ -283,6 +283,9 @@ fn outcome(wire: &Wire, forbidding: &mut Forbidding, wrong: &mut Vec<String>, in
         wrong.push(format!("[{}] {} is taken for {is}", wire.variant, wire.name()));
         return Outcome::Other;
     }
+    if !call.unread.is_empty() {
+        inputs.push(format!("[{}] {}: {:?} unread", wire.variant, wire.name(), call.unread));
+    }
     if !agrees(&wire.input, Some(&call.parameters)) {
         inputs.push(format!("[{}] {}: {} read as {}", wire.variant, wire.name(), wire.input, call.parameters));
     }

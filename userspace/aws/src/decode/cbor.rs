@@ -16,7 +16,7 @@ const MALFORMED: DecodeError = DecodeError::Body("not well-formed CBOR");
 /// Reads the members of the operation's input.
 pub(crate) fn members(
     body: &[u8],
-    service: &Service,
+    service: &'static Service,
     shape: ShapeId,
     budget: &mut Budget,
 ) -> Result<Map<String, Value>, DecodeError> {
@@ -31,9 +31,26 @@ pub(crate) fn members(
     }
 }
 
+/// Whether a value that begins so is of the shape's kind. Tags and simple values are told by what is in them.
+fn fits(shape: &Shape, initial: u8) -> bool {
+    match initial >> 5 {
+        0 | 1 => matches!(shape, Shape::Integer | Shape::Float | Shape::Timestamp | Shape::Untyped),
+        2 => matches!(shape, Shape::Blob | Shape::Integer | Shape::Float | Shape::Untyped),
+        3 => matches!(shape, Shape::String | Shape::Untyped),
+        4 => matches!(shape, Shape::List { .. } | Shape::Integer | Shape::Float | Shape::Untyped),
+        5 => matches!(shape, Shape::Structure(_) | Shape::Map { .. } | Shape::Untyped),
+        6 => true,
+        _ => match initial & 0x1f {
+            20 | 21 => matches!(shape, Shape::Boolean | Shape::Untyped),
+            25..=27 => matches!(shape, Shape::Float | Shape::Timestamp | Shape::Integer | Shape::Untyped),
+            _ => true,
+        },
+    }
+}
+
 struct CborReader<'a> {
     rest: &'a [u8],
-    service: &'a Service,
+    service: &'static Service,
 }
 
 impl<'a> CborReader<'a> {
@@ -109,6 +126,10 @@ impl<'a> CborReader<'a> {
             budget.count();
         }
         let service = self.service;
+        if keep && !fits(service.shape(shape), initial) {
+            // A lenient reader may make something of a value of another kind.
+            budget.unread_in_body("");
+        }
         Ok(match initial >> 5 {
             0 => Some(self.argument(initial)?.ok_or(MALFORMED)?.into()),
             1 => {
@@ -142,7 +163,10 @@ impl<'a> CborReader<'a> {
             }
             5 => Some(Value::Object(self.map(initial, shape, budget, depth, keep)?)),
             6 => {
-                self.argument(initial)?.ok_or(MALFORMED)?;
+                // Times and large numbers: Smithy's RPC v2 has no other tags.
+                if !(1..=4).contains(&self.argument(initial)?.ok_or(MALFORMED)?) {
+                    return Err(DecodeError::Body("CBOR with a tag that AWS's protocol doesn't have"));
+                }
                 self.node(shape, budget, depth + 1, keep)?
             }
             _ => match initial & 0x1f {
@@ -194,18 +218,29 @@ impl<'a> CborReader<'a> {
                 return Err(DecodeError::Body("CBOR with a key that is not text"));
             }
             let key = self.text(initial)?;
+            let mut entered = false;
             let (name, element, keeps) = match service.shape(shape) {
                 Shape::Structure(structure) => match structure.by_wire(&key) {
                     Some(member) => {
                         budget.dropped |= depth >= MAX_DEPTH;
+                        budget.enter(member.wire());
+                        entered = true;
                         (member.0.to_owned(), member.1, keep && depth < MAX_DEPTH)
                     }
-                    None => (key, ShapeId::UNTYPED, false),
+                    None => {
+                        if keep {
+                            budget.unread_in_body(&key);
+                        }
+                        (key, ShapeId::UNTYPED, false)
+                    }
                 },
                 Shape::Map { value, .. } => (key, *value, keep && budget.element(depth + 1)),
                 _ => (key, ShapeId::UNTYPED, keep && budget.element(depth + 1)),
             };
             let value = self.node(element, budget, depth + 1, keeps)?;
+            if entered {
+                budget.leave();
+            }
             budget.dropped |= keeps && name.len() > MAX_STRING;
             if keeps && kept.insert(name, value.unwrap_or(Value::Null)).is_some() {
                 return Err(DecodeError::Contradiction("a member of the body comes twice"));

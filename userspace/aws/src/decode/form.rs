@@ -2,6 +2,7 @@
 
 use std::{borrow::Cow, cmp::Ordering};
 
+use chaperone_model::Protocol;
 use serde_json::{Map, Value};
 
 use super::{
@@ -23,16 +24,21 @@ pub(crate) struct Form<'a>(Vec<Pair<'a>>);
 type Pair<'a> = (Cow<'a, str>, Cow<'a, str>);
 
 impl<'a> Form<'a> {
-    /// Reads forms (of the query and of the body) into one. A name that comes twice is refused: which of the two counts
-    /// differs by service.
-    pub fn parse(texts: impl IntoIterator<Item = &'a str>) -> Result<Self, DecodeError> {
+    /// Reads a form, of the query or of the body. A name that comes twice is refused: which of the two counts differs by
+    /// service; and so is whatever another parser could split or decode in another way.
+    pub fn parse(text: &'a str) -> Result<Self, DecodeError> {
+        if text.bytes().any(|b| b == b';' || b.is_ascii_control() || b == b' ' || !b.is_ascii()) {
+            return Err(DecodeError::Body(
+                "a form with a raw `;`, space, control or other character that is not encoded",
+            ));
+        }
         let mut pairs = Vec::new();
-        for pair in texts.into_iter().flat_map(|text| text.split('&')).filter(|pair| !pair.is_empty()) {
+        for pair in text.split('&').filter(|pair| !pair.is_empty()) {
             if pairs.len() >= MAX_PAIRS {
                 return Err(DecodeError::TooLarge("form"));
             }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            pairs.push((decoded(name), decoded(value)));
+            pairs.push((decoded(name)?, decoded(value)?));
         }
         pairs.sort_unstable_by(|(one, _), (other, _)| by_segment(one, other));
         if pairs.windows(2).any(|two| two[0].0 == two[1].0) {
@@ -45,12 +51,22 @@ impl<'a> Form<'a> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, value)| &**value)
     }
 
+    /// The names of the fields.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().map(|(name, _)| &**name)
+    }
+
     /// The members of the operation's input.
-    pub fn members(&self, service: &Service, shape: Option<ShapeId>, budget: &mut Budget) -> Map<String, Value> {
+    pub fn members(
+        &self,
+        service: &'static Service,
+        shape: Option<ShapeId>,
+        protocol: Protocol,
+        budget: &mut Budget,
+    ) -> Map<String, Value> {
         let mut members = Map::new();
-        if let Some(shape) = shape {
-            structure(Level { pairs: &self.0, at: 0 }, service, shape, budget, 0, &mut members);
-        }
+        let mut reader = FormReader { service, protocol, budget };
+        reader.structure(Level { pairs: &self.0, at: 0 }, shape, 0, &mut members);
         members
     }
 }
@@ -100,91 +116,197 @@ impl<'a> Level<'a> {
         self.pairs.iter().find(|(name, _)| name.len() + 1 == self.at).map(|(_, value)| &**value)
     }
 
-    /// The levels below `1`, `2`, …, in the order of their numbers.
-    fn elements(self, budget: &mut Budget) -> Vec<Level<'a>> {
-        let mut found: Vec<_> =
-            self.children().filter_map(|(name, level)| Some((name.parse::<u32>().ok()?, level))).collect();
+    /// The name of the first pair, as it came, from byte `from` on.
+    fn first_name(self, from: usize) -> &'a str {
+        self.pairs.first().and_then(|(name, _)| name.get(from..)).unwrap_or_default()
+    }
+}
+
+/// Reads pairs by a shape. What the shape has no place for is noted, and whatever could be a list's element is kept.
+struct FormReader<'b> {
+    service: &'static Service,
+    protocol: Protocol,
+    budget: &'b mut Budget,
+}
+
+impl FormReader<'_> {
+    /// Notes a level's pairs, all of which nothing reads: names agree up to `at`, and what differs comes after.
+    fn unread(&mut self, level: Level<'_>) {
+        for (name, _) in level.pairs {
+            self.budget.unread(&["body.", name].concat());
+        }
+    }
+
+    /// Notes the pair that ends here, where the shape takes no text.
+    fn no_value(&mut self, level: Level<'_>) {
+        if level.value().is_some() {
+            let name = level.first_name(0);
+            let end = level.at.saturating_sub(1).min(name.len());
+            self.budget.unread(&["body.", &name[..end]].concat());
+        }
+    }
+
+    fn structure(&mut self, level: Level<'_>, shape: Option<ShapeId>, depth: u32, out: &mut Map<String, Value>) {
+        let service = self.service;
+        if depth > 0 {
+            self.no_value(level);
+        }
+        for (segment, below) in level.children() {
+            let structure = service.structure(shape);
+            // A flattened list goes by the name of its element, if that has one.
+            let member = structure.and_then(|structure| {
+                structure.by_wire(segment).or_else(|| {
+                    structure.members.iter().find(|member| {
+                        matches!(service.shape(member.1),
+                            Shape::List { wire: Some(wire), flattened, .. } if *wire == segment && (*flattened || member.flattened()))
+                    })
+                })
+            });
+            let Some(member) = member else {
+                if depth > 0 || !matches!(segment, "Action" | "Version") {
+                    self.unread(below);
+                }
+                continue;
+            };
+            if depth >= MAX_DEPTH {
+                self.budget.dropped = true;
+                return;
+            }
+            if let Some(value) = self.node(below, member.1, member.flattened(), depth + 1) {
+                self.budget.twice |= out.insert(member.0.to_owned(), value).is_some();
+            }
+        }
+    }
+
+    fn node(&mut self, level: Level<'_>, shape: ShapeId, flattened: bool, depth: u32) -> Option<Value> {
+        let service = self.service;
+        match service.shape(shape) {
+            Shape::Structure(_) => {
+                self.budget.count();
+                let mut members = Map::new();
+                self.structure(level, Some(shape), depth, &mut members);
+                Some(Value::Object(members))
+            }
+            Shape::List { element, wire, flattened: flat } => {
+                self.budget.count();
+                // ec2 numbers at once; query puts `member` or the element's own name before the number.
+                let wrapper = wire.unwrap_or("member");
+                let bare = self.protocol == Protocol::Ec2 || flattened || *flat;
+                let wrapped = level.child(wrapper).filter(|_| !bare);
+                if !bare && wrapped.is_none() {
+                    // Numbered at once, as no client of this protocol does it.
+                    level.children().for_each(|(_, below)| self.unread(below));
+                }
+                if let Some(wrapped) = wrapped {
+                    for (segment, below) in level.children() {
+                        if segment != wrapper {
+                            self.unread(below);
+                        }
+                    }
+                    self.no_value(wrapped);
+                }
+                // query says of a list that it is empty.
+                if self.protocol != Protocol::Query || level.pairs.len() > 1 || level.value() != Some("") {
+                    self.no_value(level);
+                }
+                let mut kept = Vec::new();
+                for below in self.elements(wrapped.unwrap_or(level)) {
+                    if !self.budget.element(depth) {
+                        break;
+                    }
+                    kept.extend(self.node(below, *element, false, depth + 1));
+                }
+                Some(Value::Array(kept))
+            }
+            Shape::Map { value, key_value: (key_name, value_name), .. } => {
+                self.budget.count();
+                self.no_value(level);
+                let wrapped = level.child("entry");
+                if let Some(wrapped) = wrapped {
+                    for (segment, below) in level.children() {
+                        if segment != "entry" {
+                            self.unread(below);
+                        }
+                    }
+                    self.no_value(wrapped);
+                }
+                let mut kept = Map::new();
+                for entry in self.elements(wrapped.unwrap_or(level)) {
+                    if !self.budget.element(depth) {
+                        break;
+                    }
+                    self.entry(entry, *value, key_name, value_name, depth, &mut kept);
+                }
+                Some(Value::Object(kept))
+            }
+            _ => {
+                for (_, below) in level.children() {
+                    self.unread(below);
+                }
+                self.budget.scalar(level.value()?, service, shape)
+            }
+        }
+    }
+
+    fn entry(
+        &mut self,
+        entry: Level<'_>,
+        shape: ShapeId,
+        key_name: &str,
+        value_name: &str,
+        depth: u32,
+        kept: &mut Map<String, Value>,
+    ) {
+        self.no_value(entry);
+        for (segment, below) in entry.children() {
+            if segment != key_name && segment != value_name {
+                self.unread(below);
+            }
+        }
+        let named = entry.child(key_name);
+        if let Some(named) = named {
+            for (_, below) in named.children() {
+                self.unread(below);
+            }
+        }
+        let (key, below) = (named.and_then(Level::value), entry.child(value_name));
+        match (key, below) {
+            (Some(key), Some(below)) => {
+                if let Some(value) = self.node(below, shape, false, depth + 1) {
+                    self.budget.twice |= kept.insert(key.to_owned(), value).is_some();
+                }
+            }
+            // Half an entry.
+            _ => self.unread(entry),
+        }
+    }
+
+    /// The levels below `1`, `2`, …, in the order of their numbers. What isn't numbered so, one after the other and
+    /// without zeros or signs before the number, is noted: readers differ by what they take.
+    fn elements<'a>(&mut self, level: Level<'a>) -> Vec<Level<'a>> {
+        let mut found = Vec::new();
+        for (segment, below) in level.children() {
+            let number = Some(segment).filter(|text| text.bytes().all(|b| b.is_ascii_digit()));
+            match number.and_then(|text| text.parse::<u32>().ok()) {
+                Some(number) => {
+                    if segment.starts_with('0') {
+                        self.unread(below);
+                    }
+                    found.push((number, below));
+                }
+                None => self.unread(below),
+            }
+        }
         found.sort_unstable_by_key(|(number, _)| *number);
         // `1` and `01`
-        budget.twice |= found.windows(2).any(|two| two[0].0 == two[1].0);
+        self.budget.twice |= found.windows(2).any(|two| two[0].0 == two[1].0);
+        for (expected, (number, below)) in (1..).zip(&found) {
+            if *number != expected {
+                self.unread(*below);
+                break;
+            }
+        }
         found.into_iter().map(|(_, level)| level).collect()
-    }
-}
-
-fn structure(
-    level: Level<'_>,
-    service: &Service,
-    shape: ShapeId,
-    budget: &mut Budget,
-    depth: u32,
-    out: &mut Map<String, Value>,
-) {
-    let Some(structure) = service.structure(Some(shape)) else { return };
-    for (segment, below) in level.children() {
-        // A flattened list goes by the name of its element, if that has one.
-        let member = structure.by_wire(segment).or_else(|| {
-            structure.members.iter().find(|member| {
-                matches!(service.shape(member.1),
-                    Shape::List { wire: Some(wire), flattened, .. } if *wire == segment && (*flattened || member.flattened()))
-            })
-        });
-        let Some(member) = member else { continue };
-        if depth >= MAX_DEPTH {
-            budget.dropped = true;
-            return;
-        }
-        if let Some(value) = node(below, service, member.1, member.flattened(), budget, depth + 1) {
-            budget.twice |= out.insert(member.0.to_owned(), value).is_some();
-        }
-    }
-}
-
-fn node(
-    level: Level<'_>,
-    service: &Service,
-    shape: ShapeId,
-    flattened: bool,
-    budget: &mut Budget,
-    depth: u32,
-) -> Option<Value> {
-    match service.shape(shape) {
-        Shape::Structure(_) => {
-            budget.count();
-            let mut members = Map::new();
-            structure(level, service, shape, budget, depth, &mut members);
-            Some(Value::Object(members))
-        }
-        Shape::List { element, wire, flattened: flat } => {
-            budget.count();
-            // ec2 numbers at once; query puts `member` or the element's own name before the number.
-            let wrapped = level.child(wire.unwrap_or("member")).filter(|_| !flattened && !flat);
-            let mut kept = Vec::new();
-            for below in wrapped.unwrap_or(level).elements(budget) {
-                if !budget.element(depth) {
-                    break;
-                }
-                kept.extend(node(below, service, *element, false, budget, depth + 1));
-            }
-            Some(Value::Array(kept))
-        }
-        Shape::Map { value, key_value: (key_name, value_name), .. } => {
-            budget.count();
-            let mut kept = Map::new();
-            for entry in level.child("entry").unwrap_or(level).elements(budget) {
-                if !budget.element(depth) {
-                    break;
-                }
-                let key = entry.child(key_name).and_then(Level::value);
-                let below = entry.child(value_name);
-                if let (Some(key), Some(below)) = (key, below)
-                    && let Some(value) = node(below, service, *value, false, budget, depth + 1)
-                {
-                    budget.twice |= kept.insert(key.to_owned(), value).is_some();
-                }
-            }
-            Some(Value::Object(kept))
-        }
-        _ => budget.scalar(level.value()?, service, shape),
     }
 }
 

@@ -6,12 +6,12 @@ use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess,
 use serde_json::{Map, Value};
 
 use super::value::Budget;
-use crate::catalog::{Location, Service, Shape, ShapeId};
+use crate::catalog::{Service, Shape, ShapeId};
 
 /// Reads a JSON object's members, named as the shape names them.
 pub(crate) fn members(
     body: &[u8],
-    service: &Service,
+    service: &'static Service,
     shape: ShapeId,
     budget: &mut Budget,
 ) -> Result<Map<String, Value>, serde_json::Error> {
@@ -33,7 +33,7 @@ fn text(body: &[u8]) -> Result<&str, serde_json::Error> {
 /// Reads any JSON value.
 pub(crate) fn value(
     body: &[u8],
-    service: &Service,
+    service: &'static Service,
     shape: ShapeId,
     budget: &mut Budget,
 ) -> Result<Option<Value>, serde_json::Error> {
@@ -44,7 +44,7 @@ pub(crate) fn value(
 }
 
 struct Node<'a> {
-    service: &'a Service,
+    service: &'static Service,
     shape: ShapeId,
     budget: &'a mut Budget,
     depth: u32,
@@ -59,6 +59,16 @@ impl<'de> DeserializeSeed<'de> for Node<'_> {
     }
 }
 
+impl Node<'_> {
+    /// Notes a value that is of another kind than the shape's: a lenient reader may make something of it.
+    fn expect(&mut self, fits: impl Fn(&Shape) -> bool) {
+        let shape = self.service.shape(self.shape);
+        if !matches!(shape, Shape::Untyped) && !fits(shape) {
+            self.budget.unread_in_body("");
+        }
+    }
+}
+
 impl<'de> Visitor<'de> for Node<'_> {
     type Value = Option<Value>;
 
@@ -66,22 +76,26 @@ impl<'de> Visitor<'de> for Node<'_> {
         f.write_str("a JSON value")
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+    fn visit_bool<E>(mut self, value: bool) -> Result<Self::Value, E> {
+        self.expect(|shape| matches!(shape, Shape::Boolean));
         self.budget.count();
         Ok(Some(Value::Bool(value)))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+    fn visit_i64<E>(mut self, value: i64) -> Result<Self::Value, E> {
+        self.expect(|shape| matches!(shape, Shape::Integer | Shape::Float | Shape::Timestamp));
         self.budget.count();
         Ok(Some(value.into()))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+    fn visit_u64<E>(mut self, value: u64) -> Result<Self::Value, E> {
+        self.expect(|shape| matches!(shape, Shape::Integer | Shape::Float | Shape::Timestamp));
         self.budget.count();
         Ok(Some(value.into()))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+    fn visit_f64<E>(mut self, value: f64) -> Result<Self::Value, E> {
+        self.expect(|shape| matches!(shape, Shape::Float | Shape::Timestamp));
         self.budget.count();
         Ok(serde_json::Number::from_f64(value).map(Value::Number))
     }
@@ -90,14 +104,17 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(None)
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Self::Value, E> {
+    fn visit_str<E>(mut self, value: &str) -> Result<Self::Value, E> {
         if matches!(self.service.shape(self.shape), Shape::Blob) {
             return Ok(None);
         }
+        // Numbers that JSON has no literal for are texts: `NaN`, `Infinity`.
+        self.expect(|shape| matches!(shape, Shape::String | Shape::Timestamp | Shape::Float));
         Ok(Some(self.budget.string(value)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(mut self, mut seq: A) -> Result<Self::Value, A::Error> {
+        self.expect(|shape| matches!(shape, Shape::List { .. }));
         let element = match self.service.shape(self.shape) {
             Shape::List { element, .. } => *element,
             _ => ShapeId::UNTYPED,
@@ -116,7 +133,8 @@ impl<'de> Visitor<'de> for Node<'_> {
         Ok(Some(Value::Array(kept)))
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(mut self, mut map: A) -> Result<Self::Value, A::Error> {
+        self.expect(|shape| matches!(shape, Shape::Structure(_) | Shape::Map { .. } | Shape::EventStream));
         let Self { service, shape, budget, depth } = self;
         budget.count();
         let shape = service.shape(shape);
@@ -130,14 +148,20 @@ impl<'de> Visitor<'de> for Node<'_> {
         };
         while let Some(Key(key)) = map.next_key()? {
             match shape {
-                Shape::Structure(structure) => match structure.by_wire(&key) {
-                    Some(member) if member.location() == Location::Body && depth < super::value::MAX_DEPTH => {
-                        let node = Node { service, shape: member.1, budget, depth: depth + 1 };
+                Shape::Structure(structure) => match structure.in_body(&key) {
+                    Some(member) if depth < super::value::MAX_DEPTH => {
+                        budget.enter(member.wire());
+                        let node = Node { service, shape: member.1, budget: &mut *budget, depth: depth + 1 };
                         let value = map.next_value_seed(node)?.unwrap_or(Value::Null);
+                        budget.leave();
                         put(&mut kept, member.0.to_owned(), value)?;
                     }
                     known => {
-                        budget.dropped |= known.is_some_and(|member| member.location() == Location::Body);
+                        match known {
+                            Some(_) => budget.dropped = true,
+                            // Newer than the catalog, or spelled otherwise; or a member whose place is elsewhere.
+                            None => budget.unread_in_body(&key),
+                        }
                         map.next_value::<IgnoredAny>()?;
                     }
                 },

@@ -5,9 +5,9 @@ use http::{HeaderMap, HeaderValue};
 use serde_json::{Map, Value};
 use smallvec::SmallVec;
 
-use super::{DecodeError, json, value::Budget, xml};
+use super::{DecodeError, envelope, json, value::Budget, xml};
 use crate::{
-    catalog::{Location, Operation, Service, Shape, ShapeId, Structure},
+    catalog::{Location, Member, Operation, Service, Shape, ShapeId, Structure},
     route::Query,
 };
 
@@ -20,16 +20,19 @@ pub(crate) struct Request<'a> {
     pub query: &'a Query<'a>,
     pub headers: &'a HeaderMap,
     pub body: Option<&'a [u8]>,
+    /// The query is signed, and what signs it is no part of the input.
+    pub presigned: bool,
 }
 
 pub(crate) fn members(
     request: &Request<'_>,
-    service: &Service,
+    service: &'static Service,
     operation: &Operation,
     protocol: Protocol,
     budget: &mut Budget,
 ) -> Result<Map<String, Value>, DecodeError> {
     let mut out = Map::new();
+    unclaimed(request, service, operation, budget)?;
     let Some(structure) = service.structure(operation.input) else { return Ok(out) };
     labels(request.path, operation.uri, structure, service, budget, &mut out)?;
     outside(request, structure, service, budget, &mut out);
@@ -40,6 +43,7 @@ pub(crate) fn members(
     let shape = operation.input.unwrap_or(ShapeId::UNTYPED);
     if let Some(payload) = structure.payload {
         let Some(member) = structure.by_name(payload) else { return Ok(out) };
+        budget.enter(member.0);
         let value = if operation.text_body() {
             let text = std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))?;
             Some(budget.string(text))
@@ -49,6 +53,7 @@ pub(crate) fn members(
         } else {
             json::value(body, service, member.1, budget)?
         };
+        budget.leave();
         if let Some(value) = value {
             out.insert(member.0.to_owned(), value);
         }
@@ -69,7 +74,7 @@ fn labels(
     path: &str,
     template: &str,
     structure: &Structure,
-    service: &Service,
+    service: &'static Service,
     budget: &mut Budget,
     out: &mut Map<String, Value>,
 ) -> Result<(), DecodeError> {
@@ -108,7 +113,7 @@ fn labels(
 fn outside(
     request: &Request<'_>,
     structure: &Structure,
-    service: &Service,
+    service: &'static Service,
     budget: &mut Budget,
     out: &mut Map<String, Value>,
 ) {
@@ -137,11 +142,18 @@ fn outside(
             },
             Location::Header => {
                 let ours = |(name, _): &&(&str, _)| name.eq_ignore_ascii_case(member.wire());
-                let mut values = fields.iter().filter(ours).map(|(_, value)| value);
-                let first = values.next();
-                let several = values.next().is_some();
-                budget.twice |= several && !matches!(service.shape(member.1), Shape::List { .. });
-                first.and_then(|value| value.to_str().ok()).and_then(|text| budget.scalar(text, service, member.1))
+                let values: SmallVec<[&HeaderValue; 2]> = fields.iter().filter(ours).map(|(_, value)| *value).collect();
+                budget.twice |= values.len() > 1 && !matches!(service.shape(member.1), Shape::List { .. });
+                if values.iter().any(|value| value.to_str().is_err()) {
+                    budget.unread(&["header.", member.wire()].concat());
+                }
+                let texts: SmallVec<[&str; 2]> = values.iter().filter_map(|value| value.to_str().ok()).collect();
+                match texts[..] {
+                    [] => None,
+                    [only] => budget.scalar(only, service, member.1),
+                    // A list may come in several fields, which are one with commas between them (RFC 9110, 5.3).
+                    _ => budget.scalar(&texts.join(","), service, member.1),
+                }
             }
             Location::HeaderPrefix => prefixed(request.headers, member.wire(), budget),
             Location::Body | Location::Uri => None,
@@ -152,11 +164,62 @@ fn outside(
     }
 }
 
+/// What the query has besides the operation's members: names that control requests, and S3's subresources, are refused;
+/// others, which may be newer than the catalog, are noted.
+fn unclaimed(
+    request: &Request<'_>,
+    service: &'static Service,
+    operation: &Operation,
+    budget: &mut Budget,
+) -> Result<(), DecodeError> {
+    let structure = service.structure(operation.input);
+    let members = || structure.into_iter().flat_map(|structure| &structure.members);
+    let is_map =
+        |member: &&Member| member.location() == Location::Query && matches!(service.shape(member.1), Shape::Map { .. });
+    let takes_all = members().any(|member| is_map(&member));
+    let mut literals: SmallVec<[&str; 4]> = SmallVec::new();
+    for (name, value) in &request.query.0 {
+        let name = &**name;
+        if request.presigned && envelope::is_signing(name) {
+            continue;
+        }
+        // The SDKs' own, for the operation's name.
+        let named = name == "x-id";
+        let literal = named || operation.query_literals.iter().any(|one| one.split('=').next() == Some(name));
+        if literal {
+            if literals.contains(&name) {
+                return Err(DecodeError::Envelope(format!("the request's query has {} twice", envelope::shown(name))));
+            }
+            literals.push(name);
+            continue;
+        }
+        if takes_all || members().any(|member| member.location() == Location::Query && member.wire() == name) {
+            continue;
+        }
+        let what = if envelope::controls(name) {
+            "which controls a request and has its place elsewhere"
+        } else if service.name == "s3" && (value.is_empty() || is_subresource(service, name)) {
+            "which would make it another operation of S3"
+        } else {
+            budget.unread(&["query.", name].concat());
+            continue;
+        };
+        return Err(DecodeError::Envelope(format!("the request's query has {}, {what}", envelope::shown(name))));
+    }
+    Ok(())
+}
+
+/// Whether this is the name of one of S3's subresources, such as `acl`, in whatever case.
+fn is_subresource(service: &'static Service, name: &str) -> bool {
+    let is = |one: &&str| one.split('=').next().is_some_and(|one| one.eq_ignore_ascii_case(name));
+    service.operations.iter().any(|operation| operation.query_literals.iter().any(|one| is(one)))
+}
+
 /// A map in the query takes all that no other member is called.
 fn rest_of_query(
     request: &Request<'_>,
     structure: &Structure,
-    service: &Service,
+    service: &'static Service,
     value: ShapeId,
     budget: &mut Budget,
 ) -> Option<Value> {
@@ -198,8 +261,9 @@ fn prefixed(headers: &HeaderMap, prefix: &str, budget: &mut Budget) -> Option<Va
         if !budget.element(1) {
             break;
         }
-        if let Ok(text) = value.to_str() {
-            kept.insert(rest.to_owned(), budget.string(text));
+        match value.to_str() {
+            Ok(text) => budget.twice |= kept.insert(rest.to_owned(), budget.string(text)).is_some(),
+            Err(_) => budget.unread(&["header.", name.as_str()].concat()),
         }
     }
     (!kept.is_empty()).then_some(Value::Object(kept))

@@ -18,6 +18,10 @@ pub(crate) const MAX_STRING: usize = 4096;
 pub(crate) const CUT: &str = "…[cut]";
 /// The member that says that something was left out.
 pub(crate) const TRUNCATED: &str = "$truncated";
+/// How many parts that nothing understands are named.
+const MAX_UNREAD: usize = 32;
+/// How long the name of one is, in bytes.
+const MAX_UNREAD_NAME: usize = 160;
 
 /// What may still be kept.
 pub(crate) struct Budget {
@@ -28,11 +32,61 @@ pub(crate) struct Budget {
     pub dropped: bool,
     /// Something comes twice that may come once: which of the two counts differs by reader.
     pub twice: bool,
+    /// The members that are being read, outermost first: what is unread is named by them.
+    path: Vec<&'static str>,
+    unread: Vec<String>,
 }
 
 impl Budget {
     pub const fn new() -> Self {
-        Self { left: MAX_NODES, cut: false, dropped: false, twice: false }
+        Self { left: MAX_NODES, cut: false, dropped: false, twice: false, path: Vec::new(), unread: Vec::new() }
+    }
+
+    /// Reading goes on inside a member.
+    pub fn enter(&mut self, member: &'static str) {
+        self.path.push(member);
+    }
+
+    /// Reading comes out of it again.
+    pub fn leave(&mut self) {
+        self.path.pop();
+    }
+
+    /// Something in the body, below what is being read, that the shape has no place for. An empty name is the member itself.
+    pub fn unread_in_body(&mut self, name: &str) {
+        if self.unread.len() > MAX_UNREAD {
+            return;
+        }
+        let mut place = String::from("body");
+        for part in self.path.iter().copied().chain((!name.is_empty()).then_some(name)) {
+            if place.len() >= MAX_UNREAD_NAME {
+                break;
+            }
+            place.push('.');
+            place.push_str(&part[..part.floor_char_boundary(MAX_UNREAD_NAME)]);
+        }
+        self.unread(&place);
+    }
+
+    /// Something elsewhere that nothing here understands, by its place: `query.frobnicate`.
+    pub fn unread(&mut self, place: &str) {
+        if self.unread.len() > MAX_UNREAD {
+            return;
+        }
+        let bounded = &place[..place.floor_char_boundary(MAX_UNREAD_NAME)];
+        let mut place: String = bounded.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        if self.unread.contains(&place) {
+            return;
+        }
+        if self.unread.len() == MAX_UNREAD {
+            place = "…".to_owned();
+        }
+        self.unread.push(place);
+    }
+
+    /// What was unread; the last says `…` where more was left out.
+    pub fn take_unread(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.unread)
     }
 
     /// Whether one more element of a list or map may be kept at this depth.
@@ -62,7 +116,7 @@ impl Budget {
 
     /// A value that came as text, by what it should be; `None` for blobs.
     pub fn scalar(&mut self, text: &str, service: &Service, shape: ShapeId) -> Option<Value> {
-        let trimmed = text.trim();
+        let trimmed = text.trim_matches(|c: char| c.is_ascii_whitespace());
         let typed = match service.shape(shape) {
             Shape::Blob => return None,
             Shape::Boolean if trimmed.eq_ignore_ascii_case("true") => Some(Value::Bool(true)),

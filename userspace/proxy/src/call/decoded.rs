@@ -155,6 +155,7 @@ fn http_call(exchange: &Exchange, parts: &Parts) -> Call {
         unread: Vec::new(),
         references: chaperone_model::References::default(),
         parameters: serde_json::Value::Null,
+        looked_up: None,
         payload: Payload::None,
     }
 }
