@@ -320,7 +320,9 @@ where
         let (name, address) = (target.name.to_string(), target.address);
         let dial = async {
             let connect = |source| UpstreamError::Connect { name: name.clone(), address, source };
-            let tcp = connect_any(&name, target.address).await.map_err(connect)?;
+            let tcp = connect_any(target.address, || tokio::net::lookup_host((name.as_str(), target.address.port())))
+                .await
+                .map_err(connect)?;
             tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(connect)?;
             let server = ServerName::try_from(name.clone())
                 .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
@@ -446,7 +448,11 @@ const MAX_OTHERS: usize = 4;
 
 /// Connects to the agent's address, or to another one of the name's own where that doesn't answer. Clients that dial by
 /// themselves go on to the next address, which a captured one can't: its connection is always accepted here.
-async fn connect_any(name: &str, address: SocketAddr) -> io::Result<TcpStream> {
+async fn connect_any<I, F>(address: SocketAddr, look_up: impl FnOnce() -> F) -> io::Result<TcpStream>
+where
+    I: Iterator<Item = SocketAddr>,
+    F: Future<Output = io::Result<I>>,
+{
     let mut first = Box::pin(TcpStream::connect(address));
     let refused = match timeout(HEAD_START, &mut first).await {
         Ok(Ok(stream)) => return Ok(stream),
@@ -454,7 +460,7 @@ async fn connect_any(name: &str, address: SocketAddr) -> io::Result<TcpStream> {
         Err(_) => None,
     };
     // What can't be resolved has no others.
-    let found = tokio::net::lookup_host((name, address.port())).await;
+    let found = look_up().await;
     let mut seen = vec![address];
     for other in found.into_iter().flatten() {
         if seen.len() <= MAX_OTHERS && !seen.contains(&other) {
@@ -604,6 +610,22 @@ mod tests {
             }
             most
         }
+    }
+
+    #[tokio::test]
+    async fn where_the_agents_address_refuses_another_one_of_the_names_is_tried() {
+        let refusing = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
+        let other = listener.local_addr().unwrap();
+        let stream = connect_any(refusing, async || Ok([refusing, other].into_iter())).await.unwrap();
+        assert_eq!(stream.peer_addr().unwrap(), other);
+        // Without another one, what the agent's own said is what is told.
+        for others in [vec![], vec![refusing]] {
+            let error = connect_any(refusing, async || Ok(others.into_iter())).await.unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
+        }
+        let unknown = async || Err::<std::vec::IntoIter<_>, _>(io::Error::other("no such name"));
+        assert_eq!(connect_any(refusing, unknown).await.unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
     }
 
     /// Why nothing goes over HTTP/2 that needn't.
