@@ -16,6 +16,10 @@ pub enum Ruling {
 }
 
 /// That a call may go on. Only this crate makes one, so whoever holds one has asked the policies.
+///
+/// ```compile_fail,E0624
+/// let permit = chaperone_policy::Permit::new(chaperone_policy::Obligations::default(), String::new());
+/// ```
 #[derive(Debug)]
 pub struct Permit {
     obligations: Obligations,

@@ -1,5 +1,43 @@
 //! One request and its answer, as stages that each consume the one before: a request that is undecided, unrecorded or
 //! unsigned can't be forwarded, because no such function exists.
+//!
+//! ```
+//! # use chaperone_proxy::call::{error::CallError, forwarded::Answer, received::Received};
+//! async fn carry_out(received: Received<'_>) -> Result<Answer, CallError> {
+//!     let decoded = received.authenticate().await?.decode().await?;
+//!     decoded.authorize()?.record().await?.sign().await?.forward().await
+//! }
+//! ```
+//!
+//! Each of these leaves one stage out, and doesn't compile. Recorded without a ruling:
+//!
+//! ```compile_fail,E0599
+//! # use chaperone_proxy::call::{error::CallError, forwarded::Answer, received::Received};
+//! async fn carry_out(received: Received<'_>) -> Result<Answer, CallError> {
+//!     let decoded = received.authenticate().await?.decode().await?;
+//!     decoded.record().await?.sign().await?.forward().await
+//! }
+//! ```
+//!
+//! Signed without a record:
+//!
+//! ```compile_fail,E0599
+//! # use chaperone_proxy::call::{error::CallError, forwarded::Answer, received::Received};
+//! async fn carry_out(received: Received<'_>) -> Result<Answer, CallError> {
+//!     let decoded = received.authenticate().await?.decode().await?;
+//!     decoded.authorize()?.sign().await?.forward().await
+//! }
+//! ```
+//!
+//! Forwarded without a permit:
+//!
+//! ```compile_fail,E0599
+//! # use chaperone_proxy::call::{error::CallError, forwarded::Answer, received::Received};
+//! async fn carry_out(received: Received<'_>) -> Result<Answer, CallError> {
+//!     let decoded = received.authenticate().await?.decode().await?;
+//!     decoded.forward().await
+//! }
+//! ```
 
 pub mod authenticated;
 pub mod authorized;
