@@ -8,7 +8,7 @@ use std::{borrow::Cow, cell::OnceCell};
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
     HeaderMap, Method, Version,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -135,8 +135,10 @@ struct Request<'a> {
 
 impl<'a> Request<'a> {
     fn new(host: &HostMatch, parts: &'a Parts, body: Option<&'a [u8]>) -> Result<Self, DecodeError> {
-        let presigned =
-            matches!(RequestAuth::of(parts), RequestAuth::Presigned { .. } | RequestAuth::PresignedV2 { .. });
+        // A query that signs is one of a URL that was given; the agent's own have become fields of the head by now.
+        let presigned = parts.uri.query().is_some()
+            && !parts.headers.contains_key(AUTHORIZATION)
+            && matches!(RequestAuth::of(parts), RequestAuth::Presigned { .. } | RequestAuth::PresignedV2 { .. });
         envelope::check_query(parts, presigned)?;
         let query = Query::parse(parts.uri.query())?;
         Ok(Self { parts, path: path(host, parts), query, body, presigned, expanded: OnceCell::new() })

@@ -49,7 +49,7 @@ mod websocket;
 #[cfg(test)]
 mod wire_tests;
 
-pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, VendingCall};
+pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, SecretFound, SecretScan, VendingCall};
 pub use bearer::take_bearer;
 pub use canonical::PathRules;
 pub use catalog::{Catalog, CatalogVersion};

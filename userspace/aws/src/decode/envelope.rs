@@ -1,6 +1,8 @@
 //! What a request of each protocol may look like: method, path, query, content type, markers, version, and whether there
 //! is a body. All else is refused by name, so that no part of a request is there for another reader to go by.
 
+use std::borrow::Cow;
+
 use chaperone_model::{Payload, Protocol};
 use http::{
     HeaderMap, Method,
@@ -145,15 +147,12 @@ pub(super) fn check_head(parts: &Parts) -> Result<(), DecodeError> {
     }
     for name in parts.headers.keys() {
         let name = name.as_str();
-        if name.starts_with('x') || name.starts_with('f') {
-            let folded = name.replace('_', "-");
-            if OVERRIDING.contains(&folded.as_str()) {
-                return Err(refused("carries", name, "with which some servers take a request for another"));
-            }
-        }
         // Gateways of the CGI kind take one for the other.
-        if name.contains('_') {
-            let folded = name.replace('_', "-");
+        let folded = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+        if OVERRIDING.contains(&&*folded) {
+            return Err(refused("carries", name, "with which some servers take a request for another"));
+        }
+        if let Cow::Owned(folded) = folded {
             let reserved = ["x-amz", "content-", "smithy-", "transfer-", "authorization", "host"];
             if reserved.iter().any(|start| folded.starts_with(start)) && name != "x-amz-sso_bearer_token" {
                 return Err(refused("carries", name, "which some servers take for the field with hyphens"));
