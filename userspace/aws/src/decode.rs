@@ -186,9 +186,9 @@ impl Catalog {
                     // A body that has no place there: it must be seen to be empty.
                     return !silent;
                 }
-                !c.operation.streams()
-                    // A long list of parts of the object whose name is in the path: nothing to decide by.
-                    && !(c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload")
+                // A long list of parts of the object whose name is in the path: nothing to decide by.
+                let parts = c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload";
+                !c.operation.streams() && !parts
             };
             if found.iter().any(reads) {
                 return BodyNeed::Whole;
@@ -251,7 +251,7 @@ impl Catalog {
             read.push((candidate, members, budget));
         }
         fitting_best(&mut read);
-        let primary = primary(read.iter().map(|(candidate, ..)| candidate)).expect("BUG: the best of some is one");
+        let primary = primary(&read).expect("BUG: the best of some is one");
         let (service, operation) = (primary.service, primary.operation);
         let protocol = primary.protocol;
 
@@ -409,10 +409,13 @@ impl Catalog {
     }
 }
 
-/// The candidate whose name the call bears: of services that share everything, the one that the others sign as; of
-/// operations that do, the one that isn't superseded.
-fn primary<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
-    candidates.min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
+/// The candidate whose name the call bears: one that understands all of the request, if there is any; of services that
+/// share everything, the one that the others sign as; of operations that do, the one that isn't superseded.
+fn primary(read: &[(Candidate, Map<String, Value>, Budget)]) -> Option<&Candidate> {
+    let rank = |(c, _, budget): &&(Candidate, Map<String, Value>, Budget)| {
+        (budget.unread_count(), c.operation.deprecated, c.service.name != c.service.signing_name)
+    };
+    read.iter().min_by_key(rank).map(|(candidate, ..)| candidate)
 }
 
 /// Of services that share paths or actions (RDS, Neptune and DocumentDB, say), those whose models know the most of what
@@ -500,8 +503,9 @@ impl<'a> Markers<'a> {
             Some("rpc-v2-cbor") => {
                 let named = uri.path().strip_prefix("/service/").and_then(|rest| rest.split_once("/operation/"));
                 // One segment each, written plainly.
-                let plain =
-                    |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let plain = |text: &str| {
+                    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b))
+                };
                 let named = named.filter(|(service, operation)| plain(service) && plain(operation));
                 Some(named.ok_or(DecodeError::Contradiction("smithy-protocol without the path of an operation"))?)
             }
@@ -594,7 +598,7 @@ fn members(
                 _ => None,
             };
             // A search by POST has its query in the body.
-            let searched = (service.name == "cloudsearchdomain" && request.parts.method == Method::POST && !reads)
+            let searched = envelope::is_search(candidate, request.parts)
                 .then(|| request.text(Some(operation)).and_then(|text| Query::parse(Some(text))))
                 .transpose()?;
             let query = searched.as_ref().unwrap_or(&request.query);
