@@ -23,6 +23,8 @@ import botocore
 
 import catalog_exceptions as exceptions
 import catalog_resources
+import catalog_roles
+import catalog_secrets
 
 DATA = os.path.join(os.path.dirname(botocore.__file__), "data")
 # Fixed positions in every service's table of shapes.
@@ -343,7 +345,12 @@ class Service:
                                                             r"|TagRole|TagUser|TagPolicy|TagSAMLProvider)$", d))
         if tagging:
             entry["tg"] = tagging
-        if any(d.lower() == "iam:passrole" for d in dependent) or (self.name, name) in exceptions.PASS_ROLE:
+        secrets = catalog_secrets.secrets(self.name, name, self.description)
+        if secrets:
+            entry["sc"] = secrets[0]
+        levels = [level for _, level in entry["a"]]
+        if (any(d.lower() == "iam:passrole" for d in dependent) or (self.name, name) in exceptions.PASS_ROLE
+                or any(level in "WP" for level in levels) and catalog_roles.passes(self.name, name, self.description)):
             entry["pr"] = 1
         return entry
 

@@ -242,3 +242,66 @@ TEMPLATES = {
     ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
                                 "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],
 }
+
+
+
+def _secrets(member, service, operations):
+    return {(service, operation): member for operation in operations.split()}
+
+
+# Operations whose answers hold secrets by no name that tells it: (service, operation) → the member.
+SECRETS = {
+    **_secrets("Parameters.Value", "ssm", "GetParameter GetParameters GetParametersByPath GetParameterHistory"),
+    # Presigned addresses of code, by whatever is in it.
+    **_secrets("Code.Location", "lambda", "GetFunction GetLayerVersion GetLayerVersionByArn"),
+    **_secrets("UserData", "ec2", "DescribeInstanceAttribute"),
+    **_secrets("Output", "ec2", "GetConsoleOutput"),  # what boot scripts print, Windows's first password among it
+    **_secrets("UefiData", "ec2", "GetInstanceUefiData"),
+    # Environments, where passwords are.
+    **_secrets("environment.environmentVariables", "codebuild",
+               "BatchGetProjects BatchGetBuilds BatchGetBuildBatches BatchGetSandboxes"),
+    **_secrets("containerProperties.environment", "batch", "DescribeJobDefinitions DescribeJobs"),
+    **_secrets("overrides.containerOverrides.environment", "ecs", "DescribeTasks"),
+    **_secrets("containers.environment", "lightsail", "GetContainerServiceDeployments GetContainerServices"),
+    **_secrets("OptionSettings.Value", "elasticbeanstalk", "DescribeConfigurationSettings"),
+    **_secrets("Connection.ConnectionProperties", "glue", "GetConnection GetConnections"),
+    **_secrets("IdentityProvider.ProviderDetails", "cognito-idp", "DescribeIdentityProvider"),  # client_secret
+    **_secrets("apiKeys.id", "appsync", "ListApiKeys"),  # an AppSync key's id is the key
+    **_secrets("Accessor.BillingToken", "managedblockchain", "GetAccessor"),
+    **_secrets("StreamingSessionURL", "kinesis-video-archived-media", "GetHLSStreamingSessionURL GetDASHStreamingSessionURL"),
+    **_secrets("LoRaWAN.SessionKeys", "iotwireless", "GetWirelessDevice"),
+    **_secrets("UnlockCode", "snowball", "GetJobUnlockCode"), **_secrets("ManifestURI", "snowball", "GetJobManifest"),
+    **_secrets("streamKey.value", "ivs", "GetStreamKey BatchGetStreamKey"),
+    **_secrets("ingestConfiguration.streamKey", "ivs-realtime", "GetIngestConfiguration"),
+    # API Gateway permits by method and path: the default policy goes by the path.
+    **_secrets("value", "apigateway", "GetApiKey GetApiKeys GetUsagePlanKey GetUsagePlanKeys"),
+}
+
+# What is called like a secret and is none: (service, operation or member).
+NO_SECRETS = {
+    # AWS answers with asterisks, or not at all.
+    ("rds", "MasterUserPassword"), ("neptune", "MasterUserPassword"), ("docdb", "MasterUserPassword"),
+    ("redshift", "MasterUserPassword"), ("lightsail", "masterUserPassword"), ("elbv2", "ClientSecret"),
+    ("securityhub", "GetFindings"),
+    # ARNs, ids and paths of secrets.
+    ("fsx", "DomainJoinServiceAccountSecret"), ("mediaconvert", "CertificateSecret"), ("appmesh", "privateKey"),
+    ("mediapackage", "CdnIdentifierSecret"), ("mediapackage-vod", "CdnIdentifierSecret"), ("iot", "secretKey"),
+    # Addresses that open nothing by themselves.
+    ("bedrock-agent-runtime", "url"), ("identitystore", "ProfileUrl"), ("workdocs", "WebUrl"), ("geo-routes", "Url"),
+    ("firehose", "Url"), ("glue", "EndpointUrl"), ("chime-sdk-media-pipelines", "Url"), ("workspaces", "ConnectionString"),
+    ("bedrock-agentcore-control", "url"), ("quicksight", "OAuthTokenEndpointUrl"),
+    ("quicksight", "OAuthAuthorizationEndpointUrl"), ("devicefarm", "testDetailsUrl"), ("devicefarm", "jobDetailsUrl"),
+    ("qconnect", "sourceURL"), ("bedrock-agent", "connectionString"),
+    # Variables of a game of rules, not of a process.
+    ("frauddetector", "eventVariables"), ("frauddetector", "inputVariables"), ("frauddetector", "outputVariables"),
+    ("stepfunctions", "assignedVariables"), ("bedrock", "unusedVariables"),
+    # Says which version of a policy it is.
+    ("entityresolution", "token"), ("kms", "GetParametersForImport"),
+}
+
+# Services and operations whose roles aren't handed on: they are what the operation is about, the caller takes them
+# itself (sts:AssumeRole, which AWS asks for by that name), or they are roles of another kind.
+NO_ROLES = {
+    "iam", "sts", "sso", "sso-admin", "rolesanywhere", "cognito-idp", "redshift-data", "rds-data", "workdocs", "chime",
+    "chime-sdk-messaging", "managedblockchain", "qldb", "identitystore", "grafana", "connect",
+}

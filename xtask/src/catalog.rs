@@ -2,7 +2,7 @@
 //! has changed, and proves the decoder against requests that botocore builds.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
@@ -87,11 +87,35 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         ensure!(changes.is_empty(), "the committed catalog is not what these versions make");
         println!("catalog: the committed one is what these versions make");
     } else {
+        let policy = root.join("userspace/policy/src/default.cedar");
+        let old = fs::read_to_string(&policy).with_context(|| format!("read {}", policy.display()))?;
+        fs::write(&policy, with_secrets(&old, &text)?).with_context(|| format!("write {}", policy.display()))?;
         let packed = packed(&text)?;
         fs::write(&data, &packed).with_context(|| format!("write {}", data.display()))?;
         println!("catalog: {} ({} bytes, {} changes)", data.display(), packed.len(), changes.len());
     }
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))
+}
+
+/// The default policy with the list of all reading actions whose answers hold secrets, between its two marks. API
+/// Gateway's one action for everything is left to a condition there.
+fn with_secrets(policy: &str, catalog: &str) -> anyhow::Result<String> {
+    const MARKS: [&str; 2] = ["    // generated: begin\n", "    // generated: end\n"];
+    let mut actions = BTreeSet::new();
+    for line in catalog.lines() {
+        let service: Value = serde_json::from_str(line).context("a line of the catalog is not JSON")?;
+        let operations = service["o"].as_array().into_iter().flatten();
+        for needed in operations.filter(|one| one["sc"].is_string()).filter_map(|one| one["a"].as_array()).flatten() {
+            let (name, level) = (needed[0].as_str().unwrap_or_default(), needed[1].as_str().unwrap_or_default());
+            if matches!(level, "R" | "L") && !name.starts_with("apigateway:") {
+                actions.insert(format!("    Action::\"{name}\""));
+            }
+        }
+    }
+    let (before, rest) = policy.split_once(MARKS[0]).context("the default policy has no mark `generated: begin`")?;
+    let (_, after) = rest.split_once(MARKS[1]).context("the default policy has no mark `generated: end`")?;
+    let actions: Vec<_> = actions.into_iter().collect();
+    Ok([before, MARKS[0], &actions.join(",\n"), "\n", MARKS[1], after].concat())
 }
 
 /// Each line a zstd frame of its own: the daemon expands the lines of services that are used.
@@ -218,6 +242,20 @@ mod tests {
             assert!(all.iter().any(|change| change == expected), "{expected}: {all:?}");
         }
         assert!(all.iter().any(|change| change.starts_with("a:X was ")), "{all:?}");
+    }
+
+    #[test]
+    fn the_default_policys_list_is_made_from_the_catalog() {
+        let catalog = concat!(
+            r#"{"n":"a","o":[{"n":"X","a":[["a:X","R"],["a:W","W"]],"sc":"Key"},{"n":"Y","a":[["a:Y","R"]]}]}"#,
+            "\n",
+            r#"{"n":"apigateway","o":[{"n":"GetApiKey","a":[["apigateway:GET","R"]],"sc":"value"}]}"#,
+            "\n",
+        );
+        let policy = "x [\n    // generated: begin\nold\n    // generated: end\n] y";
+        let expected = "x [\n    // generated: begin\n    Action::\"a:X\"\n    // generated: end\n] y";
+        assert_eq!(with_secrets(policy, catalog).unwrap(), expected);
+        assert!(with_secrets("none", catalog).is_err());
     }
 
     #[test]

@@ -159,6 +159,9 @@ pub(crate) struct Operation {
     /// What tags in the input need besides.
     #[serde(rename = "tg", default)]
     pub tagging: Vec<&'static str>,
+    /// The member of the answer that holds a secret; for the default policy's list, and for masks.
+    #[serde(rename = "sc", default)]
+    pub secret: Option<&'static str>,
     /// Roles in the input are passed on: `iam:PassRole`.
     #[serde(rename = "pr", default)]
     pub passes_role: u8,

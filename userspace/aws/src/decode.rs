@@ -291,6 +291,7 @@ impl Catalog {
             unread,
             references,
             parameters,
+            looked_up: None,
             payload: if operation.no_auth != 0 && matches!(authority, RequestAuth::None) {
                 Payload::None
             } else {

@@ -113,6 +113,7 @@ impl EndpointRequirements {
             actions: needed.actions,
             resources: needed.resources,
             parameters: Value::Null,
+            looked_up: None,
             payload: payload_shape(parts),
         })
     }

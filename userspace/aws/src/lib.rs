@@ -18,6 +18,8 @@ mod credentials;
 mod decode;
 #[cfg(test)]
 mod decode_tests;
+#[cfg(test)]
+mod default_policy_tests;
 mod endpoint;
 #[cfg(test)]
 mod envelope_tests;

@@ -7,7 +7,7 @@ use std::{
 };
 
 use chaperone_model::{AccessLevel, Call, CgroupId, Session, SessionId};
-use chaperone_policy::{ActionCatalog, CallFacts, Engine, PolicyVersion};
+use chaperone_policy::{ActionCatalog, CallFacts, Engine, PolicyVersion, Principal};
 use time::OffsetDateTime;
 
 use crate::{
@@ -31,23 +31,39 @@ impl ActionCatalog for Iam {
     }
 }
 
-/// Whether policies allow a call.
-pub(crate) fn allows(policies: &str, call: &Call) -> bool {
-    static ACTIONS: LazyLock<Arc<BTreeMap<String, AccessLevel>>> =
-        LazyLock::new(|| Arc::new(Catalog::global().actions()));
-    let files = [(PathBuf::from("test.cedar"), policies.to_owned())];
-    let engine = Engine::new(PolicyVersion::parse(&files, &Iam(ACTIONS.clone())).unwrap());
-    let session = Session {
-        id: SessionId::new(),
-        agent: "coder".into(),
-        groups: Vec::new(),
-        cgroup: CgroupId(1),
-        cgroup_path: "/agents/coder".into(),
-        container: None,
-        started: OffsetDateTime::UNIX_EPOCH,
-    };
-    let facts = CallFacts { method: "POST", host: "h", path: "/", session: "s", exe: "/bin/aws" };
-    engine.decide(&engine.principal(&session), call, facts).is_allowed()
+/// Policies that calls are put to.
+pub(crate) struct Asked {
+    engine: Engine,
+    principal: Principal,
+}
+
+impl Asked {
+    pub fn new(policies: &str) -> Self {
+        static ACTIONS: LazyLock<Arc<BTreeMap<String, AccessLevel>>> =
+            LazyLock::new(|| Arc::new(Catalog::global().actions()));
+        let files = [(PathBuf::from("test.cedar"), policies.to_owned())];
+        let engine = Engine::new(PolicyVersion::parse(&files, &Iam(ACTIONS.clone())).unwrap());
+        let session = Session {
+            id: SessionId::new(),
+            agent: "coder".into(),
+            groups: Vec::new(),
+            cgroup: CgroupId(1),
+            cgroup_path: "/agents/coder".into(),
+            container: None,
+            started: OffsetDateTime::UNIX_EPOCH,
+        };
+        let principal = engine.principal(&session);
+        Self { engine, principal }
+    }
+
+    pub fn allows(&self, call: &Call) -> bool {
+        let facts = CallFacts { method: "POST", host: "h", path: "/", session: "s", exe: "/bin/aws" };
+        self.engine.decide(&self.principal, call, facts).is_allowed()
+    }
+}
+
+fn allows(policies: &str, call: &Call) -> bool {
+    Asked::new(policies).allows(call)
 }
 
 /// Whether everything is permitted to it but what is on this resource.

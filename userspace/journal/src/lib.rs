@@ -14,6 +14,7 @@ mod disk;
 mod error;
 #[cfg(test)]
 mod faults;
+mod fit;
 mod framing;
 mod journal;
 mod key;

@@ -20,6 +20,7 @@ use tokio::sync::{oneshot, watch};
 
 use crate::{
     JournalConfig, JournalError,
+    fit::fitted,
     open_work::Mark,
     record::{HEAD, Kind, Position, Seq, sha256},
     share::{self, Shares},
@@ -93,7 +94,13 @@ impl Item {
     }
 
     pub(crate) fn event(event: &Event, max: usize) -> Result<Self, JournalError> {
-        let item = Self::json(Kind::Event, event_id(event), event)?;
+        let mut item = Self::json(Kind::Event, event_id(event), event)?;
+        if item.payload.len() > max
+            && let Event::CallIntent(intent) = event
+        {
+            let fitted = Event::CallIntent(Box::new(fitted(intent, &item.payload, max)));
+            item = Self::json(Kind::Event, event_id(event), &fitted)?;
+        }
         if item.payload.len() > max {
             return Err(JournalError::TooLarge { bytes: item.payload.len(), limit: max });
         }

@@ -84,6 +84,7 @@ pub(crate) fn intent(id: CallId, session: SessionId) -> Event {
             unread: Vec::new(),
             references: chaperone_model::References::default(),
             parameters: serde_json::Value::Null,
+            looked_up: None,
             payload: Payload::DeclaredHash,
         }),
         decision: Decision {

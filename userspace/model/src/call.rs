@@ -1,6 +1,10 @@
 //! What a request asks AWS for, decoded.
 
-use std::borrow::Cow;
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use serde::{Deserialize, Serialize};
 
@@ -121,6 +125,19 @@ impl References {
 
 /// The member of [`Call::parameters`] that says that something was left out of them.
 pub const TRUNCATED: &str = "$truncated";
+/// Beside [`TRUNCATED`]: no element was left out. Long texts alone were cut, and end in [`CUT`].
+pub const ONLY_TEXTS: &str = "$only_texts";
+/// What stands at the end of a text that was cut.
+pub const CUT: &str = "…[cut]";
+
+/// What was found in the whole of an input of which `parameters` keep a part.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LookedUp {
+    /// The paths that were looked for, such as `Item.classified`.
+    pub paths: Arc<BTreeSet<String>>,
+    /// All values of those that there are.
+    pub values: BTreeMap<String, Vec<String>>,
+}
 
 /// One request, decoded. Everything in it is derived from bytes that the agent sent and from the catalog.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -164,6 +181,9 @@ pub struct Call {
     /// The operation's input as far as it was decoded, bounded; binary values are left out.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub parameters: serde_json::Value,
+    /// Where elements were left out of `parameters`: what policies look for, found in all of the input. Not recorded.
+    #[serde(skip)]
+    pub looked_up: Option<LookedUp>,
     /// How the payload is signed.
     pub payload: Payload,
 }
@@ -195,9 +215,19 @@ impl Call {
         })
     }
 
-    /// Whether the input holds more than `parameters` and `references` say.
+    /// Whether the input may name more ARNs and accounts than `references` has.
     pub fn is_input_incomplete(&self) -> bool {
-        !self.unread.is_empty() || self.parameters.get(TRUNCATED).is_some()
+        !self.unread.is_empty() || (self.has_dropped() && self.looked_up.is_none())
+    }
+
+    /// Whether elements were left out of `parameters`.
+    pub fn has_dropped(&self) -> bool {
+        self.parameters.get(TRUNCATED).is_some() && self.parameters.get(ONLY_TEXTS).is_none()
+    }
+
+    /// Whether texts in `parameters` were cut.
+    pub fn has_cut_texts(&self) -> bool {
+        self.parameters.get(TRUNCATED).is_some()
     }
 
     /// Whether the call can change something: anything above `Read`.

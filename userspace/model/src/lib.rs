@@ -13,7 +13,9 @@ mod id;
 mod origin;
 mod session;
 
-pub use call::{AccessLevel, Action, Call, Payload, Protocol, References, TRUNCATED, UnknownResources};
+pub use call::{
+    AccessLevel, Action, CUT, Call, LookedUp, ONLY_TEXTS, Payload, Protocol, References, TRUNCATED, UnknownResources,
+};
 pub use decision::{Decision, Reason, Verdict};
 pub use event::{
     BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,

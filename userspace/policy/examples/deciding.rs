@@ -65,6 +65,7 @@ fn main() {
         unread: vec![],
         references: chaperone_model::References::default(),
         parameters: serde_json::json!({"Bucket": "data", "Key": "a/b"}),
+        looked_up: None,
         payload: Payload::DeclaredHash,
     };
     let session = Session {

@@ -10,7 +10,7 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
     PolicySet, Request, RestrictedExpression,
 };
-use chaperone_model::{Action, Call, Decision, Reason, Session, UnknownResources};
+use chaperone_model::{Action, CUT, Call, Decision, Reason, Session, UnknownResources};
 use serde_json::Value;
 
 use crate::{
@@ -72,7 +72,6 @@ struct Need<'a> {
     resource: &'a str,
     /// `resource` is a pattern, and why.
     unknown_resource: Option<(&'a ResourcePattern, &'a str)>,
-    input_unknown: bool,
     /// It is another name of a resource that is decided besides: only a `forbid` counts.
     alias: bool,
 }
@@ -133,6 +132,11 @@ impl Engine {
         self.version.load_full()
     }
 
+    /// The paths of parameters that policies look for, for [`chaperone_model::LookedUp`].
+    pub fn parameter_paths(&self) -> Arc<BTreeSet<String>> {
+        self.version.load().parameter_paths.clone()
+    }
+
     /// A session's agent.
     pub fn principal(&self, session: &Session) -> Principal {
         let uid = uid(&self.types.agent, &session.agent);
@@ -188,7 +192,6 @@ impl Engine {
     ) -> Result<Obligations, Denial> {
         let mut permitted_by: BTreeSet<String> = BTreeSet::new();
         let mut refused: Vec<Refused> = Vec::new();
-        let input_unknown = call.is_input_incomplete();
         let mut decided = 0;
         let mut judge = |action: &Action, need: &Need<'_>| {
             let slice = self.slice(version, principal, action);
@@ -211,19 +214,19 @@ impl Engine {
             if resource == "*" && call.unknown_resources().any(stands_for) {
                 continue;
             }
-            judge(action, &Need { resource, unknown_resource: None, input_unknown, alias: false });
+            judge(action, &Need { resource, unknown_resource: None, alias: false });
         }
         for (action, unknown) in call.unknown_resources() {
             let pattern = ResourcePattern::parse(&unknown.pattern);
             let unknown_resource = Some((&pattern, &*unknown.why));
-            judge(action, &Need { resource: &unknown.pattern, unknown_resource, input_unknown, alias: unknown.alias });
+            judge(action, &Need { resource: &unknown.pattern, unknown_resource, alias: unknown.alias });
         }
         // A part of the request that wasn't understood may name any other resource.
         if !call.unread.is_empty() {
             let pattern = ResourcePattern::parse("*");
             for action in &call.actions {
                 let unknown_resource = Some((&pattern, ""));
-                judge(action, &Need { resource: "*", unknown_resource, input_unknown, alias: false });
+                judge(action, &Need { resource: "*", unknown_resource, alias: false });
             }
         }
         let policies = |ids: &mut dyn Iterator<Item = &String>| -> Vec<Determining> {
@@ -314,9 +317,12 @@ impl Engine {
                 })?;
             self.cedar(policies, &request, &entities)
         };
-        let unknown =
-            Unknown { resource: need.unknown_resource.map(|(pattern, _)| pattern), input: need.input_unknown };
-        if unknown.resource.is_none() && !unknown.input {
+        let unknown = Unknown {
+            resource: need.unknown_resource.map(|(pattern, _)| pattern),
+            parameters: !knows_parameters(call, &slice.reads),
+            references: call.is_input_incomplete(),
+        };
+        if unknown.resource.is_none() && !unknown.parameters && !unknown.references {
             return decided(&slice.policies).map_err(|(reason, policies)| (reason, policies, false));
         }
         let (policies, rewritten) = slice.with_unknown(&unknown).map_err(|error| {
@@ -382,7 +388,9 @@ impl Engine {
             entities.push(entity);
         }
         if slice.reads.context("parameters") {
-            let tags = flatten(&call.parameters)
+            let mut all = flatten(&call.parameters);
+            all.extend(call.looked_up.iter().flat_map(|it| it.values.clone()));
+            let tags = all
                 .into_iter()
                 .map(|(path, values)| {
                     let values = values.into_iter().map(RestrictedExpression::new_string);
@@ -468,6 +476,24 @@ impl Engine {
 
 fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// Whether what policies look for in the parameters is all there.
+fn knows_parameters(call: &Call, reads: &Reads) -> bool {
+    if !call.unread.is_empty() {
+        return false;
+    }
+    if !call.has_cut_texts() {
+        return true;
+    }
+    let Some(paths) = reads.parameters() else { return false };
+    let is_looked_up = |path: &String| call.looked_up.as_ref().is_some_and(|it| it.paths.contains(path));
+    if call.has_dropped() {
+        return paths.iter().all(is_looked_up);
+    }
+    let kept = flatten(&call.parameters);
+    let is_whole = |path| kept.get(path).is_none_or(|all| !all.iter().any(|value| value.ends_with(CUT)));
+    paths.iter().all(|path| is_looked_up(path) || is_whole(path))
 }
 
 /// Who may approve what a policy forbids.

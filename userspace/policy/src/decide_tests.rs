@@ -1,6 +1,8 @@
 use std::path::PathBuf;
 
-use chaperone_model::{AccessLevel, CgroupId, Payload, Protocol, References, SessionId, UnknownResources, Verdict};
+use chaperone_model::{
+    AccessLevel, CgroupId, LookedUp, Payload, Protocol, References, SessionId, UnknownResources, Verdict,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -49,6 +51,7 @@ fn call(actions: &[&str], resources: &[&str]) -> Call {
         unread: vec![],
         references: References::default(),
         parameters: serde_json::json!({"InstanceType": "t3.micro", "Tags": [{"Key": "a"}, {"Key": "b"}]}),
+        looked_up: None,
         payload: Payload::None,
     }
 }
@@ -216,7 +219,7 @@ proptest! {
             entities: sliced.entities.clone(),
             reads: Reads::everything(),
         };
-        let need = Need { resource: OBJECT, unknown_resource: None, input_unknown: false, alias: false };
+        let need = Need { resource: OBJECT, unknown_resource: None, alias: false };
             let decided = |slice| engine.one(slice, &principal, &action.actions[0], &need, &action, FACTS, false);
         prop_assert_eq!(decided(&sliced), decided(&whole));
     }
@@ -340,6 +343,23 @@ fn parameters_that_were_cut_are_not_known() {
     assert!(decide(text, &cut).is_allowed());
     cut.parameters = serde_json::json!({"Item": {"a": "b"}, "$truncated": true});
     assert_eq!(decide(text, &cut).reason, Reason::Forbidden);
+    // Found in the whole, though it isn't kept.
+    let looked_up = |values: &[(&str, &str)]| LookedUp {
+        paths: Arc::new(["Item.classified".to_owned()].into()),
+        values: values.iter().map(|&(path, value)| (path.to_owned(), vec![value.to_owned()])).collect(),
+    };
+    cut.looked_up = Some(looked_up(&[]));
+    assert!(decide(text, &cut).is_allowed());
+    cut.looked_up = Some(looked_up(&[("Item.classified", "yes")]));
+    assert_eq!(decide(text, &cut).reason, Reason::Forbidden);
+    let other = text.replace("Item.classified", "Item.other");
+    assert_eq!(decide(&other, &cut).reason, Reason::Forbidden, "this one was not looked for");
+    cut.looked_up = None;
+    // Where texts alone were cut, others are whole.
+    let mut long = cut.clone();
+    long.parameters = serde_json::json!({"Item": {"a": "b…[cut]"}, "$truncated": true, "$only_texts": true});
+    assert!(decide(text, &long).is_allowed());
+    assert_eq!(decide(&text.replace("classified", "a"), &long).reason, Reason::Forbidden);
     // Resources are known all the same.
     assert!(decide(r#"permit (principal, action, resource in Resource::"arn:aws:s3:::data");"#, &cut).is_allowed());
 }

@@ -8,8 +8,6 @@ use serde_json::{Value, json};
 
 use crate::pattern::{Pattern, Token};
 
-/// Attributes of the context that are read off the operation's input.
-const FROM_INPUT: [&str; 3] = ["parameters", "arns", "accounts"];
 /// The attributes that every resource has.
 const OF_RESOURCES: [&str; 6] = ["arn", "partition", "service", "region", "account", "name"];
 
@@ -17,8 +15,10 @@ const OF_RESOURCES: [&str; 6] = ["arn", "partition", "service", "region", "accou
 pub(crate) struct Unknown<'a> {
     /// The resource, but for this.
     pub(crate) resource: Option<&'a ResourcePattern>,
-    /// The operation's input.
-    pub(crate) input: bool,
+    /// The operation's parameters.
+    pub(crate) parameters: bool,
+    /// The ARNs and accounts in its input.
+    pub(crate) references: bool,
 }
 
 /// Resources of which no more is known than a pattern of their ARN.
@@ -148,13 +148,19 @@ impl Unknown<'_> {
             Value::Object(members) => members.iter().any(|(operator, operand)| match operator.as_str() {
                 "Var" => {
                     // The context as a value of its own: all of it may be read.
-                    self.resource.is_some() && operand == "resource" || self.input && operand == "context"
+                    self.resource.is_some() && operand == "resource"
+                        || (self.parameters || self.references) && operand == "context"
                 }
                 "." | "has" if operand["left"] == json!({ "Var": "context" }) => {
                     let first = operand["attr"].as_str().or_else(|| operand["attr"][0].as_str());
-                    self.input && first.is_none_or(|name| FROM_INPUT.contains(&name))
+                    match first {
+                        Some("parameters") => self.parameters,
+                        Some("arns" | "accounts") => self.references,
+                        Some(_) => false,
+                        None => self.parameters || self.references,
+                    }
                 }
-                "type" if self.input && operand == "Parameters" => true,
+                "type" if self.parameters && operand == "Parameters" => true,
                 _ => self.touches(operand),
             }),
             _ => false,
@@ -290,7 +296,7 @@ mod tests {
     /// What becomes of a condition on a resource of which only `arn` is known: over- and underestimated.
     fn judged(arn: &str, condition: &str) -> (bool, bool) {
         let resource = ResourcePattern::parse(arn);
-        let unknown = Unknown { resource: Some(&resource), input: true };
+        let unknown = Unknown { resource: Some(&resource), parameters: true, references: true };
         let text = format!("permit (principal, action, resource) when {{ {condition} }};");
         let policy = Policy::parse(None, text).unwrap().to_json().unwrap();
         let body = &policy["conditions"][0]["body"];
@@ -335,7 +341,7 @@ mod tests {
     #[test]
     fn what_is_known_is_left_to_cedar() {
         let resource = ResourcePattern::parse("*");
-        let unknown = Unknown { resource: Some(&resource), input: false };
+        let unknown = Unknown { resource: Some(&resource), parameters: false, references: false };
         let same = |text: &str| {
             matches!(unknown.rewrite(&Policy::parse(None, text).unwrap().to_json().unwrap()), Rewritten::Same)
         };

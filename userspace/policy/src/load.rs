@@ -92,6 +92,8 @@ pub enum PolicyError {
 pub struct PolicyVersion {
     pub(crate) policies: Vec<Policy>,
     pub(crate) slices: RwLock<Slices>,
+    /// The paths of parameters that policies look for.
+    pub(crate) parameter_paths: Arc<BTreeSet<String>>,
     annotations: HashMap<String, Arc<BTreeMap<String, String>>>,
     /// SHA-256 over the files' names and contents, in hexadecimal.
     pub digest: String,
@@ -178,7 +180,9 @@ impl PolicyVersion {
             let all = policy.annotations().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             (policy.id().to_string(), Arc::new(all))
         });
-        Ok(Self { annotations: annotations.collect(), policies, slices: RwLock::default(), digest, warnings })
+        let annotations = annotations.collect();
+        let parameter_paths = Arc::new(Reads::of(&policies).into_parameters());
+        Ok(Self { annotations, parameter_paths, policies, slices: RwLock::default(), digest, warnings })
     }
 
     /// The annotations of a policy, by name.

@@ -94,11 +94,22 @@ pub(crate) struct Reads {
     hierarchy: bool,
     /// Everything may be read.
     everything: bool,
+    /// Paths of parameters that are looked for by their names.
+    parameters: BTreeSet<String>,
+    /// Parameters are looked for in other ways.
+    any_parameter: bool,
 }
 
 impl Reads {
     pub(crate) const fn everything() -> Self {
-        Self { attributes: BTreeSet::new(), whole_context: true, hierarchy: true, everything: true }
+        Self {
+            attributes: BTreeSet::new(),
+            whole_context: true,
+            hierarchy: true,
+            everything: true,
+            parameters: BTreeSet::new(),
+            any_parameter: true,
+        }
     }
 
     pub(crate) fn of<'a>(policies: impl IntoIterator<Item = &'a Policy>) -> Self {
@@ -115,6 +126,16 @@ impl Reads {
     /// An attribute of the context.
     pub(crate) fn context(&self, name: &str) -> bool {
         self.whole_context || self.attributes.contains(name)
+    }
+
+    /// The paths of parameters that are read; `None`: any may be.
+    pub(crate) fn parameters(&self) -> Option<&BTreeSet<String>> {
+        (!self.any_parameter && !self.whole_context).then_some(&self.parameters)
+    }
+
+    /// The paths of parameters that are read by their names.
+    pub(crate) fn into_parameters(self) -> BTreeSet<String> {
+        self.parameters
     }
 
     /// An attribute of the resource. An entity as a value is only ever compared by its name.
@@ -140,7 +161,15 @@ impl Reads {
             Value::Object(members) => {
                 for (operator, operand) in members {
                     match operator.as_str() {
+                        "hasTag" | "getTag"
+                            if operand["left"] == parameters() && operand["right"]["Value"].is_string() =>
+                        {
+                            self.attributes.insert("parameters".to_owned());
+                            self.parameters.extend(operand["right"]["Value"].as_str().map(str::to_owned));
+                            continue;
+                        }
                         "." | "has" => {
+                            self.any_parameter |= operand["attr"] == "parameters" && operator == ".";
                             self.name(&operand["attr"]);
                             if operand["left"] == serde_json::json!({ "Var": "context" }) {
                                 continue;
@@ -167,6 +196,11 @@ impl Reads {
             _ => *self = Self::everything(),
         }
     }
+}
+
+/// `context.parameters`
+fn parameters() -> Value {
+    serde_json::json!({ ".": { "left": { "Var": "context" }, "attr": "parameters" } })
 }
 
 /// The policies that can match `principal` (in `groups`) doing `action` (in `action_groups`).
@@ -222,6 +256,22 @@ mod tests {
             assert!(reads(whole).whole_context && reads(whole).context("anything"), "{whole}");
         }
         assert!(!reads("context.level == \"Read\" && context has exe").whole_context);
+    }
+
+    #[test]
+    fn parameters_are_known_by_their_paths() {
+        let paths = |condition: &str| reads(condition).parameters().map(|all| all.iter().cloned().collect::<Vec<_>>());
+        let both = r#"context.parameters.hasTag("A.B") && context.parameters.getTag("C").contains("d")"#;
+        assert_eq!(paths(both), Some(vec!["A.B".to_owned(), "C".to_owned()]));
+        assert_eq!(paths("context.level == \"Read\""), Some(vec![]));
+        for any in [
+            "context.parameters.hasTag(context.host)",
+            "context.parameters == context.parameters",
+            "(if true then context.parameters else context.parameters).hasTag(\"a\")",
+            "[context].contains({})",
+        ] {
+            assert_eq!(paths(any), None, "{any}");
+        }
     }
 
     #[test]

@@ -111,26 +111,20 @@ fn is_structured(headers: &HeaderMap) -> bool {
 mod tests {
     use super::*;
 
-    fn call(service: &'static str, operation: &'static str) -> Call {
-        use chaperone_model::{Payload, Protocol, References};
-        Call {
-            partition: "aws".into(),
-            region: None,
-            account: None,
-            service: service.into(),
-            signing_name: service.into(),
-            operation: operation.into(),
-            candidates: Vec::new(),
-            protocol: Protocol::Json,
-            actions: Vec::new(),
-            resources: Vec::new(),
-            pairs: Vec::new(),
-            unknown: Vec::new(),
-            unread: Vec::new(),
-            references: References::default(),
-            parameters: serde_json::Value::Null,
-            payload: Payload::None,
-        }
+    fn call(service: &str, operation: &str) -> Call {
+        let call = serde_json::json!({
+            "partition": "aws",
+            "region": null,
+            "account": null,
+            "service": service,
+            "signing_name": service,
+            "operation": operation,
+            "protocol": "json",
+            "actions": [],
+            "resources": [],
+            "payload": "none",
+        });
+        serde_json::from_value(call).unwrap()
     }
 
     fn head(fields: &[(&'static str, &str)]) -> response::Parts {

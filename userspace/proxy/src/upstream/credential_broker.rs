@@ -226,6 +226,7 @@ mod tests {
             unread: Vec::new(),
             references: chaperone_model::References::default(),
             parameters: serde_json::Value::Null,
+            looked_up: None,
             payload: Payload::Unsigned,
         }
     }
