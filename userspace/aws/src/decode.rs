@@ -476,7 +476,7 @@ fn route(service: &'static Service, protocol: Protocol, request: &Request<'_>) -
         .collect()
 }
 
-fn has_body(service: &Service, operation: &Operation) -> bool {
+pub(crate) fn has_body(service: &Service, operation: &Operation) -> bool {
     service.structure(operation.input).is_some_and(|structure| {
         structure.payload.is_some()
             || structure.members.iter().any(|member| member.location() == crate::catalog::Location::Body)

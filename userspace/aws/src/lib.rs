@@ -29,6 +29,8 @@ mod explain;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod hostile_wire_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;
