@@ -79,9 +79,14 @@ impl Budget {
             return;
         }
         if self.unread.len() == MAX_UNREAD {
-            place = "…".to_owned();
+            place = String::from("…");
         }
         self.unread.push(place);
+    }
+
+    /// How many parts were unread.
+    pub fn unread_count(&self) -> usize {
+        self.unread.len()
     }
 
     /// What was unread; the last says `…` where more was left out.
