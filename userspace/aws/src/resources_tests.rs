@@ -269,3 +269,46 @@ fn accounts_and_arns_are_collected_from_everywhere() {
         (&["arn:aws:iam::210987654321:role/r".to_owned()][..], &["210987654321".to_owned()][..])
     );
 }
+
+#[test]
+fn what_policies_name_is_found_however_much_comes_before_it() {
+    let policy = r#"permit (principal, action, resource); forbid (principal, action, resource) when {
+        context.parameters.hasTag("Item.classified.S") || (context.parameters.hasTag("Item.level.N")
+            && context.parameters.getTag("Item.level.N").contains("7")) };"#;
+    let asked = Asked::new(policy);
+    let padded = |last: &str| {
+        let many: String = (0..4300).map(|i| format!(r#""a{i}":{{"S":"x"}},"#)).collect();
+        format!(r#"{{"TableName":"t","Item":{{{many}{last}}}}}"#)
+    };
+    let put = |last: &str| -> Call {
+        let body = padded(last);
+        let fields = [("x-amz-target", "DynamoDB_20120810.PutItem")];
+        let host = "dynamodb.eu-west-1.amazonaws.com";
+        let ask = Ask {
+            method: "POST",
+            host,
+            target: "/",
+            fields: &fields,
+            body: body.as_bytes(),
+            scope: "eu-west-1/dynamodb",
+        };
+        let mut call = decode(&ask).unwrap();
+        assert!(!asked.allows(&call), "not known whole");
+        let (catalog, parts) = (Catalog::global(), crate::decode_tests::parts(&ask));
+        let found = catalog.host(host).unwrap();
+        catalog.look_up(&mut call, &found, &parts, Some(body.as_bytes()), asked.engine.parameter_paths());
+        call
+    };
+    assert!(!asked.allows(&put(r#""classified":{"S":"yes"}"#)));
+    assert!(!asked.allows(&put(r#""level":{"N":"7"}"#)));
+    assert!(asked.allows(&put(r#""level":{"N":"6"}"#)));
+    assert!(asked.allows(&put(r#""open":{"S":"yes"}"#)));
+    // A member twice, of which only one can count; and more than is kept of what is looked for.
+    assert!(!asked.allows(&put(r#""level":{"N":"6","N":"6"}"#)));
+    let many = format!(r#""level":{{"N":[{}"1"]}}"#, r#""1","#.repeat(40_000));
+    assert!(!asked.allows(&put(&many)));
+    // ARNs and accounts are found there as well.
+    let named = put(r#""owner":{"S":"210987654321"},"arn":{"S":"arn:aws:s3:::b"}"#);
+    assert_eq!(named.references.arns, ["arn:aws:s3:::b"]);
+    assert!(named.looked_up.is_some() && !named.is_input_incomplete());
+}
