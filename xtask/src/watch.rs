@@ -8,7 +8,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{Read as _, Write as _},
+    io::Write as _,
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc::{RecvTimeoutError, Sender, channel},
@@ -229,6 +229,8 @@ fn end(child: &mut Child) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read as _;
+
     use super::*;
 
     fn shell(script: &str) -> Command {

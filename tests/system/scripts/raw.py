@@ -1,4 +1,5 @@
-"""Sends bytes over TLS and prints the answer: NAME TEXT, in which \\r and \\n are escapes."""
+"""Sends bytes over TLS and prints the answer: NAME TEXT [all], in which \\r and \\n are escapes. With `all`, the answers
+until the connection's end."""
 
 import socket
 import ssl
@@ -9,7 +10,7 @@ context = ssl.create_default_context()
 with context.wrap_socket(socket.create_connection((name, 443), timeout=10), server_hostname=name) as stream:
     stream.sendall(data)
     answer = b""
-    while b"\r\n\r\n" not in answer:
+    while b"\r\n\r\n" not in answer or sys.argv[3:] == ["all"]:
         piece = stream.recv(4096)
         if not piece:
             break

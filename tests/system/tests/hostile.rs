@@ -146,6 +146,24 @@ while select.select([listener, sys.stdin], [], [])[0] == [listener]:
     assert!(text(&connections[2], "error").contains("connecting to localhost"), "{}", connections[2]);
 }
 
+/// What is found to be wrong while earlier requests are answered is told of, and recorded for, the request that it is in.
+#[test]
+fn a_refusal_that_is_found_early_is_its_own_requests() {
+    let lab = Lab::start(&["--aws", "moto"]);
+    let host = "sqs.eu-west-1.amazonaws.com";
+    let good = format!("GET /good HTTP/1.1\\r\\nHost: {host}\\r\\n\\r\\n").repeat(5);
+    let bad = format!(
+        "POST /bad HTTP/1.1\\r\\nHost: {host}\\r\\nX-Amz-Target: AmazonSQS.ListQueues\\r\\nContent-Length: +1\\r\\n\\r\\n"
+    );
+    lab.agent_ok(&format!("python3 {} {host} '{good}{bad}' all", script("raw.py").display()));
+    let calls = lab.calls();
+    let seen: Vec<_> = calls.iter().map(|call| (text(call, "host"), text(call, "target"))).collect();
+    assert_eq!(seen, [[(host, "/good"); 5].as_slice(), &[(host, "/bad")]].concat(), "{calls:?}");
+    let refused: Vec<_> = calls.iter().map(|call| call["status"].as_u64()).collect();
+    assert_eq!(refused[5], Some(400), "{calls:?}");
+    assert!(refused[..5].iter().all(|status| *status != Some(400)), "{calls:?}");
+}
+
 #[test]
 fn one_agents_connections_keep_nobody_else_out() {
     let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();

@@ -59,7 +59,11 @@ pub(crate) fn write_head<'a>(
     for name in signed.clone() {
         out.push_str(name);
         out.push(':');
-        let there = if name == "host" { write_host(out, parts) } else { write_field(out, &parts.headers, name) };
+        let there = match name {
+            "host" => write_host(out, parts),
+            AUTHORITY => write_authority(out, parts),
+            name => write_field(out, &parts.headers, name),
+        };
         if !there {
             return false;
         }
@@ -74,6 +78,15 @@ pub(crate) fn write_head<'a>(
     }
     out.push('\n');
     true
+}
+
+/// What clients sign in the place of `host` that speak HTTP/2 by default, such as the JavaScript SDK's for Bedrock and
+/// Kinesis: there it stands for the host (RFC 9113, 8.3.1).
+pub(crate) const AUTHORITY: &str = ":authority";
+
+fn write_authority(out: &mut String, parts: &Parts) -> bool {
+    let authority = parts.uri.authority().filter(|_| parts.version == http::Version::HTTP_2);
+    authority.map(|authority| out.push_str(authority.as_str())).is_some()
 }
 
 fn write_host(out: &mut String, parts: &Parts) -> bool {

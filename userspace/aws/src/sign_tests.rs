@@ -412,3 +412,48 @@ fn objects_on_outposts_are_signed_by_s3s_rules() {
         assert!(field.ends_with(&right), "{target}: {field}, and the SDK's signer says {right}");
     }
 }
+
+/// The JavaScript SDK's clients for Bedrock, Kinesis and others speak HTTP/2, take `host` out and put `:authority` in
+/// (`@aws-sdk/middleware-host-header`), which is then signed by that name.
+#[test]
+fn a_client_that_speaks_http2_may_sign_the_authority_in_the_hosts_place() {
+    const HOST: &str = "bedrock-runtime.us-east-1.amazonaws.com";
+    let agents = placeholder();
+    let request = |version: http::Version, canonical_authority: &str| {
+        let (token, secret) = (agents.session_token(), agents.secret_access_key());
+        let (stamp, names) = ("20250601T120000Z", ":authority;x-amz-date;x-amz-security-token");
+        let canonical = format!(
+            "POST\n/model/m/converse\n\n:authority:{canonical_authority}\nx-amz-date:{stamp}\nx-amz-security-token:{token}\n\n\
+             {names}\n{}",
+            hex::encode(sha256(b"{}"))
+        );
+        let signature = signature_of(secret, &canonical, stamp, ("20250601", "us-east-1", "bedrock"));
+        let field = format!(
+            "AWS4-HMAC-SHA256 Credential={}/20250601/us-east-1/bedrock/aws4_request, SignedHeaders={names}, \
+             Signature={signature}",
+            agents.access_key_id()
+        );
+        Request::post(format!("https://{HOST}/model/m/converse"))
+            .version(version)
+            .header("authorization", field)
+            .header("x-amz-date", stamp)
+            .header("x-amz-security-token", token)
+            .body(())
+            .unwrap()
+            .into_parts()
+            .0
+    };
+    let now = datetime!(2025-06-01 12:00:30 UTC);
+    let verify =
+        |parts: &Parts| Signer::new().verify(parts, &RequestAuth::of(parts), Some(&sha256(b"{}")), &agents, now);
+    let mut good = request(http::Version::HTTP_2, HOST);
+    assert_eq!(verify(&good), Ok(()));
+    assert_eq!(verify(&request(http::Version::HTTP_2, "other.amazonaws.com")), Err(VerifyError::Mismatch));
+    assert_eq!(verify(&request(http::Version::HTTP_11, HOST)), Err(VerifyError::Unsigned("host".into())));
+    // To AWS it goes with `host` signed.
+    good.headers.insert("host", HOST.parse().unwrap());
+    let scope = Scope { region: "us-east-1".into(), service: "bedrock".into() };
+    Signer::new().sign(&mut good, Some(&sha256(b"{}")), &real(), &scope, now).unwrap();
+    let RequestAuth::Header(header) = RequestAuth::of(&good) else { panic!("not signed") };
+    assert_eq!(header.signed_headers, "host;x-amz-date;x-amz-security-token");
+}

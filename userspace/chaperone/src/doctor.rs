@@ -15,7 +15,7 @@ use crate::{
     commands::ask_at,
     config::{Config, Lsm, Paths},
     daemon::KnownActions,
-    enrolment::{Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
+    enrolment::{NETWORK_ADMIN, Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
     in_force,
     output::{clean, json_line},
     sandbox,
@@ -114,6 +114,10 @@ fn enrolment(config: &Config, findings: &mut Vec<Finding>) {
     findings.extend(report.unsupported().iter().map(|container| {
         let found = format!("{}: agent `{}`, {}: {UNSUPPORTED}", container.cgroup, container.agent, container.runtime);
         finding("containers", Err::<String, _>(found))
+    }));
+    findings.extend(report.network_admins().iter().map(|container| {
+        let (cgroup, agent, pid) = (&container.cgroup, &container.agent, container.pid);
+        finding("containers", Err::<String, _>(format!("{cgroup}: agent `{agent}`, process {pid}: {NETWORK_ADMIN}")))
     }));
     if findings.len() == before {
         findings.push(finding("enrolment", Ok::<_, String>("every rule matches a cgroup".to_owned())));

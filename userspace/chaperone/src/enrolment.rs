@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use crate::{
     config::{Config, ConfigError},
-    sandbox,
+    network_admin, sandbox,
 };
 
 /// What would cut the daemon off from AWS, or the host from itself, as far as the configuration alone can't tell.
@@ -137,12 +137,18 @@ pub const UNDECIDED: &str = "it isn't known whose this container is, so it is he
 pub const UNSUPPORTED: &str = "what this container sends can't be captured: its runtime has a network of its own, not this \
                                host's sockets; run agents by runc or crun";
 
+/// What is said of an agent's container that may change its network.
+pub const NETWORK_ADMIN: &str = "it has CAP_NET_ADMIN, and its network has a way out: by rules of its own it can send to AWS \
+                                 what the hooks took for something else; run it without that capability (and not privileged), \
+                                 or without a network";
+
 /// What became of the rules.
 pub struct Report {
     rules: Vec<RuleReport>,
     tree: Vec<(String, CgroupId)>,
     undecided: Vec<String>,
     unsupported: Vec<Unsupported>,
+    admins: Vec<NetworkAdmin>,
 }
 
 /// An agent's container that can't be captured.
@@ -153,6 +159,16 @@ pub struct Unsupported {
     pub cgroup: String,
     /// As its engine names it, such as `io.containerd.kata.v2`.
     pub runtime: String,
+}
+
+/// An agent's container that may change its network.
+pub struct NetworkAdmin {
+    /// Whose.
+    pub agent: String,
+    /// Where.
+    pub cgroup: String,
+    /// One of its processes that has the capability.
+    pub pid: u32,
 }
 
 /// What became of one rule.
@@ -202,7 +218,8 @@ impl Report {
             rule.unmatched &= rule.cgroups.is_empty();
         }
         let unsupported = Self::unsupported_in(config, agents, &tree);
-        Self { rules, tree, undecided, unsupported }
+        let admins = Self::admins_in(config, agents, cgroup_root, &tree);
+        Self { rules, tree, undecided, unsupported, admins }
     }
 
     /// The agents' containers among these cgroups that can't be captured.
@@ -217,6 +234,21 @@ impl Report {
             Some(Unsupported { agent: agent.name.clone(), cgroup: path.clone(), runtime })
         })
         .collect()
+    }
+
+    /// The agents' containers among these cgroups that may change their network.
+    fn admins_in(config: &Config, agents: &Agents, root: &Path, tree: &[(String, CgroupId)]) -> Vec<NetworkAdmin> {
+        let containers = config.containers.containers();
+        let mut admins: BTreeMap<&str, NetworkAdmin> = BTreeMap::new();
+        for (path, _) in tree {
+            let Some(cgroup) = Containers::cgroup(path).filter(|cgroup| !admins.contains_key(cgroup)) else { continue };
+            let Some(pid) = network_admin::in_cgroup(&root.join(path.trim_start_matches('/'))) else { continue };
+            let described = || agents.of_container(&containers.described(cgroup)?).ok().flatten();
+            if let Some(agent) = agents.of(cgroup).map(|(agent, _)| agent).or_else(described) {
+                admins.insert(cgroup, NetworkAdmin { agent: agent.name.clone(), cgroup: cgroup.to_owned(), pid });
+            }
+        }
+        admins.into_values().collect()
     }
 
     /// Adds the rules for containers, which are described anew, and are in no cgroup that another rule names. Gives the
@@ -267,6 +299,11 @@ impl Report {
     /// The agents' containers that can't be captured, for their runtime.
     pub fn unsupported(&self) -> &[Unsupported] {
         &self.unsupported
+    }
+
+    /// The agents' containers that may change their network, and so where their packets go.
+    pub fn network_admins(&self) -> &[NetworkAdmin] {
+        &self.admins
     }
 
     /// Those that name nothing.

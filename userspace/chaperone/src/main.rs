@@ -13,6 +13,7 @@ mod enrolment;
 mod explain;
 mod in_force;
 mod metrics;
+mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;

@@ -1,7 +1,10 @@
 //! Printing: JSON, or columns for people. What agents sent is shown with control characters made visible, so that no
 //! recorded byte can move the reader's cursor.
 
-use std::io::{self, Write};
+use std::{
+    fmt::Write as _,
+    io::{self, Write},
+};
 
 use serde::Serialize;
 
@@ -16,7 +19,7 @@ pub fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()>
     for c in text.chars() {
         if moves(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
-                shown.push_str(&format!("\\u{unit:04x}"));
+                let _ = write!(shown, "\\u{unit:04x}");
             }
         } else {
             shown.push(c);

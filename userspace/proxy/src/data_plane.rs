@@ -19,7 +19,8 @@ use crate::{
     body::request::Outgoing,
     connection::{
         container_lookup::ContainerLookup,
-        quota::{Quotas, Shared},
+        quota::{BEYOND, Quotas, Shared},
+        reach::Reach,
     },
     limits::Limits,
     metrics::Metrics,
@@ -92,6 +93,7 @@ pub struct DataPlane {
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) quotas: Quotas,
+    pub(crate) reach: Reach,
     pub(crate) descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
     pub(crate) home: Option<NetnsCookie>,
@@ -172,8 +174,11 @@ impl DataPlane {
             cgroup_root: parts.cgroup_root,
             host: parts.host,
             tls: Arc::new(tls),
-            connections: Arc::new(Semaphore::new(parts.limits.connections)),
+            connections: Arc::new(Semaphore::new(
+                parts.limits.connections.saturating_add(BEYOND).min(Semaphore::MAX_PERMITS),
+            )),
             quotas,
+            reach: Reach::default(),
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,

@@ -14,6 +14,8 @@ pub struct Limits {
     pub session_connections: usize,
     /// … of one agent, with all its sessions.
     pub agent_connections: usize,
+    /// Cgroups that one session may make below its own: the hooks have room for 65,536 of all.
+    pub session_cgroups: u32,
     /// How much of `spool_total_bytes` one session may use, in percent. One body of `spool_bytes` always fits.
     pub session_percent: u8,
     /// … one agent, with all its sessions.
@@ -67,6 +69,7 @@ impl Default for Limits {
             connections: 6_000,
             session_connections: 2_000,
             agent_connections: 4_000,
+            session_cgroups: 2_048,
             session_percent: 33,
             agent_percent: 66,
             refusals_per_second: 100,

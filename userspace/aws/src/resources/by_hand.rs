@@ -53,12 +53,11 @@ pub(crate) fn run_instances(
         needs.resource(checked(&ours("key-pair", &name))?)?;
     }
     if let Some(template) = members.get("LaunchTemplate") {
-        match text(template.get("LaunchTemplateId")) {
-            Some(id) => needs.resource(checked(&ours("launch-template", &id))?)?,
-            None => {
-                let why = Cow::Borrowed("the launch template is named otherwise than by its id");
-                needs.unknown(ours("launch-template", "*"), why, false)?;
-            }
+        if let Some(id) = text(template.get("LaunchTemplateId")) {
+            needs.resource(checked(&ours("launch-template", &id))?)?;
+        } else {
+            let why = Cow::Borrowed("the launch template is named otherwise than by its id");
+            needs.unknown(ours("launch-template", "*"), why, false)?;
         }
     }
     if let Some(group) = members.get("Placement").and_then(|placement| text(placement.get("GroupName"))) {

@@ -35,6 +35,7 @@ pub(crate) enum SpoolError {
 
 /// When a body of which so many bytes have arrived must have gone on: each byte earns it some time, and `body_timeout` is
 /// the end for all.
+#[allow(clippy::cast_precision_loss)] // a time needn't be exact
 fn due(began: Instant, bytes: usize, limits: &Limits) -> Instant {
     let bytes = u64::try_from(bytes).unwrap_or(u64::MAX);
     let earned = Duration::from_millis(bytes.saturating_mul(1000) / limits.body_rate.max(1));

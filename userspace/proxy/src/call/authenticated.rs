@@ -18,6 +18,7 @@ use crate::{
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
         received::{Destination, Received},
+        work::Turn,
     },
     connection::http_connection::HttpConnection,
     upstream::credential_broker::SigningIdentity,
@@ -221,7 +222,8 @@ async fn hold(connection: &HttpConnection, exchange: &mut Exchange, parts: &Part
     let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, &connection.plane.limits)).await;
     let (kind, reason, outcome) = match &read {
         Ok(()) => {
-            exchange.body = Some(RequestBody::in_memory(bytes, memory));
+            let turn = Turn::of(&connection.share, bytes.len()).await;
+            exchange.body = Some(turn.run(|| RequestBody::in_memory(bytes, memory)));
             return Ok(());
         }
         Err(SpoolError::Broken(_) | SpoolError::Slow { .. }) => {

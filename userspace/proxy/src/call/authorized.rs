@@ -1,7 +1,7 @@
 //! The fourth stage: what the policies say.
 
-use chaperone_model::{Call, Decision};
-use chaperone_policy::CallFacts;
+use chaperone_model::Call;
+use chaperone_policy::{Approval, CallFacts, Permit, Ruling};
 use http::request::Parts;
 use http_body::Body as _;
 
@@ -28,19 +28,6 @@ pub struct Authorized<'e> {
     pub(super) held: Option<Memory>,
 }
 
-/// That the policies permit a call. Nothing but [`Decoded::authorize`] makes one, and recording takes it.
-#[derive(Debug)]
-pub struct Permit {
-    decision: Decision,
-}
-
-impl Permit {
-    /// What it rests on, for the record.
-    pub(super) fn into_decision(self) -> Decision {
-        self.decision
-    }
-}
-
 impl<'e> Decoded<'e> {
     /// Asks the policies.
     pub fn authorize(self) -> Result<Authorized<'e>, CallError> {
@@ -56,12 +43,15 @@ impl<'e> Decoded<'e> {
             session: &connection.session.own.id,
             exe: &connection.process.exe,
         };
-        let decision = connection.plane.engine.decide(&connection.session.own.principal, call, facts);
-        if !decision.is_allowed() {
-            return Err(CallError::Denied(Box::new(decision)));
-        }
+        let principal = &connection.session.own.principal;
+        let permit = match connection.plane.engine.rule(principal, call, facts, Approval::None) {
+            Ruling::Permit(permit) => permit,
+            Ruling::Deny(denial) => return Err(CallError::Denied(Box::new(denial.decision()))),
+            // Nobody can be asked yet.
+            Ruling::Ask(question) => return Err(CallError::Denied(Box::new(question.denial.decision()))),
+        };
         let held = hold_chunks(exchange, call, &subject)?;
-        Ok(Authorized { exchange, parts, subject, transforms, permit: Permit { decision }, held })
+        Ok(Authorized { exchange, parts, subject, transforms, permit, held })
     }
 }
 

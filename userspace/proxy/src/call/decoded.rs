@@ -12,6 +12,7 @@ use crate::{
         authenticated::{Authenticated, Authentication, Subject},
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
+        work::Turn,
     },
 };
 
@@ -29,14 +30,22 @@ pub struct Decoded<'e> {
 
 impl<'e> Authenticated<'e> {
     /// Decodes it.
-    pub fn decode(self) -> Result<Decoded<'e>, CallError> {
+    pub async fn decode(self) -> Result<Decoded<'e>, CallError> {
         let Authenticated { exchange, parts, subject } = self;
         let mut transforms = Transforms::default();
         let Subject::Aws { found, identity, auth } = &subject else {
             exchange.call = Some(http_call(exchange, &parts));
             return Ok(Decoded { exchange, parts, subject, transforms });
         };
-        let mut call = decode(exchange, &parts, found, identity, auth).map_err(|error| Refusal::undecodable(&error))?;
+        let connection = exchange.connection.clone();
+        let size = match &exchange.body {
+            Some(RequestBody::Whole(bytes, ..)) => bytes.len(),
+            _ => 0,
+        };
+        let turn = Turn::of(&connection.share, size).await;
+        let mut call = turn
+            .run(|| decode(exchange, &parts, found, identity, auth))
+            .map_err(|error| Refusal::undecodable(&error))?;
         match auth {
             // Its key was for another service than its host's.
             Authentication::V4a { service, .. } if *service != call.signing_name => {

@@ -89,6 +89,9 @@ pub enum Kind {
     TooLarge,
     /// 503, which SDKs retry.
     Unavailable,
+    /// The same, for what isn't reached at the address that the agent chose. Why, it isn't told: that would be a scanner's
+    /// answer.
+    Unreachable,
 }
 
 impl Kind {
@@ -102,7 +105,7 @@ impl Kind {
             Self::Signature => (ErrorKind::InvalidSignature, None),
             Self::Throttled => (ErrorKind::Throttled, None),
             Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
-            Self::Unavailable => (ErrorKind::Unavailable, None),
+            Self::Unavailable | Self::Unreachable => (ErrorKind::Unavailable, None),
         }
     }
 }
@@ -167,7 +170,8 @@ impl Failure {
             Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
-            Self::Body(_) | Self::Credentials(_) | Self::Upstream(_) => (Kind::Unavailable, OutcomeStatus::Failed),
+            Self::Upstream(_) => (Kind::Unreachable, OutcomeStatus::Failed),
+            Self::Body(_) | Self::Credentials(_) => (Kind::Unavailable, OutcomeStatus::Failed),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod recorded;
 pub(crate) mod redact;
 pub(crate) mod rescue;
 pub mod signed;
+pub(crate) mod work;
 
 use std::sync::Arc;
 
@@ -44,7 +45,8 @@ async fn carry_out(head: RequestHead, exchange: &mut Exchange) -> Result<Answer,
     Received::parse(head, exchange)?
         .authenticate()
         .await?
-        .decode()?
+        .decode()
+        .await?
         .authorize()?
         .record()
         .await?

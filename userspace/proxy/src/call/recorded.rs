@@ -32,7 +32,10 @@ impl<'e> Authorized<'e> {
         // The record takes the call; errors are still told in its protocol.
         exchange.protocol = protocol;
         let wait = exchange.connection.plane.journal.must_wait(mutating);
-        exchange.record_intent(permit.into_decision(), wait).await.map_err(CallError::Unrecorded)?;
+        // The permit ends here: it is for one record, and so for one call.
+        let decision = permit.decision();
+        drop(permit);
+        exchange.record_intent(decision, wait).await.map_err(CallError::Unrecorded)?;
         // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of
         // the host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a
         // microsecond.

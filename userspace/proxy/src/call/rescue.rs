@@ -16,6 +16,10 @@ use crate::{
     connection::quota::QuotaExceeded,
 };
 
+/// All that an agent is told of a call that didn't get to AWS. The record says why.
+const UNREACHABLE: &str =
+    "AWS could not be reached for this call; whoever runs Chaperone finds the reason in its record.";
+
 /// Records why a request goes no further, with what it carried, and answers it.
 pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response<AnswerBody> {
     tracing::debug!(call = %exchange.id, blame = ?error.blame(), "a call isn't made");
@@ -106,6 +110,7 @@ fn unrecorded(exchange: Exchange, error: &JournalError) -> Response<AnswerBody> 
 
 fn error_answer(exchange: &Exchange, kind: Kind, message: &str) -> Response<Bytes> {
     let request_id = exchange.id.to_string();
+    let message = if kind == Kind::Unreachable { UNREACHABLE } else { message };
     let (kind, status) = kind.spoken();
     let error =
         AwsError { protocol: exchange.protocol, service: exchange.service, kind, message, request_id: &request_id };

@@ -42,7 +42,8 @@ use crate::{
     connection::hello::{self, HelloError},
     connection::http_connection::{ALTERNATE_HTTPS, HttpConnection},
     connection::quota::{Place, Quota},
-    connection::tunnel,
+    connection::reach::is_public,
+    connection::{subtree, tunnel},
     data_plane::{DataPlane, SessionContext},
     http::frames::Frames,
     http::heads::{Heads, Refused},
@@ -226,6 +227,10 @@ impl DataPlane {
         if is_new {
             let session = &session.session;
             tracing::info!(session = %session.id, agent = session.agent, cgroup = path, "a session began");
+            let shared = self.cgroup_root.join(self.sessions.sharing(path).0.trim_start_matches('/'));
+            if let Err(error) = subtree::bound(&shared, self.limits.session_cgroups) {
+                tracing::warn!(cgroup = %shared.display(), %error, "how many cgroups it may make couldn't be bounded");
+            }
             if let Some(runtime) = session.container.as_ref().and_then(Containers::unsupported_runtime) {
                 tracing::error!(
                     session = %session.id,
@@ -361,6 +366,7 @@ impl Accepted {
         if self.shared.catalog.host(&name).is_none() && !self.shared.is_inspected(&name) {
             return Box::pin(self.pass_on(&name, stream)).await;
         }
+        self.check_reach(&name).await?;
         Box::pin(self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None)).await?;
         let acceptor = TlsAcceptor::from(self.shared.tls.clone());
         let handshake = async {
@@ -404,8 +410,18 @@ impl Accepted {
         if self.shared.catalog.host(&host).is_none() && !self.shared.is_inspected(&host) {
             return Box::pin(self.pass_on(&host, stream)).await;
         }
+        self.check_reach(&host).await?;
         Box::pin(self.open(Some(&host), Some(self.destination), ConnectionKind::Inspected, None)).await?;
-        Box::pin(self.serve_http1(None, stream)).await
+        // At an address that is this name's alone, other names are not asked for.
+        let name = Some(host.as_str()).filter(|_| !is_public(self.destination.ip()));
+        Box::pin(self.serve_http1(name, stream)).await
+    }
+
+    /// Whether the daemon dials that name where the agent did.
+    async fn check_reach(&self, name: &str) -> Result<(), String> {
+        let after = self.shared.limits.connect_timeout;
+        let checked = Box::pin(self.shared.reach.check(name, self.destination, &self.share, after)).await;
+        checked.map_err(|error| error.to_string())
     }
 
     async fn pass_on(self: Arc<Self>, name: &str, mut stream: Prefixed) -> Result<(u64, u64), String> {

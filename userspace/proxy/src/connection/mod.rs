@@ -6,4 +6,6 @@ pub mod hello;
 pub(crate) mod http_connection;
 pub(crate) mod memory;
 pub(crate) mod quota;
+pub(crate) mod reach;
+pub(crate) mod subtree;
 pub(crate) mod tunnel;

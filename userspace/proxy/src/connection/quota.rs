@@ -35,6 +35,8 @@ const SESSION_HANDSHAKES: usize = 16;
 /// Connections of one session to the metadata services' stand-in. They are not among the others, so that a session that
 /// has as many of those as it may still gets its credentials.
 const SESSION_METADATA: usize = 64;
+/// Connections beyond `limits.connections` that are accepted, to see whose they are, and to the metadata services' stand-in.
+pub(crate) const BEYOND: usize = 1024;
 /// How often it is told that an agent is over a share.
 const TELL_EVERY: Duration = Duration::from_secs(10);
 /// How long `status` names an agent for it.
@@ -88,7 +90,9 @@ impl std::fmt::Display for Whose {
 pub(crate) struct Quotas {
     of: Mutex<Of>,
     limits: Limits,
+    connections: Arc<Semaphore>,
     resolving: Arc<Semaphore>,
+    working: Arc<Semaphore>,
     memory: Arc<Pool>,
     over: Arc<OverShare>,
     named: Arc<Mutex<Named>>,
@@ -119,9 +123,11 @@ struct AgentQuota {
 pub(crate) struct Quota {
     agent: Arc<AgentQuota>,
     connections: Arc<Semaphore>,
+    all_connections: Arc<Semaphore>,
     metadata: Arc<Semaphore>,
     resolving: [Arc<Semaphore>; 3],
     handshakes: Semaphore,
+    working: [Arc<Semaphore>; 2],
     memory: [Arc<Pool>; 3],
     refusals: Rate,
     told: Mutex<BTreeMap<Shared, Told>>,
@@ -204,14 +210,16 @@ impl Memory {
 
 /// A connection's place, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Place(#[allow(dead_code)] [Option<OwnedSemaphorePermit>; 2]); // held, not used
+pub(crate) struct Place(#[allow(dead_code)] [Option<OwnedSemaphorePermit>; 3]); // held, not used
 
 impl Quotas {
     pub(crate) fn new(limits: &Limits, over: Arc<OverShare>) -> Self {
         Self {
             of: Mutex::default(),
             limits: limits.clone(),
+            connections: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             resolving: Arc::new(Semaphore::new(RESOLVING)),
+            working: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
             memory: Pool::new(limits.memory_total()),
             over,
             named: Arc::default(),
@@ -246,9 +254,11 @@ impl Quotas {
         });
         let share = Arc::new(Quota {
             connections: semaphore(limits.session_connections),
+            all_connections: self.connections.clone(),
             metadata: semaphore(SESSION_METADATA),
             resolving: [semaphore(SESSION_RESOLVING), agent.resolving.clone(), self.resolving.clone()],
             handshakes: Semaphore::new(SESSION_HANDSHAKES),
+            working: [semaphore(1), self.working.clone()],
             memory: [Pool::new(limits.memory_share(limits.session_percent)), agent.memory.clone(), self.memory.clone()],
             refusals: Rate::new(limits.refusals_per_second),
             told: Mutex::default(),
@@ -278,7 +288,7 @@ impl Quota {
     pub(crate) fn connect(&self, metadata: bool) -> Result<Place, QuotaExceeded> {
         let take = |of: &Arc<Semaphore>| of.clone().try_acquire_owned().ok();
         if metadata {
-            let place = take(&self.metadata).map(|own| Place([Some(own), None]));
+            let place = take(&self.metadata).map(|own| Place([Some(own), None, None]));
             return place.ok_or_else(|| {
                 self.exceeded(Shared::Connections, Whose::Session, "connections to the metadata services", "64 at once")
             });
@@ -290,7 +300,10 @@ impl Quota {
         let Some(agents) = take(&self.agent.connections) else {
             return Err(self.exceeded(Shared::Connections, Whose::Agent, what, "limits.agent_connections"));
         };
-        Ok(Place([Some(own), Some(agents)]))
+        let Some(all) = take(&self.all_connections) else {
+            return Err(self.exceeded(Shared::Connections, Whose::All, what, "limits.connections"));
+        };
+        Ok(Place([Some(own), Some(agents), Some(all)]))
     }
 
     /// One name that is resolved, once it may be: to be kept until the resolver is done, not only as long as somebody waits.
@@ -305,6 +318,13 @@ impl Quota {
     /// One TLS handshake, once it may be.
     pub(crate) async fn handshake(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.handshakes.acquire().await.expect("BUG: nobody closes it")
+    }
+
+    /// Something that takes a processor for long, once it may be.
+    pub(crate) async fn work(&self) -> [tokio::sync::SemaphorePermit<'_>; 2] {
+        let [own, all] = &self.working;
+        let own = own.acquire().await.expect("BUG: nobody closes it");
+        [own, all.acquire().await.expect("BUG: nobody closes it")]
     }
 
     /// No memory yet; what is held grows as bytes arrive.
@@ -381,12 +401,12 @@ mod tests {
 
     use super::*;
 
-    fn quotas(limits: Limits) -> Quotas {
-        Quotas::new(&limits, Arc::default())
+    fn quotas(limits: &Limits) -> Quotas {
+        Quotas::new(limits, Arc::default())
     }
 
     fn two() -> Quotas {
-        quotas(Limits { session_connections: 2, agent_connections: 3, ..Limits::default() })
+        quotas(&Limits { session_connections: 2, agent_connections: 3, ..Limits::default() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -426,6 +446,11 @@ mod tests {
         let _held = [one.connect(false).unwrap(), one.connect(false).unwrap()];
         let metadata: Vec<_> = std::iter::from_fn(|| one.connect(true).ok()).collect();
         assert_eq!(metadata.len(), SESSION_METADATA);
+        let all = quotas(&Limits { connections: 1, ..Limits::default() });
+        let (one, other) = (all.of("/1", "a"), all.of("/2", "b"));
+        let _held = one.connect(false).unwrap();
+        assert_eq!(other.connect(false).unwrap_err().whose, Whose::All);
+        assert!(other.connect(true).is_ok());
     }
 
     #[test]
@@ -444,7 +469,7 @@ mod tests {
 
     #[test]
     fn memory_that_one_holds_leaves_room_for_others_and_for_small_requests() {
-        let shares = quotas(Limits::default());
+        let shares = quotas(&Limits::default());
         let (one, other) = (shares.of("/1", "a"), shares.of("/2", "b"));
         let largest = Limits::default().spool_bytes;
         let mut held = Vec::new();
@@ -468,7 +493,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn refusals_come_at_a_rate() {
-        let shares = quotas(Limits { refusals_per_second: 2, ..Limits::default() });
+        let shares = quotas(&Limits { refusals_per_second: 2, ..Limits::default() });
         let (one, other) = (shares.of("/1", "a"), shares.of("/2", "b"));
         let let_through = std::iter::from_fn(|| one.refuse().ok()).count();
         assert_eq!(let_through, 20);

@@ -93,7 +93,7 @@ pub(crate) async fn connect(
 }
 
 /// Blocks a thread for as long as a resolver takes, whether somebody still waits or not.
-async fn look_up(name: &str, port: u16, share: &Quota) -> io::Result<Vec<SocketAddr>> {
+pub(crate) async fn look_up(name: &str, port: u16, share: &Quota) -> io::Result<Vec<SocketAddr>> {
     let permits = share.resolve().await;
     let name = name.to_owned();
     blocking(move || {

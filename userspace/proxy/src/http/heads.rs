@@ -108,7 +108,10 @@ impl<'a> Shown<'a> {
         let mut words = lines.next().unwrap_or_default().split(|byte| *byte == b' ');
         let known = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"];
         let method = words.next().and_then(|word| known.into_iter().find(|known| known.as_bytes() == word));
-        let target = words.next().and_then(clean).filter(|target| target.starts_with('/') && !target.contains('#'));
+        let target = words
+            .next()
+            .and_then(|word| clean(word, 0x21))
+            .filter(|target| target.starts_with('/') && !target.contains('#'));
         let (mut host, mut content_type, mut amz_target) = (None, None, None);
         for line in lines.take_while(|line| !line.is_empty()).take(200) {
             let Some(colon) = line.iter().position(|byte| *byte == b':') else { continue };
@@ -123,7 +126,8 @@ impl<'a> Shown<'a> {
                 continue;
             };
             // Of two, none is shown.
-            *slot = if slot.is_none() { Some(clean(value)) } else { Some(None) };
+            let value = clean(value, if name.eq_ignore_ascii_case(b"content-type") { 0x20 } else { 0x21 });
+            *slot = if slot.is_none() { Some(value) } else { Some(None) };
         }
         let plain = |host: &str| !host.contains(['/', '@', '?', '\\']);
         Self {
@@ -136,9 +140,9 @@ impl<'a> Shown<'a> {
     }
 }
 
-/// Visible ASCII, and not too much of it.
-fn clean(value: &[u8]) -> Option<&str> {
-    let visible = !value.is_empty() && value.len() <= 1024 && value.iter().all(|byte| (0x21..0x7f).contains(byte));
+/// Visible ASCII, from that character on, and not too much of it.
+fn clean(value: &[u8], from: u8) -> Option<&str> {
+    let visible = !value.is_empty() && value.len() <= 1024 && value.iter().all(|byte| (from..0x7f).contains(byte));
     visible.then(|| std::str::from_utf8(value).ok()).flatten()
 }
 

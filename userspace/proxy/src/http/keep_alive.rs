@@ -450,6 +450,39 @@ mod tests {
         answer(&mut client, "/c 0").await;
     }
 
+    /// Five clean requests and a bad one in one piece were once answered [400, 200, 200, 200, 200, 421].
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_found_while_reading_ahead_is_of_its_own_request() {
+        let bad = [
+            "GET /bad HTTP/1.1\r\nHost: sqs.eu-west-1.amazonaws.com\r\nContent-Length: +1\r\n\r\n",
+            "GET /bad HTTP/1.1\r\nHost: sqs.eu-west-1.amazonaws.com\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "GET /bad HTTP/1.1\r\nHost: sqs.eu-west-1.amazonaws.com\r\nX: a\x00b\r\n\r\n",
+        ];
+        for (bad, clean) in bad.into_iter().flat_map(|bad| [0, 1, 5].map(|clean| (bad, clean))) {
+            let (mut client, server) = duplex(64 << 10);
+            let terms = Terms { head_timeout: Duration::from_mins(1), stop: CancellationToken::new(), share: share() };
+            let heads = Arc::new(Heads::default());
+            let told = heads.clone();
+            let answer = move |mut request: Request<Incoming>| {
+                let refused = told.refused(request.headers_mut()).is_some();
+                let host = request.headers()["host"].to_str().unwrap_or_default().to_owned();
+                let text = format!("[{} {host} {refused}]", request.uri().path());
+                async move { Response::new(AnswerBody::Whole(Some(text.into()))) }
+            };
+            let served = tokio::spawn(serve(server, heads, terms, answer));
+            let good = "GET /good HTTP/1.1\r\nHost: a\r\n\r\n".repeat(clean);
+            client.write_all(format!("{good}{bad}").as_bytes()).await.unwrap();
+            let mut said = Vec::new();
+            client.read_to_end(&mut said).await.unwrap();
+            let said = String::from_utf8(said).unwrap();
+            let answers: Vec<_> = said.split('[').skip(1).map(|rest| rest.split(']').next().unwrap()).collect();
+            let mut wanted = vec!["/good a false"; clean];
+            wanted.push("/bad sqs.eu-west-1.amazonaws.com true");
+            assert_eq!(answers, wanted, "{said}");
+            served.await.unwrap().unwrap();
+        }
+    }
+
     #[tokio::test(start_paused = true)]
     async fn an_answer_that_is_not_taken_keeps_the_connection_as_it_is() {
         let (mut client, server) = duplex(16);
