@@ -312,3 +312,47 @@ fn what_policies_name_is_found_however_much_comes_before_it() {
     assert_eq!(named.references.arns, ["arn:aws:s3:::b"]);
     assert!(named.looked_up.is_some() && !named.is_input_incomplete());
 }
+
+#[test]
+fn a_bucket_behind_an_access_point_could_be_any() {
+    let s3 = |host: &str, method: &str, fields: &[(&str, &str)]| {
+        decode(&Ask { method, host, target: "/k", fields, body: b"", scope: "eu-west-1/s3" })
+    };
+    let bucket = "arn:aws:s3:::prod/*";
+    let point = "ap-123456789012.s3-accesspoint.eu-west-1.amazonaws.com";
+    let alias = "ap-abcdef-s3alias.s3.eu-west-1.amazonaws.com";
+    assert!(!passes(bucket, s3(point, "GET", &[])));
+    assert!(!passes(bucket, s3(alias, "GET", &[])));
+    assert!(!passes("arn:aws:s3:eu-west-1:123456789012:accesspoint/ap/*", s3(alias, "GET", &[])));
+    assert!(passes(bucket, s3("dev.s3.eu-west-1.amazonaws.com", "GET", &[])));
+    // Who permits an access point permits it.
+    let permit = r#"permit (principal, action, resource) when { resource.arn like "*:accesspoint/ap/object/*" };"#;
+    assert!(allows(permit, &s3(point, "GET", &[]).unwrap()));
+    for source in [
+        "/prod/k",
+        "prod/k",
+        "/prod/a%2Fb",
+        "arn:aws:s3:eu-west-1:123456789012:accesspoint/x/object/k",
+        "arn%3Aaws%3As3%3Aeu-west-1%3A123456789012%3Aaccesspoint/x/object/k",
+        "/prod/k?versionId=1",
+    ] {
+        let copy = s3("dev.s3.eu-west-1.amazonaws.com", "PUT", &[("x-amz-copy-source", source)]);
+        assert!(copy.is_ok() && !passes(bucket, copy), "{source}");
+    }
+    for source in [
+        "/dev%2Fk/prod/k",
+        "prod%2Fk",
+        "/dev/k?versionId=1?x",
+        "/dev/k?versionId=1&x=y",
+        "/dev/k?x=y",
+        "/dev/k#a",
+        "dev",
+        "/prod:x/k",
+        "arn:aws:s3:::prod",
+        "/",
+        "",
+    ] {
+        let copy = s3("dev.s3.eu-west-1.amazonaws.com", "PUT", &[("x-amz-copy-source", source)]);
+        assert!(copy.is_err(), "{source}: {copy:?}");
+    }
+}

@@ -170,13 +170,13 @@ impl<'de> Visitor<'de> for Node<'_, '_> {
                 return Err(A::Error::custom("a member twice"));
             }
             let (name, shape) = match shape {
-                Shape::Structure(structure) => match structure.in_body(&key) {
-                    Some(member) => (member.0, member.1),
-                    None => {
+                Shape::Structure(structure) => {
+                    let Some(member) = structure.in_body(&key) else {
                         map.next_value::<IgnoredAny>()?;
                         continue;
-                    }
-                },
+                    };
+                    (member.0, member.1)
+                }
                 Shape::Map { value, .. } => (&*key, *value),
                 _ => (&*key, ShapeId::UNTYPED),
             };
