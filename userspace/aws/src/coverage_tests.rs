@@ -27,7 +27,7 @@ enum Said {
 }
 
 fn said(service: &str, operation: &Operation) -> Option<Said> {
-    let has_member = |template: &&str| template.contains("{=") || template.contains("{~");
+    let has_member = |template: &str| template.contains("{=") || template.contains("{~");
     let mut required = operation.templates.iter().filter(|template| template.starts_with(['!', '|', '+'])).peekable();
     required.peek()?;
     if BY_HAND.contains(&service) {
@@ -43,7 +43,7 @@ fn said(service: &str, operation: &Operation) -> Option<Said> {
         && operation.actions.iter().all(|action| action.level() <= AccessLevel::Read);
     Some(match () {
         () if open.is_empty() => Said::Whole,
-        () if operation.templates.iter().any(|template| has_member(&template)) => Said::InPart,
+        () if operation.templates.iter().any(|template| has_member(template)) => Said::InPart,
         () if open.iter().all(|template| template.starts_with('+')) => Said::New,
         () if lists => Said::All,
         () => Said::Unknown,
