@@ -356,3 +356,50 @@ fn a_bucket_behind_an_access_point_could_be_any() {
         assert!(copy.is_err(), "{source}: {copy:?}");
     }
 }
+
+#[test]
+fn a_secret_is_one_by_every_road() {
+    let ssm = |body: &str| json("ssm", "AmazonSSM.GetParameter", body);
+    let secret = format!("arn:aws:secretsmanager:{HERE}:secret:prod-AbCdEf");
+    for name in [
+        "/aws/reference/secretsmanager/prod",
+        "aws/reference/secretsmanager/prod",
+        "arn:aws:ssm:eu-west-1:123456789012:parameter/aws/reference/secretsmanager/prod",
+    ] {
+        let call = ssm(&format!(r#"{{"Name":"{name}"}}"#));
+        assert!(
+            call.as_ref().unwrap().actions.iter().any(|action| action.name == "secretsmanager:GetSecretValue"),
+            "{name}"
+        );
+        assert!(!passes(&secret, call), "{name}");
+    }
+    // `secret` has six letters, as what Secrets Manager adds to a name has.
+    let full = format!("arn:aws:secretsmanager:{HERE}:secret:my-secret-AbCdEf");
+    let partial = format!(r#"{{"SecretId":"arn:aws:secretsmanager:{HERE}:secret:my-secret"}}"#);
+    assert!(!passes(&full, json("secretsmanager", "secretsmanager.GetSecretValue", &partial)));
+}
+
+#[test]
+fn a_role_by_its_name_may_be_below_a_path() {
+    let create = json("glue", "AWSGlue.CreateJob", r#"{"Name":"j","Role":"admin","Command":{}}"#);
+    assert!(!passes("arn:aws:iam::123456789012:role/team/admin", create.clone()));
+    assert!(passes("arn:aws:iam::123456789012:role/team/other", create));
+}
+
+#[test]
+fn an_account_that_is_not_known_could_be_any() {
+    let ask = Ask {
+        method: "POST",
+        host: "rds.eu-west-1.amazonaws.com",
+        target: "/",
+        fields: &[("content-type", "application/x-www-form-urlencoded; charset=utf-8")],
+        body: b"Version=2014-10-31&Action=DeleteDBInstance&DBInstanceIdentifier=prod",
+        scope: "eu-west-1/rds",
+    };
+    let parts = crate::decode_tests::parts(&ask);
+    let catalog = Catalog::global();
+    let host = catalog.host(ask.host).unwrap();
+    let call = catalog.decode(&host, &parts, Some(ask.body), &crate::RequestAuth::of(&parts), None);
+    assert!(!passes(&format!("arn:aws:rds:{HERE}:db:prod"), call.clone()));
+    assert!(passes(&format!("arn:aws:rds:{HERE}:db:dev"), call));
+}

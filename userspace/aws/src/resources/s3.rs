@@ -25,7 +25,10 @@ pub(crate) fn s3(
     if matches!(operation, "ListBuckets" | "ListDirectoryBuckets") {
         return Ok(());
     }
-    let Some(bucket) = members.get("Bucket").and_then(Value::as_str) else { return Ok(()) };
+    let Some(bucket) = members.get("Bucket").and_then(Value::as_str) else {
+        // An answer of Object Lambda's, whose access point its route stands for.
+        return needs.unknown("*".into(), Cow::Borrowed("the request names no bucket"), false);
+    };
     if bucket.is_empty() {
         return Err(DecodeError::Path("an empty bucket name"));
     }
