@@ -86,6 +86,17 @@ pub enum S3At {
 }
 
 impl HostMatch {
+    /// The endpoint by whose name a server is verified where its own can't be: S3's certificates are for `*.` one label, and
+    /// a bucket may have dots in its name. SDKs and s3cmd do the same.
+    pub fn dotted_buckets_endpoint<'a>(&self, host: &'a str) -> Option<&'a str> {
+        match &self.kind {
+            HostKind::S3Bucket { bucket, at: S3At::Bucket } if bucket.contains('.') => {
+                host.strip_prefix(bucket.as_str())?.strip_prefix('.')
+            }
+            _ => None,
+        }
+    }
+
     /// The services that the name can stand for, by botocore's names; empty when unknown.
     pub fn services(&self) -> impl Iterator<Item = &'static str> {
         let names = &Catalog::global().names;

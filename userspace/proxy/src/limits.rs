@@ -52,9 +52,13 @@ pub struct Limits {
     /// For a connection to AWS, its handshake included.
     #[serde(with = "seconds")]
     pub connect_timeout: Duration,
-    /// Without a byte in either direction of a body.
+    /// Without a byte of a request's body.
     #[serde(with = "seconds")]
     pub body_timeout: Duration,
+    /// Without a byte of an answer that has begun. Lambda's functions run for 15 minutes, and streams of events are silent for
+    /// as long as nothing happens; a peer that is gone is found by TCP's own probes within seconds.
+    #[serde(with = "seconds")]
+    pub answer_timeout: Duration,
     /// Without a byte in either direction of a WebSocket. IoT's clients may be silent for 30 minutes.
     #[serde(with = "seconds")]
     pub websocket_timeout: Duration,
@@ -86,6 +90,7 @@ impl Default for Limits {
             head_timeout: Duration::from_secs(75),
             connect_timeout: Duration::from_secs(10),
             body_timeout: Duration::from_mins(5),
+            answer_timeout: Duration::from_hours(1),
             websocket_timeout: Duration::from_mins(35),
             drain_timeout: Duration::from_secs(20),
         }

@@ -5,6 +5,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use parking_lot::Mutex;
+use tokio::time::timeout;
 
 use crate::body::{chunked::Chunks, error::BodyError, stall::Stall};
 
@@ -25,6 +27,8 @@ pub(crate) struct Sent {
     pub(crate) error: Option<BodyError>,
     /// A body that did not go on to its end: the agent may still be sending it.
     pub(crate) unread: Option<Unread>,
+    /// The outcome is on record: what still comes is read, so that the agent gets to read its answer, and goes nowhere.
+    pub(crate) over: bool,
 }
 
 /// What is left of a body, and what was recorded of it so far.
@@ -59,12 +63,36 @@ impl Unread {
 }
 
 impl Sent {
-    /// Nothing more of the request is recorded: how much of it was.
-    pub(crate) fn end(&mut self) {
-        if let Some(Unread { recorder, .. }) = self.unread.take() {
-            self.digest = Some(recorder.finish());
-        }
+    /// Nothing more of the request is recorded: how much of it was. Gives whether it was cut short.
+    pub(crate) fn end(&mut self) -> bool {
+        let Some(Unread { recorder, body, .. }) = self.unread.take() else { return false };
+        self.digest = Some(recorder.finish());
+        discard(body);
+        true
     }
+}
+
+/// How much is read of a body that goes nowhere, in bytes, and for how long.
+const DISCARDED: u64 = 256 << 20;
+const DISCARDED_WITHIN: Duration = Duration::from_mins(1);
+
+/// Reads on, in a task of its own. Many clients don't look at an answer before all of their request is sent (RFC 9112,
+/// 9.6): closed under their hands, the connection would be reset, and they would never learn what the answer was.
+fn discard(mut body: Incoming) {
+    if body.is_end_stream() {
+        return;
+    }
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    runtime.spawn(timeout(DISCARDED_WITHIN, async move {
+        let mut left = DISCARDED;
+        while let Some(Ok(frame)) = body.frame().await {
+            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
+            match left.checked_sub(bytes) {
+                Some(rest) => left = rest,
+                None => break,
+            }
+        }
+    }));
 }
 
 /// A request's body on its way to AWS.
@@ -99,7 +127,11 @@ impl RequestStream {
         match (self.inner.take(), self.recorder.take()) {
             // hyper doesn't ask for the end of a body whose announced length has gone out.
             (Some(body), Some(recorder)) if !body.is_end_stream() => {
-                self.sent.lock().unread = Some(Unread { body, recorder, chunks: self.chunked.take() });
+                let mut sent = self.sent.lock();
+                sent.unread = Some(Unread { body, recorder, chunks: self.chunked.take() });
+                if sent.over {
+                    sent.end();
+                }
             }
             (_, recorder) => {
                 self.recorder = recorder;

@@ -167,7 +167,10 @@ impl Failure {
             ) => (Kind::Signature, OutcomeStatus::Aborted),
             Self::Body(BodyError::Quota(_)) => (Kind::Throttled, OutcomeStatus::Failed),
             Self::Body(error) if error.blames_sender() => (Kind::BadRequest, OutcomeStatus::Aborted),
-            Self::Answer(_) => (Kind::NotImplemented, OutcomeStatus::Failed),
+            // Asked again, AWS would answer the same.
+            Self::Answer(_) | Self::Upstream(UpstreamError::Answer { .. }) => {
+                (Kind::NotImplemented, OutcomeStatus::Failed)
+            }
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
             Self::Upstream(_) => (Kind::Unreachable, OutcomeStatus::Failed),

@@ -178,9 +178,13 @@ impl Exchange {
 
     fn close(&mut self, ending: Ending) -> bool {
         self.recorded = Recorded::Outcome;
-        let mut sent = std::mem::take(&mut *self.sent.lock());
-        sent.end();
-        let error = ending.error.or_else(|| sent.error.map(|error| error.to_string()));
+        let (digest, payload, cut, wrong) = {
+            let mut sent = self.sent.lock();
+            let cut = sent.end();
+            sent.over = true;
+            (sent.digest.take(), sent.payload.take(), cut, sent.error.take())
+        };
+        let error = ending.error.or_else(|| wrong.map(|error| error.to_string()));
         let outcome = match ending.outcome {
             OutcomeStatus::Completed if error.is_some() => OutcomeStatus::Aborted,
             outcome => outcome,
@@ -189,7 +193,9 @@ impl Exchange {
             Some(facts) => (Some(facts.status), facts.head, facts.aws_request_id, facts.error_code, facts.ttfb_us),
             None => (None, None, None, None, None),
         };
-        let whole = outcome == OutcomeStatus::Completed && sent.digest.is_some();
+        let whole = outcome == OutcomeStatus::Completed && digest.is_some() && !cut;
+        let early = "AWS answered before it had read the whole request";
+        let error = error.or_else(|| (cut && outcome == OutcomeStatus::Completed).then(|| early.to_owned()));
         let event = Event::CallOutcome(Box::new(CallOutcome {
             id: self.id,
             session: self.connection.session.session.id,
@@ -200,8 +206,8 @@ impl Exchange {
             error_code,
             error,
             head,
-            request: sent.digest,
-            request_payload: sent.payload,
+            request: digest,
+            request_payload: payload,
             response: ending.response,
             duration_us: micros(self.began),
             ttfb_us,

@@ -93,7 +93,7 @@ impl Answer {
         }
         let mode = transforms.head(&mut parts);
         if mode == Mode::Whole {
-            return match Box::pin(hold(inner, &mut transforms, recorder, plane.limits.body_timeout)).await {
+            return match Box::pin(hold(inner, &mut transforms, recorder, plane.limits.answer_timeout)).await {
                 Ok((body, digest)) => {
                     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
                     OutcomeRecorder { exchange, facts, lease }.close(Some(digest), None);
@@ -110,7 +110,7 @@ impl Answer {
             closing: Some(OutcomeRecorder { exchange, facts, lease }),
             transforms: (mode != Mode::Untouched).then_some(transforms),
             changed: std::collections::VecDeque::new(),
-            stall: Stall::new(plane.limits.body_timeout),
+            stall: Stall::new(plane.limits.answer_timeout),
         };
         if stream.transforms.is_some() {
             // Its end is not AWS's.

@@ -106,7 +106,11 @@ impl<'e> Recorded<'e> {
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
         let mut changes = Changes::default();
-        if let Subject::Aws { identity, auth, .. } = subject {
+        let mut name = connection.name.clone().unwrap_or_else(|| exchange.host.as_str().into());
+        if let Subject::Aws { found, identity, auth } = subject {
+            if let Some(endpoint) = found.dotted_buckets_endpoint(&name) {
+                name = endpoint.into();
+            }
             let signing = Signing { connection: &connection, identity: &identity, auth, shape, held, events };
             changes = signing.apply(&mut parts, exchange.body.as_ref()).await?;
         }
@@ -117,7 +121,6 @@ impl<'e> Recorded<'e> {
             uri = uri.path_and_query(path.clone());
         }
         parts.uri = uri.build().map_err(|_| Failure::Target)?;
-        let name = connection.name.clone().unwrap_or_else(|| exchange.host.as_str().into());
         let http2 = (http2 && !upgraded).then_some(connection.session.session.id);
         let target = Target { name, address: connection.upstream, http2 };
         let recorder = connection.plane.journal.body(exchange.id, Direction::Request);

@@ -1,5 +1,6 @@
 //! HTTP as agents and AWS speak it: what has one reading goes on, everything else is refused.
 
+pub(crate) mod early;
 pub(crate) mod frames;
 pub mod heads;
 pub(crate) mod keep_alive;

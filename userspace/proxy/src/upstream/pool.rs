@@ -1,9 +1,11 @@
 //! Connections to the real AWS: dialled at the agent's original address, verified for the name, pooled.
 
 use std::{
+    future::Future,
     io,
     net::SocketAddr,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -15,6 +17,7 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chaperone_model::SessionId;
 use foldhash::HashMap;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -28,12 +31,18 @@ use rustls::{
     ClientConfig, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
-use tokio::{net::TcpStream, time::timeout};
+use tokio::{
+    net::TcpStream,
+    time::{sleep, timeout},
+};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
     causes::with_causes,
-    http::strict::{Role, Strict},
+    http::{
+        early::AnswersEarly,
+        strict::{Role, Strict, Violation},
+    },
     limits::Limits,
 };
 
@@ -76,6 +85,16 @@ pub enum UpstreamError {
         address: SocketAddr,
         /// The limit.
         after: Duration,
+    },
+    /// It answered in a way that two readers could read differently, or not at all.
+    #[error("{name} at {address} answered in a way that isn't passed on: {why}")]
+    Answer {
+        /// The name.
+        name: String,
+        /// The address.
+        address: SocketAddr,
+        /// What is wrong with it.
+        why: String,
     },
     /// The exchange broke off.
     #[error("{name} at {address}: {why}")]
@@ -301,8 +320,8 @@ where
         let (name, address) = (target.name.to_string(), target.address);
         let dial = async {
             let connect = |source| UpstreamError::Connect { name: name.clone(), address, source };
-            let tcp = TcpStream::connect(target.address).await.map_err(connect)?;
-            tcp.set_nodelay(true).map_err(connect)?;
+            let tcp = connect_any(&name, target.address).await.map_err(connect)?;
+            tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(connect)?;
             let server = ServerName::try_from(name.clone())
                 .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
             let connector = if target.http2.is_some() { &self.http2 } else { &self.http1 };
@@ -345,7 +364,7 @@ where
         }
         to_origin_form(&mut request);
         let head = Arc::new(AtomicBool::new(is_head));
-        let strict = Strict::new(tls, Role::Answers(head.clone()));
+        let strict = Strict::new(AnswersEarly::new(tls), Role::Answers(head.clone()));
         let (mut sender, connection) = http1::Builder::new()
             .preserve_header_case(false)
             .max_headers(crate::http::strict::MAX_FIELDS)
@@ -404,7 +423,71 @@ where
 }
 
 fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
-    UpstreamError::Http { name: target.name.to_string(), address: target.address, why: with_causes(error) }
+    let (name, address, why) = (target.name.to_string(), target.address, with_causes(error));
+    let mut cause = std::error::Error::source(error);
+    while let Some(error) = cause {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<Violation>()) || error.is::<Violation>() {
+            return UpstreamError::Answer { name, address, why };
+        }
+        cause = error.source();
+    }
+    if error.is_parse() {
+        return UpstreamError::Answer { name, address, why };
+    }
+    UpstreamError::Http { name, address, why }
+}
+
+/// How long the agent's own address has before the name's others are tried beside it, and each of those before the next
+/// (RFC 8305).
+const HEAD_START: Duration = Duration::from_millis(300);
+/// How many of a name's other addresses are tried.
+const MAX_OTHERS: usize = 4;
+
+/// Connects to the agent's address, or to another one of the name's own where that doesn't answer. Clients that dial by
+/// themselves go on to the next address, which a captured one can't: its connection is always accepted here.
+async fn connect_any(name: &str, address: SocketAddr) -> io::Result<TcpStream> {
+    let mut first = Box::pin(TcpStream::connect(address));
+    let refused = match timeout(HEAD_START, &mut first).await {
+        Ok(Ok(stream)) => return Ok(stream),
+        Ok(Err(error)) => Some(error),
+        Err(_) => None,
+    };
+    // What can't be resolved has no others.
+    let found = tokio::net::lookup_host((name, address.port())).await;
+    let mut seen = vec![address];
+    for other in found.into_iter().flatten() {
+        if seen.len() <= MAX_OTHERS && !seen.contains(&other) {
+            seen.push(other);
+        }
+    }
+    let others = (0u32..).zip(seen.into_iter().skip(1)).map(|(place, other)| async move {
+        sleep(HEAD_START * place).await;
+        TcpStream::connect(other).await
+    });
+    let mut trying: FuturesUnordered<Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>> =
+        others.map(|other| Box::pin(other) as _).collect();
+    let mut failed = refused;
+    if failed.is_none() {
+        trying.push(first);
+    }
+    while let Some(tried) = trying.next().await {
+        match tried {
+            Ok(stream) => return Ok(stream),
+            // What the agent's own address said is what is told.
+            Err(error) => failed = failed.or(Some(error)),
+        }
+    }
+    Err(failed.unwrap_or_else(|| io::ErrorKind::NotConnected.into()))
+}
+
+/// A peer that is gone without a word is noticed within some 11 seconds, however long an answer may take.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(5))
+        .with_interval(Duration::from_secs(2))
+        .with_retries(3);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// HTTP/1.1 has the host in its field, and in the target the path alone (RFC 9112, 3.2.1); hyper writes what it is given.
