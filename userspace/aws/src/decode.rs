@@ -29,6 +29,7 @@ mod envelope;
 mod form;
 mod gzip;
 mod json;
+mod look_up;
 mod rest;
 pub(crate) mod value;
 mod xml;

@@ -14,6 +14,8 @@ mod bearer;
 mod canonical;
 mod catalog;
 mod chunked;
+#[cfg(test)]
+mod coverage_tests;
 mod credentials;
 mod decode;
 #[cfg(test)]

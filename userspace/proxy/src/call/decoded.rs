@@ -130,7 +130,10 @@ fn decode(
                 Some(RequestBody::Whole(bytes, ..)) => Some(&bytes[..]),
                 _ => None,
             };
-            catalog.decode(found, parts, body, &claimed, account)
+            let mut call = catalog.decode(found, parts, body, &claimed, account)?;
+            let paths = exchange.connection.plane.engine.parameter_paths();
+            catalog.look_up(&mut call, found, parts, body, paths);
+            Ok(call)
         }
     }
 }
