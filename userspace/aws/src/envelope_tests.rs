@@ -365,6 +365,15 @@ fn what_of_s3s_query_is_unknown_is_never_nothing() {
 }
 
 #[test]
+fn an_operation_without_an_input_knows_no_member() {
+    let host = "organizations.us-east-1.amazonaws.com";
+    let fields = [("x-amz-target", "AWSOrganizationsV20161128.DeleteOrganization"), JSON];
+    let ask = Ask { host, scope: "us-east-1/organizations", ..dynamodb("POST", "/", &fields, "{}") };
+    is(&ask, "DeleteOrganization");
+    unread(decode(&Ask { body: b"{\"New\":1}", ..ask }), &["body.New"]);
+}
+
+#[test]
 fn a_path_begins_with_a_slash() {
     let ask = Ask { host: "name.s3.eu-west-1.amazonaws.com", ..bucket("DELETE", "*", &[], "") };
     let why = refused(&ask);
