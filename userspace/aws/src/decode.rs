@@ -25,7 +25,7 @@ use crate::{
 };
 
 mod cbor;
-mod envelope;
+pub(crate) mod envelope;
 mod form;
 mod gzip;
 mod json;

@@ -130,7 +130,7 @@ impl Media {
 }
 
 /// Whether a body is announced. (Over HTTP/2 a body need not be: then it may be there.)
-pub(super) fn announces_body(parts: &Parts) -> bool {
+pub(crate) fn announces_body(parts: &Parts) -> bool {
     match parts.headers.get(CONTENT_LENGTH) {
         Some(length) => length != "0",
         None => parts.headers.contains_key(TRANSFER_ENCODING),
