@@ -238,7 +238,26 @@ TEMPLATES = {
     ("ec2", "MoveCapacityReservationInstances"): [
         "!arn:{P}:ec2:{R}:{A}:capacity-reservation/{=SourceCapacityReservationId}",
         "!arn:{P}:ec2:{R}:{A}:capacity-reservation/{=DestinationCapacityReservationId}"],
-    # Tables that are copied are read; which the data mark as optional.
+    ("cloudtrail", "StartLogging"): ["!arn:{P}:cloudtrail:{R}:{A}:trail/{=Name}"],
+    ("cloudtrail", "StopLogging"): ["!arn:{P}:cloudtrail:{R}:{A}:trail/{=Name}"],
+    ("codepipeline", "StartPipelineExecution"): ["!arn:{P}:codepipeline:{R}:{A}:{=name}"],
+    ("codepipeline", "UpdatePipeline"): ["!arn:{P}:codepipeline:{R}:{A}:{=pipeline.name}"],
+    ("connectcampaigns", "PutDialRequestBatch"): ["!arn:{P}:connect-campaigns:{R}:{A}:campaign/{=id}"],
+    ("connectcampaignsv2", "PutOutboundRequestBatch"): ["!arn:{P}:connect-campaigns:{R}:{A}:campaign/{=id}"],
+    ("connectcampaignsv2", "PutProfileOutboundRequestBatch"): ["!arn:{P}:connect-campaigns:{R}:{A}:campaign/{=id}"],
+    ("glue", "BatchDeleteConnection"): ["!arn:{P}:glue:{R}:{A=CatalogId}:connection/{=ConnectionNameList}",
+                                        "!arn:{P}:glue:{R}:{A=CatalogId}:catalog"],
+    ("glue", "PutWorkflowRunProperties"): ["!arn:{P}:glue:{R}:{A}:workflow/{=Name}"],
+    **{("lex-models", operation): ["!arn:{P}:lex:{R}:{A}:%s:{=name}:{*}" % kind] for operation, kind in (
+        ("DeleteIntent", "intent"), ("GetIntent", "intent"), ("PutIntent", "intent"), ("DeleteSlotType", "slottype"),
+        ("GetSlotType", "slottype"), ("PutSlotType", "slottype"), ("PutBot", "bot"))},
+    ("mwaa", "CreateCliToken"): ["!arn:{P}:airflow:{R}:{A}:environment/{=Name}"],
+    **{("bedrock-agentcore", operation): [
+        "!arn:{P}:bedrock-agentcore:{R}:{A}:workload-identity-directory/{*}/workload-identity/{=workloadName}"]
+       for operation in ("GetWorkloadAccessToken", "GetWorkloadAccessTokenForJWT", "GetWorkloadAccessTokenForUserId")},
+    ("iam", "CreateOpenIDConnectProvider"): ["+arn:{P}:iam::{A}:oidc-provider/{*}"],
+    ("iam", "CreateServiceLinkedRole"): ["+arn:{P}:iam::{A}:role/aws-service-role/{=AWSServiceName}/{*}"],
+    # Snapshots that are copied are read, which the data mark as optional.
     ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
                                 "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],
 }

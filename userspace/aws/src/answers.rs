@@ -6,8 +6,11 @@
 
 mod cbor;
 mod json;
+mod scan;
 mod tokens;
 mod xml;
+
+pub use scan::{SecretFound, SecretScan};
 
 use std::time::{Duration, SystemTime};
 

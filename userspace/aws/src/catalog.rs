@@ -383,6 +383,13 @@ impl Catalog {
         all
     }
 
+    /// The member of an operation's answer that holds a secret, by its path; `None` if the models and the reviewed list
+    /// know of none.
+    pub fn secret_of(&'static self, service: &str, operation: &str) -> Option<&'static str> {
+        let position = self.position(service)?;
+        self.service(usize::from(position)).operation(operation)?.secret
+    }
+
     pub(crate) fn position(&self, name: &str) -> Option<u16> {
         let found = self.names.binary_search_by(|service| service.name.cmp(name)).ok()?;
         u16::try_from(found).ok()

@@ -8,7 +8,7 @@ use std::{borrow::Cow, cell::OnceCell};
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
     HeaderMap, Method, Version,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -29,6 +29,7 @@ mod envelope;
 mod form;
 mod gzip;
 mod json;
+mod look_up;
 mod rest;
 pub(crate) mod value;
 mod xml;
@@ -135,8 +136,10 @@ struct Request<'a> {
 
 impl<'a> Request<'a> {
     fn new(host: &HostMatch, parts: &'a Parts, body: Option<&'a [u8]>) -> Result<Self, DecodeError> {
-        let presigned =
-            matches!(RequestAuth::of(parts), RequestAuth::Presigned { .. } | RequestAuth::PresignedV2 { .. });
+        // A query that signs is one of a URL that was given; the agent's own have become fields of the head by now.
+        let presigned = parts.uri.query().is_some()
+            && !parts.headers.contains_key(AUTHORIZATION)
+            && matches!(RequestAuth::of(parts), RequestAuth::Presigned { .. } | RequestAuth::PresignedV2 { .. });
         envelope::check_query(parts, presigned)?;
         let query = Query::parse(parts.uri.query())?;
         Ok(Self { parts, path: path(host, parts), query, body, presigned, expanded: OnceCell::new() })
@@ -184,9 +187,9 @@ impl Catalog {
                     // A body that has no place there: it must be seen to be empty.
                     return !silent;
                 }
-                !c.operation.streams()
-                    // A long list of parts of the object whose name is in the path: nothing to decide by.
-                    && !(c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload")
+                // A long list of parts of the object whose name is in the path: nothing to decide by.
+                let parts = c.service.name == "s3" && c.operation.name == "CompleteMultipartUpload";
+                !c.operation.streams() && !parts
             };
             if found.iter().any(reads) {
                 return BodyNeed::Whole;
@@ -249,7 +252,7 @@ impl Catalog {
             read.push((candidate, members, budget));
         }
         fitting_best(&mut read);
-        let primary = primary(read.iter().map(|(candidate, ..)| candidate)).expect("BUG: the best of some is one");
+        let primary = primary(&read).expect("BUG: the best of some is one");
         let (service, operation) = (primary.service, primary.operation);
         let protocol = primary.protocol;
 
@@ -408,10 +411,13 @@ impl Catalog {
     }
 }
 
-/// The candidate whose name the call bears: of services that share everything, the one that the others sign as; of
-/// operations that do, the one that isn't superseded.
-fn primary<'a>(candidates: impl Iterator<Item = &'a Candidate>) -> Option<&'a Candidate> {
-    candidates.min_by_key(|c| (c.operation.deprecated, c.service.name != c.service.signing_name))
+/// The candidate whose name the call bears: one that understands all of the request, if there is any; of services that
+/// share everything, the one that the others sign as; of operations that do, the one that isn't superseded.
+fn primary(read: &[(Candidate, Map<String, Value>, Budget)]) -> Option<&Candidate> {
+    let rank = |(c, _, budget): &&(Candidate, Map<String, Value>, Budget)| {
+        (budget.unread_count(), c.operation.deprecated, c.service.name != c.service.signing_name)
+    };
+    read.iter().min_by_key(rank).map(|(candidate, ..)| candidate)
 }
 
 /// Of services that share paths or actions (RDS, Neptune and DocumentDB, say), those whose models know the most of what
@@ -471,7 +477,7 @@ fn route(service: &'static Service, protocol: Protocol, request: &Request<'_>) -
         .collect()
 }
 
-fn has_body(service: &Service, operation: &Operation) -> bool {
+pub(crate) fn has_body(service: &Service, operation: &Operation) -> bool {
     service.structure(operation.input).is_some_and(|structure| {
         structure.payload.is_some()
             || structure.members.iter().any(|member| member.location() == crate::catalog::Location::Body)
@@ -499,8 +505,9 @@ impl<'a> Markers<'a> {
             Some("rpc-v2-cbor") => {
                 let named = uri.path().strip_prefix("/service/").and_then(|rest| rest.split_once("/operation/"));
                 // One segment each, written plainly.
-                let plain =
-                    |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+                let plain = |text: &str| {
+                    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"_.".contains(&b))
+                };
                 let named = named.filter(|(service, operation)| plain(service) && plain(operation));
                 Some(named.ok_or(DecodeError::Contradiction("smithy-protocol without the path of an operation"))?)
             }
@@ -593,7 +600,7 @@ fn members(
                 _ => None,
             };
             // A search by POST has its query in the body.
-            let searched = (service.name == "cloudsearchdomain" && request.parts.method == Method::POST && !reads)
+            let searched = envelope::is_search(candidate, request.parts)
                 .then(|| request.text(Some(operation)).and_then(|text| Query::parse(Some(text))))
                 .transpose()?;
             let query = searched.as_ref().unwrap_or(&request.query);

@@ -19,7 +19,7 @@ pub(crate) struct Ask<'a> {
 
 const FORM: (&str, &str) = ("content-type", "application/x-www-form-urlencoded; charset=utf-8");
 
-fn parts(ask: &Ask<'_>) -> Parts {
+pub(crate) fn parts(ask: &Ask<'_>) -> Parts {
     let mut request = Request::builder().method(ask.method).uri(ask.target).header("host", ask.host);
     for (name, value) in ask.fields {
         request = request.header(*name, *value);

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use chaperone_model::{AccessLevel, Action, Call, Payload, Protocol};
+use chaperone_model::{AccessLevel, Action, Call, Payload, Protocol, References, UnknownResources};
 use http::request::Parts;
 use serde::{Serialize, Serializer, ser::SerializeSeq};
 
@@ -38,6 +38,15 @@ pub struct Explanation {
     /// Which action on which resource, when it is not every action on every resource.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub needs: Vec<(String, String)>,
+    /// What it may touch besides, as far as is known: an ARN with `*`, for which action, and why it isn't known.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unknown: Vec<UnknownResources>,
+    /// Parts of the request that nothing here understands.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+    /// ARNs and accounts anywhere in the input.
+    #[serde(skip_serializing_if = "References::is_empty")]
+    pub references: References,
     /// The name that the service signs by.
     pub signing_name: Option<Cow<'static, str>>,
     /// The wire protocol.
@@ -113,6 +122,9 @@ impl Explanation {
             access_level: None,
             resources: Vec::new(),
             needs: Vec::new(),
+            unknown: Vec::new(),
+            unread: Vec::new(),
+            references: References::default(),
             signing_name: None,
             protocol: None,
             payload,
@@ -149,6 +161,9 @@ impl Explanation {
             account: call.account,
             actions: call.actions,
             resources: call.resources,
+            unknown: call.unknown,
+            unread: call.unread,
+            references: call.references,
             signing_name: Some(call.signing_name),
             protocol: Some(call.protocol),
             payload: call.payload,
@@ -219,6 +234,16 @@ mod tests {
         );
         assert_eq!((&is["signing_name"], &is["payload"]), (&"s3".into(), &"none".into()));
         assert!(is.get("error").is_none(), "{is}");
+    }
+
+    #[test]
+    fn what_is_not_known_is_written_out() {
+        let form = [("content-type", "application/x-www-form-urlencoded; charset=utf-8")];
+        let body = b"Action=DeleteSecurityGroup&Version=2016-11-15&GroupName=g";
+        let is = explain("POST", "ec2.eu-west-1.amazonaws.com", "/", &form, body);
+        let all = "arn:aws:ec2:eu-west-1:123456789012:security-group/*";
+        let expected = serde_json::json!([{"action": 0, "pattern": all, "why": "not named by GroupId"}]);
+        assert_eq!(is["unknown"], expected, "{is}");
     }
 
     #[test]

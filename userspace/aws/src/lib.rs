@@ -14,6 +14,8 @@ mod bearer;
 mod canonical;
 mod catalog;
 mod chunked;
+#[cfg(test)]
+mod coverage_tests;
 mod credentials;
 mod decode;
 #[cfg(test)]
@@ -29,6 +31,8 @@ mod explain;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
+#[cfg(test)]
+mod hostile_wire_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;
@@ -51,7 +55,7 @@ mod websocket;
 #[cfg(test)]
 mod wire_tests;
 
-pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, VendingCall};
+pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, SecretFound, SecretScan, VendingCall};
 pub use bearer::take_bearer;
 pub use canonical::PathRules;
 pub use catalog::{Catalog, CatalogVersion};

@@ -15,7 +15,7 @@ use crate::{
 
 mod by_hand;
 mod dynamodb;
-mod names;
+pub(crate) mod names;
 mod references;
 mod roles;
 mod s3;
@@ -88,7 +88,7 @@ pub(crate) fn come_from_lists(operation: &Operation, service: &str, members: &Ma
 }
 
 /// The texts that a member holds: one, or a list of them.
-fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
+pub(crate) fn texts(value: Option<&Value>) -> impl Iterator<Item = &str> {
     let (one, many) = match value {
         Some(Value::String(text)) => (Some(text.as_str()), None),
         Some(Value::Array(all)) => (None, Some(all.iter().filter_map(Value::as_str))),

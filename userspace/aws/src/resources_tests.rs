@@ -269,3 +269,137 @@ fn accounts_and_arns_are_collected_from_everywhere() {
         (&["arn:aws:iam::210987654321:role/r".to_owned()][..], &["210987654321".to_owned()][..])
     );
 }
+
+#[test]
+fn what_policies_name_is_found_however_much_comes_before_it() {
+    let policy = r#"permit (principal, action, resource); forbid (principal, action, resource) when {
+        context.parameters.hasTag("Item.classified.S") || (context.parameters.hasTag("Item.level.N")
+            && context.parameters.getTag("Item.level.N").contains("7")) };"#;
+    let asked = Asked::new(policy);
+    let padded = |last: &str| {
+        let many: String = (0..4300).map(|i| format!(r#""a{i}":{{"S":"x"}},"#)).collect();
+        format!(r#"{{"TableName":"t","Item":{{{many}{last}}}}}"#)
+    };
+    let put = |last: &str| -> Call {
+        let body = padded(last);
+        let fields = [("x-amz-target", "DynamoDB_20120810.PutItem")];
+        let host = "dynamodb.eu-west-1.amazonaws.com";
+        let ask = Ask {
+            method: "POST",
+            host,
+            target: "/",
+            fields: &fields,
+            body: body.as_bytes(),
+            scope: "eu-west-1/dynamodb",
+        };
+        let mut call = decode(&ask).unwrap();
+        assert!(!asked.allows(&call), "not known whole");
+        let (catalog, parts) = (Catalog::global(), crate::decode_tests::parts(&ask));
+        let found = catalog.host(host).unwrap();
+        catalog.look_up(&mut call, &found, &parts, Some(body.as_bytes()), asked.engine.parameter_paths());
+        call
+    };
+    assert!(!asked.allows(&put(r#""classified":{"S":"yes"}"#)));
+    assert!(!asked.allows(&put(r#""level":{"N":"7"}"#)));
+    assert!(asked.allows(&put(r#""level":{"N":"6"}"#)));
+    assert!(asked.allows(&put(r#""open":{"S":"yes"}"#)));
+    // A member twice, of which only one can count; and more than is kept of what is looked for.
+    assert!(!asked.allows(&put(r#""level":{"N":"6","N":"6"}"#)));
+    let many = format!(r#""level":{{"N":[{}"1"]}}"#, r#""1","#.repeat(40_000));
+    assert!(!asked.allows(&put(&many)));
+    // ARNs and accounts are found there as well.
+    let named = put(r#""owner":{"S":"210987654321"},"arn":{"S":"arn:aws:s3:::b"}"#);
+    assert_eq!(named.references.arns, ["arn:aws:s3:::b"]);
+    assert!(named.looked_up.is_some() && !named.is_input_incomplete());
+}
+
+#[test]
+fn a_bucket_behind_an_access_point_could_be_any() {
+    let s3 = |host: &str, method: &str, fields: &[(&str, &str)]| {
+        decode(&Ask { method, host, target: "/k", fields, body: b"", scope: "eu-west-1/s3" })
+    };
+    let bucket = "arn:aws:s3:::prod/*";
+    let point = "ap-123456789012.s3-accesspoint.eu-west-1.amazonaws.com";
+    let alias = "ap-abcdef-s3alias.s3.eu-west-1.amazonaws.com";
+    assert!(!passes(bucket, s3(point, "GET", &[])));
+    assert!(!passes(bucket, s3(alias, "GET", &[])));
+    assert!(!passes("arn:aws:s3:eu-west-1:123456789012:accesspoint/ap/*", s3(alias, "GET", &[])));
+    assert!(passes(bucket, s3("dev.s3.eu-west-1.amazonaws.com", "GET", &[])));
+    // Who permits an access point permits it.
+    let permit = r#"permit (principal, action, resource) when { resource.arn like "*:accesspoint/ap/object/*" };"#;
+    assert!(allows(permit, &s3(point, "GET", &[]).unwrap()));
+    for source in [
+        "/prod/k",
+        "prod/k",
+        "/prod/a%2Fb",
+        "arn:aws:s3:eu-west-1:123456789012:accesspoint/x/object/k",
+        "arn%3Aaws%3As3%3Aeu-west-1%3A123456789012%3Aaccesspoint/x/object/k",
+        "/prod/k?versionId=1",
+    ] {
+        let copy = s3("dev.s3.eu-west-1.amazonaws.com", "PUT", &[("x-amz-copy-source", source)]);
+        assert!(copy.is_ok() && !passes(bucket, copy), "{source}");
+    }
+    for source in [
+        "/dev%2Fk/prod/k",
+        "prod%2Fk",
+        "/dev/k?versionId=1?x",
+        "/dev/k?versionId=1&x=y",
+        "/dev/k?x=y",
+        "/dev/k#a",
+        "dev",
+        "/prod:x/k",
+        "arn:aws:s3:::prod",
+        "/",
+        "",
+    ] {
+        let copy = s3("dev.s3.eu-west-1.amazonaws.com", "PUT", &[("x-amz-copy-source", source)]);
+        assert!(copy.is_err(), "{source}: {copy:?}");
+    }
+}
+
+#[test]
+fn a_secret_is_one_by_every_road() {
+    let ssm = |body: &str| json("ssm", "AmazonSSM.GetParameter", body);
+    let secret = format!("arn:aws:secretsmanager:{HERE}:secret:prod-AbCdEf");
+    for name in [
+        "/aws/reference/secretsmanager/prod",
+        "aws/reference/secretsmanager/prod",
+        "arn:aws:ssm:eu-west-1:123456789012:parameter/aws/reference/secretsmanager/prod",
+    ] {
+        let call = ssm(&format!(r#"{{"Name":"{name}"}}"#));
+        assert!(
+            call.as_ref().unwrap().actions.iter().any(|action| action.name == "secretsmanager:GetSecretValue"),
+            "{name}"
+        );
+        assert!(!passes(&secret, call), "{name}");
+    }
+    // `secret` has six letters, as what Secrets Manager adds to a name has.
+    let full = format!("arn:aws:secretsmanager:{HERE}:secret:my-secret-AbCdEf");
+    let partial = format!(r#"{{"SecretId":"arn:aws:secretsmanager:{HERE}:secret:my-secret"}}"#);
+    assert!(!passes(&full, json("secretsmanager", "secretsmanager.GetSecretValue", &partial)));
+}
+
+#[test]
+fn a_role_by_its_name_may_be_below_a_path() {
+    let create = json("glue", "AWSGlue.CreateJob", r#"{"Name":"j","Role":"admin","Command":{}}"#);
+    assert!(!passes("arn:aws:iam::123456789012:role/team/admin", create.clone()));
+    assert!(passes("arn:aws:iam::123456789012:role/team/other", create));
+}
+
+#[test]
+fn an_account_that_is_not_known_could_be_any() {
+    let ask = Ask {
+        method: "POST",
+        host: "rds.eu-west-1.amazonaws.com",
+        target: "/",
+        fields: &[("content-type", "application/x-www-form-urlencoded; charset=utf-8")],
+        body: b"Version=2014-10-31&Action=DeleteDBInstance&DBInstanceIdentifier=prod",
+        scope: "eu-west-1/rds",
+    };
+    let parts = crate::decode_tests::parts(&ask);
+    let catalog = Catalog::global();
+    let host = catalog.host(ask.host).unwrap();
+    let call = catalog.decode(&host, &parts, Some(ask.body), &crate::RequestAuth::of(&parts), None);
+    assert!(!passes(&format!("arn:aws:rds:{HERE}:db:prod"), call.clone()));
+    assert!(passes(&format!("arn:aws:rds:{HERE}:db:dev"), call));
+}

@@ -113,6 +113,15 @@ pub(crate) fn wire() -> Vec<Wire> {
     all
 }
 
+/// Every request that was built.
+pub(crate) fn for_each_wire(mut take: impl FnMut(Wire)) {
+    for_each_line(|line| {
+        if line.not_built.is_none() {
+            take(Wire::new(line));
+        }
+    });
+}
+
 /// The committed requests, or those in the file that `CHAPERONE_WIRE` names (`cargo xtask catalog --prove`).
 fn for_each_line(mut take: impl FnMut(Line)) {
     let input: Box<dyn BufRead> = match std::env::var_os("CHAPERONE_WIRE") {

@@ -51,7 +51,7 @@ pub(crate) fn fitted(intent: &CallIntent, whole: &[u8], max: usize) -> CallInten
         }
         let (mut left, mut any) = (room(8), false);
         let mut parameters = std::mem::take(&mut call.parameters);
-        cut.value(&mut parameters, &mut left, &mut any);
+        cut_value(&mut parameters, &mut left, &mut any);
         if any && let Value::Object(members) = &mut parameters {
             members.insert(TRUNCATED.to_owned(), Value::Bool(true));
             members.insert("$whole".to_owned(), Value::String(mark.clone()));
@@ -118,58 +118,59 @@ impl Cut<'_> {
     fn texts(&self, all: &mut Vec<String>, room: usize) -> usize {
         // One long name leaves room for others.
         if all.iter().map(|one| length(one) + 1).sum::<usize>() > room {
-            all.iter_mut().for_each(|one| self.text(one, room / 4));
+            for one in all.iter_mut() {
+                self.text(one, room / 4);
+            }
         }
         self.list(all, room, |one| length(one), str::to_owned)
     }
-
-    /// Cuts a document, first elements first. Long texts keep their beginnings.
-    fn value(&self, value: &mut Value, left: &mut usize, any: &mut bool) {
-        let longest = (*left / 4).min(2048);
-        match value {
-            Value::String(text) => {
-                if length(text) > longest {
-                    *any = true;
-                    let mut end = (longest / 6).min(text.len());
-                    while !text.is_char_boundary(end) {
-                        end -= 1;
-                    }
-                    text.truncate(end);
-                    text.push('…');
-                }
-                *left = left.saturating_sub(length(text));
-            }
-            Value::Array(all) => {
-                let mut kept = Vec::new();
-                for mut one in std::mem::take(all) {
-                    if *left < 64 {
-                        *any = true;
-                        break;
-                    }
-                    *left -= 2;
-                    self.value(&mut one, left, any);
-                    kept.push(one);
-                }
-                *all = kept;
-            }
-            Value::Object(all) => {
-                let mut kept = Map::new();
-                for (name, mut one) in std::mem::take(all) {
-                    if *left < length(&name) + 64 {
-                        *any = true;
-                        break;
-                    }
-                    *left -= length(&name) + 2;
-                    self.value(&mut one, left, any);
-                    kept.insert(name, one);
-                }
-                *all = kept;
-            }
-            _ => *left = left.saturating_sub(24),
-        }
-    }
 }
 
+/// Cuts a document, first elements first. Long texts keep their beginnings.
+fn cut_value(value: &mut Value, left: &mut usize, any: &mut bool) {
+    let longest = (*left / 4).min(2048);
+    match value {
+        Value::String(text) => {
+            if length(text) > longest {
+                *any = true;
+                let mut end = (longest / 6).min(text.len());
+                while !text.is_char_boundary(end) {
+                    end -= 1;
+                }
+                text.truncate(end);
+                text.push('…');
+            }
+            *left = left.saturating_sub(length(text));
+        }
+        Value::Array(all) => {
+            let mut kept = Vec::new();
+            for mut one in std::mem::take(all) {
+                if *left < 64 {
+                    *any = true;
+                    break;
+                }
+                *left -= 2;
+                cut_value(&mut one, left, any);
+                kept.push(one);
+            }
+            *all = kept;
+        }
+        Value::Object(all) => {
+            let mut kept = Map::new();
+            for (name, mut one) in std::mem::take(all) {
+                if *left < length(&name) + 64 {
+                    *any = true;
+                    break;
+                }
+                *left -= length(&name) + 2;
+                cut_value(&mut one, left, any);
+                kept.insert(name, one);
+            }
+            *all = kept;
+        }
+        _ => *left = left.saturating_sub(24),
+    }
+}
 #[cfg(test)]
 mod tests {
     use chaperone_model::{CallId, Event, SessionId, UnknownResources};

@@ -220,20 +220,19 @@ impl<'a> CborReader<'a> {
             let key = self.text(initial)?;
             let mut entered = false;
             let (name, element, keeps) = match service.shape(shape) {
-                Shape::Structure(structure) => match structure.by_wire(&key) {
-                    Some(member) => {
+                Shape::Structure(structure) => {
+                    if let Some(member) = structure.by_wire(&key) {
                         budget.dropped |= depth >= MAX_DEPTH;
                         budget.enter(member.wire());
                         entered = true;
                         (member.0.to_owned(), member.1, keep && depth < MAX_DEPTH)
-                    }
-                    None => {
+                    } else {
                         if keep {
                             budget.unread_in_body(&key);
                         }
                         (key, ShapeId::UNTYPED, false)
                     }
-                },
+                }
                 Shape::Map { value, .. } => (key, *value, keep && budget.element(depth + 1)),
                 _ => (key, ShapeId::UNTYPED, keep && budget.element(depth + 1)),
             };

@@ -1,10 +1,12 @@
 //! What a request of each protocol may look like: method, path, query, content type, markers, version, and whether there
 //! is a body. All else is refused by name, so that no part of a request is there for another reader to go by.
 
+use std::borrow::Cow;
+
 use chaperone_model::{Payload, Protocol};
 use http::{
     HeaderMap, Method,
-    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
     request::Parts,
 };
 use serde_json::{Map, Value};
@@ -145,15 +147,12 @@ pub(super) fn check_head(parts: &Parts) -> Result<(), DecodeError> {
     }
     for name in parts.headers.keys() {
         let name = name.as_str();
-        if name.starts_with('x') || name.starts_with('f') {
-            let folded = name.replace('_', "-");
-            if OVERRIDING.contains(&folded.as_str()) {
-                return Err(refused("carries", name, "with which some servers take a request for another"));
-            }
-        }
         // Gateways of the CGI kind take one for the other.
-        if name.contains('_') {
-            let folded = name.replace('_', "-");
+        let folded = if name.contains('_') { Cow::Owned(name.replace('_', "-")) } else { Cow::Borrowed(name) };
+        if OVERRIDING.contains(&&*folded) {
+            return Err(refused("carries", name, "with which some servers take a request for another"));
+        }
+        if let Cow::Owned(folded) = folded {
             let reserved = ["x-amz", "content-", "smithy-", "transfer-", "authorization", "host"];
             if reserved.iter().any(|start| folded.starts_with(start)) && name != "x-amz-sso_bearer_token" {
                 return Err(refused("carries", name, "which some servers take for the field with hyphens"));
@@ -253,8 +252,7 @@ pub(super) fn check(
             if !announced {
                 return Ok(());
             }
-            let search = service.name == "cloudsearchdomain" && parts.method == Method::POST;
-            if search && !body {
+            if is_search(candidate, parts) {
                 return if media == Media::Form { Ok(()) } else { Err(type_refused(parts, "a form")) };
             }
             if !body {
@@ -266,8 +264,12 @@ pub(super) fn check(
                     Err(DecodeError::Envelope(format!("the request has a body, and {} takes none", operation.name)))
                 };
             }
-            // What a blob is, its own member says.
-            if streams || operation.text_body() {
+            // What a blob is, its own member says; some operations have one for their document's type too.
+            let named = service.structure(operation.input).is_some_and(|structure| {
+                let is_type = |wire: &str| wire.eq_ignore_ascii_case("content-type");
+                structure.members.iter().any(|member| member.location() == Location::Header && is_type(member.wire()))
+            });
+            if streams || operation.text_body() || named && media == Media::Other && !is_multipart(parts) {
                 return Ok(());
             }
             let fits = match protocol {
@@ -279,6 +281,21 @@ pub(super) fn check(
         }
         Protocol::Http => Ok(()),
     }
+}
+
+/// SDKs send long searches by POST, with the query as the body.
+pub(super) fn is_search(candidate: &Candidate, parts: &Parts) -> bool {
+    candidate.service.name == "cloudsearchdomain" && candidate.operation.method == "GET" && parts.method == Method::POST
+}
+
+/// SimpleDB's clients know no newer signature than the one inside of the form. (Nothing is signed so here: such a request
+/// is decoded to be refused for what it is.)
+pub(super) fn is_v2_of_simpledb(service: &Service, name: &str) -> bool {
+    service.name == "sdb"
+        && matches!(
+            name,
+            "AWSAccessKeyId" | "SecurityToken" | "Signature" | "SignatureMethod" | "SignatureVersion" | "Timestamp"
+        )
 }
 
 /// aws-chunked framing and event streams: only around a body that goes on as it comes.
@@ -350,7 +367,8 @@ fn check_form(
         let first = name.split('.').next().unwrap_or_default();
         let member = !matches!(first, "Action" | "Version")
             && structure.is_some_and(|structure| structure.by_wire(first).is_some());
-        if !matches!(name, "Action" | "Version") && !member && controls(name) {
+        let signs = is_v2_of_simpledb(service, name) && !parts.headers.contains_key(AUTHORIZATION);
+        if !matches!(name, "Action" | "Version") && !member && !signs && controls(name) {
             return Err(DecodeError::Envelope(format!(
                 "the form has {}, which controls a request and has its place elsewhere",
                 shown(name)
@@ -463,6 +481,13 @@ pub(super) fn check_fields(candidate: &Candidate, headers: &HeaderMap, budget: &
             budget.unread(&["header.", name].concat());
         }
     }
+}
+
+fn is_multipart(parts: &Parts) -> bool {
+    parts
+        .headers
+        .get(CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().get(..10).is_some_and(|start| start.eq_ignore_ascii_case(b"multipart/")))
 }
 
 fn refused(verb: &str, name: &str, why: &str) -> DecodeError {

@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 
 use super::{
     DecodeError,
+    envelope::is_v2_of_simpledb,
     value::{Budget, MAX_DEPTH},
 };
 use crate::{
@@ -163,7 +164,8 @@ impl FormReader<'_> {
                 })
             });
             let Some(member) = member else {
-                if depth > 0 || !matches!(segment, "Action" | "Version") {
+                let control = matches!(segment, "Action" | "Version") || is_v2_of_simpledb(service, segment);
+                if depth > 0 || !control {
                     self.unread(below);
                 }
                 continue;

@@ -187,7 +187,7 @@ impl<'de> Visitor<'de> for Node<'_> {
 }
 
 /// A member's name, copied only if it has escapes.
-struct Key<'de>(Cow<'de, str>);
+pub(super) struct Key<'de>(pub Cow<'de, str>);
 
 impl<'de> serde::Deserialize<'de> for Key<'de> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

@@ -212,7 +212,7 @@ fn unclaimed(
 /// Whether this is the name of one of S3's subresources, such as `acl`, in whatever case.
 fn is_subresource(service: &'static Service, name: &str) -> bool {
     let is = |one: &&str| one.split('=').next().is_some_and(|one| one.eq_ignore_ascii_case(name));
-    service.operations.iter().any(|operation| operation.query_literals.iter().any(|one| is(one)))
+    service.operations.iter().any(|operation| operation.query_literals.iter().any(is))
 }
 
 /// A map in the query takes all that no other member is called.

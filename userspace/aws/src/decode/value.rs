@@ -4,6 +4,7 @@
 //! Lists and maps are, once the budget is used up; then the document says so in `$truncated`, and whoever needs all of
 //! it (to name resources, say) must refuse.
 
+use chaperone_model::{CUT, ONLY_TEXTS, TRUNCATED};
 use serde_json::{Map, Value};
 
 use crate::catalog::{Service, Shape, ShapeId};
@@ -14,10 +15,6 @@ pub(crate) const MAX_DEPTH: u32 = 32;
 pub(crate) const MAX_NODES: u32 = 4096;
 /// How long a string is kept.
 pub(crate) const MAX_STRING: usize = 4096;
-/// What stands at the end of a string that was cut.
-pub(crate) const CUT: &str = "…[cut]";
-/// The member that says that something was left out.
-pub(crate) const TRUNCATED: &str = "$truncated";
 /// How many parts that nothing understands are named.
 const MAX_UNREAD: usize = 32;
 /// How long the name of one is, in bytes.
@@ -79,9 +76,14 @@ impl Budget {
             return;
         }
         if self.unread.len() == MAX_UNREAD {
-            place = "…".to_owned();
+            place = String::from("…");
         }
         self.unread.push(place);
+    }
+
+    /// How many parts were unread.
+    pub fn unread_count(&self) -> usize {
+        self.unread.len()
     }
 
     /// What was unread; the last says `…` where more was left out.
@@ -135,6 +137,9 @@ impl Budget {
     pub fn finish(&self, mut members: Map<String, Value>) -> Value {
         if self.cut || self.dropped {
             members.insert(TRUNCATED.to_owned(), Value::Bool(true));
+        }
+        if self.cut && !self.dropped {
+            members.insert(ONLY_TEXTS.to_owned(), Value::Bool(true));
         }
         Value::Object(members)
     }

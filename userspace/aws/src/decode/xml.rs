@@ -38,6 +38,10 @@ pub(crate) struct Element {
 impl Element {
     /// Reads a document.
     pub fn parse(body: &[u8]) -> Result<Self, DecodeError> {
+        Self::read(body, &mut Tree::within(body.len()))
+    }
+
+    fn read(body: &[u8], tree: &mut Tree) -> Result<Self, DecodeError> {
         let text = std::str::from_utf8(body).map_err(|_| DecodeError::Body("not UTF-8"))?;
         if memchr::memchr(b'\r', body).is_some() {
             return Err(DecodeError::Body("XML with a raw carriage return, which readers change"));
@@ -50,10 +54,10 @@ impl Element {
         }
         let mut reader = Reader::from_str(text);
         reader.config_mut().expand_empty_elements = true;
-        let mut tree = Tree::default();
         let mut first = true;
         loop {
             let event = reader.read_event().map_err(|_| MALFORMED)?;
+            tree.works(event.len())?;
             match event {
                 Event::Start(start) => tree.start(&start)?,
                 Event::End(_) => tree.end()?,
@@ -102,9 +106,26 @@ struct Tree {
     /// The root's namespace, which is everybody's.
     namespace: Option<String>,
     nodes: usize,
+    /// Bytes looked at so far, and how many may be.
+    work: usize,
+    most: usize,
 }
 
+/// How often each byte of a body may be looked at, over all.
+const MAX_LOOKS: usize = 8;
+
 impl Tree {
+    /// For a body of this length.
+    fn within(length: usize) -> Self {
+        Self { most: (length + 1024) * MAX_LOOKS, ..Self::default() }
+    }
+
+    /// Work is bounded by the body's length, whatever is in it.
+    fn works(&mut self, bytes: usize) -> Result<(), DecodeError> {
+        self.work += bytes;
+        if self.work > self.most { Err(DecodeError::TooLarge("XML document")) } else { Ok(()) }
+    }
+
     fn node(&mut self) -> Result<(), DecodeError> {
         self.nodes += 1;
         if self.nodes > MAX_NODES { Err(DecodeError::TooLarge("XML document")) } else { Ok(()) }
@@ -135,6 +156,8 @@ impl Tree {
                 return Err(DecodeError::Body("XML with more attributes than AWS's elements have"));
             }
             let attribute = attribute.map_err(|_| MALFORMED)?;
+            // Its name is held against those before it.
+            self.works(attribute.value.len() + attribute.key.as_ref().len() * (count + 1))?;
             let value = attribute.unescape_value().map_err(|_| MALFORMED)?;
             match attribute.key.as_ref() {
                 b"xmlns" => self.namespace(&value)?,
@@ -199,8 +222,8 @@ impl Tree {
         self.text(text)
     }
 
-    fn finish(self) -> Result<Element, DecodeError> {
-        self.root.filter(|_| self.open.is_empty()).ok_or(DecodeError::Body("XML without a root"))
+    fn finish(&mut self) -> Result<Element, DecodeError> {
+        self.root.take().filter(|_| self.open.is_empty()).ok_or(DecodeError::Body("XML without a root"))
     }
 }
 
@@ -356,5 +379,46 @@ fn node(
 fn only_text(element: &Element, budget: &mut Budget) {
     for child in &element.children {
         budget.unread_in_body(&child.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many bytes are looked at for each byte of the body.
+    fn looks(body: &str) -> (usize, bool) {
+        let mut tree = Tree::within(body.len());
+        let read = Element::read(body.as_bytes(), &mut tree).is_ok();
+        (tree.work.div_ceil(body.len()), read)
+    }
+
+    /// Two such bodies once held both cores for twenty seconds.
+    #[test]
+    fn the_work_grows_as_the_body_does() {
+        let attributes = |count: usize| (0..count).map(|i| format!(" a{i}=\"\"")).collect::<String>();
+        let nested = |depth: usize| format!("{}{}", "<a>".repeat(depth), "</a>".repeat(depth));
+        for (body, reads) in [
+            (format!("<a{}/>", attributes(50_000)), false),
+            (format!("<r>{}</r>", format!("<a{}/>", attributes(50)).repeat(900)), false),
+            (
+                format!(
+                    "<r>{}</r>",
+                    "<a xmlns:xsi=\"http://www.w3.org/2001/XMLSchema-instance\" xsi:type=\"x\"/>".repeat(6_000)
+                ),
+                true,
+            ),
+            (format!("<r>{}</r>", "<a/>\n        ".repeat(40_000)), true),
+            (format!("<r>{}</r>", "<a>b&amp;c</a>".repeat(40_000)), true),
+            (format!("<r>{}</r>", "<a/>".repeat(60_000)), false),
+            (format!("<r>{}</r>", "&amp;".repeat(100_000)), true),
+            (format!("<r>{}</r>", "<![CDATA[x]]>".repeat(40_000)), true),
+            (nested(60), true),
+            (nested(100_000), false),
+        ] {
+            let (looks, read) = looks(&body);
+            assert!(looks <= 3, "{looks} looks at each byte of {}…", &body[..40]);
+            assert_eq!(read, reads, "{}…", &body[..40]);
+        }
     }
 }

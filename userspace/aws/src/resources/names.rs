@@ -55,7 +55,7 @@ pub(super) fn fits(text: &str, pattern: &str) -> bool {
 }
 
 /// A whole ARN that the request names.
-pub(super) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeError> {
+pub(crate) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeError> {
     let parts: Vec<&str> = text.splitn(6, ':').collect();
     let ["arn", partition, service, region, account, name] = parts[..] else {
         // Some services complete what is left out.
@@ -91,11 +91,11 @@ pub(super) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
         }
         "secretsmanager" => {
             needs.resource(text.to_owned())?;
-            // `secret:NAME-AbCdEf`, which may also be called by its name alone.
-            match name.rsplit_once('-').filter(|(_, end)| end.len() == 6) {
-                Some((plain, _)) => needs.unknown(here(plain), Cow::Borrowed("the secret's name"), true),
-                None => needs.unknown(here(&format!("{name}-*")), Cow::Borrowed("the secret's full ARN"), true),
+            // `secret:NAME-AbCdEf` may also be called by its name alone; and what looks like it may be a name.
+            if let Some((plain, _)) = name.rsplit_once('-').filter(|(_, end)| end.len() == 6) {
+                needs.unknown(here(plain), Cow::Borrowed("the secret's name"), true)?;
             }
+            needs.unknown(here(&format!("{name}-*")), Cow::Borrowed("the secret's full ARN"), true)
         }
         "rds" => needs.resource(here(&name.to_ascii_lowercase())),
         _ => needs.resource(text.to_owned()),
@@ -106,6 +106,19 @@ pub(super) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
 fn parameter(name: &str) -> &str {
     let name = name.trim_start_matches('/');
     name.split_once(':').map_or(name, |(name, _)| name)
+}
+
+/// Secrets that SSM reads as parameters, of those names: `/aws/reference/secretsmanager/ID`.
+/// <https://docs.aws.amazon.com/systems-manager/latest/userguide/integration-ps-secretsmanager.html>
+pub(crate) fn secrets_by_parameter<'a>(names: impl Iterator<Item = &'a str>, place: &Place<'_>) -> Vec<String> {
+    let path = |name: &'a str| {
+        let name = match name.strip_prefix("arn:") {
+            Some(arn) => arn.split_once(":parameter")?.1,
+            None => name,
+        };
+        name.trim_start_matches('/').strip_prefix("aws/reference/secretsmanager/")
+    };
+    names.filter_map(path).map(|id| place.arn("secretsmanager", &format!("secret:{id}"))).collect()
 }
 
 impl Variable<'_> {

@@ -47,7 +47,8 @@ impl References {
         (references, !self.overflowed)
     }
 
-    fn text(&mut self, name: &str, text: &str) {
+    /// Looks through one text.
+    pub fn text(&mut self, name: &str, text: &str) {
         let is_arn = text.starts_with("arn:");
         let mut rest = text;
         while let Some(at) = rest.find("arn:") {

@@ -1,5 +1,7 @@
 //! S3's buckets, objects and access points.
 
+use std::borrow::Cow;
+
 use chaperone_model::AccessLevel;
 use http::HeaderMap;
 use serde_json::{Map, Value};
@@ -23,11 +25,15 @@ pub(crate) fn s3(
     if matches!(operation, "ListBuckets" | "ListDirectoryBuckets") {
         return Ok(());
     }
-    let Some(bucket) = members.get("Bucket").and_then(Value::as_str) else { return Ok(()) };
+    let Some(bucket) = members.get("Bucket").and_then(Value::as_str) else {
+        // An answer of Object Lambda's, whose access point its route stands for.
+        return needs.unknown("*".into(), Cow::Borrowed("the request names no bucket"), false);
+    };
     if bucket.is_empty() {
         return Err(DecodeError::Path("an empty bucket name"));
     }
     let base = bucket_arn(bucket, &host.kind, place);
+    other_names(needs, bucket, &base, place)?;
     let object = |key: &str| -> Result<String, DecodeError> {
         if key.len() >= MAX_STRING {
             return Err(DecodeError::TooLarge("object's key"));
@@ -75,20 +81,53 @@ pub(crate) fn s3(
         needs.close();
         let action = if source.contains("versionId=") { "s3:GetObjectVersion" } else { "s3:GetObject" };
         needs.action(action, AccessLevel::Read);
-        let source = source.split('?').next().unwrap_or_default();
-        let source = percent_encoding::percent_decode_str(source)
-            .decode_utf8()
-            .map_err(|_| DecodeError::Path("a copy source that is not UTF-8"))?;
-        let source = source.strip_prefix('/').unwrap_or(&source);
-        if source.starts_with("arn:") {
-            needs.resource(checked(source)?)?;
-        } else {
-            let (bucket, key) = source
-                .split_once('/')
-                .filter(|(bucket, key)| !bucket.is_empty() && !key.is_empty())
-                .ok_or(DecodeError::Path("a copy source that is not BUCKET/KEY"))?;
-            needs.resource(checked(&format!("arn:{}:s3:::{bucket}/{key}", place.partition))?)?;
-        }
+        let source = copy_source(source, place)?;
+        let bucket = source.splitn(6, ':').nth(5).and_then(|name| name.split('/').next()).unwrap_or_default();
+        other_names(needs, bucket, &source, place)?;
+        needs.resource(checked(&source)?)?;
+    }
+    Ok(())
+}
+
+/// `[/]BUCKET/KEY[?versionId=ID]`, percent-encoded, or the ARN of an object behind an access point.
+/// <https://docs.aws.amazon.com/AmazonS3/latest/API/API_CopyObject.html>
+fn copy_source(source: &str, place: &Place<'_>) -> Result<String, DecodeError> {
+    const UNCLEAR: DecodeError = DecodeError::Path("a copy source that is not BUCKET/KEY");
+    let (path, query) = source.split_once('?').map_or((source, None), |(path, query)| (path, Some(query)));
+    let version = |query: &str| query.strip_prefix("versionId=").is_some_and(|id| !id.contains(['?', '&', '=', '#']));
+    if query.is_some_and(|query| !version(query)) || path.contains('#') {
+        return Err(DecodeError::Path("a copy source with more than a version in its query"));
+    }
+    let decoded = |text: &str| -> Result<String, DecodeError> {
+        let text = percent_encoding::percent_decode_str(text).decode_utf8();
+        Ok(text.map_err(|_| DecodeError::Path("a copy source that is not UTF-8"))?.into_owned())
+    };
+    let path = path.strip_prefix('/').unwrap_or(path);
+    let whole = decoded(path)?;
+    if whole.starts_with("arn:") {
+        let is_object = whole.splitn(6, ':').nth(5).is_some_and(|name| name.contains("/object/"));
+        return if is_object { Ok(whole) } else { Err(UNCLEAR) };
+    }
+    // An encoded slash between the two could be read as part of either.
+    let (bucket, key) = path.split_once('/').ok_or(UNCLEAR)?;
+    let (bucket, key) = (decoded(bucket)?, decoded(key)?);
+    if bucket.is_empty() || key.is_empty() || bucket.contains(['/', ':']) {
+        return Err(UNCLEAR);
+    }
+    Ok(format!("arn:{}:s3:::{bucket}/{key}", place.partition))
+}
+
+/// What an access point stands before, and the access point that a bucket's name is an alias of: S3 alone knows.
+fn other_names(needs: &mut Requirements, bucket: &str, arn: &str, place: &Place<'_>) -> Result<(), DecodeError> {
+    let is_alias = bucket.ends_with("-s3alias") || bucket.ends_with("--ol-s3");
+    let is_point = arn.splitn(6, ':').nth(5).is_some_and(|name| name.contains("accesspoint/"));
+    if is_alias {
+        let points = format!("arn:{}:s3:*:*:accesspoint/*", place.partition);
+        needs.unknown(points, Cow::Borrowed("the access point that the bucket's name stands for"), true)?;
+    }
+    if is_alias || is_point {
+        let buckets = format!("arn:{}:s3:::*", place.partition);
+        needs.unknown(buckets, Cow::Borrowed("the bucket behind the access point"), true)?;
     }
     Ok(())
 }

@@ -5,6 +5,7 @@ pub(crate) mod chunked;
 pub mod error;
 pub(crate) mod presigned;
 pub(crate) mod request;
+pub(crate) mod secrets;
 pub(crate) mod spool;
 pub(crate) mod stall;
 pub mod transform;

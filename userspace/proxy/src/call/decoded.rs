@@ -7,11 +7,12 @@ use chaperone_model::{AccessLevel, Action, Call, Payload, Protocol, Reason};
 use http::{Method, request::Parts};
 
 use crate::{
-    body::{presigned::PresignedAnswer, transform::Transforms, vended::VendedAnswer},
+    body::{presigned::PresignedAnswer, secrets::ScannedAnswer, transform::Transforms, vended::VendedAnswer},
     call::{
         authenticated::{Authenticated, Authentication, Subject},
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
+        http_path::normalize,
         work::Turn,
     },
 };
@@ -34,6 +35,11 @@ impl<'e> Authenticated<'e> {
         let Authenticated { exchange, parts, subject } = self;
         let mut transforms = Transforms::default();
         let Subject::Aws { found, identity, auth } = &subject else {
+            // What policies see is what servers take the path for; what goes on is what the agent wrote.
+            let path = normalize(parts.uri.path()).map_err(|error| {
+                Refusal::denied(Kind::BadRequest, Reason::Undecodable, format!("not permitted: {error}"))
+            })?;
+            exchange.path = path.into_owned();
             exchange.call = Some(http_call(exchange, &parts));
             return Ok(Decoded { exchange, parts, subject, transforms });
         };
@@ -89,6 +95,7 @@ impl<'e> Authenticated<'e> {
             return Err(refusal.into());
         }
         let session = &exchange.connection.session;
+        transforms.add(ScannedAnswer::for_sets(&call, &parts.method));
         transforms.add(VendedAnswer::of(&call, session));
         if !matches!(auth, Authentication::Grant { .. }) {
             transforms.add(PresignedAnswer::of(&call, found, exchange.id, session));
@@ -123,7 +130,10 @@ fn decode(
                 Some(RequestBody::Whole(bytes, ..)) => Some(&bytes[..]),
                 _ => None,
             };
-            catalog.decode(found, parts, body, &claimed, account)
+            let mut call = catalog.decode(found, parts, body, &claimed, account)?;
+            let paths = exchange.connection.plane.engine.parameter_paths();
+            catalog.look_up(&mut call, found, parts, body, paths);
+            Ok(call)
         }
     }
 }
@@ -149,7 +159,7 @@ fn http_call(exchange: &Exchange, parts: &Parts) -> Call {
         candidates: Vec::new(),
         protocol: Protocol::Http,
         actions: vec![Action { name: Cow::Owned(format!("http:{}", parts.method)), level }],
-        resources: vec![format!("https://{}{}", exchange.host, parts.uri.path())],
+        resources: vec![format!("https://{}{}", exchange.host, exchange.path)],
         pairs: Vec::new(),
         unknown: Vec::new(),
         unread: Vec::new(),

@@ -45,6 +45,7 @@ pub mod decoded;
 pub mod error;
 pub mod exchange;
 pub mod forwarded;
+pub mod http_path;
 pub(crate) mod outcome;
 pub mod received;
 pub mod recorded;

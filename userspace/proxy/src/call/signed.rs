@@ -22,6 +22,7 @@ use crate::{
         chunked::Chunks,
         error::BodyError,
         request::{Outgoing, RequestStream, record_whole},
+        secrets::ScannedAnswer,
         stall::Stall,
         transform::Transforms,
     },
@@ -85,6 +86,8 @@ struct Changes {
     /// The form that goes on in the body's place.
     form: Option<Bytes>,
     websocket: Option<Handshaken>,
+    /// Whose id and token the answer must not bring back.
+    signed_by: Option<Arc<AwsCredentials>>,
 }
 
 /// A signed handshake.
@@ -97,7 +100,7 @@ struct Handshaken {
 impl<'e> Recorded<'e> {
     /// Signs it, and makes it what goes on.
     pub async fn sign(self) -> Result<Signed<'e>, CallError> {
-        let Recorded { exchange, mut parts, subject, transforms, held, shape, events } = self;
+        let Recorded { exchange, mut parts, subject, mut transforms, held, shape, events } = self;
         let connection = exchange.connection.clone();
         let http2 = strip(&mut parts);
         let authority = connection.authority_of(&exchange.host);
@@ -113,6 +116,10 @@ impl<'e> Recorded<'e> {
             }
             let signing = Signing { connection: &connection, identity: &identity, auth, shape, held, events };
             changes = signing.apply(&mut parts, exchange.body.as_ref()).await?;
+            if let Some(signed_by) = &changes.signed_by {
+                let own = &connection.session.own.placeholder;
+                transforms.add(ScannedAnswer::for_key(signed_by, own, &parts.method));
+            }
         }
         let upgraded = changes.websocket.is_some();
         parts.version = if http2 { Version::HTTP_2 } else { Version::HTTP_11 };
@@ -161,6 +168,7 @@ impl Signing<'_> {
             }
             Authentication::Form { form, .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
                 let form = form.signed(&credentials, now).map_err(Failure::Sign)?;
                 parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
                 changes.form = Some(form);
@@ -168,6 +176,7 @@ impl Signing<'_> {
             }
             Authentication::SignedQuery { signed, handshake, .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
                 handshake::prepare(&mut parts.headers);
                 let signature = signed.sign(signer, parts, &credentials, now).map_err(Failure::Sign)?;
                 let keys = signed.event_keys(agents, credentials.secret_access_key(), signature);
@@ -178,6 +187,7 @@ impl Signing<'_> {
             }
             Authentication::Signed { scope, handshake: Some(handshake), .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
                 handshake::prepare(&mut parts.headers);
                 let empty = chaperone_aws::EMPTY_SHA256;
                 signer.sign(parts, Some(&empty), &credentials, &scope, now).map_err(Failure::Sign)?;
@@ -189,6 +199,7 @@ impl Signing<'_> {
             }
             Authentication::Signed { scope, handshake: None, .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
                 signer.sign(parts, hash, &credentials, &scope, now).map_err(Failure::Sign)?;
                 if let Some(held) = self.held {
                     changes.chunked =
@@ -197,6 +208,7 @@ impl Signing<'_> {
             }
             Authentication::V4a { .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
                 signer.sign_v4a(parts, hash, &credentials, now).map_err(Failure::Sign)?;
                 if let Some(held) = self.held {
                     changes.chunked =
