@@ -145,6 +145,9 @@ pub enum Failure {
     /// A body broke off.
     #[error(transparent)]
     Body(BodyError),
+    /// AWS's answer broke off before any of it had gone on.
+    #[error("AWS's answer broke off: {0}")]
+    Broken(BodyError),
     /// There is nothing to sign with.
     #[error("no credentials to sign with: {0}")]
     Credentials(chaperone_aws::CredentialsError),
@@ -180,7 +183,7 @@ impl Failure {
 
     fn blame(&self) -> Blame {
         match self {
-            Self::Answer(_) | Self::Upstream(_) => Blame::Aws,
+            Self::Answer(_) | Self::Broken(_) | Self::Upstream(_) => Blame::Aws,
             Self::Sign(_) | Self::Target => Blame::Agent,
             Self::Body(error) if error.blames_sender() => Blame::Agent,
             Self::Body(_) | Self::Credentials(_) => Blame::Us,

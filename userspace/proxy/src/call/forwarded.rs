@@ -134,9 +134,9 @@ async fn hold(
     let refused = |error: &dyn std::fmt::Display| Failure::Answer(error.to_string());
     let (mut given, mut read) = (Vec::new(), 0);
     loop {
-        let frame = timeout(after, inner.frame()).await.map_err(|_| refused(&BodyError::Stalled(after)))?;
+        let frame = timeout(after, inner.frame()).await.map_err(|_| Failure::Broken(BodyError::Stalled(after)))?;
         let Some(frame) = frame else { break };
-        let frame = frame.map_err(|error| refused(&BodyError::http(&error)))?;
+        let frame = frame.map_err(|error| Failure::Broken(BodyError::http(&error)))?;
         let Ok(bytes) = frame.into_data() else { continue };
         read += bytes.len();
         if read > MAX_HELD_ANSWER {
