@@ -177,7 +177,7 @@ impl Failure {
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
             Self::Upstream(_) => (Kind::Unreachable, OutcomeStatus::Failed),
-            Self::Body(_) | Self::Credentials(_) => (Kind::Unavailable, OutcomeStatus::Failed),
+            Self::Body(_) | Self::Broken(_) | Self::Credentials(_) => (Kind::Unavailable, OutcomeStatus::Failed),
         }
     }
 
