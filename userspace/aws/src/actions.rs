@@ -85,7 +85,7 @@ impl Requirements {
 
     pub fn resource(&mut self, arn: String) -> Result<(), DecodeError> {
         // Whose credentials will sign isn't known: then it is of any account, for a policy that forbids one.
-        if arn.splitn(6, ':').nth(4) == Some("*") {
+        if arn.split(':').nth(4) == Some("*") {
             self.unknown(arn.clone(), Cow::Borrowed("the account isn't known"), true)?;
         }
         let place = match self.resources.iter().position(|resource| *resource == arn) {

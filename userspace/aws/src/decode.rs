@@ -25,7 +25,7 @@ use crate::{
 };
 
 mod cbor;
-mod envelope;
+pub(crate) mod envelope;
 mod form;
 mod gzip;
 mod json;
@@ -454,6 +454,9 @@ fn path<'a>(host: &HostMatch, parts: &'a Parts) -> Cow<'a, str> {
 /// Outside of S3, AWS normalises paths before it looks at them, so these could be read in two ways.
 fn check_path(path: &str) -> Result<(), DecodeError> {
     let inner = path.strip_prefix('/').unwrap_or(path);
+    if inner == "/" {
+        return Err(DecodeError::Path("a path with empty or dot segments"));
+    }
     let inner = inner.strip_suffix('/').unwrap_or(inner);
     for segment in inner.split('/') {
         let decoded = percent_encoding::percent_decode_str(segment).decode_utf8_lossy();
@@ -557,6 +560,14 @@ impl<'a> Markers<'a> {
     }
 }
 
+/// Of an operation that has no input, every member is one that nothing here knows.
+fn without_input(operation: &Operation, members: Map<String, Value>, budget: &mut Budget) -> Map<String, Value> {
+    if operation.input.is_none() {
+        members.keys().for_each(|name| budget.unread_in_body(name));
+    }
+    members
+}
+
 /// The operation's input.
 fn members(
     candidate: &Candidate,
@@ -575,14 +586,17 @@ fn members(
             if body.is_empty() {
                 return Ok(Map::new());
             }
-            json::members(body, service, shape, budget)?
+            without_input(operation, json::members(body, service, shape, budget)?, budget)
         }
         Protocol::RpcV2Cbor => {
             if request.parts.method != Method::POST {
                 return Err(DecodeError::Contradiction("an RPC path without POST"));
             }
             let body = request.plain(Some(operation))?;
-            if body.is_empty() { Map::new() } else { cbor::members(body, service, shape, budget)? }
+            if body.is_empty() {
+                return Ok(Map::new());
+            }
+            without_input(operation, cbor::members(body, service, shape, budget)?, budget)
         }
         Protocol::Query | Protocol::Ec2 => {
             // The operation that reads it decides whether it may be compressed; one in the query comes without a body.

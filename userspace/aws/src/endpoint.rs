@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::{
     actions::Requirements,
-    decode::{DecodeError, header},
+    decode::{DecodeError, envelope::announces_body, header},
     request_auth::{payload_shape, single},
     resources::Place,
     route::Query,
@@ -218,6 +218,15 @@ impl Endpoint {
         place: &Place<'_>,
         signing_name: Option<&str>,
     ) -> Result<Call, DecodeError> {
+        // Of these APIs no reading has a body; what another reader would make of one isn't known. (OpenSearch's searches
+        // have, and customers' own programs may.)
+        let plain = matches!(self, Self::CodeCommit | Self::Packages { .. } | Self::Prometheus | Self::Registry { .. });
+        if plain && matches!(parts.method, Method::GET | Method::HEAD) && announces_body(parts) {
+            return Err(DecodeError::Envelope(format!(
+                "the request has a body, and reading {} takes none",
+                self.describe()
+            )));
+        }
         let signing_name = signing_name.or(self.signing_names().first().copied());
         self.asks(parts, place)?.call(parts, place, signing_name)
     }

@@ -365,6 +365,34 @@ fn what_of_s3s_query_is_unknown_is_never_nothing() {
 }
 
 #[test]
+fn registries_and_their_like_are_read_without_a_body() {
+    for (host, target, scope) in [
+        ("123456789012.dkr.ecr.eu-west-1.amazonaws.com", "/v2/app/manifests/latest", ""),
+        ("d-123456789012.d.codeartifact.eu-west-1.amazonaws.com", "/npm/r/p", ""),
+        (
+            "git-codecommit.eu-west-1.amazonaws.com",
+            "/v1/repos/r/info/refs?service=git-upload-pack",
+            "eu-west-1/codecommit",
+        ),
+        ("aps-workspaces.eu-west-1.amazonaws.com", "/workspaces/ws-1/api/v1/labels", "eu-west-1/aps"),
+    ] {
+        let ask = Ask { method: "GET", host, target, fields: &[], body: b"", scope };
+        assert!(decode(&ask).is_ok(), "{host}");
+        refused(&Ask { fields: &[("content-length", "1")], body: b"x", ..ask });
+        refused(&Ask { fields: &[("transfer-encoding", "chunked")], body: b"x", ..ask });
+    }
+}
+
+#[test]
+fn an_operation_without_an_input_knows_no_member() {
+    let host = "organizations.us-east-1.amazonaws.com";
+    let fields = [("x-amz-target", "AWSOrganizationsV20161128.DeleteOrganization"), JSON];
+    let ask = Ask { host, scope: "us-east-1/organizations", ..dynamodb("POST", "/", &fields, "{}") };
+    is(&ask, "DeleteOrganization");
+    unread(decode(&Ask { body: b"{\"New\":1}", ..ask }), &["body.New"]);
+}
+
+#[test]
 fn a_path_begins_with_a_slash() {
     let ask = Ask { host: "name.s3.eu-west-1.amazonaws.com", ..bucket("DELETE", "*", &[], "") };
     let why = refused(&ask);
@@ -495,4 +523,5 @@ fn xml_is_read_in_one_way() {
     }
     unread(delete("<Delete><Object><Key>a</Key><New>x</New></Object></Delete>"), &["body.Delete.Object.New"]);
     unread(delete("<Delete><Object><Key>a</Key><key>b</key></Object></Delete>"), &["body.Delete.Object.key"]);
+    unread(delete("<Delete><Object><Key> a</Key></Object></Delete>"), &["body.Delete.Object.Key"]);
 }

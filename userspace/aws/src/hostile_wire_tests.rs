@@ -109,7 +109,8 @@ fn typed(subject: &Subject, sent: &Sent, kind: &str) -> Option<Sent> {
     let named = subject.service.structure(subject.operation.input).is_some_and(|structure| {
         structure.members.iter().any(|member| member.wire().eq_ignore_ascii_case("content-type"))
     });
-    (subject.read && !sent.body.is_empty() && !named).then(|| set(sent, "content-type", kind))
+    let same = sent.parts.headers.get("content-type").is_some_and(|it| it == kind);
+    (subject.read && !sent.body.is_empty() && !named && !same).then(|| set(sent, "content-type", kind))
 }
 
 const CHANGES: [(&str, Change); 48] = [
@@ -229,7 +230,8 @@ fn subject(wire: &Wire, call: &Call) -> Option<Subject> {
     let read = super::decode::has_body(service, operation) && !operation.streams() && !operation.text_body();
     // Parts of an upload are passed on as they come.
     let read = read && operation.name != "CompleteMultipartUpload";
-    let searches = service.name == "cloudsearchdomain" && wire.parts.method == Method::POST;
+    let searches = operation.method == "GET" && wire.parts.method == Method::POST;
+    // A search by POST has its query in the body.
     let read = read || !matches!(call.protocol, Protocol::RestJson | Protocol::RestXml) || searches;
     let decoy = decoys.next().unwrap_or("Other");
     Some(Subject { service, operation, protocol: call.protocol, decoy, read })

@@ -548,7 +548,7 @@ pub(crate) fn parse_date(date: &str, scope: &str) -> Result<OffsetDateTime, Veri
 /// The host and every `x-amz-*` field must be signed, or something could be added to a signed request.
 fn check_signed(parts: &Parts, signed: &str) -> Result<(), VerifyError> {
     let has = |name: &str| signed.split(';').any(|s| s == name);
-    if !has("host") && !(parts.version == http::Version::HTTP_2 && has(AUTHORITY)) {
+    if !(has("host") || parts.version == http::Version::HTTP_2 && has(AUTHORITY)) {
         return Err(VerifyError::Unsigned("host".into()));
     }
     for name in parts.headers.keys() {

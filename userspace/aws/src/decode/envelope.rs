@@ -130,7 +130,7 @@ impl Media {
 }
 
 /// Whether a body is announced. (Over HTTP/2 a body need not be: then it may be there.)
-pub(super) fn announces_body(parts: &Parts) -> bool {
+pub(crate) fn announces_body(parts: &Parts) -> bool {
     match parts.headers.get(CONTENT_LENGTH) {
         Some(length) => length != "0",
         None => parts.headers.contains_key(TRANSFER_ENCODING),
@@ -253,6 +253,9 @@ pub(super) fn check(
                 return Ok(());
             }
             if is_search(candidate, parts) {
+                if parts.uri.query().is_some_and(|query| !query.is_empty()) {
+                    return Err(DecodeError::Contradiction("a search is in its body, and has a query as well"));
+                }
                 return if media == Media::Form { Ok(()) } else { Err(type_refused(parts, "a form")) };
             }
             if !body {
@@ -399,7 +402,7 @@ fn check_rest_path(path: &str, service: &Service, host: &HostMatch) -> Result<()
         let bucket = inner.split('/').next().unwrap_or_default();
         let plain = |b: u8| b.is_ascii_alphanumeric() || b"-._".contains(&b);
         let by_path = matches!(host.kind, HostKind::S3Path | HostKind::S3ExpressControl | HostKind::Service);
-        return if !by_path || bucket.bytes().all(plain) {
+        return if !by_path || bucket.bytes().all(plain) && !matches!(bucket, "." | "..") {
             Ok(())
         } else {
             Err(DecodeError::Path("a bucket's name that is encoded, or isn't one"))

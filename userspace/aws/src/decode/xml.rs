@@ -376,7 +376,11 @@ fn node(
     }
 }
 
+/// Notes what a text has besides itself: elements, and white space around it, which readers keep or drop.
 fn only_text(element: &Element, budget: &mut Budget) {
+    if !is_blank(&element.text) && element.text.trim_ascii().len() != element.text.len() {
+        budget.unread_in_body("");
+    }
     for child in &element.children {
         budget.unread_in_body(&child.name);
     }

@@ -118,7 +118,7 @@ impl<'e> Recorded<'e> {
             changes = signing.apply(&mut parts, exchange.body.as_ref()).await?;
             if let Some(signed_by) = &changes.signed_by {
                 let own = &connection.session.own.placeholder;
-                transforms.add(ScannedAnswer::for_key(signed_by, own, &parts.method));
+                transforms.add(Some(ScannedAnswer::for_key(signed_by, own, &parts.method)));
             }
         }
         let upgraded = changes.websocket.is_some();
