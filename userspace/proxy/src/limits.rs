@@ -79,7 +79,7 @@ impl Default for Limits {
             refusals_per_second: 100,
             refused_bytes: 4 << 10,
             body_rate: 32 << 10,
-            spool_bytes: 72 << 20,
+            spool_bytes: 36 << 20,
             spool_total_bytes: 112 << 20,
             signed_chunk_bytes: 1 << 20,
             drain_bytes: 64 << 20,

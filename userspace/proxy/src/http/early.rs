@@ -103,8 +103,9 @@ mod tests {
         let mut client = AnswersEarly::new(TcpStream::connect(address).await.unwrap());
         client.write_all(&[b'x'; 64]).await.unwrap();
         server.await.unwrap();
+        let piece = vec![b'x'; 64 << 10];
         for _ in 0..64 {
-            client.write_all(&[b'x'; 64 << 10]).await.unwrap();
+            client.write_all(&piece).await.unwrap();
         }
         let mut answer = [0; 3];
         client.read_exact(&mut answer).await.unwrap();

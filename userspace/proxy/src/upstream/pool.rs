@@ -429,7 +429,8 @@ fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        if inner.is_some_and(|inner| inner.is::<Violation>()) || error.is::<Violation>() {
+        let violation = inner.and_then(|inner| inner.downcast_ref::<Violation>());
+        if violation.is_some() || error.is::<Violation>() {
             return UpstreamError::Answer { name, address, why };
         }
         cause = error.source();
