@@ -19,7 +19,7 @@ pub enum Blame {
 }
 
 /// Why a call isn't made, at whatever stage that is found. Each stage's error is one of these, and
-/// [`rescue`](crate::call::rescue) makes an answer of it.
+/// `rescue` makes an answer of it.
 #[derive(Debug)]
 pub enum CallError {
     /// The policies said no.
