@@ -3,9 +3,9 @@
 # when both answer, and leaves them running: `$CHAPERONE_LAB/engines.pid` is in that namespace. ENGINES: their programs.
 set -e
 engines=$1
-# In a chroot, `/` is no mount: then a bind mount of it becomes one, and the namespace's own root, which is what
-# containers' programs see that are executed later.
-if ! cut -d ' ' -f 5 /proc/self/mountinfo | grep -qx /; then
+# In a chroot, `/` isn't the namespace's own root, which is what containers' programs see that are executed later: then a
+# bind mount of it becomes that.
+if [ "$(stat -c %d:%i /)" != "$(nsenter --mount=/proc/self/ns/mnt stat -c %d:%i /)" ]; then
   mkdir -p $CHAPERONE_LAB/root; mount --rbind / $CHAPERONE_LAB/root
   exec 9< $CHAPERONE_LAB/root
   exec nsenter --mount=/proc/self/ns/mnt sh -ec 'mount --make-rprivate /; cd /proc/self/fd/9; pivot_root . .; umount -l .

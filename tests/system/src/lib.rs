@@ -233,7 +233,7 @@ impl Drop for Lab {
 pub fn until(what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_mins(2), "{what} did not happen in two minutes");
+        assert!(began.elapsed() < Duration::from_secs(90), "{what} did not happen in 90 seconds");
         std::thread::yield_now();
     }
 }

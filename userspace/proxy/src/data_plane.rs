@@ -19,11 +19,11 @@ use crate::{
     body::request::Outgoing,
     connection::{
         container_lookup::ContainerLookup,
-        quota::{BEYOND, Quotas, Shared},
+        quota::{BEYOND, Quotas},
         reach::Reach,
     },
     limits::Limits,
-    metrics::Metrics,
+    metrics::{Metrics, Shared},
     upstream::{
         credential_broker::{CredentialBroker, SigningIdentity},
         pool::Upstream,

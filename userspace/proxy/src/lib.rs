@@ -18,9 +18,8 @@ mod metrics;
 mod upstream;
 pub mod websocket;
 
-pub use connection::quota::Shared;
 pub use data_plane::{Components, DataPlane, SessionContext, Settings};
 pub use limits::Limits;
-pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare};
+pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare, Shared};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
 pub use upstream::pool::{Roots, RootsError, Upstream, UpstreamError, roots};

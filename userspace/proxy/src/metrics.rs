@@ -5,8 +5,6 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
-use crate::connection::quota::Shared;
-
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -75,6 +73,18 @@ impl Durations {
         let buckets = std::array::from_fn(|index| self.buckets[index].get());
         (buckets, self.count.get(), self.sum_us.load(Ordering::Relaxed))
     }
+}
+
+/// What agents share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shared {
+    /// Open connections.
+    Connections,
+    /// Memory for heads, bodies and chunks.
+    Memory,
+    /// Requests that are refused, each of which is recorded.
+    Refusals,
 }
 
 /// What was refused for want of a share, by what it was.

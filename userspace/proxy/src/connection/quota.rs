@@ -18,9 +18,8 @@ use tokio::{
 
 use crate::{
     connection::memory::{Held, Pool},
-    http::heads::head_cost,
     limits::Limits,
-    metrics::OverShare,
+    metrics::{OverShare, Shared},
 };
 
 /// Names that are resolved at once, each in a thread of the runtime's for what blocks, which has 512. A resolver may take
@@ -43,18 +42,6 @@ const TELL_EVERY: Duration = Duration::from_secs(10);
 const NAMED_FOR: Duration = Duration::from_mins(10);
 /// How many agents it names.
 const MAX_NAMED: usize = 256;
-
-/// What agents share.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Shared {
-    /// Open connections.
-    Connections,
-    /// Memory for heads, bodies and chunks.
-    Memory,
-    /// Requests that are refused, each of which is recorded.
-    Refusals,
-}
 
 /// A share is used up.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -393,6 +380,14 @@ impl Quota {
         });
         QuotaExceeded { what, whose, setting, told }
     }
+}
+
+/// What a head takes in all the forms that it is kept in while its request is answered, in bytes: hyper's, what is decoded,
+/// and what is recorded.
+fn head_cost<B>(request: &Request<B>) -> usize {
+    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
+    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
+    3 * (fields.sum::<usize>() + target)
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use http::{HeaderMap, HeaderName, Request};
+use http::{HeaderMap, HeaderName};
 use parking_lot::Mutex;
 use uuid::Uuid;
 
 use crate::{
     connection::quota::{Memory, Quota, QuotaExceeded},
-    http::strict::Violation,
+    http::violation::Violation,
 };
 
 /// By this field, with a value that no agent can know, a request stands in for a head that was refused.
@@ -83,14 +83,6 @@ impl Heads {
         let Some(memory) = &self.memory else { return Ok(()) };
         memory.lock().resize(if bytes < COUNTED_FROM { 0 } else { bytes })
     }
-}
-
-/// What a head takes in all the forms that it is kept in while its request is answered, in bytes: hyper's, what is decoded,
-/// and what is recorded.
-pub(crate) fn head_cost<B>(request: &Request<B>) -> usize {
-    let fields = request.headers().iter().map(|(name, value)| name.as_str().len() + value.len() + 64);
-    let target = request.uri().path_and_query().map_or(0, |target| target.as_str().len());
-    3 * (fields.sum::<usize>() + target)
 }
 
 /// What of a refused head can be shown: each part if it is clean by itself.

@@ -6,3 +6,4 @@ pub mod heads;
 pub(crate) mod keep_alive;
 pub mod strict;
 pub(crate) mod through;
+pub(crate) mod violation;

@@ -19,6 +19,7 @@ use std::{
 use bytes::{Buf, BytesMut};
 use tokio::io::{AsyncRead, ReadBuf};
 
+pub use crate::http::violation::Violation;
 use crate::http::{
     heads::{Heads, Refused},
     through::writes_through,
@@ -30,11 +31,6 @@ pub const MAX_HEAD_BYTES: usize = 64 << 10;
 pub const MAX_FIELDS: usize = 200;
 /// The longest chunk size line; extensions have no use between an SDK and AWS.
 const MAX_CHUNK_LINE: usize = 256;
-
-/// Something that two parties could read in two ways.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Violation(pub &'static str);
 
 /// Which messages are read.
 #[derive(Clone, Debug)]

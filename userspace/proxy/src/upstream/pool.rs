@@ -33,6 +33,7 @@ use rustls::{
 };
 use tokio::{
     net::TcpStream,
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
@@ -444,6 +445,8 @@ fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
 /// How long the agent's own address has before the name's others are tried beside it, and each of those before the next
 /// (RFC 8305).
 const HEAD_START: Duration = Duration::from_millis(300);
+/// Look-ups for that at once.
+static LOOK_UPS: Semaphore = Semaphore::const_new(8);
 /// How many of a name's other addresses are tried.
 const MAX_OTHERS: usize = 4;
 
@@ -461,7 +464,11 @@ where
         Err(_) => None,
     };
     // What can't be resolved has no others.
-    let found = look_up().await;
+    let found = {
+        // Names are the agents' to choose, and looking one up takes a thread as long as its resolver likes.
+        let _turn = LOOK_UPS.acquire().await;
+        look_up().await
+    };
     let mut seen = vec![address];
     for other in found.into_iter().flatten() {
         if seen.len() <= MAX_OTHERS && !seen.contains(&other) {
