@@ -2,18 +2,10 @@
 
 use std::{
     fs,
-    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use chaperone_capture::{Capture, cgroup_id, cgroup_root};
-use nix::{
-    sys::{
-        signal::{Signal, kill},
-        wait::waitpid,
-    },
-    unistd::{ForkResult, Pid, fork},
-};
 use socket2::{Domain, Socket, Type};
 
 use crate::lab::Lab;
@@ -93,52 +85,4 @@ fn hooks_for_now_end_with_their_process_and_are_pinned_nowhere() {
     assert!(!lab.config.bpffs.exists());
     assert_eq!(capture.trouble(), None);
     capture.detach().unwrap();
-}
-
-/// A doctor that was killed after its fork once left its probe, which waited for its own copy of the parent's socket.
-#[test]
-fn the_probe_ends_with_its_parent() {
-    let lab = Lab::new();
-    let capture = Capture::attach_for_now(&lab.config).unwrap();
-    // SAFETY: as with agents: the child takes no lock that another thread of this process may hold.
-    let parent = match unsafe { fork() }.unwrap() {
-        ForkResult::Child => loop {
-            let _ = capture.self_test();
-        },
-        ForkResult::Parent { child } => Tester(child),
-    };
-    let root = cgroup_root().unwrap();
-    let prefix = format!("chaperone-self-test-{}-", parent.0);
-    let probes = || -> Vec<(PathBuf, String)> {
-        let entries = fs::read_dir(&root).unwrap().flatten();
-        let own = entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&prefix));
-        own.map(|entry| (entry.path(), fs::read_to_string(entry.path().join("cgroup.procs")).unwrap_or_default()))
-            .collect()
-    };
-    until("a probe", || probes().iter().any(|(_, inside)| !inside.is_empty()));
-    drop(parent);
-    until("the probe's end", || probes().iter().all(|(_, inside)| inside.is_empty()));
-    for (left, _) in probes() {
-        fs::remove_dir(left).unwrap();
-    }
-    capture.detach().unwrap();
-}
-
-/// A process that tests; killed when it is dropped.
-struct Tester(Pid);
-
-impl Drop for Tester {
-    fn drop(&mut self) {
-        let _ = kill(self.0, Signal::SIGKILL);
-        let _ = waitpid(self.0, None);
-    }
-}
-
-/// Looks again until it is so, for a minute.
-fn until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let deadline = Instant::now() + Duration::from_mins(1);
-    while !is_so() {
-        assert!(Instant::now() < deadline, "{what}");
-        std::thread::yield_now();
-    }
 }
