@@ -12,6 +12,8 @@ mod debian;
 mod demo;
 mod engines;
 mod fuzz;
+#[cfg(test)]
+mod imports;
 mod lab;
 mod place;
 mod setup;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::{Duration, Instant},
 };
@@ -178,12 +178,23 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
                 ("CHAPERONE_BIN", ready.bin.join("chaperone")),
                 ("CHAPERONE_CLIENTS", clients::install(options.all_clients)?),
                 ("CHAPERONE_TEST_PYTHON", ready.venv.join("bin/python")),
-                ("CHAPERONE_XTASK", std::env::current_exe().context("finding this program")?),
+                ("CHAPERONE_XTASK", kept_program(&place::target()?)?),
             ];
             let arguments = ["--locked", "-p", "chaperone-system-tests", "--features", features, "--tests"];
             watch::test(&arguments, &environment, 2, options.filter.as_deref(), false)
         }
     }
+}
+
+/// A copy of this program, for the labs: what cargo builds for the tests may replace the file that this one was started
+/// from, and `current_exe` then names a file that isn't there.
+fn kept_program(target: &Path) -> Result<PathBuf> {
+    let folder = target.join("xtask-kept");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let (new, kept) = (folder.join(format!("xtask.{}", std::process::id())), folder.join("xtask"));
+    fs::copy("/proc/self/exe", &new).with_context(|| format!("copying this program to {}", new.display()))?;
+    fs::rename(&new, &kept).with_context(|| format!("naming {}", kept.display()))?;
+    Ok(kept)
 }
 
 /// Advisories are left to where the network is: their database is fetched by git.
