@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
+#[path = "../../../userspace/journal/tests/next/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod next;
+
 use std::{collections::HashSet, fs, process::Command};
 
 use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
@@ -40,6 +44,45 @@ fn killed_under_load_nothing_passes_unrecorded() {
     assert!(calls.iter().all(|call| !call["outcome"].is_null()), "open calls were closed as interrupted");
     // And it works again.
     lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+}
+
+/// After an update that was taken back: what the next version recorded is kept and counted, and the record goes on.
+#[test]
+fn a_daemon_goes_on_behind_what_the_next_version_recorded() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap()
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    let journal = lab.dir.join("journal");
+    let mut segment = next::Segment::begin(&journal, &serde_json::json!({ "minor": 77, "written_by": "9.9.9" }));
+    segment.event([7; 16], &serde_json::json!({ "event": "call-held" }));
+    segment.record(200, 0x84, [8; 16], 0, next::sha256(b"new"), b"new");
+    segment.end();
+
+    lab.restart();
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    assert_eq!(lab.calls().len(), 2);
+    let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
+    let counts = ["clean", "unknown_events", "unknown_records", "unknown_flags"].map(|name| verified[name].clone());
+    assert_eq!(counts, [Value::Bool(true), 1.into(), 1.into(), 1.into()], "{verified}");
+    let told = lab.operator_ok("chaperone verify");
+    assert!(told.contains("1 events that this version doesn't know"), "{told}");
+
+    // What it can't read it refuses, and says what to do.
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap()
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    next::Segment::begin(&journal, &serde_json::json!({ "requires": ["sealed-heads"], "written_by": "9.9.9" })).end();
+    let output = lab.operator("chaperone verify");
+    let said = both(&output);
+    assert!(!output.status.success() && said.contains("Chaperone 9.9.9") && said.contains("`sealed-heads`"), "{said}");
 }
 
 #[test]
