@@ -123,6 +123,28 @@ fn a_policy_that_is_wrong_leaves_the_old_one_in_force() {
     assert!(both(&output).contains("none"), "{}", both(&output));
 }
 
+/// A call has the policies that were in force when its head had been read, whatever is reloaded before its body is there.
+#[test]
+fn a_reload_in_the_middle_of_a_call_is_for_the_next_one() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let status = || -> Value { serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap() };
+    let (go, before) = (lab.dir.join("home/root/go"), status());
+    let half = lab.spawn_agent(&format!("python3 {} {}", script("half.py").display(), go.display()));
+    until("the middle of the call", || status()["requests"].as_u64() > before["requests"].as_u64());
+    lab.operator_ok("echo '@id(\"none\") forbid (principal, action, resource);' > $CHAPERONE_LAB/policies/z.cedar; chaperone reload");
+    let after = status();
+    assert_ne!(before["policy_version"], after["policy_version"]);
+    fs::write(&go, "").unwrap();
+    let answered = both(&half.wait_with_output().unwrap());
+    assert!(answered.contains("200 OK") && answered.contains("GetCallerIdentityResult"), "{answered}\n{}", lab.log());
+    let next = lab.agent("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    assert!(both(&next).contains("none"), "{}", both(&next));
+    let calls = lab.calls();
+    let versions: Vec<_> = calls.iter().map(|call| (&call["decision"], &call["policy_version"])).collect();
+    let (allow, deny) = (Value::from("allow"), Value::from("deny"));
+    assert_eq!(versions, [(&allow, &before["policy_version"]), (&deny, &after["policy_version"])], "{calls:?}");
+}
+
 #[test]
 fn a_reload_that_would_put_only_a_part_in_force_is_refused() {
     let lab = Lab::start(&["--aws", "moto"]);
