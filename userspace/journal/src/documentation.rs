@@ -5,12 +5,11 @@ use std::{fmt::Write as _, fs, path::Path};
 use chaperone_model::Event;
 
 use crate::{
-    codec::Codec,
+    codec::{Codec, FLAGS_CODEC},
     header::{FEATURES, FORMAT, MINOR},
     kind::Kind,
     record::{
-        FIELDS, FLAG_COMMIT, FLAG_SEAL, FLAGS_CODEC, HEAD, KNOWN_FLAGS, MAGIC, MAX_FRAME, MAX_PAYLOAD, RecordHead,
-        Salt, Seq, sha256,
+        FIELDS, FLAG_COMMIT, FLAG_SEAL, HEAD, KNOWN_FLAGS, MAGIC, MAX_FRAME, MAX_PAYLOAD, RecordHead, Salt, Seq, sha256,
     },
 };
 
@@ -87,7 +86,7 @@ fn kinds_flags_codecs_and_events() {
     let flags = [
         (FLAG_SEAL, "this checkpoint ends its segment"),
         (FLAG_COMMIT, "the first record of a commit: all before it was durable when it was written"),
-        (FLAGS_CODEC, "of body frames: the codec's number, from 0 to 7"),
+        ("of body frames: the codec's number, from 0 to 7"),
         (!KNOWN_FLAGS, "unused: a reader passes over those that it doesn't know"),
     ];
     assert_eq!(flags.iter().fold(0, |all, (bits, _)| all | bits), 0xff);
