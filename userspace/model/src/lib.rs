@@ -22,6 +22,6 @@ pub use event::{
     ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved,
     OutcomeStatus, RecordedEvent, SessionEnded, SessionStarted,
 };
-pub use id::{CallId, CommandId, ConnectionId, ParseIdError, SessionId};
+pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 pub use session::{Container, Session};
