@@ -6,6 +6,7 @@
 mod cli;
 mod commands;
 mod config;
+mod console;
 mod daemon;
 mod disable;
 mod doctor;

@@ -5,10 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod actor;
+mod api;
 mod client;
 mod metrics;
 mod server;
 
-pub use client::{ControlError, request};
+pub use actor::Actor;
+pub use api::{ControlError, ControlRequest, ControlResponse, ErrorCode, Launch};
+pub use client::{ClientError, request};
 pub use metrics::{Kind, Metric};
-pub use server::{Backend, ConsoleError, Launch, serve_control, serve_metrics};
+pub use server::{Backend, ConsoleError, control, serve_control, serve_metrics};

@@ -37,7 +37,7 @@ pub(crate) const FIELDS: &[(usize, usize, &str)] = &[
     (14, 2, "zero"),
     (16, 8, "sequence number, from 1, without gaps over all segments"),
     (24, 8, "microseconds since 1970"),
-    (32, 16, "the call, command, session or connection that it is about; zero if none"),
+    (32, 16, "what it is about, such as the call or session; zero if nothing"),
     (48, 8, "body frames: where the frame begins in its recorded body; framing: where its first run stands; else zero"),
     (56, 32, "body frames: SHA-256 of the recorded body up to and with this frame; all else: SHA-256 of the payload"),
     (88, 32, "the chain: hash of the record before; zero for the first"),

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session, SessionId};
+use crate::{
+    ApprovalId, Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session,
+    SessionId,
+};
 
 /// Which way a body flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -287,6 +290,53 @@ pub struct HooksRemoved {
     pub login_uid: Option<u32>,
 }
 
+/// Who asks the daemon for something: what the kernel says of the other end, never what it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// How it asks: `control`, over the control socket, or `signal`.
+    pub by: String,
+    /// User id of its process.
+    pub uid: Option<u32>,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// The login's user id, which `sudo` keeps; `None` if there was no login.
+    pub login_uid: Option<u32>,
+    /// The name of the user who logged in, or else of the process's.
+    pub name: Option<String>,
+}
+
+/// An operator asks the daemon to do something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorActed {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub actor: Actor,
+    /// What: `launch`, `reload`.
+    pub act: String,
+    /// On what, such as an agent's name.
+    pub on: Option<String>,
+}
+
+/// The daemon didn't do what an operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRefused {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who asked.
+    pub actor: Actor,
+    /// For what.
+    pub act: String,
+    /// On what, such as an agent's name.
+    pub on: Option<String>,
+    /// The kind of reason, such as `conflict`.
+    pub code: String,
+    /// The reason, for people.
+    pub why: String,
+}
+
 /// A session began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStarted {
@@ -307,4 +357,82 @@ pub struct SessionEnded {
     pub at: OffsetDateTime,
     /// Why, for people: the cgroup is empty, or the daemon stopped.
     pub why: String,
+}
+
+/// A call waits for people to approve it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalAsked {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// The session's agent.
+    pub agent: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// When it is over, answered or not.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires: OffsetDateTime,
+    /// The call that asked first. Its retries have ids of their own.
+    pub call: CallId,
+    /// SHA-256 over what makes a call the same one when it is made again, in hexadecimal.
+    pub fingerprint: String,
+    /// Actions, each with the resource that it needs approval on.
+    pub needs: Vec<(String, String)>,
+    /// Who must approve it.
+    pub requirements: Vec<ApprovalRequirement>,
+}
+
+/// One policy's demand for approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRequirement {
+    /// The policy.
+    pub policy: String,
+    /// Whoever is in one of these groups may answer.
+    pub groups: Vec<String>,
+    /// How many of them must say yes.
+    pub needed: u32,
+}
+
+/// A person answered a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalAnswered {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub by: String,
+    /// Yes or no.
+    pub allow: bool,
+    /// Why.
+    pub reason: String,
+    /// What a yes is for: `once`, `session` or `agent`.
+    pub scope: String,
+    /// Until when it is for more than this call.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub until: Option<OffsetDateTime>,
+    /// Where the question stands now: `pending` if others must answer, too.
+    pub state: String,
+}
+
+/// A question is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalEnded {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `denied`, `expired`, `superseded`, `used` or `withdrawn`.
+    pub state: String,
+    /// The call that used it.
+    #[serde(default)]
+    pub call: Option<CallId>,
 }
