@@ -22,6 +22,7 @@ use time::OffsetDateTime;
 use tokio::sync::watch;
 
 use crate::{
+    approvals,
     config::Config,
     daemon::{KnownActions, settings},
     enrolment,
@@ -175,6 +176,7 @@ impl Console {
     fn reload(&self) -> Result<String, ControlError> {
         let config = Config::read(&self.path).map_err(conflict)?;
         let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(conflict)?;
+        approvals::check_groups(&policies, &config).map_err(conflict)?;
         self.authority.check(&config.domains()).map_err(conflict)?;
         let agents = config.agents().map_err(conflict)?;
         let mut current = self.config.lock();
@@ -193,6 +195,7 @@ impl Console {
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);
+        self.shared.approvals.replace_settings(config.approvals.settings());
         self.shared.replace_generation(policies, config.rules(), settings(&config));
         *current = config;
         Ok(said)

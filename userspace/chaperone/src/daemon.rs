@@ -2,8 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::{
         Arc, OnceLock,
@@ -14,30 +13,33 @@ use std::{
 };
 
 use anyhow::Context;
-use chaperone_authority::{CertificateAuthority, Trust};
+use chaperone_authority::CertificateAuthority;
 use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
 use chaperone_capture::{
-    Adopted, Capture, CaptureConfig, CommandEvent, Commands, Counters, FdStore, ListenPorts, Listeners, cgroup_id,
-    cgroup_root, keep_no_longer,
+    Adopted, Capture, CaptureConfig, CommandEvent, Commands, FdStore, ListenPorts, Listeners, cgroup_id, cgroup_root,
+    keep_no_longer,
 };
-use chaperone_console::{Actor, ControlRequest, ControlResponse, control, serve_control, serve_metrics};
-use chaperone_identity::{Agents, Sessions};
+use chaperone_console::{
+    Actor, ControlRequest, ControlResponse, control, serve_approvals, serve_control, serve_metrics,
+};
+use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
-use chaperone_proxy::{Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
-use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
+use chaperone_proxy::{ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
+use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
 use crate::{
+    approvals,
     config::{Config, ConfigError},
     console::Console,
     enrolment, in_force, pending_cgroups, placeholders, sandbox,
@@ -91,6 +93,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     for warning in &policies.warnings {
         tracing::warn!(%warning, "policy");
     }
+    approvals::check_groups(&policies, &config)?;
     let agents = config.agents()?;
     config.capture.user_ids()?;
     enrolment::check(&config, &agents)?;
@@ -178,6 +181,12 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
         containers: config.containers.containers(),
+        approvals: ApprovalDesk::open(
+            &config.paths.state.join("approvals"),
+            config.approvals.settings(),
+            journal.clone(),
+        )
+        .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
@@ -221,6 +230,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
     let shipping = control.block_on(async {
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
+        tokio::spawn(serve_approvals(&config.paths.approvals, Arc::new(approvals::Desk(shared.clone())))?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
         }
@@ -268,6 +278,14 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             }));
         }
         tokio::spawn(enroll_what_was_left_out(console.clone()));
+        let questions = shared.approvals.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tick.tick().await;
+                questions.tick().await;
+            }
+        });
         let (ticking, hooks) = (shared.clone(), capture.clone());
         tokio::spawn(async move {
             let (mut tick, mut told) = (tokio::time::interval(Duration::from_secs(5)), None);

@@ -9,7 +9,6 @@ use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root, pinned_bu
 use chaperone_console::{ControlRequest, ControlResponse};
 use chaperone_policy::PolicyVersion;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
     commands::{ask_at, other_answer},
