@@ -86,7 +86,7 @@ fn kinds_flags_codecs_and_events() {
     let flags = [
         (FLAG_SEAL, "this checkpoint ends its segment"),
         (FLAG_COMMIT, "the first record of a commit: all before it was durable when it was written"),
-        ("of body frames: the codec's number, from 0 to 7"),
+        (FLAGS_CODEC, "of body frames: the codec's number, from 0 to 7"),
         (!KNOWN_FLAGS, "unused: a reader passes over those that it doesn't know"),
     ];
     assert_eq!(flags.iter().fold(0, |all, (bits, _)| all | bits), 0xff);
