@@ -180,7 +180,7 @@ impl Console {
         self.authority.check(&config.domains()).map_err(conflict)?;
         let agents = config.agents().map_err(conflict)?;
         let mut current = self.config.lock();
-        let restart = crate::reloading::takes_restart(current.text(), config.text());
+        let restart = crate::config::takes_restart(current.text(), config.text());
         if !restart.is_empty() {
             return Err(conflict(format!("this changed, which takes a restart: {}", restart.join(", "))));
         }

@@ -62,6 +62,7 @@ impl AgentError {
     }
 }
 
+chaperone_model::documented! {
 /// One agent, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -92,6 +93,7 @@ pub struct Agent {
     /// Whether `chaperone run` may start it in a cgroup of its own; see [`Rule::run`].
     #[serde(default)]
     pub run: bool,
+}
 }
 
 impl Agent {

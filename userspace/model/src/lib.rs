@@ -8,6 +8,7 @@
 
 mod call;
 mod decision;
+mod documented;
 mod event;
 mod id;
 mod origin;
@@ -17,6 +18,7 @@ pub use call::{
     AccessLevel, Action, CUT, Call, LookedUp, ONLY_TEXTS, Payload, Protocol, References, TRUNCATED, UnknownResources,
 };
 pub use decision::{Decision, Reason, Verdict};
+pub use documented::Field;
 pub use event::{
     Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
