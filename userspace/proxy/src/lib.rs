@@ -17,6 +17,7 @@ mod generation;
 pub mod http;
 mod limits;
 mod metrics;
+mod sessions;
 mod upstream;
 pub mod websocket;
 
