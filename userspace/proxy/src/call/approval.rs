@@ -21,7 +21,7 @@ use crate::{
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
     },
-    http::keep_alive::Interims,
+    http::interims::Interims,
 };
 
 /// Between two interim answers.
