@@ -191,7 +191,10 @@ impl Console {
             (agents.patterns(), agents.users().clone(), containers)
         };
         if of(&before) != of(&agents) {
-            return Err(conflict("the enrolled cgroups changed, which takes a restart"));
+            return Err(conflict(
+                "the enrolled cgroups changed (agents: name, cgroups, slices, units, users, labels, images or run), which takes a \
+                 restart",
+            ));
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);

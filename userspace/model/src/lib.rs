@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod causes;
 mod decision;
 mod documented;
 mod event;
@@ -17,6 +18,7 @@ mod session;
 pub use call::{
     AccessLevel, Action, CUT, Call, LookedUp, ONLY_TEXTS, Payload, Protocol, References, TRUNCATED, UnknownResources,
 };
+pub use causes::with_causes;
 pub use decision::{Decision, Reason, Verdict};
 pub use documented::Field;
 pub use event::{

@@ -9,7 +9,6 @@
 mod approvals;
 pub mod body;
 pub mod call;
-mod causes;
 mod commands;
 pub mod connection;
 mod data_plane;

@@ -40,7 +40,7 @@ pub enum BodyError {
 
 impl BodyError {
     pub(crate) fn http(error: &hyper::Error) -> Self {
-        Self::Http(crate::causes::with_causes(error))
+        Self::Http(chaperone_model::with_causes(error))
     }
 
     /// Whether the bytes themselves are to blame, and with them whoever sent them.

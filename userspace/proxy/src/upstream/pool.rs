@@ -39,7 +39,6 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    causes::with_causes,
     http::{
         early::AnswersEarly,
         strict::{Role, Strict, Violation},
@@ -426,7 +425,7 @@ where
 }
 
 fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
-    let (name, address, why) = (target.name.to_string(), target.address, with_causes(error));
+    let (name, address, why) = (target.name.to_string(), target.address, chaperone_model::with_causes(error));
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
