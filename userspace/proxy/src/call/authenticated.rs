@@ -21,6 +21,7 @@ use crate::{
         work::Turn,
     },
     connection::http_connection::HttpConnection,
+    http::second,
     upstream::credential_broker::SigningIdentity,
     websocket::frames::Handshake,
 };
@@ -92,6 +93,10 @@ impl<'e> Received<'e> {
     /// Finds out by whose authority the request is, and verifies it.
     pub async fn authenticate(self) -> Result<Authenticated<'e>, CallError> {
         let Received { exchange, mut parts, destination } = self;
+        if second::announces_nothing(&parts) {
+            // Its head would be a whole request, before it is known that no body follows.
+            hold(&exchange.connection.clone(), exchange, &parts).await?;
+        }
         let (found, handshake) = match destination {
             Destination::Inspected => return Ok(Authenticated { exchange, parts, subject: Subject::Inspected }),
             Destination::Aws { found, handshake } => (found, handshake),
@@ -219,7 +224,8 @@ async fn hold(connection: &HttpConnection, exchange: &mut Exchange, parts: &Part
         }
     };
     let mut memory = connection.share.memory();
-    let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, &connection.plane.limits)).await;
+    let limits = &connection.plane.limits;
+    let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, parts.version, limits)).await;
     let (kind, reason, outcome) = match &read {
         Ok(()) => {
             let turn = Turn::of(&connection.share, bytes.len()).await;

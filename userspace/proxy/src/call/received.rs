@@ -13,7 +13,7 @@ use crate::{
         exchange::{Exchange, RequestBody, RequestHead},
     },
     connection::http_connection::HttpConnection,
-    http::{heads::Refused, keep_alive::More},
+    http::{heads::Refused, keep_alive::More, second, violation::Violation},
     websocket::frames::Handshake,
 };
 
@@ -43,15 +43,20 @@ impl<'e> Received<'e> {
         match refused {
             Some(Refused::Quota(exceeded)) => return Err(CallError::Throttled(exceeded)),
             Some(Refused::Violation(violation)) => {
-                let why = format!("the request was refused because of {violation}");
-                return Err(Refusal::denied(Kind::BadRequest, Reason::Undecodable, why).into());
+                return Err(refused_by(&violation).into());
             }
             None => {}
         }
+        second::check(&parts).map_err(|violation| refused_by(&violation))?;
         let host = host?;
         let destination = destination(&connection, exchange, &parts, &host)?;
         Ok(Self { exchange, parts, destination })
     }
+}
+
+fn refused_by(violation: &Violation) -> Refusal {
+    let why = format!("the request was refused because of {violation}");
+    Refusal::denied(Kind::BadRequest, Reason::Undecodable, why)
 }
 
 fn destination(

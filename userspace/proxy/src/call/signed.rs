@@ -33,12 +33,13 @@ use crate::{
         recorded::Recorded,
     },
     connection::{http_connection::HttpConnection, quota::Memory},
+    http::second,
     upstream::{credential_broker::SigningIdentity, pool::Target},
     websocket::{frames::Handshake, handshake},
 };
 
-/// Fields that belong to one connection and never go on (RFC 9110, 7.6.1), and `Expect`, which is answered here.
-pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
+/// Fields that belong to one connection and never go on (RFC 9110, 7.6.1).
+pub(super) const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -46,7 +47,6 @@ pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
-    header::EXPECT,
 ];
 
 /// A request as AWS gets it.
@@ -67,6 +67,13 @@ pub(super) struct Opening {
     pub(super) keys: Option<(EventKey, EventKey)>,
     pub(super) held: Option<Memory>,
     pub(super) recorder: BodyRecorder,
+}
+
+/// How a body's end is told: by one thing, or by a length and by the frame that is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    One,
+    Two,
 }
 
 /// What signing needs to know of the request as the agent sent it.
@@ -102,6 +109,7 @@ impl<'e> Recorded<'e> {
     pub async fn sign(self) -> Result<Signed<'e>, CallError> {
         let Recorded { exchange, mut parts, subject, mut transforms, held, shape, events } = self;
         let connection = exchange.connection.clone();
+        let came = (parts.version, if second::has_two_ends(&parts) { Ends::Two } else { Ends::One });
         let http2 = strip(&mut parts);
         let authority = connection.authority_of(&exchange.host);
         parts.headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| Failure::Target)?);
@@ -136,7 +144,7 @@ impl<'e> Recorded<'e> {
             (Outgoing::Whole(None), None, Some(Opening { handshake, keys, held, recorder }))
         } else {
             let (body, permit) =
-                outgoing(exchange, &parts.headers, recorder, shape, changes.chunked, changes.form).await?;
+                outgoing(exchange, &parts.headers, came, recorder, shape, changes.chunked, changes.form).await?;
             (body, permit, None)
         };
         Ok(Signed { exchange, target, request: Request::from_parts(parts, body), transforms, permit, websocket })
@@ -258,16 +266,25 @@ fn strip(parts: &mut Parts) -> bool {
     for name in &HOP_BY_HOP {
         parts.headers.remove(name);
     }
+    // Answered here. What else is expected, AWS says that it can't do.
+    if parts.headers.get(header::EXPECT).is_some_and(|expected| is_continue(expected)) {
+        parts.headers.remove(header::EXPECT);
+    }
     if trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     http2
 }
 
+pub(super) fn is_continue(expected: &HeaderValue) -> bool {
+    expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+}
+
 /// The body as it goes on, recorded on its way as the agent sent it.
 async fn outgoing(
     exchange: &mut Exchange,
     headers: &HeaderMap,
+    (version, ends): (Version, Ends),
     recorder: BodyRecorder,
     shape: Payload,
     chunked: Option<Chunks>,
@@ -296,6 +313,8 @@ async fn outgoing(
                 recorder: Some(recorder),
                 chunked,
                 declared,
+                hold_last: declared.is_some() || ends == Ends::Two,
+                version,
                 held: None,
                 sent: exchange.sent.clone(),
                 stall: Stall::new(exchange.connection.plane.limits.body_timeout),

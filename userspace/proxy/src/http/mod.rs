@@ -4,6 +4,7 @@ pub(crate) mod early;
 pub(crate) mod frames;
 pub mod heads;
 pub(crate) mod keep_alive;
+pub(crate) mod second;
 pub mod strict;
 pub(crate) mod through;
 pub(crate) mod violation;

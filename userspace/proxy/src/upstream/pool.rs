@@ -299,7 +299,7 @@ where
         let tls = self.dial(target).await?;
         to_origin_form(&mut request);
         let (mut sender, connection) = http1::Builder::new()
-            .max_headers(crate::http::strict::MAX_FIELDS)
+            .max_headers(crate::http::strict::MAX_ANSWER_FIELDS)
             .handshake(TokioIo::new(Strict::new(tls, Role::Handshake)))
             .await
             .map_err(|error| http(target, &error))?;
@@ -370,7 +370,7 @@ where
         let strict = Strict::new(AnswersEarly::new(tls), Role::Answers(head.clone()));
         let (mut sender, connection) = http1::Builder::new()
             .preserve_header_case(false)
-            .max_headers(crate::http::strict::MAX_FIELDS)
+            .max_headers(crate::http::strict::MAX_ANSWER_FIELDS)
             .handshake(TokioIo::new(strict))
             .await
             .map_err(|error| http(target, &error))?;
