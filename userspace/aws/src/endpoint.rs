@@ -17,6 +17,11 @@ use crate::{
     route::Query,
 };
 
+mod path;
+
+pub(crate) use path::clear_path;
+use path::readings;
+
 /// An endpoint of a customer's, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Endpoint {
@@ -256,13 +261,10 @@ impl Endpoint {
             // Which function it is, only AWS knows.
             Self::LambdaUrl => EndpointRequirements::one("lambda", "lambda:InvokeFunctionUrl", Write, "*".into()),
             Self::Lattice { service } => {
-                let tail = format!("service/{service}{}", clear_path(path)?);
-                EndpointRequirements::one(
-                    "vpc-lattice-svcs",
-                    "vpc-lattice-svcs:Invoke",
-                    Write,
-                    place.arn("vpc-lattice", &tail),
-                )
+                let resource = |path: String| place.arn("vpc-lattice", &format!("service/{service}{path}"));
+                let invoke = || vec![("vpc-lattice-svcs:Invoke", Write)];
+                let groups = readings(path)?.into_iter().map(|path| (invoke(), resource(path))).collect();
+                EndpointRequirements { service: "vpc-lattice-svcs", groups }
             }
             Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
             Self::OpenSearch { domain } => {
@@ -275,8 +277,9 @@ impl Endpoint {
                     "PUT" => ("es:ESHttpPut", Write),
                     _ => return Err(none()),
                 };
-                let tail = format!("domain/{domain}{}", clear_path(path)?);
-                EndpointRequirements::one("es", action, level, place.arn("es", &tail))
+                let resource = |path: String| place.arn("es", &format!("domain/{domain}{path}"));
+                let groups = readings(path)?.into_iter().map(|path| (vec![(action, level)], resource(path))).collect();
+                EndpointRequirements { service: "es", groups }
             }
             Self::OpenSearchServerless { collection: Some(collection) } => {
                 let resource = place.arn("aoss", &format!("collection/{collection}"));
@@ -361,31 +364,6 @@ fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<End
     Ok(Some(EndpointRequirements { service: "codeartifact", groups }))
 }
 
-/// A path as a resource names it, decoded; refused if it could be read in two ways.
-pub(crate) fn clear_path(path: &str) -> Result<String, DecodeError> {
-    const UNCLEAR: DecodeError = DecodeError::Path("a path that could be read in two ways");
-    let mut decoded = String::with_capacity(path.len());
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let plain = percent_encoding::percent_decode_str(segment).decode_utf8().map_err(|_| UNCLEAR)?;
-        let dots = |text: &str| text.split(['/', '\\']).any(|part| part == "." || part == "..");
-        if (segment.is_empty() && segments.peek().is_some()) || dots(&plain) || plain.contains(char::is_control) {
-            return Err(UNCLEAR);
-        }
-        // Letters and digits have no need to be encoded, save to look like something else.
-        let hidden = segment.match_indices('%').any(|(at, _)| {
-            let code = segment.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            code.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte))
-        });
-        if hidden {
-            return Err(UNCLEAR);
-        }
-        decoded.push('/');
-        decoded.push_str(&plain);
-    }
-    Ok(decoded)
-}
-
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-control-access-using-iam-policies-to-invoke-api.html>
 fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<EndpointRequirements, DecodeError> {
     // At a VPC endpoint's own name a header says which API it is.
@@ -396,14 +374,6 @@ fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<En
         (Some(_), Some(_)) => return Err(DecodeError::Contradiction("the host and x-apigw-api-id name an API each")),
         _ => return Err(DecodeError::Path("no API named by the host or by x-apigw-api-id")),
     };
-    let path = clear_path(parts.uri.path())?;
-    let (stage, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
-    let resource = place.arn("execute-api", &format!("{api}/{stage}/{}/{rest}", parts.method));
-    let mut actions = if rest.starts_with("@connections/") {
-        vec![("execute-api:ManageConnections", AccessLevel::Write)]
-    } else {
-        vec![("execute-api:Invoke", AccessLevel::Write)]
-    };
     // A client that asks past the stage's cache needs leave to empty it.
     let fresh = |directive: &str| {
         let mut sides = directive.split('=').map(str::trim);
@@ -411,10 +381,19 @@ fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<En
             && sides.next().is_none_or(|age| age.trim_start_matches('0').is_empty())
     };
     let fields = parts.headers.get_all(CACHE_CONTROL).iter();
-    if fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh))) {
-        actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
-    }
-    Ok(EndpointRequirements { service: "execute-api", groups: vec![(actions, resource)] })
+    let invalidates = fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh)));
+    let group = |path: String| {
+        let (stage, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+        let manages = rest.starts_with("@connections/");
+        let action = if manages { "execute-api:ManageConnections" } else { "execute-api:Invoke" };
+        let mut actions = vec![(action, AccessLevel::Write)];
+        if invalidates {
+            actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
+        }
+        (actions, place.arn("execute-api", &format!("{api}/{stage}/{}/{rest}", parts.method)))
+    };
+    let groups = readings(parts.uri.path())?.into_iter().map(group).collect();
+    Ok(EndpointRequirements { service: "execute-api", groups })
 }
 
 /// git's smart HTTP protocol: <https://git-scm.com/docs/http-protocol>.

@@ -57,7 +57,7 @@ mod wire_tests;
 
 pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, SecretFound, SecretScan, VendingCall};
 pub use bearer::take_bearer;
-pub use canonical::PathRules;
+pub use canonical::{HeaderForm, PathRules};
 pub use catalog::{Catalog, CatalogVersion};
 pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, ChunkedSink};
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};

@@ -131,7 +131,7 @@ impl Presigned {
                     }
                     None => Hashed::Body(body_sha256.ok_or(VerifyError::BodyNeeded)?),
                 };
-                signer.verify_head(&self.signed, &header, stamp, payload, placeholder)
+                signer.verify_head(&self.signed, &header, stamp, payload, placeholder).map(drop)
             }
         }
     }
@@ -428,6 +428,15 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// S3 holds it against the header field, whatever the query says.
+    #[test]
+    fn a_content_type_that_version_2_signed_must_be_there() {
+        let mut parts = line("v2-put");
+        assert_eq!(verify(parts.clone(), NOW), Ok(()));
+        parts.headers.remove("content-type");
+        assert_eq!(verify(parts, NOW), Err(VerifyError::Mismatch));
     }
 
     /// A field that hides in the query is one that decoding sees.

@@ -67,8 +67,7 @@ impl std::fmt::Debug for Signed {
 }
 
 impl Signed {
-    /// Takes what authorises out of the query, and `Content-Type` and `Content-MD5` into the head. `bucket` is the one
-    /// in the host's name.
+    /// Takes what authorises out of the query. `bucket` is the one in the host's name.
     pub(super) fn take(parts: &mut Parts, query: &mut Query, bucket: Option<&str>) -> Result<Self, VerifyError> {
         let access_key_id = query.take("AWSAccessKeyId")?.unwrap_or_default();
         let signature = query.take("Signature")?.unwrap_or_default();
@@ -76,14 +75,8 @@ impl Signed {
         let signature =
             STANDARD.decode(signature).map_err(|_| VerifyError::Presigned("its signature is not base64"))?;
         for name in [CONTENT_TYPE, CONTENT_MD5] {
-            // botocore signs them and puts them into the query; S3 looks at the header fields.
-            if let Some(value) = query.take(name.as_str())?
-                && !parts.headers.contains_key(&name)
-            {
-                let value = HeaderValue::from_str(&value)
-                    .map_err(|_| VerifyError::Presigned("a member of its query fits no header field"))?;
-                parts.headers.insert(name, value);
-            }
+            // botocore signs them and puts them into the query; S3 looks at the header fields alone.
+            query.take(name.as_str())?;
         }
         let canonical = canonical(parts, query, bucket, &expires)?;
         let token = query.take("x-amz-security-token")?;

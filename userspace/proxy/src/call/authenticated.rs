@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth, VendedCredential,
+    BodyNeed, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth, VendedCredential,
     VerifyError, payload_shape, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
@@ -174,17 +174,25 @@ async fn authentication(
         Some(RequestBody::Whole(_, hash, _)) => Some(hash),
         _ => None,
     };
-    let (signer, now) = (&connection.plane.signer, OffsetDateTime::now_utc());
-    let verified = match (&presigned, &signed) {
-        (Some(presigned), _) => presigned.verify(signer, sha256, placeholder, now),
-        (None, Some(signed)) => signed.verify(signer, parts, placeholder, now),
+    let signer = &connection.plane.signer;
+    let verify = |now| match (&presigned, &signed) {
+        (Some(presigned), _) => presigned.verify(signer, sha256, placeholder, now).map(|()| HeaderForm::default()),
+        (None, Some(signed)) => signed.verify(signer, parts, placeholder, now).map(|()| HeaderForm::default()),
         // Taking it was the check.
-        (None, None) if bearer => Ok(()),
+        (None, None) if bearer => Ok(HeaderForm::default()),
         (None, None) if v4a.is_some() => signer.verify_v4a(parts, sha256, placeholder, now),
         (None, None) if scope.is_some() => signer.verify(parts, &claimed, sha256, placeholder, now),
-        (None, None) => Ok(()),
+        (None, None) => Ok(HeaderForm::default()),
     };
-    verified.map_err(|error| not_verified(&error))?;
+    let mut times = connection.plane.upstream.clock.times();
+    let mut verified = verify(times.next().unwrap_or_else(OffsetDateTime::now_utc));
+    if matches!(verified, Err(VerifyError::Skewed { .. } | VerifyError::Date(_)))
+        && let Some(other) = times.next()
+    {
+        verified = verify(other).or(verified);
+    }
+    let form = verified.map_err(|error| not_verified(&error))?;
+    parts.extensions.insert(form);
     Ok(match (scope, v4a, token, signed) {
         (_, _, _, Some(signed)) => {
             let handshake =
@@ -322,6 +330,7 @@ fn not_verified(error: &VerifyError) -> Refusal {
     let (kind, reason) = match error {
         VerifyError::ForeignKey { .. } => (Kind::Signature, Reason::ForeignAuthority),
         VerifyError::NotSupported(_) => (Kind::AccessDenied, Reason::NotSupported),
+        VerifyError::Skewed { signed, now } => (Kind::Skewed { signed: *signed, now: *now }, Reason::InvalidSignature),
         _ => (Kind::Signature, Reason::InvalidSignature),
     };
     Refusal::denied(kind, reason, error.to_string())

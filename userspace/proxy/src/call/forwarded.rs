@@ -50,7 +50,7 @@ pub struct Answer {
 impl Signed<'_> {
     /// Sends it, and waits for the answer's head.
     pub async fn forward(self) -> Result<Answer, CallError> {
-        let Self { exchange, target, request, transforms, permit, websocket } = self;
+        let Self { exchange, target, request, transforms, permit, websocket, tells_time } = self;
         let upstream = &exchange.connection.plane.upstream;
         let Some(opening) = websocket else {
             let sent = upstream.send(&target, request).await;
@@ -59,6 +59,11 @@ impl Signed<'_> {
                 // A body that is wrong makes hyper break off: then that is what happened.
                 exchange.sent.lock().error.take().map_or(Failure::Upstream(error), Failure::Body)
             })?;
+            let head = &answer.response;
+            if tells_time && upstream.clock.learn(head.headers()) && matches!(head.status().as_u16(), 400 | 401 | 403) {
+                // SDKs ask again, and then it is signed by the right time.
+                return Err(Failure::Clock.into());
+            }
             return Ok(Answer { response: answer.response, lease: answer.lease, transforms, websocket: None });
         };
         let (response, upgraded) = Box::pin(upstream.switch(&target, request)).await.map_err(Failure::Upstream)?;

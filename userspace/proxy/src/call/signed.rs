@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    AwsChunkedReader, AwsCredentials, ChunkResigner, EventKey, EventResigner, SignError, Signer, TokenField,
+    AwsChunkedReader, AwsCredentials, ChunkResigner, EventKey, EventResigner, HostKind, SignError, Signer, TokenField,
     VendedCredential,
 };
 use chaperone_journal::BodyRecorder;
@@ -15,7 +15,6 @@ use http::{
     request::Parts,
 };
 use http_body::Body as _;
-use time::OffsetDateTime;
 
 use crate::{
     body::{
@@ -58,6 +57,8 @@ pub struct Signed<'e> {
     /// The memory that the body holds.
     pub(super) permit: Option<Memory>,
     pub(super) websocket: Option<Opening>,
+    /// It goes to AWS itself, whose answers tell what time it is there.
+    pub(super) tells_time: bool,
 }
 
 /// A WebSocket that is to be opened.
@@ -117,13 +118,16 @@ impl<'e> Recorded<'e> {
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
         let mut changes = Changes::default();
+        let mut tells_time = false;
         let mut name = connection.name.clone().unwrap_or_else(|| exchange.host.as_str().into());
         if let Subject::Aws { found, identity, auth } = subject {
             if let Some(endpoint) = found.dotted_buckets_endpoint(&name) {
                 name = endpoint.into();
             }
             let signing = Signing { connection: &connection, identity: &identity, auth, shape, held, events };
+            tells_time = !matches!(found.kind, HostKind::Endpoint(_) | HostKind::Unknown);
             changes = signing.apply(&mut parts, exchange.body.as_ref()).await?;
+            tells_time &= changes.signed_by.is_some();
             if let Some(signed_by) = &changes.signed_by {
                 let own = &connection.session.own.placeholder;
                 transforms.add(Some(ScannedAnswer::for_key(signed_by, own, &parts.method)));
@@ -147,7 +151,7 @@ impl<'e> Recorded<'e> {
                 outgoing(exchange, &parts.headers, came, recorder, shape, changes.chunked, changes.form).await?;
             (body, permit, None)
         };
-        Ok(Signed { exchange, target, request: Request::from_parts(parts, body), transforms, permit, websocket })
+        Ok(Signed { exchange, target, request: Request::from_parts(parts, body), transforms, permit, websocket, tells_time })
     }
 }
 
@@ -158,7 +162,8 @@ impl Signing<'_> {
             changes.chunked = Some(Chunks::Read(AwsChunkedReader::new(decoded_length(&parts.headers))));
         }
         let vended = self.auth.vended().cloned();
-        let (plane, now) = (&self.connection.plane, OffsetDateTime::now_utc());
+        let plane = &self.connection.plane;
+        let now = plane.upstream.clock.now();
         let signer = &plane.signer;
         let own = &self.connection.session.own.placeholder;
         let agents = vended.as_deref().map_or(own, VendedCredential::placeholder).secret_access_key();

@@ -45,6 +45,7 @@ use crate::{
         strict::{Role, Strict, Violation},
     },
     limits::Limits,
+    upstream::clock::Clock,
 };
 
 /// Idle connections kept for one name and address.
@@ -155,6 +156,8 @@ pub struct Upstream<B> {
     idle: Mutex<HashMap<Target, Vec<Idle<B>>>>,
     shared: Mutex<HashMap<Target, SharedConnection<B>>>,
     limits: Limits,
+    /// What time it is there.
+    pub(crate) clock: Clock,
 }
 
 impl<B> std::fmt::Debug for Upstream<B> {
@@ -249,6 +252,7 @@ where
             idle: Mutex::default(),
             shared: Mutex::default(),
             limits,
+            clock: Clock::default(),
         }
     }
 
