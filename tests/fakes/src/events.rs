@@ -163,7 +163,8 @@ impl Chain {
     }
 }
 
-fn event(kind: &str, payload: &str) -> Result<Frame<Bytes>, io::Error> {
+/// An event of that type.
+pub fn event(kind: &str, payload: &str) -> Result<Frame<Bytes>, io::Error> {
     framed("event", ":event-type", kind, payload)
 }
 

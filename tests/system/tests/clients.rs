@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use chaperone_system_tests::{Lab, PERMIT_ALL, client, installed, text};
 
 /// Runs the script captured and not, and holds both outcomes side by side. `operations` must be among what was recorded.
-fn the_same(script: &str, operations: &[&str]) {
+fn the_same(script: &str, operations: &[&str]) -> String {
     let script = format!("set -e; mkdir -p $HOME/work; cd $HOME/work; {script}");
     let (with, without) = (outcome(&script, false), outcome(&script, true));
     println!("{}", with.printed);
@@ -17,6 +17,7 @@ fn the_same(script: &str, operations: &[&str]) {
     for operation in operations {
         assert!(with.recorded.contains_key(*operation), "{operation} isn't in the record: {:?}", with.recorded);
     }
+    with.printed
 }
 
 struct Outcome {
@@ -95,6 +96,17 @@ fn s3cmd() {
 fn javascript_sdk_3() {
     let script = format!("AWS_REGION=eu-west-1 node {} by-js", path(&installed("js").join("work.mjs")));
     the_same(&script, &[&PARTS[..], &["PutItem", "Scan", "ReceiveMessage"]].concat());
+}
+
+/// Models, and whatever else speaks HTTP/2 or event streams by default. The other end checks each signature.
+#[test]
+fn javascript_sdk_3_over_http2_and_in_streams() {
+    let script = format!("AWS_REGION=eu-west-1 node {}", path(&installed("js").join("streams.mjs")));
+    let models = ["Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream"];
+    let streams = ["InvokeModelWithBidirectionalStream", "SubscribeToShard", "StartStreamTranscription"];
+    let said = the_same(&script, &[&models[..], &streams, &["StartConversation", "SynthesizeSpeech"]].concat());
+    let failed: Vec<_> = said.lines().filter(|line| line.contains("failed:") && !line.contains("NotFound")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
 }
 
 #[cfg(feature = "all-clients")]

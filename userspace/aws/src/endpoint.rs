@@ -17,6 +17,7 @@ use crate::{
     route::Query,
 };
 
+pub(crate) mod models;
 mod path;
 
 pub(crate) use path::clear_path;
@@ -46,6 +47,8 @@ pub enum Endpoint {
     },
     /// `ID.lambda-url.REGION.on.aws`: a function's URL.
     LambdaUrl,
+    /// `bedrock-mantle.REGION.api.aws`: models by the APIs of OpenAI and Anthropic.
+    Mantle,
     /// Something that IAM has no action for: what it is.
     NoAction(&'static str),
     /// `search-NAME-HASH.REGION.es`, or `NAME-HASH.aos.REGION.on.aws`.
@@ -139,6 +142,7 @@ impl Endpoint {
                 let api = id.split_once("-vpce-").map_or(*id, |(api, _)| api);
                 Self::ExecuteApi { api: Some(api.to_owned()) }
             }
+            (["bedrock-mantle" | "bedrock-mantle-fips"], []) => Self::Mantle,
             ([name, _, "vpc-lattice-svcs"], []) => Self::Lattice { service: name[name.rfind("svc-")?..].to_owned() },
             ([_, "lambda-url"], []) => Self::LambdaUrl,
             ([name, "aos"], []) | ([name], ["es"]) => Self::OpenSearch { domain: domain(name)? },
@@ -187,6 +191,7 @@ impl Endpoint {
             Self::CodeCommit => &["codecommit"],
             Self::ExecuteApi { .. } => &["execute-api"],
             Self::LambdaUrl => &["lambda"],
+            Self::Mantle => &["bedrock-mantle"],
             Self::Lattice { .. } => &["vpc-lattice-svcs"],
             Self::OpenSearch { .. } => &["es"],
             Self::OpenSearchServerless { .. } => &["aoss"],
@@ -206,6 +211,7 @@ impl Endpoint {
             Self::ExecuteApi { api: None } => "API Gateway behind a VPC endpoint".into(),
             Self::LambdaUrl => "a Lambda function's URL".into(),
             Self::Lattice { service } => format!("the VPC Lattice service `{service}`"),
+            Self::Mantle => "Bedrock's APIs of OpenAI's and Anthropic's kind".into(),
             Self::NoAction(what) => (*what).into(),
             Self::OpenSearch { domain } => format!("the OpenSearch domain `{domain}`"),
             Self::OpenSearchServerless { .. } => "OpenSearch Serverless".into(),
@@ -220,6 +226,7 @@ impl Endpoint {
     pub(crate) fn call(
         &self,
         parts: &Parts,
+        body: Option<&[u8]>,
         place: &Place<'_>,
         signing_name: Option<&str>,
     ) -> Result<Call, DecodeError> {
@@ -233,6 +240,10 @@ impl Endpoint {
             )));
         }
         let signing_name = signing_name.or(self.signing_names().first().copied());
+        if let Self::Mantle = self {
+            let (asks, parameters) = models::mantle(parts, body, place)?;
+            return asks.call(parts, place, signing_name).map(|call| models::with(call, parameters));
+        }
         self.asks(parts, place)?.call(parts, place, signing_name)
     }
 
@@ -266,6 +277,7 @@ impl Endpoint {
                 let groups = readings(path)?.into_iter().map(|path| (invoke(), resource(path))).collect();
                 EndpointRequirements { service: "vpc-lattice-svcs", groups }
             }
+            Self::Mantle => return Err(none()),
             Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
             Self::OpenSearch { domain } => {
                 let (action, level) = match parts.method.as_str() {

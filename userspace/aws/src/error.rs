@@ -134,9 +134,8 @@ impl ErrorKind {
 
 /// RFC 9110, 5.6.7.
 fn http_date(time: OffsetDateTime) -> Option<HeaderValue> {
-    let format = format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
+    let format =
+        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
     HeaderValue::from_str(&time.to_offset(time::UtcOffset::UTC).format(format).ok()?).ok()
 }
 

@@ -56,7 +56,7 @@ mod websocket;
 mod wire_tests;
 
 pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, SecretFound, SecretScan, VendingCall};
-pub use bearer::take_bearer;
+pub use bearer::{take_api_key, take_bearer};
 pub use canonical::{HeaderForm, PathRules};
 pub use catalog::{Catalog, CatalogVersion};
 pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, ChunkedSink};

@@ -447,8 +447,9 @@ fn a_client_that_speaks_http2_may_sign_the_authority_in_the_hosts_place() {
             .0
     };
     let now = datetime!(2025-06-01 12:00:30 UTC);
-    let verify =
-        |parts: &Parts| Signer::new().verify(parts, &RequestAuth::of(parts), Some(&sha256(b"{}")), &agents, now).map(drop);
+    let verify = |parts: &Parts| {
+        Signer::new().verify(parts, &RequestAuth::of(parts), Some(&sha256(b"{}")), &agents, now).map(drop)
+    };
     let mut good = request(http::Version::HTTP_2, HOST);
     assert_eq!(verify(&good), Ok(()));
     assert_eq!(verify(&request(http::Version::HTTP_2, "other.amazonaws.com")), Err(VerifyError::Mismatch));

@@ -20,8 +20,7 @@ use crate::{
     canonical::HeaderForm,
     request_auth::{check_names, members, single},
     sign::{
-        Hashed, authorize, canonical_request, check_time, kept, payload, prepare, push_hex, push_names,
-        push_scope,
+        Hashed, authorize, canonical_request, check_time, kept, payload, prepare, push_hex, push_names, push_scope,
     },
 };
 

@@ -25,7 +25,7 @@ use crate::{
     request_auth::HeaderAuthority,
     resources::Place,
     route,
-    sign::{EMPTY_SHA256, Hashed, MAX_CLOCK_SKEW, format_date, kept, hex_of, parse_date, push_names, push_scope},
+    sign::{EMPTY_SHA256, Hashed, MAX_CLOCK_SKEW, format_date, hex_of, kept, parse_date, push_names, push_scope},
 };
 
 /// What IoT's message broker is signed as. A session token is no part of what is signed there: it is appended.

@@ -48,6 +48,9 @@ impl BodyError {
 
     /// Whether the bytes themselves are to blame, and with them whoever sent them.
     pub(crate) fn blames_sender(&self) -> bool {
-        matches!(self, Self::Chunked(_) | Self::Events(_) | Self::Frames(_) | Self::Hash | Self::Http(_) | Self::Trailers)
+        matches!(
+            self,
+            Self::Chunked(_) | Self::Events(_) | Self::Frames(_) | Self::Hash | Self::Http(_) | Self::Trailers
+        )
     }
 }

@@ -154,7 +154,8 @@ mod tests {
         let limits = Limits::default();
         let (quotas, one, _) = share(&limits);
         let mut memory = one.memory();
-        let (bytes, read) = read(&mut slow(10, 10_000, Duration::from_millis(1)), &mut memory, Version::HTTP_11, &limits).await;
+        let (bytes, read) =
+            read(&mut slow(10, 10_000, Duration::from_millis(1)), &mut memory, Version::HTTP_11, &limits).await;
         read.unwrap();
         assert_eq!((bytes.len(), memory.bytes(), quotas.memory_used()), (100_000, 100_000, 100_000));
         drop(memory);
@@ -179,8 +180,13 @@ mod tests {
         let began = Instant::now();
         let mut memory = other.memory();
         let largest = limits.spool_bytes;
-        let (bytes, read) =
-            read(&mut http_body_util::Full::new(Bytes::from(vec![b'x'; largest])), &mut memory, Version::HTTP_11, &limits).await;
+        let (bytes, read) = read(
+            &mut http_body_util::Full::new(Bytes::from(vec![b'x'; largest])),
+            &mut memory,
+            Version::HTTP_11,
+            &limits,
+        )
+        .await;
         read.unwrap();
         assert_eq!((bytes.len(), began.elapsed()), (largest, Duration::ZERO));
         for slow in slow {
@@ -218,7 +224,10 @@ mod tests {
         let (quotas, one, _) = share(&limits);
         let mut memory = one.memory();
         let mut announced = http_body_util::Full::new(Bytes::from(vec![b'x'; 1001]));
-        assert!(matches!(read(&mut announced, &mut memory, Version::HTTP_11, &limits).await.1, Err(SpoolError::TooLarge { .. })));
+        assert!(matches!(
+            read(&mut announced, &mut memory, Version::HTTP_11, &limits).await.1,
+            Err(SpoolError::TooLarge { .. })
+        ));
         let (bytes, read) = read(&mut slow(11, 100, Duration::ZERO), &mut memory, Version::HTTP_11, &limits).await;
         assert!(matches!(read, Err(SpoolError::TooLarge { .. })));
         assert_eq!((bytes.len(), quotas.memory_used()), (1000, 1000));

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth, VendedCredential,
-    VerifyError, payload_shape, take_bearer,
+    BodyNeed, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth,
+    VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
@@ -125,6 +125,7 @@ async fn authentication(
         return Ok(Authentication::Grant { by });
     }
     let own = &connection.session.own;
+    take_api_key(parts, found);
     let bearer = parts.headers.contains_key(header::AUTHORIZATION)
         && matches!(RequestAuth::of(parts), RequestAuth::Bearer)
         && take_bearer(parts, found, &connection.default_region(), &own.placeholder, OffsetDateTime::now_utc());

@@ -189,7 +189,9 @@ impl Failure {
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
             Self::Upstream(_) => (Kind::Unreachable, OutcomeStatus::Failed),
-            Self::Body(_) | Self::Broken(_) | Self::Clock | Self::Credentials(_) => (Kind::Unavailable, OutcomeStatus::Failed),
+            Self::Body(_) | Self::Broken(_) | Self::Clock | Self::Credentials(_) => {
+                (Kind::Unavailable, OutcomeStatus::Failed)
+            }
         }
     }
 

@@ -151,7 +151,15 @@ impl<'e> Recorded<'e> {
                 outgoing(exchange, &parts.headers, came, recorder, shape, changes.chunked, changes.form).await?;
             (body, permit, None)
         };
-        Ok(Signed { exchange, target, request: Request::from_parts(parts, body), transforms, permit, websocket, tells_time })
+        Ok(Signed {
+            exchange,
+            target,
+            request: Request::from_parts(parts, body),
+            transforms,
+            permit,
+            websocket,
+            tells_time,
+        })
     }
 }
 

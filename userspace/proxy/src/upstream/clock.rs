@@ -49,9 +49,8 @@ impl Clock {
 
 /// RFC 9110, 5.6.7, in the form that is sent.
 fn date_of(text: &str) -> Option<OffsetDateTime> {
-    let format = format_description!(
-        "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-    );
+    let format =
+        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
     PrimitiveDateTime::parse(text, format).ok().map(PrimitiveDateTime::assume_utc)
 }
 
@@ -60,9 +59,8 @@ mod tests {
     use super::*;
 
     fn answer(seconds: i64) -> HeaderMap {
-        let format = format_description!(
-            "[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT"
-        );
+        let format =
+            format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
         let date = (OffsetDateTime::now_utc() + Duration::seconds(seconds)).format(format).unwrap();
         HeaderMap::from_iter([(DATE, date.parse().unwrap())])
     }
@@ -91,7 +89,8 @@ mod tests {
     #[test]
     fn what_is_no_date_teaches_nothing() {
         let clock = Clock::default();
-        for bad in ["", "0", "Sunday, 06-Nov-94 08:49:37 GMT", "2025-06-01T00:00:00Z", "Sun, 06 Nov 1994 08:49:37 CET"] {
+        for bad in ["", "0", "Sunday, 06-Nov-94 08:49:37 GMT", "2025-06-01T00:00:00Z", "Sun, 06 Nov 1994 08:49:37 CET"]
+        {
             assert!(!clock.learn(&HeaderMap::from_iter([(DATE, bad.parse().unwrap())])), "{bad}");
         }
         assert!(!clock.learn(&HeaderMap::new()));
