@@ -505,6 +505,11 @@ fn registry(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
         ("PUT", "manifests") => one("ecr:PutImage", Write, name),
         ("DELETE", "manifests") => one("ecr:BatchDeleteImage", Write, name),
         ("GET", "blobs") => one("ecr:GetDownloadUrlForLayer", Read, name),
+        // Of signatures and the like that refer to an image, by the API of that name.
+        ("GET", "referrers") => Some(EndpointRequirements {
+            service: "ecr",
+            groups: vec![(vec![("ecr:ListImageReferrers", List), ("ecr:BatchGetImage", Read)], repository(name)?)],
+        }),
         ("HEAD", "blobs") => one("ecr:BatchCheckLayerAvailability", Read, name),
         _ => None,
     }

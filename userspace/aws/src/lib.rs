@@ -28,6 +28,7 @@ mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;
+mod git;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
@@ -66,6 +67,7 @@ pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;
+pub use git::GitCredential;
 pub use host::{HostKind, HostMatch, S3At};
 pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::{Placeholder, PlaceholderKey};

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth,
+    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth,
     VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
@@ -52,6 +52,8 @@ pub(super) enum Authentication {
     Anonymous,
     /// An S3 POST form, which is signed inside. `put` is the upload that it stands for.
     Form { form: Box<PostPolicy>, put: Box<Parts>, vended: Option<Arc<VendedCredential>> },
+    /// What git makes of a SigV4 signature for CodeCommit.
+    Git { made: Box<GitCredential>, vended: Option<Arc<VendedCredential>> },
     /// A presigned URL that AWS gave to this session in the answer to this call: it goes on as it is.
     Grant { by: String },
     /// SigV4 in the head, or what was made of a presigned query or bearer token of the session's own.
@@ -70,6 +72,7 @@ impl Authentication {
         match self {
             Self::Anonymous | Self::Grant { .. } | Self::Token(_) => None,
             Self::Form { vended, .. }
+            | Self::Git { vended, .. }
             | Self::Signed { vended, .. }
             | Self::SignedQuery { vended, .. }
             | Self::V4a { vended, .. } => vended.as_ref(),
@@ -136,9 +139,27 @@ async fn authentication(
         None => (None, None),
     };
     let claimed = signed.as_ref().map_or_else(|| RequestAuth::of(parts), SignedHandshake::authority);
-    let id = claimed.access_key_id();
+    let git = match claimed {
+        RequestAuth::Other if handshake.is_none() => GitCredential::of(parts, found),
+        _ => None,
+    };
+    let id = claimed.access_key_id().or(git.as_ref().map(GitCredential::access_key_id));
     let vended = id.filter(|id| *id != own.placeholder.access_key_id()).and_then(|id| own.vended.get(id));
     let placeholder = vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder);
+    if let Some(made) = &git {
+        let clock = &connection.plane.upstream.clock;
+        let mut verified = Err(VerifyError::Mismatch);
+        for now in clock.times() {
+            verified = made.verify(&connection.plane.signer, placeholder, now);
+            if !matches!(verified, Err(VerifyError::Skewed { .. })) {
+                break;
+            }
+        }
+        verified.map_err(|error| not_verified(&error))?;
+    }
+    if let Some(made) = git {
+        return Ok(Authentication::Git { made: Box::new(made), vended });
+    }
     let token = match claimed {
         RequestAuth::Bearer | RequestAuth::Other => own.vended.tokens().exchange(parts, found),
         _ => None,

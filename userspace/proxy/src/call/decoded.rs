@@ -69,7 +69,7 @@ impl<'e> Authenticated<'e> {
                     parameters.insert(LENT_BY.to_owned(), by.clone().into());
                 }
             }
-            Authentication::Token(_) => call.payload = Payload::None,
+            Authentication::Git { .. } | Authentication::Token(_) => call.payload = Payload::None,
             _ => {}
         }
         let refused = if let Some(why) = identity.out_of_reach(&call) {

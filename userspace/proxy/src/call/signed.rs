@@ -195,6 +195,13 @@ impl Signing<'_> {
                 changes.form = Some(form);
                 return Ok(changes);
             }
+            Authentication::Git { made, .. } => {
+                let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
+                let field = made.field(signer, &credentials, now).map_err(Failure::Sign)?;
+                parts.headers.insert(header::AUTHORIZATION, field);
+                return Ok(changes);
+            }
             Authentication::SignedQuery { signed, handshake, .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
                 changes.signed_by = Some(credentials.clone());
@@ -366,6 +373,7 @@ fn unsigned(parts: &mut Parts, auth: &Authentication) {
             }
         }
         Authentication::Form { .. }
+        | Authentication::Git { .. }
         | Authentication::Signed { .. }
         | Authentication::SignedQuery { .. }
         | Authentication::V4a { .. } => {}
