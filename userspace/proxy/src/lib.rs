@@ -6,19 +6,23 @@
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 pub mod body;
 pub mod call;
 mod causes;
 mod commands;
 pub mod connection;
 mod data_plane;
+mod generation;
 pub mod http;
 mod limits;
 mod metrics;
 mod upstream;
 pub mod websocket;
 
-pub use data_plane::{Components, DataPlane, SessionContext, Settings};
+pub use approvals::{AnswerFailed, ApprovalDesk, ApprovalSettings, HoldError};
+pub use data_plane::{Components, DataPlane, SessionContext};
+pub use generation::{Generation, Settings};
 pub use limits::Limits;
 pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare, Shared};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};

@@ -25,12 +25,15 @@ use crate::{
         http_connection::HttpConnection,
         quota::{Memory, QuotaExceeded},
     },
-    http::heads::Refused,
+    generation::Generation,
+    http::{heads::Refused, keep_alive::Interims},
 };
 
 /// A request on its way, and what has been recorded of it.
 pub struct Exchange {
     pub(crate) connection: Arc<HttpConnection>,
+    /// What was in force when the head had been read.
+    pub(crate) generation: Arc<Generation>,
     pub(crate) id: CallId,
     pub(crate) began: Instant,
     at: OffsetDateTime,
@@ -50,6 +53,8 @@ pub struct Exchange {
     is_chunked: bool,
     /// What it was decoded as, until that is recorded.
     pub(crate) call: Option<Call>,
+    /// Tells the client that its answer takes longer, where its protocol can.
+    pub(crate) interims: Option<Interims>,
     /// The body, until it is on its way.
     pub(crate) body: Option<RequestBody>,
     /// What of it was sent.
@@ -114,6 +119,7 @@ impl Exchange {
         let began = Instant::now();
         let (mut parts, body) = request.into_parts();
         let refused = connection.heads.refused(&mut parts.headers);
+        let interims = parts.extensions.remove::<Interims>().filter(|_| parts.version == http::Version::HTTP_11);
         let exceeded = parts.extensions.remove::<QuotaExceeded>().map(Refused::Quota);
         let host = connection.host_of(&parts);
         let found = host.as_deref().ok().and_then(|host| connection.plane.catalog.host(host));
@@ -131,10 +137,12 @@ impl Exchange {
             expects: parts.headers.contains_key(header::EXPECT),
             is_chunked: is_chunked(&parts),
             call: None,
+            interims,
             // A head that was refused has a stand-in, without a body.
             body: refused.is_none().then_some(RequestBody::Streaming(body)),
             sent: Arc::default(),
             recorded: Recorded::Nothing,
+            generation: connection.plane.generation(),
             connection,
         };
         (exchange, RequestHead { parts, host, refused: refused.or(exceeded) })
