@@ -137,7 +137,7 @@ fn write_field(out: &mut Vec<u8>, headers: &HeaderMap, name: &str, form: HeaderF
                 _ if is_blank && blank => {}
                 _ if is_blank => out.push(b' '),
                 0x80.. if form.from_latin1 => {
-                    out.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes())
+                    out.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
                 }
                 byte => out.push(byte),
             }

@@ -73,9 +73,8 @@ impl AwsError<'_> {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self.kind {
-            ErrorKind::AccessDenied | ErrorKind::InvalidSignature => StatusCode::FORBIDDEN,
             ErrorKind::Skewed { .. } if self.protocol == Protocol::Ec2 => StatusCode::BAD_REQUEST,
-            ErrorKind::Skewed { .. } => StatusCode::FORBIDDEN,
+            ErrorKind::AccessDenied | ErrorKind::InvalidSignature | ErrorKind::Skewed { .. } => StatusCode::FORBIDDEN,
             // The SDKs know it by its code. S3 and EC2 have a status of their own for it.
             ErrorKind::Throttled if self.service == "s3" || self.protocol == Protocol::Ec2 => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -97,12 +96,10 @@ impl AwsError<'_> {
             AccessDenied if xml => "AccessDenied",
             AccessDenied => "AccessDeniedException",
             InvalidSignature if self.protocol == Protocol::Ec2 => "AuthFailure",
-            InvalidSignature if xml => "SignatureDoesNotMatch",
-            InvalidSignature => "InvalidSignatureException",
             Skewed { .. } if self.protocol == Protocol::Ec2 => "RequestExpired",
             Skewed { .. } if self.protocol == Protocol::RestXml && self.service == "s3" => "RequestTimeTooSkewed",
-            Skewed { .. } if xml => "SignatureDoesNotMatch",
-            Skewed { .. } => "InvalidSignatureException",
+            InvalidSignature | Skewed { .. } if xml => "SignatureDoesNotMatch",
+            InvalidSignature | Skewed { .. } => "InvalidSignatureException",
             InvalidRequest if self.protocol == Protocol::Ec2 => "InvalidRequest",
             InvalidRequest if xml => "InvalidRequest",
             InvalidRequest => "ValidationException",

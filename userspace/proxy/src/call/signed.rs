@@ -287,7 +287,7 @@ fn strip(parts: &mut Parts) -> bool {
         parts.headers.remove(name);
     }
     // Answered here. What else is expected, AWS says that it can't do.
-    if parts.headers.get(header::EXPECT).is_some_and(|expected| is_continue(expected)) {
+    if parts.headers.get(header::EXPECT).is_some_and(is_continue) {
         parts.headers.remove(header::EXPECT);
     }
     if trailers {
