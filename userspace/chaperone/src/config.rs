@@ -16,7 +16,7 @@ use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::roles::RoleSection;
+use crate::{approvals::ApprovalsSection, roles::RoleSection};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
@@ -79,6 +79,9 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Who approves calls.
+    #[serde(default)]
+    pub approvals: ApprovalsSection,
     /// Prometheus.
     #[serde(default)]
     pub metrics: Metrics,
@@ -103,6 +106,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// The control socket.
     pub control: PathBuf,
+    /// The approvers' socket, which any user may connect to.
+    pub approvals: PathBuf,
     /// The daemon's folder in the BPF filesystem.
     pub bpffs: PathBuf,
 }
@@ -112,6 +117,7 @@ impl Default for Paths {
         Self {
             state: "/var/lib/chaperone".into(),
             control: "/run/chaperone/control.sock".into(),
+            approvals: "/run/chaperone/approvals.sock".into(),
             bpffs: "/sys/fs/bpf/chaperone".into(),
         }
     }
@@ -415,6 +421,7 @@ impl Config {
             let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
             return Err(("listen", why));
         }
+        self.approvals.check()?;
         self.mask().map_err(|error| ("mask", format!("commands.mask: {error}")))?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
