@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth,
-    VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
+    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake,
+    V4aAuth, VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};

@@ -39,7 +39,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::{
     call,
-    connection::hello::{self, HelloError},
+    connection::hello,
     connection::http_connection::{ALTERNATE_HTTPS, HttpConnection},
     connection::quota::{Place, Quota},
     connection::reach::is_public,
@@ -52,8 +52,6 @@ use crate::{
     http::through::writes_through,
 };
 
-/// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
-const MAX_HELLO: usize = 16 << 10;
 /// What one HTTP/2 stream holds beside its head, in bytes: of an answer that the agent doesn't take.
 const HTTP2_STREAM: usize = 16 << 10;
 /// What an HTTP/2 connection holds beside its window, in bytes.
@@ -347,21 +345,7 @@ impl Accepted {
     async fn tls(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
         let limits = &self.shared.limits;
         let mut start = BytesMut::with_capacity(2048);
-        let hello = timeout(limits.handshake_timeout, async {
-            loop {
-                if let Some(parsed) = hello::parse(&start) {
-                    return parsed.map_err(|error| error.to_string());
-                }
-                if start.len() >= MAX_HELLO {
-                    return Err(HelloError::Malformed("it is larger than 16 KiB").to_string());
-                }
-                match stream.read_buf(&mut start).await {
-                    Ok(0) => return Err("the connection ended before its ClientHello".to_owned()),
-                    Ok(_) => {}
-                    Err(error) => return Err(error.to_string()),
-                }
-            }
-        });
+        let hello = timeout(limits.handshake_timeout, hello::read(&mut stream, &mut start, &self.share));
         let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
         let stream = Prefixed { start: start.freeze(), stream };
         if self.shared.catalog.host(&name).is_none() && !self.shared.generation().is_inspected(&name) {
