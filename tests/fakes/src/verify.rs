@@ -114,10 +114,15 @@ fn by_authority(head: &Parts, host: &str, names: &str, hash: &str, secret: &str,
         scope.join("/"),
         hex::encode(digest(&SHA256, canonical.as_bytes()))
     );
-    let sign = |key: &[u8], text: &str| hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes());
-    let mut key = format!("AWS4{secret}").into_bytes();
-    for part in scope {
-        key = sign(&key, part).as_ref().to_vec();
-    }
-    hex::encode(sign(&key, &to_sign))
+    hex::encode(hmac(&key(secret, scope), &to_sign))
+}
+
+/// What a secret signs by in a scope.
+pub fn key(secret: &str, scope: &[&str]) -> Vec<u8> {
+    scope.iter().fold(format!("AWS4{secret}").into_bytes(), |key, part| hmac(&key, part))
+}
+
+/// HMAC by SHA-256.
+pub fn hmac(key: &[u8], text: &str) -> Vec<u8> {
+    hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, key), text.as_bytes()).as_ref().to_vec()
 }

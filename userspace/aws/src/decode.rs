@@ -211,7 +211,7 @@ impl Catalog {
         authority: &RequestAuth<'_>,
         account: Option<&str>,
     ) -> Result<Call, DecodeError> {
-        if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
+        if let HostKind::Endpoint(Endpoint::Application(what) | Endpoint::NoAction(what)) = &host.kind {
             return Err(DecodeError::NoAction { what });
         }
         envelope::check_head(parts)?;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use crate::{
     actions::Requirements,
     decode::{DecodeError, envelope::announces_body, header},
-    request_auth::{payload_shape, single},
+    request_auth::{RequestAuth, payload_shape, single},
     resources::Place,
     route::Query,
 };
@@ -31,6 +31,8 @@ pub enum Endpoint {
         /// The gateway's id.
         gateway: String,
     },
+    /// A customer's own application, of which nothing is AWS's API: what it is.
+    Application(&'static str),
     /// `ID.appsync-api.REGION`. The id is not the API's own.
     AppSync,
     /// `git-codecommit.REGION`: git over HTTPS.
@@ -171,8 +173,8 @@ impl Endpoint {
             ([_, "deviceadvisor", "iot"], []) => Self::NoAction("a test endpoint of IoT Device Advisor"),
             ([.., "s3-website"], []) => Self::website(),
             ([.., last], []) if last.starts_with("s3-website-") => Self::website(),
-            ([.., "elb"], []) | ([_], ["elb"]) => Self::NoAction("a customer's load balancer"),
-            ([.., "compute"], []) | ([_], ["compute"]) => Self::NoAction("a customer's own machine"),
+            ([.., "elb"], []) | ([_], ["elb"]) => Self::Application("a customer's load balancer"),
+            ([.., "compute"], []) | ([_], ["compute"]) => Self::Application("a customer's own machine"),
             ([.., _], ["rds" | "cache" | "redshift" | "redshift-serverless" | "docdb"]) => {
                 Self::NoAction("a customer's database, which speaks no AWS API")
             }
@@ -181,7 +183,32 @@ impl Endpoint {
     }
 
     pub(crate) fn website() -> Self {
-        Self::NoAction("a web site on S3, which takes no signatures and whose own rules choose the object")
+        Self::Application("a web site on S3, which takes no signatures and whose own rules choose the object")
+    }
+
+    /// Whether a request is to a customer's application, and none of AWS's API: at names that are nothing else, and where
+    /// an application may take what has no signature, or a password or token of its own. AWS holds against IAM what must be,
+    /// and refuses what isn't signed.
+    pub fn is_application(&self, parts: &Parts) -> bool {
+        let unsigned =
+            || matches!(RequestAuth::of(parts), RequestAuth::Bearer | RequestAuth::None | RequestAuth::Other);
+        match self {
+            Self::Application(_) => true,
+            Self::AgentCoreGateway { .. }
+            | Self::AppSync
+            | Self::ExecuteApi { .. }
+            | Self::LambdaUrl
+            | Self::Lattice { .. }
+            | Self::OpenSearch { .. } => unsigned(),
+            Self::CodeCommit
+            | Self::Mantle
+            | Self::NoAction(_)
+            | Self::OpenSearchServerless { .. }
+            | Self::Packages { .. }
+            | Self::Prometheus
+            | Self::Registry { .. }
+            | Self::TranscribeStreaming => false,
+        }
     }
 
     /// The names by which requests to it are signed; none, if it takes no SigV4.
@@ -198,7 +225,7 @@ impl Endpoint {
             Self::OpenSearchServerless { .. } => &["aoss"],
             Self::Prometheus => &["aps"],
             Self::TranscribeStreaming => &["transcribe"],
-            Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
+            Self::Application(_) | Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
         }
     }
 
@@ -213,7 +240,7 @@ impl Endpoint {
             Self::LambdaUrl => "a Lambda function's URL".into(),
             Self::Lattice { service } => format!("the VPC Lattice service `{service}`"),
             Self::Mantle => "Bedrock's APIs of OpenAI's and Anthropic's kind".into(),
-            Self::NoAction(what) => (*what).into(),
+            Self::Application(what) | Self::NoAction(what) => (*what).into(),
             Self::OpenSearch { domain } => format!("the OpenSearch domain `{domain}`"),
             Self::OpenSearchServerless { .. } => "OpenSearch Serverless".into(),
             Self::Packages { domain, .. } => format!("repositories of CodeArtifact's domain `{domain}`"),
@@ -279,7 +306,7 @@ impl Endpoint {
                 EndpointRequirements { service: "vpc-lattice-svcs", groups }
             }
             Self::Mantle => return Err(none()),
-            Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
+            Self::Application(what) | Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
             Self::OpenSearch { domain } => {
                 let (action, level) = match parts.method.as_str() {
                     "DELETE" => ("es:ESHttpDelete", Write),

@@ -42,7 +42,7 @@ pub(super) enum Subject {
         identity: Arc<SigningIdentity>,
         auth: Authentication,
     },
-    /// A name under `inspect`, where whatever it carries is between the agent and that server.
+    /// A name under `inspect`, or an application on AWS, where whatever it carries is between the agent and that server.
     Inspected,
 }
 

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use chaperone_aws::HostMatch;
+use chaperone_aws::{HostKind, HostMatch};
 use chaperone_model::Reason;
-use http::request::Parts;
+use http::{header::UPGRADE, request::Parts};
 use http_body::Body as _;
 
 use crate::{
@@ -28,7 +28,7 @@ pub struct Received<'e> {
 pub(super) enum Destination {
     /// AWS's API.
     Aws { found: HostMatch, handshake: Option<Handshake> },
-    /// A name that the configuration lists under `inspect`.
+    /// A name that the configuration lists under `inspect`, or an application on AWS.
     Inspected,
 }
 
@@ -65,7 +65,10 @@ fn destination(
     parts: &Parts,
     host: &str,
 ) -> Result<Destination, Refusal> {
-    let inspected = exchange.generation.is_inspected(host);
+    let found = connection.plane.catalog.host(host);
+    let application = matches!(&found, Some(HostMatch { kind: HostKind::Endpoint(endpoint), .. })
+        if !parts.headers.contains_key(UPGRADE) && endpoint.is_application(parts));
+    let inspected = application || exchange.generation.is_inspected(host);
     let handshake = match Handshake::of(parts) {
         None => None,
         Some(Ok(handshake))
@@ -85,7 +88,7 @@ fn destination(
     if inspected {
         return Ok(Destination::Inspected);
     }
-    let Some(found) = connection.plane.catalog.host(host) else {
+    let Some(found) = found else {
         let why = format!("`{host}` is not a name of AWS");
         return Err(Refusal::denied(Kind::Misdirected, Reason::Undecodable, why));
     };

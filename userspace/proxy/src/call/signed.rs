@@ -117,6 +117,7 @@ impl<'e> Recorded<'e> {
         if transforms.read() {
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
+        let plain = connection.plain && matches!(subject, Subject::Inspected);
         let mut changes = Changes::default();
         let mut tells_time = false;
         let mut name = connection.name.clone().unwrap_or_else(|| exchange.host.as_str().into());
@@ -141,7 +142,7 @@ impl<'e> Recorded<'e> {
         }
         parts.uri = uri.build().map_err(|_| Failure::Target)?;
         let http2 = (http2 && !upgraded).then_some(connection.session.session.id);
-        let target = Target { name, address: connection.upstream, http2 };
+        let target = Target { name, address: connection.upstream, http2, plain };
         let recorder = connection.plane.journal.body(exchange.id, Direction::Request);
         let (body, permit, websocket) = if let Some(Handshaken { handshake, keys, held }) = changes.websocket {
             exchange.body = None;
