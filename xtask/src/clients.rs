@@ -42,6 +42,7 @@ pub fn install(all: bool) -> Result<PathBuf> {
         npm(&sources.join("cdk"), &folder.join("cdk"), &["app.mjs"], "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
         python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;
+        python(&folder.join("model-sdks"), "model-sdks-requirements.txt", "the SDKs of OpenAI and Anthropic, 110 MB")?;
         let (program, link) = (setup::opencode()?, folder.join("opencode"));
         let _ = fs::remove_file(&link);
         std::os::unix::fs::symlink(&program, &link).with_context(|| format!("making {}", link.display()))?;

@@ -128,7 +128,7 @@ impl Server {
     }
 
     async fn route(&self, host: &str, request: Request<Recorded<Incoming>>) -> Result<Answer, BoxError> {
-        if !hosts::is_aws(host) {
+        if !hosts::is_aws(host) || hosts::is_application(host) {
             return Ok(backend::page(host));
         }
         if let Some(service) = &self.s3

@@ -156,6 +156,29 @@ fn coding_agent(name: &str) {
     the_same(&script, &["GetCallerIdentity", "CreateBucket", "PutObject", "GetObject", "CreateTable", "PutItem"]);
 }
 
+/// By the session's token in the place of Bedrock's API key, and by certificates that they don't bring.
+#[cfg(feature = "all-clients")]
+#[test]
+fn the_sdks_of_openai_and_anthropic_at_bedrock() {
+    let lab = Lab::start_with(&["--aws", "both"], PERMIT_ALL);
+    let python = installed("model-sdks").join("bin/python");
+    let said = lab.agent_ok(&format!("{} {}", path(&python), path(&client("model-sdks.py"))));
+    for line in [
+        "httpx 403",
+        "openai mantle hello",
+        "openai runtime hello",
+        "responses hello",
+        "models ['m']",
+        "anthropic hello",
+    ] {
+        assert!(said.lines().any(|it| it == line), "{line}: {said}");
+    }
+    assert!(said.contains("another key failed: PermissionDeniedError"), "{said}");
+    let upstream = lab.upstream();
+    assert_eq!(upstream.len(), 5, "{upstream:#?}");
+    assert!(upstream.iter().all(|it| !it["access_key_id"].is_null()), "each goes on signed: {upstream:#?}");
+}
+
 #[cfg(feature = "all-clients")]
 #[test]
 fn opencode() {

@@ -294,13 +294,11 @@ fn in_query(
     found: &HostMatch,
     handshake: bool,
 ) -> Result<Option<InQuery>, VerifyError> {
-    if parts.uri.query().is_none() || parts.headers.contains_key(header::AUTHORIZATION) {
-        return Ok(None);
-    }
-    let (RequestAuth::Presigned { access_key_id: id } | RequestAuth::PresignedV2 { access_key_id: id }) =
-        RequestAuth::of(parts)
-    else {
-        return Ok(None);
+    let id = match RequestAuth::of(parts) {
+        RequestAuth::Presigned { access_key_id } | RequestAuth::PresignedV2 { access_key_id } => access_key_id,
+        // Of its own form in the head, too, nothing is left afterwards.
+        RequestAuth::HeaderV2 { access_key_id } if !handshake && found.is_s3() => access_key_id,
+        _ => return Ok(None),
     };
     let own = &exchange.connection.session.own;
     if id != own.placeholder.access_key_id() && own.vended.get(id).is_none() {
