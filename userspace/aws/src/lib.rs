@@ -28,6 +28,7 @@ mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;
+mod form_v2;
 mod git;
 mod host;
 #[cfg(test)]
@@ -69,6 +70,7 @@ pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;
+pub use form_v2::SignedForm;
 pub use git::GitCredential;
 pub use host::{HostKind, HostMatch, S3At};
 pub use metadata::{Metadata, MetadataRequest};

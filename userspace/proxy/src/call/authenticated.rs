@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake,
-    V4aAuth, VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
+    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedForm,
+    SignedHandshake, V4aAuth, VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
@@ -52,6 +52,8 @@ pub(super) enum Authentication {
     Anonymous,
     /// An S3 POST form, which is signed inside. `put` is the upload that it stands for.
     Form { form: Box<PostPolicy>, put: Box<Parts>, vended: Option<Arc<VendedCredential>> },
+    /// A form of SimpleDB's, which is signed inside by version 2.
+    FormV2 { form: Box<SignedForm>, vended: Option<Arc<VendedCredential>> },
     /// What git makes of a SigV4 signature for CodeCommit.
     Git { made: Box<GitCredential>, vended: Option<Arc<VendedCredential>> },
     /// A presigned URL that AWS gave to this session in the answer to this call: it goes on as it is.
@@ -72,6 +74,7 @@ impl Authentication {
         match self {
             Self::Anonymous | Self::Grant { .. } | Self::Token(_) => None,
             Self::Form { vended, .. }
+            | Self::FormV2 { vended, .. }
             | Self::Git { vended, .. }
             | Self::Signed { vended, .. }
             | Self::SignedQuery { vended, .. }
@@ -122,6 +125,12 @@ async fn authentication(
         hold(connection, exchange, parts).await?;
         return form(connection, exchange, parts, found);
     }
+    if handshake.is_none() && SignedForm::may_be(parts, found) {
+        hold(connection, exchange, parts).await?;
+        if let Some(signed) = form_v2(connection, exchange, parts)? {
+            return Ok(signed);
+        }
+    }
     if handshake.is_none()
         && let Some(by) = grant(connection, exchange, parts)
     {
@@ -147,15 +156,8 @@ async fn authentication(
     let vended = id.filter(|id| *id != own.placeholder.access_key_id()).and_then(|id| own.vended.get(id));
     let placeholder = vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder);
     if let Some(made) = &git {
-        let clock = &connection.plane.upstream.clock;
-        let mut verified = Err(VerifyError::Mismatch);
-        for now in clock.times() {
-            verified = made.verify(&connection.plane.signer, placeholder, now);
-            if !matches!(verified, Err(VerifyError::Skewed { .. })) {
-                break;
-            }
-        }
-        verified.map_err(|error| not_verified(&error))?;
+        let verify = |now| made.verify(&connection.plane.signer, placeholder, now);
+        connection.plane.upstream.clock.judge(verify).map_err(|error| not_verified(&error))?;
     }
     if let Some(made) = git {
         return Ok(Authentication::Git { made: Box::new(made), vended });
@@ -206,14 +208,7 @@ async fn authentication(
         (None, None) if scope.is_some() => signer.verify(parts, &claimed, sha256, placeholder, now),
         (None, None) => Ok(HeaderForm::default()),
     };
-    let mut times = connection.plane.upstream.clock.times();
-    let mut verified = verify(times.next().unwrap_or_else(OffsetDateTime::now_utc));
-    if matches!(verified, Err(VerifyError::Skewed { .. } | VerifyError::Date(_)))
-        && let Some(other) = times.next()
-    {
-        verified = verify(other).or(verified);
-    }
-    let form = verified.map_err(|error| not_verified(&error))?;
+    let form = connection.plane.upstream.clock.judge(verify).map_err(|error| not_verified(&error))?;
     parts.extensions.insert(form);
     Ok(match (scope, v4a, token, signed) {
         (_, _, _, Some(signed)) => {
@@ -344,6 +339,24 @@ fn form(
     form.verify(vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder)).map_err(wrong)?;
     let put = Box::new(form.as_put(parts, found).map_err(wrong)?);
     Ok(Authentication::Form { form: Box::new(form), put, vended })
+}
+
+/// A form of version 2, if it is signed at all.
+fn form_v2(
+    connection: &HttpConnection,
+    exchange: &Exchange,
+    parts: &Parts,
+) -> Result<Option<Authentication>, CallError> {
+    let wrong = |error: VerifyError| CallError::from(not_verified(&error));
+    let Some(RequestBody::Whole(bytes, ..)) = &exchange.body else { return Ok(None) };
+    let Some(form) = SignedForm::read(parts, bytes).map_err(wrong)? else { return Ok(None) };
+    let own = &connection.session.own;
+    let vended = Some(form.access_key_id())
+        .filter(|id| *id != own.placeholder.access_key_id())
+        .and_then(|id| own.vended.get(id));
+    let placeholder = vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder);
+    connection.plane.upstream.clock.judge(|now| form.verify(placeholder, now)).map_err(wrong)?;
+    Ok(Some(Authentication::FormV2 { form: Box::new(form), vended }))
 }
 
 fn not_verified(error: &VerifyError) -> Refusal {

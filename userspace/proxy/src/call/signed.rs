@@ -196,6 +196,14 @@ impl Signing<'_> {
                 changes.form = Some(form);
                 return Ok(changes);
             }
+            Authentication::FormV2 { form, .. } => {
+                let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
+                let form = form.signed(&credentials, now).map_err(Failure::Sign)?;
+                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
+                changes.form = Some(form);
+                return Ok(changes);
+            }
             Authentication::Git { made, .. } => {
                 let credentials = credentials(self.identity, vended.as_ref()).await?;
                 changes.signed_by = Some(credentials.clone());
@@ -374,6 +382,7 @@ fn unsigned(parts: &mut Parts, auth: &Authentication) {
             }
         }
         Authentication::Form { .. }
+        | Authentication::FormV2 { .. }
         | Authentication::Git { .. }
         | Authentication::Signed { .. }
         | Authentication::SignedQuery { .. }
