@@ -18,6 +18,7 @@ mod chunked;
 mod coverage_tests;
 mod credentials;
 mod decode;
+mod decode_error;
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
@@ -30,6 +31,7 @@ mod event_stream;
 mod explain;
 mod form_v2;
 mod git;
+mod head;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
@@ -48,6 +50,7 @@ mod resources;
 mod resources_tests;
 mod roles;
 mod route;
+mod routes;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
@@ -65,7 +68,8 @@ pub use canonical::{HeaderForm, PathRules};
 pub use catalog::{Catalog, CatalogVersion};
 pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, ChunkedSink};
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
-pub use decode::{BodyNeed, DecodeError};
+pub use decode::BodyNeed;
+pub use decode_error::DecodeError;
 pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};

@@ -9,12 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::EndpointRequirements;
-use crate::{
-    Catalog, HostMatch,
-    decode::{DecodeError, header},
-    request_auth::single,
-    resources::Place,
-};
+use crate::{Catalog, HostMatch, decode_error::DecodeError, head::header, request_auth::single, resources::Place};
 
 /// Where Anthropic's SDK puts its key.
 pub(crate) const API_KEY: HeaderName = HeaderName::from_static("x-api-key");

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode_str;
 
-use crate::decode::DecodeError;
+use crate::decode_error::DecodeError;
 
 const UNCLEAR: DecodeError = DecodeError::Path("a path that could be read in two ways");
 
