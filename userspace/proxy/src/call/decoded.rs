@@ -70,7 +70,7 @@ impl<'e> Authenticated<'e> {
                 }
             }
             Authentication::FormV2 { .. } | Authentication::Git { .. } | Authentication::Token(_) => {
-                call.payload = Payload::None
+                call.payload = Payload::None;
             }
             _ => {}
         }
