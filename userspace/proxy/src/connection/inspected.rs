@@ -38,6 +38,7 @@ impl Accepted {
             share: self.share.clone(),
             name: name.map(Arc::from),
             upstream: SocketAddr::new(self.destination.ip(), port),
+            plain: self.destination.port() == 80,
             heads: Arc::new(Heads::new(&self.share)),
             unrecorded: self.unrecorded.get().cloned(),
         }

@@ -4,36 +4,16 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use chaperone_model::ConnectionKind;
-use tokio::{io::AsyncReadExt as _, net::TcpStream, time::timeout};
+use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::{
-    accepted::Accepted,
-    hello::{self, HelloError},
-    prefixed::Prefixed,
-};
+use crate::connection::{accepted::Accepted, hello, prefixed::Prefixed};
 
-/// A ClientHello with post-quantum key shares is about 1.8 KiB; 16 KiB is more than any client sends.
-const MAX_HELLO: usize = 16 << 10;
 impl Accepted {
     pub(super) async fn tls(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
         let limits = &self.shared.limits;
         let mut start = BytesMut::with_capacity(2048);
-        let hello = timeout(limits.handshake_timeout, async {
-            loop {
-                if let Some(parsed) = hello::parse(&start) {
-                    return parsed.map_err(|error| error.to_string());
-                }
-                if start.len() >= MAX_HELLO {
-                    return Err(HelloError::Malformed("it is larger than 16 KiB").to_string());
-                }
-                match stream.read_buf(&mut start).await {
-                    Ok(0) => return Err("the connection ended before its ClientHello".to_owned()),
-                    Ok(_) => {}
-                    Err(error) => return Err(error.to_string()),
-                }
-            }
-        });
+        let hello = timeout(limits.handshake_timeout, hello::read(&mut stream, &mut start, &self.share));
         let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
         let stream = Prefixed { start: start.freeze(), stream };
         if self.shared.catalog.host(&name).is_none() && !self.shared.generation().is_inspected(&name) {
