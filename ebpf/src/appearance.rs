@@ -12,7 +12,9 @@ use chaperone_ebpf_abi::{CGROUP_NAMED, CgroupNamed, Counter, EXEMPT, HELD, MAX_C
 
 use crate::{
     kernel::{field, offset},
-    maps::{self, COMMAND_EVENTS, ENROLLED, HELD_EVENTS, PATH, RULES, RULES_START, UNENROLLED},
+    maps::{
+        self, COMMAND_EVENTS, COMMANDS_READ, COMMANDS_WRITTEN, ENROLLED, HELD_EVENTS, PATH, RULES, RULES_START, UNENROLLED,
+    },
 };
 
 /// Leaves what is there as it is.
@@ -34,19 +36,20 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
     let flags = if length > 1 { named(&buffer.path) } else { 0 };
     if flags == 0 {
         // A part of an enrolled one, and perhaps a session of its own: the daemon may come too late to see its path.
-        if is_below_enrolled(cgroup) {
-            tell(buffer, id, length);
+        let above = enrolled_above(cgroup);
+        if above != 0 {
+            tell(buffer, id, above, length);
         }
         return 0;
     }
     if ENROLLED.insert(id, flags, BPF_NOEXIST).is_err() {
-        if !is_below_enrolled(cgroup) {
+        if enrolled_above(cgroup) == 0 {
             refuse_from(id);
         }
         maps::count(Counter::Unenrolled);
         return 0;
     }
-    tell(buffer, id, length);
+    tell(buffer, id, enrolled_above(cgroup), length);
     if flags & HELD != 0 {
         let map = core::ptr::from_ref(&HELD_EVENTS).cast_mut().cast();
         // Without room, the daemon comes across it later.
@@ -58,33 +61,36 @@ pub fn made(ctx: &RawTracePointContext) -> i32 {
 
 /// Tells of a cgroup by its path, of that length.
 #[inline(always)]
-fn tell(buffer: &mut CgroupNamed, id: u64, length: i64) {
-    (buffer.kind, buffer.reserved, buffer.id) = (CGROUP_NAMED, 0, id);
+fn tell(buffer: &mut CgroupNamed, id: u64, above: u64, length: i64) {
+    (buffer.kind, buffer.reserved, buffer.id, buffer.above) = (CGROUP_NAMED, 0, id, above);
     let map = core::ptr::from_ref(&COMMAND_EVENTS).cast_mut().cast();
     // In a form that the verifier sees the bound of.
     let size = offset_of!(CgroupNamed, path) as u64 + (length as u64 & (MAX_CGROUP_PATH as u64 - 1));
+    if !maps::take_share(above, size) {
+        return;
+    }
     // Without room, commands are lost, too, and that is told.
     // SAFETY: takes the map, and no more bytes than the map's value has.
     let _ = unsafe { bpf_ringbuf_output(map, core::ptr::from_mut(buffer).cast(), size, 0) };
 }
 
-/// Whether the nearest cgroup above this one that anything is said of is enrolled.
+/// The nearest cgroup above this one that anything is said of, if it is enrolled; else 0.
 #[inline(always)]
-fn is_below_enrolled(cgroup: u64) -> bool {
+fn enrolled_above(cgroup: u64) -> u64 {
     let mut at = cgroup;
     for _ in 0..MAX_CGROUP_LEVEL {
         let parent = field!(at + offset!(cgroup_self), cgroup_subsys_state_parent as u64);
         if parent == 0 {
-            return false;
+            return 0;
         }
         at = parent - offset!(cgroup_self);
         let id = field!(field!(at, cgroup_kn as u64), kernfs_node_id as u64);
         // SAFETY: read at once.
         if let Some(flags) = unsafe { ENROLLED.get(id) } {
-            return *flags & EXEMPT == 0;
+            return if *flags & EXEMPT == 0 { id } else { 0 };
         }
     }
-    false
+    0
 }
 
 /// From this cgroup on, nobody knows whose a cgroup is that isn't enrolled: their processes get nowhere, until the daemon has
@@ -106,6 +112,8 @@ fn refuse_from(id: u64) {
 pub fn released(ctx: &RawTracePointContext) -> i32 {
     if let Some(id) = id(ctx.arg(0)) {
         let _ = ENROLLED.remove(id);
+        let _ = COMMANDS_WRITTEN.remove(id);
+        let _ = COMMANDS_READ.remove(id);
     }
     0
 }

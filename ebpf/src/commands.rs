@@ -54,10 +54,6 @@ pub fn began(ctx: &RawTracePointContext) -> i32 {
     // SAFETY: takes nothing, gives a number.
     let at_ns = unsafe { bpf_ktime_get_boot_ns() };
     let id = new_id(at_ns);
-    if COMMANDS.insert(pid, Command { id, execution, owner: pid, reserved: 0 }, 0).is_err() {
-        maps::count(Counter::CommandUnkept);
-    }
-
     let mm = field!(task, task_struct_mm as u64);
     let arguments = field!(mm, mm_struct_arg_start as u64);
     let total = field!(mm, mm_struct_arg_end as u64).saturating_sub(arguments);
@@ -76,10 +72,14 @@ pub fn began(ctx: &RawTracePointContext) -> i32 {
         file_name: field!(binprm, linux_binprm_filename as u64),
         arguments,
     };
-    if total <= FEW_ARGUMENTS as u64 {
-        tell_start::<FEW_ARGUMENTS>(&start);
+    let told = if total <= FEW_ARGUMENTS as u64 {
+        tell_start::<FEW_ARGUMENTS>(&start)
     } else {
-        tell_start::<MAX_ARGUMENTS>(&start);
+        tell_start::<MAX_ARGUMENTS>(&start)
+    };
+    let command = Command { id, execution, owner: pid, untold: u32::from(!told) };
+    if COMMANDS.insert(pid, command, 0).is_err() {
+        maps::count(Counter::CommandUnkept);
     }
     0
 }
@@ -116,10 +116,15 @@ pub fn ended(ctx: &RawTracePointContext) -> i32 {
     if command.owner != pid {
         return 0;
     }
+    if command.untold != 0 {
+        maps::count(Counter::CommandLost);
+        return 0;
+    }
     let status = field!(task, task_struct_exit_code as u32);
     // SAFETY: null is checked; the record is written whole before it is submitted.
     unsafe {
-        let record = reserve(size_of::<CommandEnd>()).cast::<CommandEnd>();
+        // Out of no share: there are no more of them than beginnings.
+        let record = reserve(size_of::<CommandEnd>(), 0).cast::<CommandEnd>();
         if record.is_null() {
             return 0;
         }
@@ -148,14 +153,15 @@ pub fn find(enrolled: &Stamp) {
     let (at_ns, task) = unsafe { (bpf_ktime_get_boot_ns(), bpf_get_current_task()) };
     let id = new_id(at_ns);
     let execution = field!(task, task_struct_self_exec_id as u64);
-    if COMMANDS.insert(pid, Command { id, execution, owner: pid, reserved: 0 }, 0).is_err() {
+    // Told or not, the connection names it, and its end is told.
+    if COMMANDS.insert(pid, Command { id, execution, owner: pid, untold: 0 }, 0).is_err() {
         maps::count(Counter::CommandUnkept);
         return;
     }
     let parent_pid = field!(field!(task, task_struct_real_parent as u64), task_struct_tgid as u32);
     // SAFETY: null is checked; the record is written whole before it is submitted.
     unsafe {
-        let record = reserve(size_of::<CommandStart>()).cast::<CommandStart>();
+        let record = reserve(size_of::<CommandStart>(), enrolled.enrolled).cast::<CommandStart>();
         if !record.is_null() {
             (*record).kind = COMMAND_FOUND;
             (*record).arguments = 0;
@@ -194,14 +200,15 @@ struct Start<'a> {
     arguments: u64,
 }
 
+/// False if there was no room.
 #[inline(always)]
-fn tell_start<const ROOM: usize>(start: &Start<'_>) {
+fn tell_start<const ROOM: usize>(start: &Start<'_>) -> bool {
     // SAFETY: null is checked; the head is written whole before it is submitted, and of the arguments as much is told as
     // was written.
     unsafe {
-        let begin = reserve(size_of::<CommandStart>() + ROOM);
+        let begin = reserve(size_of::<CommandStart>() + ROOM, start.enrolled.enrolled);
         if begin.is_null() {
-            return;
+            return false;
         }
         let record = begin.cast::<CommandStart>();
         (*record).kind = COMMAND_STARTED;
@@ -226,15 +233,20 @@ fn tell_start<const ROOM: usize>(start: &Start<'_>) {
         (*record).arguments = if read == 0 { wanted } else { 0 };
         bpf_ringbuf_submit(begin.cast(), 0);
     }
+    true
 }
 
-/// Room for a record; null, and counted, if there is none.
+/// Room for a record from the share of this enrolled cgroup; null, and counted, if there is none.
 ///
 /// # Safety
 ///
 /// What is not null must be written and submitted.
 #[inline(always)]
-pub unsafe fn reserve(size: usize) -> *mut u8 {
+pub unsafe fn reserve(size: usize, enrolled: u64) -> *mut u8 {
+    if !maps::take_share(enrolled, size as u64) {
+        maps::count(Counter::CommandLost);
+        return core::ptr::null_mut();
+    }
     // SAFETY: takes the map and numbers.
     let room = unsafe { bpf_ringbuf_reserve(core::ptr::from_ref(&COMMAND_EVENTS).cast_mut().cast(), size as u64, 0) };
     if room.is_null() {

@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockOpsContext},
 };
 use chaperone_ebpf_abi::{
-    CgroupNamed, Command, Counter, Endpoint, Home, ListenerKey, MAX_ENROLLED, MAX_RULE_STATES, OriginRecord, RuleState,
+    CgroupNamed, Command, Counter, Endpoint, Home, ListenerKey, MAX_ENROLLED, MAX_RULE_STATES, MAX_UNREAD_COMMANDS, OriginRecord, RuleState,
     Stamp, Told, Tuple,
 };
 
@@ -85,6 +85,15 @@ pub static COMMANDS: HashMap<u32, Command, 65536> = HashMap::new();
 #[btf_map]
 pub static COMMAND_EVENTS: RingBuf<u8, 4194304> = RingBuf::new();
 
+/// Enrolled cgroup → how many bytes of `COMMAND_EVENTS` were written for it, ever. What is neither here nor in
+/// `COMMANDS_READ` counts as 0. An entry goes with its cgroup.
+#[btf_map]
+pub static COMMANDS_WRITTEN: HashMap<u64, u64, MAX_ENROLLED> = HashMap::new();
+
+/// Enrolled cgroup → how many of these bytes the daemon has read. It alone writes here, and the hooks alone there.
+#[btf_map]
+pub static COMMANDS_READ: HashMap<u64, u64, MAX_ENROLLED> = HashMap::new();
+
 /// When the daemon was last told of a process that connects where it has no listener, in nanoseconds since boot: nobody
 /// keeps commands out of `COMMAND_EVENTS` by connecting again and again.
 #[btf_map]
@@ -97,6 +106,31 @@ pub static COMMANDS_LOST: Array<u64, 1> = Array::new();
 /// How often what happened, by [`Counter`].
 #[btf_map]
 pub static COUNTERS: PerCpuArray<u64, 16> = PerCpuArray::new();
+
+/// Takes so many bytes of `COMMAND_EVENTS` from an enrolled cgroup's share; false if it has none left, so that no agent
+/// keeps the commands of others out of the record. 0 is nobody's.
+#[inline(always)]
+pub fn take_share(enrolled: u64, bytes: u64) -> bool {
+    if enrolled == 0 {
+        return true;
+    }
+    // SAFETY: read at once.
+    let read = unsafe { COMMANDS_READ.get(enrolled) }.copied().unwrap_or(0);
+    match COMMANDS_WRITTEN.get_ptr_mut(enrolled) {
+        // SAFETY: the map's value, which hooks on another processor may be adding to: then a record isn't counted, and the
+        // share is larger by that.
+        Some(written) => unsafe {
+            if (*written).saturating_sub(read) + bytes > MAX_UNREAD_COMMANDS {
+                return false;
+            }
+            *written += bytes;
+        },
+        None => {
+            let _ = COMMANDS_WRITTEN.insert(enrolled, read + bytes, 0);
+        }
+    }
+    true
+}
 
 /// Adds one.
 #[inline(always)]

@@ -50,7 +50,7 @@ fn is_told(netns: u64) -> bool {
     }
     // SAFETY: null is checked; the record is written whole before it is submitted.
     unsafe {
-        let record = commands::reserve(size_of::<NamespaceUnknown>()).cast::<NamespaceUnknown>();
+        let record = commands::reserve(size_of::<NamespaceUnknown>(), 0).cast::<NamespaceUnknown>();
         if record.is_null() {
             return false;
         }

@@ -35,7 +35,8 @@ pub struct Options {
     /// against it (some ten minutes).
     #[arg(long, conflicts_with = "check")]
     prove: bool,
-    /// Change each of these requests in many ways as well, and show that none is then taken for a whole call.
+    /// Change each of these requests in many ways as well, and show that none is then taken for a whole call, and that
+    /// nothing that a policy forbids would be executed by a server that reads everything.
     #[arg(long, requires = "prove")]
     hostile: bool,
 }
@@ -202,6 +203,7 @@ fn prove(root: &Path, work: &Path, python: &Path, hostile: bool) -> anyhow::Resu
             .args(["test", "--quiet", "--locked", "--profile", "lab", "-p", "chaperone-aws"])
             .args(["--lib", "--", "--nocapture", "what_botocore_builds"])
             .args(hostile.then_some("no_neighbour_of_an_honest_request"))
+            .args(hostile.then_some("nothing_that_is_forbidden_is_executed"))
             .env("CHAPERONE_WIRE", &wire),
     )
 }

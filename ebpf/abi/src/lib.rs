@@ -196,9 +196,12 @@ pub struct Command {
     pub execution: u64,
     /// The process that executed it; a child's entry says its ancestor here.
     pub owner: u32,
-    /// Zero.
-    pub reserved: u32,
+    /// Not zero: its beginning was not told, and neither is its end.
+    pub untold: u32,
 }
+
+/// How much of `COMMAND_EVENTS` an enrolled cgroup may fill with what nobody has read yet, in bytes: a quarter.
+pub const MAX_UNREAD_COMMANDS: u64 = 1 << 20;
 
 /// An execution: [`CommandStart`], then arguments.
 pub const COMMAND_STARTED: u32 = 1;
@@ -238,8 +241,8 @@ pub struct Told {
 /// How long the daemon isn't told again of the same process in the same namespace, in nanoseconds.
 pub const TOLD_NS: u64 = 100_000_000;
 
-/// [`CgroupNamed`].
-pub const CGROUP_NAMED: u32 = 5;
+/// [`CgroupNamed`]. (5 was one without `above`.)
+pub const CGROUP_NAMED: u32 = 6;
 
 /// A record in `COMMAND_EVENTS`: a cgroup appeared, and is enrolled or held because of its path, or is below one that is
 /// enrolled. It is told before anything is executed there, and is all that is left of the path when the cgroup is gone. It ends
@@ -253,6 +256,8 @@ pub struct CgroupNamed {
     pub reserved: u32,
     /// The cgroup.
     pub id: u64,
+    /// The nearest enrolled cgroup above it, whose share of the buffer this is told from; 0 if there is none.
+    pub above: u64,
     /// Its path below the root of the hierarchy, up to the first zero.
     pub path: [u8; MAX_CGROUP_PATH],
 }
@@ -456,7 +461,7 @@ const _: () = assert!(size_of::<Stamp>() == 16);
 const _: () = assert!(size_of::<Command>() == 32);
 const _: () = assert!(size_of::<CommandStart>() == 352);
 const _: () = assert!(size_of::<CommandEnd>() == 32);
-const _: () = assert!(size_of::<CgroupNamed>() == 1040);
+const _: () = assert!(size_of::<CgroupNamed>() == 1048);
 const _: () = assert!(size_of::<RuleState>() == 516);
 
 #[cfg(test)]

@@ -2,6 +2,10 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
+#[path = "../../../userspace/journal/tests/next/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod next;
+
 use std::{collections::HashSet, fs, process::Command};
 
 use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
@@ -42,6 +46,45 @@ fn killed_under_load_nothing_passes_unrecorded() {
     lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
 }
 
+/// After an update that was taken back: what the next version recorded is kept and counted, and the record goes on.
+#[test]
+fn a_daemon_goes_on_behind_what_the_next_version_recorded() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap()
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    let journal = lab.dir.join("journal");
+    let mut segment = next::Segment::begin(&journal, &serde_json::json!({ "minor": 77, "written_by": "9.9.9" }));
+    segment.event([7; 16], &serde_json::json!({ "event": "call-held" }));
+    segment.record(200, 0x84, [8; 16], 0, next::sha256(b"new"), b"new");
+    segment.end();
+
+    lab.restart();
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    assert_eq!(lab.calls().len(), 2);
+    let verified: Value = serde_json::from_str(&lab.operator_ok("chaperone verify --json")).unwrap();
+    let counts = ["clean", "unknown_events", "unknown_records", "unknown_flags"].map(|name| verified[name].clone());
+    assert_eq!(counts, [Value::Bool(true), 1.into(), 1.into(), 1.into()], "{verified}");
+    let told = lab.operator_ok("chaperone verify");
+    assert!(told.contains("1 events that this version doesn't know"), "{told}");
+
+    // What it can't read it refuses, and says what to do.
+    let pid = lab.daemon();
+    kill(pid, "TERM");
+    until("the end", || {
+        !fs::exists(format!("/proc/{pid}")).unwrap()
+            || fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
+    });
+    next::Segment::begin(&journal, &serde_json::json!({ "requires": ["sealed-heads"], "written_by": "9.9.9" })).end();
+    let output = lab.operator("chaperone verify");
+    let said = both(&output);
+    assert!(!output.status.success() && said.contains("Chaperone 9.9.9") && said.contains("`sealed-heads`"), "{said}");
+}
+
 #[test]
 fn a_stopped_daemon_finishes_what_is_under_way() {
     let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
@@ -78,6 +121,28 @@ fn a_policy_that_is_wrong_leaves_the_old_one_in_force() {
     lab.operator_ok("echo '@id(\"none\") forbid (principal, action, resource);' > $CHAPERONE_LAB/policies/z.cedar; chaperone reload");
     let output = lab.agent("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls");
     assert!(both(&output).contains("none"), "{}", both(&output));
+}
+
+/// A call has the policies that were in force when its head had been read, whatever is reloaded before its body is there.
+#[test]
+fn a_reload_in_the_middle_of_a_call_is_for_the_next_one() {
+    let lab = Lab::start_with(&["--aws", "moto"], PERMIT_ALL);
+    let status = || -> Value { serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap() };
+    let (go, before) = (lab.dir.join("home/root/go"), status());
+    let half = lab.spawn_agent(&format!("python3 {} {}", script("half.py").display(), go.display()));
+    until("the middle of the call", || status()["requests"].as_u64() > before["requests"].as_u64());
+    lab.operator_ok("echo '@id(\"none\") forbid (principal, action, resource);' > $CHAPERONE_LAB/policies/z.cedar; chaperone reload");
+    let after = status();
+    assert_ne!(before["policy_version"], after["policy_version"]);
+    fs::write(&go, "").unwrap();
+    let answered = both(&half.wait_with_output().unwrap());
+    assert!(answered.contains("200 OK") && answered.contains("GetCallerIdentityResult"), "{answered}\n{}", lab.log());
+    let next = lab.agent("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    assert!(both(&next).contains("none"), "{}", both(&next));
+    let calls = lab.calls();
+    let versions: Vec<_> = calls.iter().map(|call| (&call["decision"], &call["policy_version"])).collect();
+    let (allow, deny) = (Value::from("allow"), Value::from("deny"));
+    assert_eq!(versions, [(&allow, &before["policy_version"]), (&deny, &after["policy_version"])], "{calls:?}");
 }
 
 #[test]

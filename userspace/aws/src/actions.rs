@@ -83,7 +83,17 @@ impl Requirements {
         add(&mut self.group.0, place);
     }
 
+    /// A resource that the request names. What is no plain name could be read as another by its service, as a pattern or
+    /// without the blanks around it: then what it names isn't known. S3's keys alone are taken byte for byte.
     pub fn resource(&mut self, arn: String) -> Result<(), DecodeError> {
+        match resources::names::ambiguous(&arn) {
+            Some(pattern) => self.unknown(pattern, Cow::Borrowed("a wildcard or blanks in a name"), false),
+            None => self.made_resource(arn),
+        }
+    }
+
+    /// A resource that isn't there yet, whose ARN may say `*` for what AWS will assign; or one that is known otherwise.
+    pub fn made_resource(&mut self, arn: String) -> Result<(), DecodeError> {
         // Whose credentials will sign isn't known: then it is of any account, for a policy that forbids one.
         if arn.split(':').nth(4) == Some("*") {
             self.unknown(arn.clone(), Cow::Borrowed("the account isn't known"), true)?;
@@ -273,7 +283,7 @@ impl Requirements {
             self.close();
             for layer in layers.into_iter().flatten().filter_map(Value::as_str) {
                 self.action("lambda:GetLayerVersion", AccessLevel::Read);
-                self.resource(layer.to_owned())?;
+                resources::names::arn(self, layer)?;
             }
         }
         if operation.passes_role != 0 {
@@ -290,7 +300,7 @@ impl Requirements {
                         let elsewhere = format!("{before}:role/*/{name}");
                         self.unknown(elsewhere, Cow::Borrowed("the same name below a path"), true)?;
                     }
-                    self.resource(role)?;
+                    resources::names::arn(self, &role)?;
                 }
             }
         }
@@ -328,7 +338,12 @@ impl Requirements {
                 self.close();
                 self.action("ec2:CreateTags", AccessLevel::Tagging);
                 for kind in kinds {
-                    self.resource(place.arn("ec2", &format!("{kind}/*")))?;
+                    let made = place.arn("ec2", &format!("{kind}/*"));
+                    if kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-') {
+                        self.made_resource(made)?;
+                    } else {
+                        self.unknown(place.arn("ec2", "*"), Cow::Borrowed("no type of what is tagged"), false)?;
+                    }
                 }
             }
         } else if ["Tags", "tags", "TagList", "TagSet", "tagSet", "TagsList"]

@@ -89,7 +89,8 @@ impl EndpointRequirements {
             for (name, level) in actions {
                 needs.action(name, level);
             }
-            needs.resource(resource)?;
+            // Paths of applications are taken literally, and some of these end in a `*` of ours.
+            needs.made_resource(resource)?;
             needs.close();
         }
         let needed = needs.finish();

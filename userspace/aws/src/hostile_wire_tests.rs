@@ -17,16 +17,16 @@ use crate::{
 
 /// A request, to be changed.
 #[derive(Clone)]
-struct Sent {
-    parts: Parts,
-    body: Vec<u8>,
+pub(crate) struct Sent {
+    pub parts: Parts,
+    pub body: Vec<u8>,
 }
 
 /// What is known of the request before it is changed.
-struct Subject {
-    service: &'static Service,
-    operation: &'static Operation,
-    protocol: Protocol,
+pub(crate) struct Subject {
+    pub service: &'static Service,
+    pub operation: &'static Operation,
+    pub protocol: Protocol,
     /// Another operation of the same service, which the change means to smuggle in.
     decoy: &'static str,
     /// The body is read, not passed on as it is.
@@ -34,11 +34,11 @@ struct Subject {
 }
 
 impl Subject {
-    fn is_form(&self) -> bool {
+    pub fn is_form(&self) -> bool {
         matches!(self.protocol, Protocol::Query | Protocol::Ec2)
     }
 
-    fn is_rest(&self) -> bool {
+    pub fn is_rest(&self) -> bool {
         matches!(self.protocol, Protocol::RestJson | Protocol::RestXml)
     }
 
@@ -54,7 +54,7 @@ impl Subject {
 }
 
 /// One way to change a request; `None` where it isn't one.
-type Change = fn(&Subject, &Sent) -> Option<Sent>;
+pub(crate) type Change = fn(&Subject, &Sent) -> Option<Sent>;
 
 fn set(sent: &Sent, name: &'static str, value: &str) -> Sent {
     let mut sent = sent.clone();
@@ -86,7 +86,7 @@ fn query(sent: &Sent, more: &str) -> Option<Sent> {
     target(sent, &format!("{}?{query}{more}", uri.path()))
 }
 
-fn body(sent: &Sent, body: Vec<u8>) -> Sent {
+pub(crate) fn body(sent: &Sent, body: Vec<u8>) -> Sent {
     let mut sent = set(sent, "content-length", &body.len().to_string());
     sent.body = body;
     sent
@@ -113,7 +113,7 @@ fn typed(subject: &Subject, sent: &Sent, kind: &str) -> Option<Sent> {
     (subject.read && !sent.body.is_empty() && !named && !same).then(|| set(sent, "content-type", kind))
 }
 
-const CHANGES: [(&str, Change); 48] = [
+pub(crate) const CHANGES: [(&str, Change); 48] = [
     ("PUT", |s, r| (!s.is_rest()).then(|| method(r, Method::PUT))),
     ("PATCH", |s, r| (!s.is_rest()).then(|| method(r, Method::PATCH))),
     ("DELETE", |s, r| (!s.is_rest()).then(|| method(r, Method::DELETE))),
@@ -215,14 +215,14 @@ const CHANGES: [(&str, Change); 48] = [
     }),
 ];
 
-fn decode(sent: &Sent) -> Option<Result<Call, DecodeError>> {
+pub(crate) fn decode(sent: &Sent) -> Option<Result<Call, DecodeError>> {
     let catalog = Catalog::global();
     let host = catalog.host(sent.parts.headers["host"].to_str().unwrap())?;
     let body = (catalog.body_need(&host, &sent.parts) == BodyNeed::Whole).then_some(&sent.body[..]);
     Some(catalog.decode(&host, &sent.parts, body, &RequestAuth::of(&sent.parts), Some("123456789012")))
 }
 
-fn subject(wire: &Wire, call: &Call) -> Option<Subject> {
+pub(crate) fn subject(wire: &Wire, call: &Call) -> Option<Subject> {
     let catalog = Catalog::global();
     let service = catalog.service(usize::from(catalog.position(&call.service)?));
     let operation = service.operation(&call.operation)?;

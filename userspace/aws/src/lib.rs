@@ -33,6 +33,8 @@ mod host;
 mod hostile_tests;
 #[cfg(test)]
 mod hostile_wire_tests;
+#[cfg(test)]
+mod lenient_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;

@@ -22,7 +22,7 @@ use crate::{
     ArgumentMask, CaptureError, Commands, Counters, Origins, PendingCgroups, PreexistingConnection,
     arguments::Arguments,
     bpffs, cgroup,
-    commands::{self, Losses, Probes},
+    commands::{self, Losses, Probes, Shares},
     hooks::{self, Attached, Hooks, LsmHooks, Made},
     kernel_log::{self, Forward},
     leftovers,
@@ -166,6 +166,7 @@ impl Capture {
             commands: Some(Commands::new(
                 ring,
                 Losses::new(counters.clone(), told, hooks::Misses::of(&ebpf)?),
+                Shares::new(take(&mut ebpf, "COMMANDS_WRITTEN")?, take(&mut ebpf, "COMMANDS_READ")?),
                 config.mask.clone(),
                 arguments,
                 probes.clone(),

@@ -5,7 +5,7 @@
 //! the process still runs that file. Nothing here waits for a file: digests come later (digests.rs).
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     io,
     mem::offset_of,
     os::fd::AsFd as _,
@@ -14,7 +14,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{HashMap as KernelMap, MapData, MapError, RingBuf};
 use chaperone_ebpf_abi::{
     CGROUP_NAMED, COMMAND_ENDED, COMMAND_FOUND, COMMAND_STARTED, CgroupNamed, CommandEnd, CommandStart, Counter,
     MAX_ARGUMENTS, NAMESPACE_UNKNOWN, NO_COMMAND,
@@ -102,6 +102,7 @@ pub struct StartedCommand {
 pub struct Commands {
     ring: RingBuf<MapData>,
     losses: Losses,
+    shares: Shares,
     mask: Arc<ArgumentMask>,
     arguments: Arc<Arguments>,
     digests: Digests,
@@ -127,6 +128,44 @@ impl Losses {
     }
 }
 
+/// What was read of each enrolled cgroup's share of the buffer, which gives it that much room again.
+pub(crate) struct Shares {
+    written: KernelMap<MapData, u64, u64>,
+    read: KernelMap<MapData, u64, u64>,
+    /// Of the batch that is being read, by enrolled cgroup, in bytes.
+    batch: HashMap<u64, u64>,
+}
+
+impl Shares {
+    pub(crate) fn new(written: KernelMap<MapData, u64, u64>, read: KernelMap<MapData, u64, u64>) -> Self {
+        Self { written, read, batch: HashMap::new() }
+    }
+
+    fn note(&mut self, enrolled: u64, bytes: usize) {
+        if enrolled != 0 {
+            *self.batch.entry(enrolled).or_default() += bytes as u64;
+        }
+    }
+
+    fn give_back(&mut self) -> Result<(), CaptureError> {
+        let failed = |error| CaptureError::map("giving back a share of the commands' buffer")(error);
+        let value = |map: &KernelMap<MapData, u64, u64>, enrolled| match map.get(&enrolled, 0) {
+            Ok(value) => Ok(Some(value)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(failed(error)),
+        };
+        for (enrolled, bytes) in self.batch.drain() {
+            // Of a cgroup that is gone nothing is kept.
+            if value(&self.written, enrolled)?.is_none() {
+                continue;
+            }
+            let before = value(&self.read, enrolled)?.unwrap_or(0);
+            self.read.insert(enrolled, before + bytes, 0).map_err(failed)?;
+        }
+        Ok(())
+    }
+}
+
 /// The self-test's cgroups: what is executed there is no agent's.
 pub(crate) type Probes = Arc<Mutex<BTreeSet<u64>>>;
 
@@ -143,6 +182,7 @@ impl Commands {
     pub(crate) fn new(
         ring: RingBuf<MapData>,
         losses: Losses,
+        shares: Shares,
         mask: Arc<ArgumentMask>,
         arguments: Arc<Arguments>,
         probes: Probes,
@@ -153,6 +193,7 @@ impl Commands {
         Self {
             ring,
             losses,
+            shares,
             mask,
             arguments,
             digests: Digests::default(),
@@ -179,14 +220,22 @@ impl Commands {
         while read.len() < BATCH
             && let Some(record) = self.ring.next()
         {
-            match parse(&record) {
+            let parsed = parse(&record);
+            match &parsed {
+                Some(Record::Start(start, _)) => self.shares.note(start.enrolled, record.len()),
+                Some(Record::Named { above, .. }) => self.shares.note(*above, record.len()),
+                _ => {}
+            }
+            match parsed {
                 Some(Record::Start(start, _)) if lock(&self.probes).contains(&start.enrolled) => {
                     self.probing.insert(start.id);
                 }
                 Some(Record::End(end)) if self.probing.remove(&end.id) => {}
                 // One that was too long, or couldn't be read, is told as empty: it is looked for then.
-                Some(Record::Named(id, path)) if path.starts_with('/') => self.paths.remember(CgroupId(id), path),
-                Some(Record::Named(..)) => {}
+                Some(Record::Named { id, path, .. }) if path.starts_with('/') => {
+                    self.paths.remember(CgroupId(id), path);
+                }
+                Some(Record::Named { .. }) => {}
                 Some(Record::Start(start, arguments)) => {
                     let running = Running::open(&start);
                     if running.as_ref().is_some_and(|running| running.netns != self.home) {
@@ -200,6 +249,7 @@ impl Commands {
                 None => read.push(Parsed::Unreadable),
             }
         }
+        self.shares.give_back()?;
         for parsed in read {
             match parsed {
                 Parsed::Start(start, arguments, running) => {
@@ -294,7 +344,7 @@ enum Record<'a> {
     Start(Box<CommandStart>, &'a [u8]),
     End(CommandEnd),
     Namespace(u32),
-    Named(u64, String),
+    Named { id: u64, above: u64, path: String },
 }
 
 fn parse(record: &[u8]) -> Option<Record<'_>> {
@@ -313,9 +363,10 @@ fn parse(record: &[u8]) -> Option<Record<'_>> {
             Some(Record::End(unsafe { head.as_ptr().cast::<CommandEnd>().read_unaligned() }))
         }
         CGROUP_NAMED => {
-            let id = u64::from_ne_bytes(record.get(offset_of!(CgroupNamed, id)..)?.first_chunk().copied()?);
+            let number = |at: usize| Some(u64::from_ne_bytes(record.get(at..)?.first_chunk().copied()?));
+            let (id, above) = (number(offset_of!(CgroupNamed, id))?, number(offset_of!(CgroupNamed, above))?);
             let path = record.get(offset_of!(CgroupNamed, path)..)?.split(|byte| *byte == 0).next().unwrap_or_default();
-            Some(Record::Named(id, String::from_utf8_lossy(path).into_owned()))
+            Some(Record::Named { id, above, path: String::from_utf8_lossy(path).into_owned() })
         }
         NAMESPACE_UNKNOWN => Some(Record::Namespace(u32::from_ne_bytes(record.get(4..8)?.try_into().ok()?))),
         _ => None,

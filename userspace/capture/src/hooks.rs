@@ -136,7 +136,7 @@ pub enum LsmHooks {
 }
 
 /// Maps that outlive the daemon, with the sizes of key and value: what the hooks were told, and what they have to tell.
-const PINNED: [(&str, u32, u32); 10] = [
+const PINNED: [(&str, u32, u32); 12] = [
     ("ENROLLED", 8, 4),
     ("UNENROLLED", 4, 8),
     ("RULES", 4, 516),
@@ -147,6 +147,8 @@ const PINNED: [(&str, u32, u32); 10] = [
     ("COMMANDS", 4, 32),
     ("COMMAND_EVENTS", 0, 0),
     ("COMMANDS_LOST", 4, 8),
+    ("COMMANDS_READ", 8, 8),
+    ("COMMANDS_WRITTEN", 8, 8),
 ];
 
 /// Those that outlive it for the sake of connections that wait for the next one, in sockets that the service manager

@@ -114,7 +114,7 @@ mod tests {
         // Made 5 s after the boot.
         let mut id = [7; 16];
         id[..6].copy_from_slice(&1_700_000_005_000_u64.to_be_bytes()[2..]);
-        let command = |owner| Command { id, execution: 0, owner, reserved: 0 };
+        let command = |owner| Command { id, execution: 0, owner, untold: 0 };
         let mut gone = Gone::new(booted_ns);
         assert!(gone.is_of(9, &command(9), 500));
         assert!(!gone.is_of(9, &command(9), 501));

@@ -334,6 +334,16 @@ pub fn verify(config: &Path, dir: Option<PathBuf>, key: Option<&Path>, json: boo
             found.checkpoints,
         )?;
         writeln!(out, "signed by key {} up to record {}", found.key, found.signed.0)?;
+        for (count, what) in [
+            (found.unknown_events, "events"),
+            (found.unknown_records, "records of a kind"),
+            (found.unknown_flags, "records with flags"),
+            (found.encoded_bodies, "calls with bodies in a codec"),
+        ] {
+            if count > 0 {
+                writeln!(out, "{count} {what} that this version doesn't know: a later one wrote them")?;
+            }
+        }
         match &found.wrong {
             None => writeln!(
                 out,

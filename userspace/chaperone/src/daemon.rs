@@ -24,8 +24,8 @@ use chaperone_console::{Backend, Launch, Metric, serve_control, serve_metrics};
 use chaperone_identity::{Agents, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
-use chaperone_policy::{ActionCatalog, Engine, PolicyVersion};
-use chaperone_proxy::{Components, CredentialBroker, DataPlane, Settings, Upstream, roots};
+use chaperone_policy::{ActionCatalog, PolicyVersion};
+use chaperone_proxy::{Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
 use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -169,16 +169,18 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let policy_version = policies.digest.clone();
     let shared = DataPlane::new(Components {
         authority: authority.clone(),
-        lending: CredentialBroker::new(config.rules(), credentials, Some(sts)),
+        generation: Generation::first(
+            policies,
+            CredentialBroker::new(config.rules(), credentials, Some(sts)),
+            settings(&config),
+        ),
         journal: journal.clone(),
-        engine: Engine::new(policies),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
         containers: config.containers.containers(),
         placeholders,
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
         limits: config.limits.clone(),
-        settings: settings(&config),
         cgroup_root: cgroups,
         host: host.clone(),
     });
@@ -553,8 +555,8 @@ fn settings(config: &Config) -> Settings {
 /// The first call shouldn't wait for them, and the account should be known. Being without is no reason not to start:
 /// calls are refused until there are some.
 async fn prefetch_credentials(shared: &DataPlane) {
-    let lending = shared.lending.load();
-    let own = lending.own();
+    let generation = shared.generation();
+    let own = generation.lending.own();
     match tokio::time::timeout(Duration::from_secs(5), own.get()).await {
         Ok(Ok(_)) => tracing::info!(account = own.account().as_deref(), "credentials are there"),
         Ok(Err(error)) => tracing::warn!(%error, "no credentials yet: calls are refused until there are"),
@@ -639,12 +641,13 @@ impl Backend for Console {
             },
         );
         let sessions: Vec<_> = self.shared.sessions.open().iter().map(|open| open.session.clone()).collect();
+        let generation = self.shared.generation();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
             "pid": std::process::id(),
             "started": self.started.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-            "policy_version": self.shared.engine.version().digest,
-            "policies": self.shared.engine.version().len(),
+            "policy_version": generation.engine.version().digest,
+            "policies": generation.engine.version().len(),
             "ca": self.authority.path(),
             "hooks": { "trouble": self.capture.trouble() },
             "journal": journal,
@@ -714,11 +717,8 @@ impl Backend for Console {
             return Err("the enrolled cgroups changed, which takes a restart".to_owned());
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
-        self.shared.engine.replace(policies);
         self.shared.sessions.replace_agents(agents);
-        self.shared.settings.store(Arc::new(settings(&config)));
-        let lending = self.shared.lending.load().with_rules(config.rules());
-        self.shared.lending.store(lending);
+        self.shared.replace_generation(policies, config.rules(), settings(&config));
         *current = config;
         Ok(said)
     }

@@ -12,10 +12,12 @@ use chaperone_model::{BodyDigest, CallId, Direction};
 
 use crate::{
     JournalError,
+    codec::Codec,
     framing::Runs,
+    kind::Kind,
     open_work::body_kind,
     queue::{Class, Item, Shared, now_us},
-    record::{Kind, MAX_FRAME, running, sha256},
+    record::{MAX_FRAME, running, sha256},
 };
 
 /// Smaller frames are gathered: a record costs 120 bytes, and a frame of one byte can hold on to a large read buffer.
@@ -34,6 +36,7 @@ pub struct BodyRecorder {
     ticket: u64,
     call: CallId,
     kind: Kind,
+    codec: Codec,
     /// Over everything that was handed to the writer.
     hash: digest::Context,
     recorded: u64,
@@ -63,6 +66,7 @@ impl BodyRecorder {
             shared,
             call,
             kind: body_kind(direction),
+            codec: Codec::default(),
             hash: digest::Context::new(&digest::SHA256),
             recorded: 0,
             most: u64::MAX,
@@ -178,7 +182,8 @@ impl BodyRecorder {
         Ok(())
     }
 
-    fn record(&mut self, payload: Bytes) -> Result<(), JournalError> {
+    fn record(&mut self, part: Bytes) -> Result<(), JournalError> {
+        let payload = self.codec.encode(part);
         let mut hash = self.hash.clone();
         hash.update(&payload);
         let length = payload.len() as u64;
@@ -191,6 +196,7 @@ impl BodyRecorder {
     fn admit(&mut self, kind: Kind, at: u64, digest: [u8; 32], payload: Bytes) -> Result<(), JournalError> {
         let item = Item {
             kind,
+            flags: if kind.is_body() { self.codec.flags() } else { 0 },
             id: *self.call.as_bytes(),
             time_us: now_us(),
             body_offset: at,

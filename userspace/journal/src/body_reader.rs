@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use chaperone_model::CallId;
 
-use crate::{JournalError, Reader, framing::runs, record::Kind};
+use crate::{JournalError, Reader, codec, framing::runs, kind::Kind};
 
 /// Streams a recorded body.
 #[derive(Debug)]
@@ -24,7 +24,9 @@ impl BodyReader {
     pub fn next_part(&mut self) -> Result<Option<Bytes>, JournalError> {
         while let Some(record) = self.reader.next_record()? {
             if record.head.kind == self.kind && record.head.id == self.id {
-                return Ok(Some(record.payload));
+                let codec = record.head.codec();
+                let unknown = || JournalError::Codec { codec: codec::number(record.head.flags) };
+                return Ok(Some(codec.ok_or_else(unknown)?.decode(record.payload)));
             }
         }
         Ok(None)

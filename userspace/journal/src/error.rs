@@ -31,6 +31,12 @@ pub enum JournalError {
         "the journal is damaged: {0}; keep the folder for examination (`chaperone verify`), and start with an empty one"
     )]
     Damaged(Box<Wrong>),
+    /// A body that was recorded in a way that this version doesn't know.
+    #[error("the body was recorded with codec {codec}, which this version doesn't know: read it with a later one")]
+    Codec {
+        /// Its number.
+        codec: u8,
+    },
     /// An event could not be written as JSON.
     #[error("BUG: an event can't be written as JSON: {0}")]
     Encode(String),
@@ -71,6 +77,22 @@ pub enum JournalError {
     Missing {
         /// The folder.
         dir: PathBuf,
+    },
+    /// A segment that only a later version can read.
+    #[error(
+        "the journal's segment `{}` was written by Chaperone {written_by} and needs {needs}, which this version ({}) doesn't \
+         know: run that version or a later one; or keep the folder as it is, and give this version another one (`dir` under \
+         `[journal]`)",
+        file.display(),
+        env!("CARGO_PKG_VERSION")
+    )]
+    Newer {
+        /// The segment's file.
+        file: PathBuf,
+        /// The version that wrote it.
+        written_by: String,
+        /// What a reader must know.
+        needs: String,
     },
     /// An outcome or a body of a call whose intent is not recorded, or that is over.
     #[error("the call {call} is not open in the journal")]

@@ -9,15 +9,20 @@
 mod body;
 mod body_reader;
 mod changes;
+mod codec;
 mod config;
 mod disk;
+#[cfg(test)]
+mod documentation;
 mod error;
 #[cfg(test)]
 mod faults;
 mod fit;
 mod framing;
+mod header;
 mod journal;
 mod key;
+mod kind;
 mod open_work;
 mod queue;
 mod reader;
@@ -38,10 +43,12 @@ pub use body_reader::{BodyReader, FramedBodyReader};
 pub use changes::Changes;
 pub use config::{Durability, JournalConfig};
 pub use error::JournalError;
+pub use header::SegmentHeader;
 pub use journal::{Journal, JournalState};
 pub use key::{Checkpoint, PublicKey};
-pub use reader::{Reader, Record, SegmentHeader};
-pub use record::{ChainHash, Fault, Kind, Position, RecordHead, Seq, Wrong};
+pub use kind::Kind;
+pub use reader::{Reader, Record};
+pub use record::{ChainHash, Fault, Position, RecordHead, Seq, Wrong};
 pub use recover::{Recovered, TornTail};
 pub use retention::{Retention, Retirement};
 pub use rows::{CallRow, CommandRow, ConnectionRow, SessionRow};

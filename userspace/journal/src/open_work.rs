@@ -4,14 +4,14 @@
 //! a start after a crash closes what is left in it.
 
 use chaperone_model::{
-    BodyDigest, CallId, CallOutcome, ConnectionClosed, ConnectionId, Direction, Event, OutcomeStatus, Session,
-    SessionId,
+    BodyDigest, CallId, CallOutcome, ConnectionClosed, ConnectionId, Direction, Event, OutcomeStatus, RecordedEvent,
+    Session, SessionId,
 };
 use foldhash::HashMap;
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::record::{Kind, RecordHead};
+use crate::{kind::Kind, record::RecordHead};
 
 /// What an event opens or closes: all that the writer needs to know of it.
 #[derive(Debug)]
@@ -31,15 +31,32 @@ impl Mark {
             Event::CallOutcome(outcome) => Self::CallClosed(outcome.id),
             Event::ConnectionClosed(closed) => Self::ConnectionClosed(closed.id),
             Event::ConnectionOpened(opened) => Self::ConnectionOpened(opened.id, opened.session),
-            // A command's process goes on whether anybody watches it or not.
-            Event::CommandEnded(_)
-            | Event::CommandStarted(_)
-            | Event::CommandsLost(_)
-            | Event::DaemonStarted(_)
-            | Event::DaemonStopped(_)
-            | Event::HooksRemoved(_) => return None,
             Event::SessionEnded(ended) => Self::SessionClosed(ended.id),
             Event::SessionStarted(started) => Self::SessionOpened(Box::new(started.session.clone())),
+            // A command's process goes on whether anybody watches it or not.
+            _ => return None,
+        })
+    }
+
+    /// Of an event of whatever version, with its record's id and payload. What a later version says of a call's end,
+    /// say, may not be understood; that it ended is.
+    pub(crate) fn of_recorded(event: &RecordedEvent, id: [u8; 16], payload: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Owned {
+            session: SessionId,
+        }
+        let session = || serde_json::from_slice::<Owned>(payload).ok().map(|owned| owned.session);
+        let name = match event {
+            RecordedEvent::Known(event) => return Self::of(event),
+            RecordedEvent::Unknown(name) => name.as_str(),
+        };
+        Some(match name {
+            "call-intent" => Self::CallOpened(CallId::from_bytes(id), session()?),
+            "call-outcome" => Self::CallClosed(CallId::from_bytes(id)),
+            "connection-closed" => Self::ConnectionClosed(ConnectionId::from_bytes(id)),
+            "connection-opened" => Self::ConnectionOpened(ConnectionId::from_bytes(id), session()?),
+            "session-ended" => Self::SessionClosed(SessionId::from_bytes(id)),
+            _ => return None,
         })
     }
 }

@@ -21,9 +21,10 @@ use tokio::sync::{oneshot, watch};
 use crate::{
     JournalConfig, JournalError,
     fit::fitted,
+    kind::Kind,
     open_work::Mark,
-    record::{HEAD, Kind, Position, Seq, sha256},
-    share::{self, Shares},
+    record::{HEAD, Position, Seq, sha256},
+    share::Shares,
     staged::Staged,
 };
 
@@ -62,6 +63,7 @@ impl Waiter {
 #[derive(Debug)]
 pub(crate) struct Item {
     pub(crate) kind: Kind,
+    pub(crate) flags: u8,
     pub(crate) id: [u8; 16],
     pub(crate) time_us: u64,
     pub(crate) body_offset: u64,
@@ -81,6 +83,7 @@ impl Item {
         let payload = serde_json::to_vec(value).map_err(|error| JournalError::Encode(error.to_string()))?;
         Ok(Self {
             kind,
+            flags: 0,
             id,
             time_us: now_us(),
             body_offset: 0,
@@ -94,35 +97,21 @@ impl Item {
     }
 
     pub(crate) fn event(event: &Event, max: usize) -> Result<Self, JournalError> {
-        let mut item = Self::json(Kind::Event, event_id(event), event)?;
+        let mut item = Self::json(Kind::Event, event.about(), event)?;
         if item.payload.len() > max
             && let Event::CallIntent(intent) = event
         {
             let fitted = Event::CallIntent(Box::new(fitted(intent, &item.payload, max)));
-            item = Self::json(Kind::Event, event_id(event), &fitted)?;
+            item = Self::json(Kind::Event, event.about(), &fitted)?;
         }
         if item.payload.len() > max {
             return Err(JournalError::TooLarge { bytes: item.payload.len(), limit: max });
         }
-        Ok(Self { mark: Mark::of(event), session: share::session_of(event), ..item })
+        Ok(Self { mark: Mark::of(event), session: event.session(), ..item })
     }
 
     pub(crate) fn record_len(&self) -> usize {
         HEAD + self.payload.len()
-    }
-}
-
-fn event_id(event: &Event) -> [u8; 16] {
-    match event {
-        Event::CallIntent(intent) => *intent.id.as_bytes(),
-        Event::CallOutcome(outcome) => *outcome.id.as_bytes(),
-        Event::CommandEnded(ended) => *ended.id.as_bytes(),
-        Event::CommandStarted(started) => *started.id.as_bytes(),
-        Event::ConnectionClosed(closed) => *closed.id.as_bytes(),
-        Event::ConnectionOpened(opened) => *opened.id.as_bytes(),
-        Event::CommandsLost(_) | Event::DaemonStarted(_) | Event::DaemonStopped(_) | Event::HooksRemoved(_) => [0; 16],
-        Event::SessionEnded(ended) => *ended.id.as_bytes(),
-        Event::SessionStarted(started) => *started.session.id.as_bytes(),
     }
 }
 

@@ -9,35 +9,21 @@ use std::{
 };
 
 use bytes::Bytes;
-use serde::{Deserialize, Serialize};
+use chaperone_model::{Event, RecordedEvent};
 use uuid::Uuid;
 
 use crate::{
-    JournalError, disk,
+    JournalError, SegmentHeader, disk,
     error::Context as _,
     key::journal_id,
-    record::{ChainHash, Fault, HEAD, Kind, Position, RecordHead, Salt, Seq, Wrong},
+    kind::Kind,
+    record::{ChainHash, Fault, HEAD, MAX_PAYLOAD, Position, RecordHead, Salt, Seq, Wrong},
 };
 
 /// What is read from a file at once.
 const CHUNK: usize = 256 << 10;
 /// How long bytes at the end of a journal that is being written may look wrong: far longer than one write takes.
 pub(crate) const IN_FLIGHT: Duration = Duration::from_secs(2);
-
-/// A segment's first record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SegmentHeader {
-    /// The journal.
-    pub journal: Uuid,
-    /// The segment's number, from 1.
-    pub segment: u64,
-    /// The hash that the segment before ends with; zero for the first.
-    pub previous: ChainHash,
-    /// The id of the public key that signs its checkpoints.
-    pub key: String,
-    /// How many carry records follow; `None` if there was too much open to carry over.
-    pub carries: Option<u32>,
-}
 
 /// One record, checked: its checksum fits, its number is the next one and it continues the chain.
 #[derive(Clone, Debug)]
@@ -50,6 +36,8 @@ pub struct Record {
     pub offset: u64,
     /// In which segment.
     pub segment: u64,
+    /// Whether a version began that segment which may know more than this one.
+    pub by_later: bool,
     /// Its payload.
     pub payload: Bytes,
 }
@@ -65,18 +53,26 @@ impl Record {
         }
     }
 
-    /// The event in it, if it is one.
-    pub fn event(&self) -> Result<Option<chaperone_model::Event>, Fault> {
+    /// The event in it, if it is one that this version knows.
+    pub fn event(&self) -> Result<Option<Event>, Fault> {
+        Ok(self.recorded_event()?.and_then(RecordedEvent::known))
+    }
+
+    /// The event in it, if it is one, of whatever version.
+    pub fn recorded_event(&self) -> Result<Option<RecordedEvent>, Fault> {
         if self.head.kind != Kind::Event {
             return Ok(None);
         }
-        self.json().map(Some)
+        RecordedEvent::read(&self.payload, self.by_later).map(Some).map_err(|error| not_understood(&error))
     }
 
     pub(crate) fn json<T: serde::de::DeserializeOwned>(&self) -> Result<T, Fault> {
-        serde_json::from_slice(&self.payload)
-            .map_err(|error| Fault::Content(format!("its JSON can't be understood: {error}")))
+        serde_json::from_slice(&self.payload).map_err(|error| not_understood(&error))
     }
+}
+
+fn not_understood(error: &serde_json::Error) -> Fault {
+    Fault::Content(format!("its JSON can't be understood: {error}"))
 }
 
 /// Reads records in order. After the last one it answers `None`, and goes on when more was written.
@@ -91,6 +87,8 @@ pub struct Reader {
     last: Option<(Seq, ChainHash)>,
     /// The last record ends its segment.
     sealed: bool,
+    /// A later version began the segment.
+    by_later: bool,
     limit: Option<Seq>,
     salt: Salt,
     /// The reader is the one that holds the lock: nothing is being written.
@@ -156,6 +154,7 @@ impl Reader {
             offset,
             last,
             sealed: false,
+            by_later: false,
             limit: None,
             salt: Salt::of(journal),
             alone: false,
@@ -254,7 +253,10 @@ impl Reader {
         if self.file.is_none() {
             let path = disk::segment_path(&self.dir, self.segment);
             match File::open(&path) {
-                Ok(file) => self.file = Some(file),
+                Ok(file) => {
+                    self.by_later = self.offset > 0 && self.header_of(&file, &path)?.is_later();
+                    self.file = Some(file);
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Ok(Found::End)),
                 Err(error) => return Err(JournalError::io("open", path, error)),
             }
@@ -297,7 +299,37 @@ impl Reader {
             }
         }
         let payload = Bytes::copy_from_slice(payload);
-        Ok(Ok(Found::Record(Record { hash: head.hash(), head, offset: self.offset, segment: self.segment, payload })))
+        if head.kind == Kind::Header {
+            match serde_json::from_slice::<SegmentHeader>(&payload) {
+                Ok(header) => {
+                    header.check(&disk::segment_path(&self.dir, self.segment))?;
+                    self.by_later = header.is_later();
+                }
+                Err(error) => return Ok(Err(not_understood(&error))),
+            }
+        }
+        let (offset, segment, by_later) = (self.offset, self.segment, self.by_later);
+        Ok(Ok(Found::Record(Record { hash: head.hash(), head, offset, segment, by_later, payload })))
+    }
+
+    /// The header of the segment in `file`, for reading that begins behind it.
+    fn header_of(&self, file: &File, path: &Path) -> Result<SegmentHeader, JournalError> {
+        let damaged = |fault| {
+            let (segment, file, seq) = (self.segment, path.to_owned(), Seq::default());
+            JournalError::Damaged(Box::new(Wrong { segment, file, offset: 0, seq, fault }))
+        };
+        let mut bytes = [0; HEAD];
+        file.read_exact_at(&mut bytes, 0).context("read", path)?;
+        let head = RecordHead::parse(&bytes).map_err(damaged)?;
+        let mut payload = vec![0; (head.payload_len as usize).min(MAX_PAYLOAD)];
+        file.read_exact_at(&mut payload, HEAD as u64).context("read", path)?;
+        if head.kind != Kind::Header || !self.salt.fits(&bytes, &payload) {
+            return Err(damaged(Fault::Checksum));
+        }
+        let header: SegmentHeader =
+            serde_json::from_slice(&payload).map_err(|error| damaged(not_understood(&error)))?;
+        header.check(path)?;
+        Ok(header)
     }
 
     fn go_on(&mut self) {

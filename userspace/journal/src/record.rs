@@ -1,29 +1,18 @@
-//! One record's bytes: a head of 120 bytes and a payload.
-//!
-//! | at | bytes | what (integers little-endian) |
-//! |---|---|---|
-//! | 0 | 4 | `CHJ1` |
-//! | 4 | 4 | CRC32C of the journal's id and of everything after it, payload included |
-//! | 8 | 4 | the payload's length |
-//! | 12 | 1 | kind |
-//! | 13 | 1 | flags |
-//! | 14 | 2 | zero |
-//! | 16 | 8 | sequence number, from 1, without gaps over all segments |
-//! | 24 | 8 | microseconds since 1970 |
-//! | 32 | 16 | the call, session or connection it is about; zero if none |
-//! | 48 | 8 | body frames: where the frame begins in its body; framing: where its first run stands |
-//! | 56 | 32 | body frames: SHA-256 of the body up to and with this frame; all else: SHA-256 of the payload |
-//! | 88 | 32 | the chain: hash of the record before; zero for the first |
+//! One record's bytes: a head of 120 bytes, laid out as `FIELDS` says, and a payload.
 //!
 //! A record's hash is SHA-256 over the hash before it and bytes 8 to 88 of its head. So the chain covers the payload
 //! through its digest, and a body's bytes are hashed once. The checksum begins with the journal's id, so that an agent
 //! can't put bytes into a body that pass for a record when a start looks over a torn end.
+//!
+//! `docs/journal.md` is the format byte for byte; a test holds it to what stands here.
 
 use std::{fmt, path::PathBuf};
 
 use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
+
+use crate::{codec::Codec, kind::Kind};
 
 /// A head's length in bytes.
 pub(crate) const HEAD: usize = 120;
@@ -32,7 +21,34 @@ pub(crate) const MAX_PAYLOAD: usize = 512 << 10;
 /// The longest frame of a body; longer ones are split, so that readers need little memory.
 pub(crate) const MAX_FRAME: usize = 64 << 10;
 
-const MAGIC: [u8; 4] = *b"CHJ1";
+pub(crate) const MAGIC: [u8; 4] = *b"CHJ1";
+
+/// A head's fields: where each begins, how many bytes it has, and what it is. Integers are little-endian.
+#[cfg(test)] // and documentation
+pub(crate) const FIELDS: &[(usize, usize, &str)] = &[
+    (0, 4, "`CHJ1`"),
+    (4, 4, "CRC32C of the 16 bytes of the journal's id and of everything after this field, payload included"),
+    (8, 4, "the payload's length"),
+    (12, 1, "kind"),
+    (13, 1, "flags"),
+    (14, 2, "zero"),
+    (16, 8, "sequence number, from 1, without gaps over all segments"),
+    (24, 8, "microseconds since 1970"),
+    (32, 16, "the call, command, session or connection that it is about; zero if none"),
+    (48, 8, "body frames: where the frame begins in its recorded body; framing: where its first run stands; else zero"),
+    (56, 32, "body frames: SHA-256 of the recorded body up to and with this frame; all else: SHA-256 of the payload"),
+    (88, 32, "the chain: hash of the record before; zero for the first"),
+];
+
+/// The checkpoint that ends its segment.
+pub(crate) const FLAG_SEAL: u8 = 1;
+/// The first record of a commit: everything before it was durable when it was written. A start tells by it what a
+/// crash can have torn (the last commit) from what must have been damaged afterwards.
+pub(crate) const FLAG_COMMIT: u8 = 2;
+/// Of body frames: the number of the [`Codec`] that the body was recorded with.
+pub(crate) const FLAGS_CODEC: u8 = 0b0111_0000;
+/// What this version knows the meaning of. Other flags are kept, and mean nothing to it.
+pub(crate) const KNOWN_FLAGS: u8 = FLAG_SEAL | FLAG_COMMIT | FLAGS_CODEC;
 
 /// A record's number: from 1, without gaps.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -62,70 +78,13 @@ impl fmt::Debug for ChainHash {
     }
 }
 
-/// What a record is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "kebab-case")]
-#[repr(u8)]
-pub enum Kind {
-    /// A segment's first record: JSON of [`crate::SegmentHeader`].
-    Header = 1,
-    /// What was open when the segment began: JSON.
-    Carry = 2,
-    /// JSON of `chaperone_model::Event`.
-    Event = 3,
-    /// Bytes of a request's body.
-    RequestBody = 4,
-    /// Bytes of an answer's body.
-    ResponseBody = 5,
-    /// JSON of [`crate::Checkpoint`].
-    Checkpoint = 6,
-    /// JSON of [`crate::TornTail`]: what the start after a crash cut off.
-    Recovery = 7,
-    /// JSON of [`crate::Retirement`]: which segments were removed because they had been shipped.
-    Retirement = 8,
-    /// What stands around the payload of an aws-chunked request body, with where it stands; see `framing.rs`.
-    RequestFraming = 9,
-}
-
-impl Kind {
-    const fn from_byte(byte: u8) -> Option<Self> {
-        Some(match byte {
-            1 => Self::Header,
-            2 => Self::Carry,
-            3 => Self::Event,
-            4 => Self::RequestBody,
-            5 => Self::ResponseBody,
-            6 => Self::Checkpoint,
-            7 => Self::Recovery,
-            8 => Self::Retirement,
-            9 => Self::RequestFraming,
-            _ => return None,
-        })
-    }
-
-    /// Whether the payload is raw bytes of a body.
-    pub const fn is_body(self) -> bool {
-        matches!(self, Self::RequestBody | Self::ResponseBody)
-    }
-
-    /// Whether it belongs to a body, and so to a call that is open.
-    pub(crate) const fn is_of_body(self) -> bool {
-        self.is_body() || matches!(self, Self::RequestFraming)
-    }
-}
-
-/// The checkpoint that ends its segment.
-pub(crate) const FLAG_SEAL: u8 = 1;
-/// The first record of a commit: everything before it was durable when it was written. A start tells by it what a
-/// crash can have torn (the last commit) from what must have been damaged afterwards.
-pub(crate) const FLAG_COMMIT: u8 = 2;
-
 /// A record's fixed head.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RecordHead {
     /// What it is.
     pub kind: Kind,
-    /// Bit 0: this checkpoint ends its segment. Bit 1: everything before was durable when this was written.
+    /// Bit 0: this checkpoint ends its segment. Bit 1: everything before was durable when this was written. Bits 4 to
+    /// 6: a body frame's codec. Others are a later version's.
     pub flags: u8,
     /// Its number.
     pub seq: Seq,
@@ -154,6 +113,16 @@ impl RecordHead {
         matches!(self.kind, Kind::Checkpoint) && self.flags & FLAG_SEAL != 0
     }
 
+    /// Whether it has flags that this version doesn't know.
+    pub const fn has_unknown_flags(&self) -> bool {
+        self.flags & !KNOWN_FLAGS != 0
+    }
+
+    /// How a body frame's bytes are recorded; `None` if this version doesn't know the codec.
+    pub(crate) const fn codec(&self) -> Option<Codec> {
+        Codec::of(self.flags)
+    }
+
     /// The record's place in the chain.
     pub fn hash(&self) -> ChainHash {
         chain(&self.previous, &self.bytes())
@@ -174,7 +143,7 @@ impl RecordHead {
         let mut head = [0; HEAD];
         head[..4].copy_from_slice(&MAGIC);
         head[8..12].copy_from_slice(&self.payload_len.to_le_bytes());
-        head[12] = self.kind as u8;
+        head[12] = self.kind.code();
         head[13] = self.flags;
         head[16..24].copy_from_slice(&self.seq.0.to_le_bytes());
         head[24..32].copy_from_slice(&self.time_us.to_le_bytes());
@@ -190,9 +159,8 @@ impl RecordHead {
         if head[..4] != MAGIC {
             return Err(Fault::NotARecord);
         }
-        let kind = Kind::from_byte(head[12]).ok_or(Fault::UnknownKind(head[12]))?;
         let parsed = Self {
-            kind,
+            kind: Kind::of(head[12]),
             flags: head[13],
             seq: Seq(u64::from_le_bytes(field(head, 16))),
             time_us: u64::from_le_bytes(field(head, 24)),
@@ -205,8 +173,8 @@ impl RecordHead {
         if parsed.payload_len as usize > MAX_PAYLOAD {
             return Err(Fault::TooLong(parsed.payload_len));
         }
-        if head[14..16] != [0, 0] || parsed.flags & !(FLAG_SEAL | FLAG_COMMIT) != 0 {
-            return Err(Fault::UnknownFlags);
+        if head[14..16] != [0, 0] {
+            return Err(Fault::Reserved);
         }
         Ok(parsed)
     }
@@ -281,12 +249,9 @@ pub enum Fault {
     /// A payload longer than any.
     #[error("its length of {0} bytes is more than any record's")]
     TooLong(u32),
-    /// A kind this version doesn't know.
-    #[error("its kind {0} is not known to this version")]
-    UnknownKind(u8),
-    /// Flags this version doesn't know.
-    #[error("it has flags that are not known to this version")]
-    UnknownFlags,
+    /// The two bytes that are zero in this format are not.
+    #[error("bytes that are zero in this format are not: see docs/journal.md")]
+    Reserved,
     /// The record is intact, what it says is not true.
     #[error("{0}")]
     Content(String),

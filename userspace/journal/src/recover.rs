@@ -11,12 +11,13 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::{
-    JournalError,
+    JournalError, SegmentHeader,
     disk::{self, BLOCK},
     error::Context as _,
+    kind::Kind,
     open_work::{Carry, Mark, OpenWork},
-    reader::{Reader, Record, SegmentHeader},
-    record::{ChainHash, FLAG_COMMIT, Fault, HEAD, Kind, Position, RecordHead, Salt, Seq, Wrong, sha256},
+    reader::{Reader, Record},
+    record::{ChainHash, FLAG_COMMIT, Fault, HEAD, Position, RecordHead, Salt, Seq, Wrong, sha256},
     writer::BUFFER,
 };
 
@@ -156,7 +157,9 @@ impl Scan {
                 self.knows_what_was_open |= self.awaited_carries == 0;
             }
             Kind::Event => {
-                if let Some(mark) = record.event()?.as_ref().and_then(Mark::of) {
+                let event = record.recorded_event()?;
+                let mark = event.and_then(|event| Mark::of_recorded(&event, record.head.id, &record.payload));
+                if let Some(mark) = mark {
                     self.open.mark(mark);
                 }
             }
@@ -166,7 +169,8 @@ impl Scan {
             | Kind::Header
             | Kind::Recovery
             | Kind::RequestFraming
-            | Kind::Retirement => {}
+            | Kind::Retirement
+            | Kind::Unknown(_) => {}
         }
         Ok(())
     }

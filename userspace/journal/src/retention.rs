@@ -11,9 +11,10 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Journal, JournalError, disk,
     error::Context as _,
+    kind::Kind,
     queue::{Item, Level, Waiter},
     reader::Reader,
-    record::{ChainHash, Kind, Position},
+    record::{ChainHash, Position},
 };
 
 /// How much is kept on the host.

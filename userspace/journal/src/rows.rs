@@ -224,13 +224,7 @@ impl Sessions {
                     row.why = Some(why.clone());
                 }
             }
-            Event::CommandEnded(_)
-            | Event::CommandStarted(_)
-            | Event::CommandsLost(_)
-            | Event::ConnectionClosed(_)
-            | Event::DaemonStarted(_)
-            | Event::DaemonStopped(_)
-            | Event::HooksRemoved(_) => {}
+            _ => {}
         }
     }
 

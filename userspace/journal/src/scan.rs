@@ -14,7 +14,7 @@ use time::OffsetDateTime;
 
 use crate::{
     BodyReader, CallRow, CommandRow, ConnectionRow, FramedBodyReader, JournalError, Position, Reader, Record, Seq,
-    SessionRow, disk, open_work::body_kind, record::Kind, rows::Sessions,
+    SessionRow, disk, kind::Kind, open_work::body_kind, rows::Sessions,
 };
 
 /// Which calls are wanted; what isn't set doesn't matter.

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chaperone_model::{Event, SessionId};
+use chaperone_model::SessionId;
 use foldhash::HashMap;
 
 /// After so long, half of what somebody recorded is forgotten.
@@ -13,24 +13,6 @@ const PART: u64 = 4;
 const LITTLE: f64 = 8.0;
 /// Agents that are remembered; past it, those that recorded least lately are forgotten.
 const MAX_AGENTS: usize = 4096;
-
-/// What an event is of, as far as shares go.
-pub(crate) fn session_of(event: &Event) -> Option<SessionId> {
-    match event {
-        Event::CallIntent(intent) => Some(intent.session),
-        Event::CallOutcome(outcome) => Some(outcome.session),
-        Event::CommandStarted(started) => started.session,
-        Event::ConnectionClosed(closed) => Some(closed.session),
-        Event::ConnectionOpened(opened) => Some(opened.session),
-        Event::SessionStarted(started) => Some(started.session.id),
-        Event::SessionEnded(ended) => Some(ended.id),
-        Event::CommandEnded(_)
-        | Event::CommandsLost(_)
-        | Event::DaemonStarted(_)
-        | Event::DaemonStopped(_)
-        | Event::HooksRemoved(_) => None,
-    }
-}
 
 /// Bytes that somebody recorded, the older the fewer.
 #[derive(Clone, Copy, Debug)]

@@ -19,16 +19,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use chaperone_model::RecordedEvent;
 use foldhash::HashSet;
 use uuid::Uuid;
 
 use crate::{
-    JournalError, disk,
-    error::Context as _,
-    open_work::Mark,
-    queue::Item,
-    reader::Reader,
-    record::{Kind, sha256},
+    JournalError, disk, error::Context as _, kind::Kind, open_work::Mark, queue::Item, reader::Reader, record::sha256,
 };
 
 const MAGIC: [u8; 4] = *b"CHS1";
@@ -147,8 +143,11 @@ pub(crate) fn recover(dir: &Path, journal: Uuid) -> Result<Vec<Item>, JournalErr
     }
     let items = found.into_iter().flat_map(|(_, items)| items);
     let lost = items.filter(|item| missing.contains(&item.digest));
-    // What can't be read as an event is stored as it is, and closes nothing.
-    let mark = |item: &Item| serde_json::from_slice(&item.payload).ok().as_ref().and_then(Mark::of);
+    // What can't be read as an event is stored as it is. A later version may have staged it.
+    let mark = |item: &Item| {
+        let event = RecordedEvent::read(&item.payload, true).ok()?;
+        Mark::of_recorded(&event, item.id, &item.payload)
+    };
     Ok(lost.map(|item| Item { mark: mark(&item), ..item }).collect())
 }
 
@@ -218,6 +217,7 @@ fn read(file: &File, journal: Uuid) -> io::Result<(Option<Head>, Vec<Item>)> {
         id.copy_from_slice(&entry[16..ENTRY]);
         items.push(Item {
             kind: Kind::Event,
+            flags: 0,
             id,
             time_us: number(&entry[8..16]),
             body_offset: 0,

@@ -6,18 +6,19 @@
 use std::{collections::HashMap, fs::File, path::Path, time::Instant};
 
 use aws_lc_rs::digest;
-use chaperone_model::{BodyDigest, CallId, Direction, Event};
+use chaperone_model::{BodyDigest, CallId, Direction, Event, RecordedEvent};
 use serde::Serialize;
 use uuid::Uuid;
 
 use crate::{
-    JournalError, PublicKey, disk,
+    JournalError, PublicKey, SegmentHeader, disk,
     error::Context as _,
     framing::runs,
     key::{Checkpoint, journal_id},
-    open_work::{Carry, body_kind},
-    reader::{IN_FLIGHT, Reader, Record, SegmentHeader},
-    record::{ChainHash, Fault, Kind, Position, Seq, Wrong, running, sha256},
+    kind::Kind,
+    open_work::{Carry, Mark, body_kind},
+    reader::{IN_FLIGHT, Reader, Record},
+    record::{ChainHash, Fault, Position, Seq, Wrong, running, sha256},
     retention::Retirement,
 };
 
@@ -63,6 +64,15 @@ pub struct Verification {
     pub checkpoints: u64,
     /// Bodies whose beginning was retired, so that their hash can't be followed.
     pub headless_bodies: u64,
+    /// Calls' bodies that were recorded with a codec that this version doesn't know: the chain covers them, and what their outcome
+    /// says of them can't be compared.
+    pub encoded_bodies: u64,
+    /// Events that this version doesn't know: a later one wrote them. Like all records, they were checked against the chain.
+    pub unknown_events: u64,
+    /// Records of a kind that this version doesn't know.
+    pub unknown_records: u64,
+    /// Records with flags that this version doesn't know.
+    pub unknown_flags: u64,
 }
 
 impl Verification {
@@ -170,6 +180,8 @@ struct OpenBodies {
     response: Option<Body>,
     /// The call began in a retired segment: what was recorded of it there can't be followed.
     headless: bool,
+    /// Frames were recorded with a codec that this version doesn't know.
+    encoded: bool,
 }
 
 struct Verifier {
@@ -209,6 +221,10 @@ impl Verifier {
                 body_bytes: 0,
                 checkpoints: 0,
                 headless_bodies: 0,
+                encoded_bodies: 0,
+                unknown_events: 0,
+                unknown_records: 0,
+                unknown_flags: 0,
             },
             key,
             witness,
@@ -239,13 +255,15 @@ impl Verifier {
         match head.kind {
             Kind::Header => {}
             Kind::Carry => self.carry(record)?,
-            Kind::Event => self.event(&record.json()?)?,
+            Kind::Event => self.event(record)?,
             Kind::RequestBody | Kind::ResponseBody => self.frame(record)?,
             Kind::Checkpoint => self.checkpoint(record)?,
             Kind::RequestFraming => self.framing(record)?,
             Kind::Recovery => drop(record.json::<crate::TornTail>()?),
             Kind::Retirement => self.retired = Some(record.json()?),
+            Kind::Unknown(_) => self.result.unknown_records += 1,
         }
+        self.result.unknown_flags += u64::from(head.has_unknown_flags());
         self.sealed = head.is_seal();
         self.before = Some((head.seq, record.hash));
         self.result.records += 1;
@@ -296,28 +314,33 @@ impl Verifier {
         Ok(())
     }
 
-    fn event(&mut self, event: &Event) -> Result<(), Fault> {
+    fn event(&mut self, record: &Record) -> Result<(), Fault> {
+        let Some(event) = record.recorded_event()? else { return Ok(()) };
         self.result.events += 1;
-        match event {
-            Event::CallIntent(intent) => {
+        self.result.unknown_events += u64::from(matches!(event, RecordedEvent::Unknown(_)));
+        match Mark::of_recorded(&event, record.head.id, &record.payload) {
+            Some(Mark::CallOpened(call, _)) => {
                 self.result.calls += 1;
-                if self.calls.insert(intent.id, OpenBodies::default()).is_some() {
-                    return Err(content(&format!("the call {} begins a second time", intent.id)));
+                if self.calls.insert(call, OpenBodies::default()).is_some() {
+                    return Err(content(&format!("the call {call} begins a second time")));
                 }
             }
-            Event::CallOutcome(outcome) => {
-                let Some(bodies) = self.calls.remove(&outcome.id) else {
+            Some(Mark::CallClosed(call)) => {
+                let Some(bodies) = self.calls.remove(&call) else {
                     if self.headless {
                         return Ok(());
                     }
-                    return Err(content(&format!("an outcome of the call {}, which is not open", outcome.id)));
+                    return Err(content(&format!("an outcome of the call {call}, which is not open")));
                 };
-                if bodies.headless {
-                    self.result.headless_bodies += 1;
-                    return Ok(());
+                self.result.headless_bodies += u64::from(bodies.headless);
+                self.result.encoded_bodies += u64::from(bodies.encoded);
+                if let Some(Event::CallOutcome(outcome)) = event.known()
+                    && !bodies.headless
+                    && !bodies.encoded
+                {
+                    compare("request", outcome.request, bodies.request)?;
+                    compare("response", outcome.response, bodies.response)?;
                 }
-                compare("request", outcome.request, bodies.request)?;
-                compare("response", outcome.response, bodies.response)?;
             }
             _ => {}
         }
@@ -338,6 +361,7 @@ impl Verifier {
         if bodies.headless {
             return Ok(());
         }
+        bodies.encoded |= head.codec().is_none();
         let is_request = head.kind == body_kind(Direction::Request);
         let body = if is_request { &mut bodies.request } else { &mut bodies.response };
         let body = body.get_or_insert_with(|| Body { hash: digest::Context::new(&digest::SHA256), bytes: 0 });

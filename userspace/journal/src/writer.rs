@@ -18,11 +18,12 @@ use crate::{
     JournalError,
     disk::{self, AlignedBuffer, BLOCK, Disk},
     error::Context as _,
+    header::SegmentHeader,
     key::Identity,
+    kind::Kind,
     open_work::OpenWork,
     queue::{BATCH, Item, Level, Shared, Waiter, now_us},
-    reader::SegmentHeader,
-    record::{ChainHash, FLAG_COMMIT, FLAG_SEAL, Kind, MAX_PAYLOAD, Position, RecordHead, Salt, Seq},
+    record::{ChainHash, FLAG_COMMIT, FLAG_SEAL, MAX_PAYLOAD, Position, RecordHead, Salt, Seq},
 };
 
 /// The writer's memory, and so the most that one commit, and a crash in it, is about.
@@ -258,13 +259,13 @@ impl Writer {
         let carries = parts.collect::<Result<Vec<_>, _>>()?;
         let is_carried = carries.iter().map(Item::record_len).sum::<usize>() <= most
             && carries.iter().all(|carry| carry.payload.len() <= MAX_PAYLOAD);
-        let header = SegmentHeader {
-            journal: self.identity.journal,
-            segment: self.current.index,
-            previous: self.hash,
-            key: self.identity.public.id(),
-            carries: is_carried.then(|| u32::try_from(carries.len()).unwrap_or(u32::MAX)),
-        };
+        let header = SegmentHeader::new(
+            self.identity.journal,
+            self.current.index,
+            self.hash,
+            self.identity.public.id(),
+            is_carried.then(|| u32::try_from(carries.len()).unwrap_or(u32::MAX)),
+        );
         self.encode(Item::json(Kind::Header, [0; 16], &header)?, 0);
         for carry in carries.into_iter().take(if is_carried { usize::MAX } else { 0 }) {
             if self.buffer.room() < carry.record_len() + BLOCK {
@@ -301,7 +302,7 @@ impl Writer {
         self.seq.0 += 1;
         let head = RecordHead {
             kind: item.kind,
-            flags: flags | if self.dirty_since.is_some() { 0 } else { FLAG_COMMIT },
+            flags: flags | item.flags | if self.dirty_since.is_some() { 0 } else { FLAG_COMMIT },
             seq: self.seq,
             time_us: item.time_us,
             id: item.id,

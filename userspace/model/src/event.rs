@@ -1,340 +1,184 @@
-//! What the journal records. The variants are the journal's vocabulary: adding is free, changing is not.
+//! What the journal records: one table of events, from which their names, what they are about, whose they are and
+//! their documentation come.
+//!
+//! An event is added by one entry in the table below and a struct in `contents.rs`. Adding is free: a version that
+//! doesn't know an event keeps it, ships it and counts it. Changing or removing one is not.
 
-use std::{net::SocketAddr, sync::Arc};
+mod contents;
 
 use serde::{Deserialize, Serialize};
-use time::OffsetDateTime;
 
-use crate::{Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session, SessionId};
+pub use contents::{
+    BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, OutcomeStatus,
+    SessionEnded, SessionStarted,
+};
 
-/// Which way a body flows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Direction {
-    /// From the agent to AWS, as it was sent on.
-    Request,
-    /// From AWS to the agent, as it came.
-    Response,
+use crate::SessionId;
+
+/// What is known of a kind of event without any event.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventKind {
+    /// Its name: the member `event` of its JSON.
+    pub name: &'static str,
+    /// What the record's id is the id of: `call`, `command`, `connection`, `session` or `nothing`.
+    pub about: &'static str,
+    /// What it says.
+    pub documentation: &'static str,
 }
 
-/// What a finished body amounts to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BodyDigest {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// SHA-256 of all bytes.
-    #[serde(with = "hex::serde")]
-    pub sha256: [u8; 32],
-    /// How many bytes of its beginning are recorded, if that isn't all: of a refused request's.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub kept: Option<u64>,
+macro_rules! events {
+    (@id nothing) => { [0; 16] };
+    (@id $about:ident $id:expr) => { *$id.as_bytes() };
+    ($(
+        $(#[doc = $doc:literal])+
+        $variant:ident($event:ident: $contents:ty) = $name:literal, about: $about:ident $($id:expr)?, session: $session:expr;
+    )+) => {
+        /// One record of the journal, bodies' bytes excepted: those are frames of their own.
+        #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "event")]
+        pub enum Event {
+            $(
+                $(#[doc = $doc])+
+                #[serde(rename = $name)]
+                $variant($contents),
+            )+
+        }
+
+        impl Event {
+            /// All kinds of events, by name.
+            pub const KINDS: &'static [EventKind] = &[
+                $(EventKind { name: $name, about: stringify!($about), documentation: concat!($($doc),+) },)+
+            ];
+
+            /// Its name.
+            pub const fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$variant(_) => $name,)+
+                }
+            }
+
+            /// The id of the call, command, connection or session that it is about; zero if of none.
+            #[allow(unused_variables)] // of events that are about nothing
+            pub fn about(&self) -> [u8; 16] {
+                match self {
+                    $(Self::$variant($event) => events!(@id $about $($id)?),)+
+                }
+            }
+
+            /// The session that it belongs to.
+            #[allow(unused_variables)] // of events that are no session's
+            pub fn session(&self) -> Option<SessionId> {
+                match self {
+                    $(Self::$variant($event) => $session,)+
+                }
+            }
+        }
+    };
 }
 
-/// One record of the journal, bodies' bytes excepted: those are frames of their own.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "kebab-case")]
-pub enum Event {
+events! {
     /// A call was decoded and decided; written before anything of it leaves for AWS.
-    CallIntent(Box<CallIntent>),
+    CallIntent(e: Box<CallIntent>) = "call-intent", about: call e.id, session: Some(e.session);
     /// A call is over.
-    CallOutcome(Box<CallOutcome>),
+    CallOutcome(e: Box<CallOutcome>) = "call-outcome", about: call e.id, session: Some(e.session);
     /// A command of an agent's ended.
-    CommandEnded(CommandEnded),
+    CommandEnded(e: CommandEnded) = "command-ended", about: command e.id, session: None;
     /// An agent executed something.
-    CommandStarted(Box<CommandStarted>),
+    CommandStarted(e: Box<CommandStarted>) = "command-started", about: command e.id, session: e.session;
     /// Commands began or ended, and it isn't known which.
-    CommandsLost(CommandsLost),
+    CommandsLost(e: CommandsLost) = "commands-lost", about: nothing, session: None;
     /// A connection of an agent ended.
-    ConnectionClosed(ConnectionClosed),
+    ConnectionClosed(e: ConnectionClosed) = "connection-closed", about: connection e.id, session: Some(e.session);
     /// A connection of an agent was accepted.
-    ConnectionOpened(Box<ConnectionOpened>),
+    ConnectionOpened(e: Box<ConnectionOpened>) = "connection-opened", about: connection e.id, session: Some(e.session);
     /// The daemon began to work.
-    DaemonStarted(DaemonStarted),
+    DaemonStarted(e: DaemonStarted) = "daemon-started", about: nothing, session: None;
     /// The daemon stopped in an orderly way.
-    DaemonStopped(DaemonStopped),
+    DaemonStopped(e: DaemonStopped) = "daemon-stopped", about: nothing, session: None;
     /// Somebody took the kernel hooks off: from here on agents reach AWS by themselves.
-    HooksRemoved(HooksRemoved),
+    HooksRemoved(e: HooksRemoved) = "hooks-removed", about: nothing, session: None;
     /// A session is over.
-    SessionEnded(SessionEnded),
+    SessionEnded(e: SessionEnded) = "session-ended", about: session e.id, session: Some(e.id);
     /// A session began.
-    SessionStarted(SessionStarted),
+    SessionStarted(e: SessionStarted) = "session-started", about: session e.session.id, session: Some(e.session.id);
 }
 
-/// The head of a request or an answer, as it went on. Header values that carry authority (`authorization`,
-/// `x-amz-security-token`, `cookie`, …) are replaced by `<redacted>` before they get here.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Head {
-    /// `HTTP/1.1` or `HTTP/2.0`.
-    pub version: String,
-    /// Name and value, in order; bytes that aren't UTF-8 are replaced.
-    pub headers: Vec<(String, String)>,
+/// An event as it was found, which may be a later version's.
+#[derive(Clone, Debug, PartialEq)]
+#[allow(clippy::large_enum_variant)] // it is read and taken apart at once, and almost always known
+pub enum RecordedEvent {
+    /// One that this version knows.
+    Known(Event),
+    /// One that it doesn't, by its name.
+    Unknown(String),
 }
 
-/// A call was decoded and decided.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CallIntent {
-    /// The call.
-    pub id: CallId,
-    /// Its session.
-    pub session: SessionId,
-    /// The agent's name.
-    pub agent: String,
-    /// The connection that it came by.
-    pub connection: ConnectionId,
-    /// When its head had been read.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// The process that connected.
-    pub process: Arc<ProcessFacts>,
-    /// HTTP method.
-    pub method: String,
-    /// Host the request is for.
-    pub host: String,
-    /// Path and query, with presigned credentials redacted.
-    pub target: String,
-    /// The request's head.
-    pub head: Head,
-    /// What it was taken for; `None` if it could not be decoded.
-    pub call: Option<Call>,
-    /// What was decided.
-    pub decision: Decision,
+impl RecordedEvent {
+    /// Reads an event's JSON. With `by_later`, it was written by a version that may know more: then an event whose name
+    /// is known and whose contents aren't (a new way to end, say) is unknown too, and not an error.
+    pub fn read(json: &[u8], by_later: bool) -> Result<Self, serde_json::Error> {
+        #[derive(Deserialize)]
+        struct Named {
+            event: String,
+        }
+        serde_json::from_slice(json).map(Self::Known).or_else(|error| match serde_json::from_slice::<Named>(json) {
+            Ok(Named { event }) if by_later || Event::KINDS.iter().all(|kind| kind.name != event) => {
+                Ok(Self::Unknown(event))
+            }
+            _ => Err(error),
+        })
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Known(event) => event.name(),
+            Self::Unknown(name) => name,
+        }
+    }
+
+    /// The event, if this version knows it.
+    pub fn known(self) -> Option<Event> {
+        match self {
+            Self::Known(event) => Some(event),
+            Self::Unknown(_) => None,
+        }
+    }
 }
 
-/// How a call ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum OutcomeStatus {
-    /// Answered by AWS, and the answer passed on whole.
-    Completed,
-    /// Denied; the daemon answered.
-    Denied,
-    /// The agent or AWS broke off.
-    Aborted,
-    /// The daemon could not carry it out (no credentials, no connection, upstream certificate wrong).
-    Failed,
-    /// The daemon stopped in the middle; written at the next start.
-    Interrupted,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-/// A call is over.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct CallOutcome {
-    /// The call.
-    pub id: CallId,
-    /// Its session.
-    pub session: SessionId,
-    /// When it was over.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// How.
-    pub outcome: OutcomeStatus,
-    /// The HTTP status that the agent got; `None` if it got none.
-    pub status: Option<u16>,
-    /// AWS's request id, if it gave one.
-    pub aws_request_id: Option<String>,
-    /// AWS's error code, such as `NoSuchKey`, if the answer carried one in its head.
-    #[serde(default)]
-    pub error_code: Option<String>,
-    /// What went wrong, for people.
-    pub error: Option<String>,
-    /// The answer's head, if there was one.
-    pub head: Option<Head>,
-    /// The request body as it is recorded: of an aws-chunked one the payload, without the framing around it.
-    pub request: Option<BodyDigest>,
-    /// The payload inside, where that isn't what is recorded: of an event stream, what its messages carry.
-    #[serde(default)]
-    pub request_payload: Option<BodyDigest>,
-    /// The answer's body.
-    pub response: Option<BodyDigest>,
-    /// From the head read to the end, in microseconds.
-    pub duration_us: u64,
-    /// From the head read to the upstream answer's head, in microseconds.
-    pub ttfb_us: Option<u64>,
-}
+    #[test]
+    fn kinds_are_sorted_and_each_name_stands_once() {
+        assert!(Event::KINDS.is_sorted_by(|a, b| a.name < b.name));
+        assert!(Event::KINDS.iter().all(|kind| !kind.documentation.trim().is_empty()));
+    }
 
-/// An agent executed something: one `execve(2)` that succeeded, with all that its process forks until that executes
-/// something itself.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandStarted {
-    /// The command.
-    pub id: CommandId,
-    /// Its session; `None` if it isn't known whose its container was, or wasn't yet.
-    pub session: Option<SessionId>,
-    /// The command whose process executed it; `None` if that isn't an agent's, or was there before its enrolment.
-    pub parent: Option<CommandId>,
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// Process id in the daemon's pid namespace.
-    pub pid: u32,
-    /// The parent process's id.
-    pub parent_pid: u32,
-    /// User id.
-    pub uid: u32,
-    /// The process's cgroup.
-    pub cgroup: CgroupId,
-    /// Path of the executed file as its process sees it, or its name as it was given if the process was gone already.
-    pub exe: String,
-    /// SHA-256 of that file, in hexadecimal; `None` if it couldn't be read in time, or is too large.
-    pub exe_sha256: Option<String>,
-    /// Arguments, bounded to 64 of 4 KiB in all, secrets masked.
-    pub argv: Vec<String>,
-    /// Whether there were more of them.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub argv_cut: bool,
-    /// The working directory; empty if the process was gone already.
-    pub directory: String,
-    /// Whether nobody saw it begin: the process was there before its cgroup was enrolled, or before it was in it, and
-    /// made a socket at this time.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
-    pub found: bool,
-}
+    #[test]
+    fn the_name_in_the_json_is_the_one_in_the_table() {
+        let event = Event::DaemonStopped(DaemonStopped { at: time::OffsetDateTime::UNIX_EPOCH });
+        let json = serde_json::to_value(&event).unwrap();
+        assert_eq!(json["event"], event.name());
+        assert_eq!(event.about(), [0; 16]);
+    }
 
-/// How a command ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum CommandExit {
-    /// By itself, with this code.
-    Code(u32),
-    /// Its process was seen to be gone; nobody saw how it went, or when.
-    Gone,
-    /// Its process executed something else in its stead.
-    Replaced,
-    /// By this signal.
-    Signal(u32),
-}
-
-/// A command of an agent's ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandEnded {
-    /// The command.
-    pub id: CommandId,
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// How.
-    pub exit: CommandExit,
-}
-
-/// Commands began or ended, and it isn't known which: more came at once than there was room for, or they could not be
-/// recorded.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CommandsLost {
-    /// When that was noticed.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// How many beginnings and ends.
-    pub count: u64,
-}
-
-/// What became of an accepted connection's bytes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ConnectionKind {
-    /// Opened: its requests are decoded, decided and recorded.
-    Inspected,
-    /// A metadata service's stand-in answered.
-    Metadata,
-    /// Passed on byte for byte: not AWS.
-    Passed,
-    /// Refused.
-    Refused,
-}
-
-/// A connection of an agent was accepted.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ConnectionOpened {
-    /// The connection.
-    pub id: ConnectionId,
-    /// Its session.
-    pub session: SessionId,
-    /// When it was accepted.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// The process that connected.
-    pub process: Arc<ProcessFacts>,
-    /// Where it wanted to go.
-    pub destination: OriginalDst,
-    /// Where it was taken: for passed connections, the address that the daemon resolved.
-    pub upstream: Option<SocketAddr>,
-    /// The name in the handshake or the Host field; `None` when there was none.
-    pub name: Option<String>,
-    /// What became of it.
-    pub kind: ConnectionKind,
-    /// Why it was refused.
-    #[serde(default)]
-    pub error: Option<String>,
-}
-
-/// A connection of an agent ended.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConnectionClosed {
-    /// The connection.
-    pub id: ConnectionId,
-    /// Its session.
-    pub session: SessionId,
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// Bytes from the agent (passed connections: of the stream as it is; else 0).
-    pub sent_bytes: u64,
-    /// Bytes to the agent (passed connections: of the stream as it is; else 0).
-    pub received_bytes: u64,
-    /// What went wrong, for people.
-    #[serde(default)]
-    pub error: Option<String>,
-}
-
-/// The daemon began to work.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonStarted {
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// Its version.
-    pub version: String,
-    /// The host's name.
-    pub host: String,
-    /// The policy set's SHA-256, in hexadecimal.
-    pub policy_version: String,
-}
-
-/// The daemon stopped in an orderly way.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DaemonStopped {
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-}
-
-/// Somebody took the kernel hooks off, by `chaperone disable`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct HooksRemoved {
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// The login's user id, which `sudo` keeps; `None` if there was no login.
-    pub login_uid: Option<u32>,
-}
-
-/// A session began.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionStarted {
-    /// The session.
-    #[serde(flatten)]
-    pub session: Session,
-    /// The host's name.
-    pub host: String,
-}
-
-/// A session is over.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SessionEnded {
-    /// The session.
-    pub id: SessionId,
-    /// When.
-    #[serde(with = "time::serde::rfc3339")]
-    pub at: OffsetDateTime,
-    /// Why, for people: the cgroup is empty, or the daemon stopped.
-    pub why: String,
+    #[test]
+    fn what_a_later_version_adds_is_unknown_and_what_is_broken_is_an_error() {
+        let unknown = |name: &str| RecordedEvent::Unknown(name.into());
+        let new = br#"{"event":"call-held","id":7}"#;
+        for by_later in [false, true] {
+            assert_eq!(RecordedEvent::read(new, by_later).unwrap(), unknown("call-held"));
+        }
+        let grown = br#"{"event":"daemon-stopped","at":"1970-01-01T00:00:00Z","why":"an update"}"#;
+        assert!(matches!(RecordedEvent::read(grown, false).unwrap(), RecordedEvent::Known(Event::DaemonStopped(_))));
+        let changed = br#"{"event":"command-ended","exit":{"core":1}}"#;
+        assert_eq!(RecordedEvent::read(changed, true).unwrap(), unknown("command-ended"));
+        assert!(RecordedEvent::read(changed, false).is_err());
+        for broken in [b"{}".as_slice(), b"[1]", b"", br#"{"event":7}"#] {
+            assert!(RecordedEvent::read(broken, true).is_err());
+        }
+    }
 }

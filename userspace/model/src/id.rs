@@ -68,6 +68,11 @@ macro_rules! id {
 }
 
 id!(
+    /// A question whether a call may go out, put to people.
+    ApprovalId,
+    "approval"
+);
+id!(
     /// One exchange: a request and its answer.
     CallId,
     "call"

@@ -19,9 +19,9 @@ pub use call::{
 pub use decision::{Decision, Reason, Verdict};
 pub use event::{
     BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
-    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, Head, HooksRemoved,
-    OutcomeStatus, SessionEnded, SessionStarted,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved,
+    OutcomeStatus, RecordedEvent, SessionEnded, SessionStarted,
 };
-pub use id::{CallId, CommandId, ConnectionId, ParseIdError, SessionId};
+pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 pub use session::{Container, Session};

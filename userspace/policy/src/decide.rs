@@ -5,7 +5,6 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-use arc_swap::ArcSwap;
 use cedar_policy::{
     AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
     PolicySet, Request, RestrictedExpression,
@@ -22,14 +21,14 @@ use crate::{
 
 /// Decides calls by the policy version in force.
 pub struct Engine {
-    version: ArcSwap<PolicyVersion>,
+    version: PolicyVersion,
     authorizer: Authorizer,
     types: Types,
 }
 
 impl std::fmt::Debug for Engine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.version.load().fmt(f)
+        self.version.fmt(f)
     }
 }
 
@@ -119,22 +118,17 @@ impl Types {
 impl Engine {
     /// An engine with this version in force.
     pub fn new(version: PolicyVersion) -> Self {
-        Self { version: ArcSwap::from_pointee(version), authorizer: Authorizer::new(), types: Types::new() }
-    }
-
-    /// Puts another version in force, for every call decided from now on.
-    pub fn replace(&self, version: PolicyVersion) {
-        self.version.store(Arc::new(version));
+        Self { version, authorizer: Authorizer::new(), types: Types::new() }
     }
 
     /// The version in force.
-    pub fn version(&self) -> Arc<PolicyVersion> {
-        self.version.load_full()
+    pub fn version(&self) -> &PolicyVersion {
+        &self.version
     }
 
     /// The paths of parameters that policies look for, for [`chaperone_model::LookedUp`].
     pub fn parameter_paths(&self) -> Arc<BTreeSet<String>> {
-        self.version.load().parameter_paths.clone()
+        self.version.parameter_paths.clone()
     }
 
     /// A session's agent.
@@ -157,9 +151,9 @@ impl Engine {
     /// Decides a call: every action on every resource must be permitted, on those that aren't known as well, and all of
     /// them are looked at.
     pub fn rule(&self, principal: &Principal, call: &Call, facts: CallFacts<'_>, approval: Approval) -> Ruling {
-        let version = self.version.load();
+        let version = &self.version;
         let approved = approval == Approval::Given;
-        let asked = self.all(&version, principal, call, facts, approved);
+        let asked = self.all(version, principal, call, facts, approved);
         let mut denial = match asked {
             Ok(permitted) => return Ruling::Permit(Permit::new(permitted, version.digest.clone())),
             Err(denial) => denial,
@@ -172,7 +166,7 @@ impl Engine {
             && !denial.refused.is_empty()
             && denial.refused.iter().all(|one| one.reason == Reason::Forbidden && one.incomplete.is_none())
             && approvers.len() == denial.policies.len()
-            && self.all(&version, principal, call, facts, true).is_ok();
+            && self.all(version, principal, call, facts, true).is_ok();
         if !can_be_asked {
             return Ruling::Deny(denial);
         }

@@ -211,7 +211,7 @@ proptest! {
         let engine = Engine::new(version(&text).unwrap());
         let principal = engine.principal(&session(&[["developers", "others"][group]]));
         let action = call(&[["s3:GetObject", "s3:DeleteObject", "iam:PassRole", "ec2:RunInstances"][action]], &[OBJECT]);
-        let sliced = engine.slice(&engine.version(), &principal, &action.actions[0]);
+        let sliced = engine.slice(engine.version(), &principal, &action.actions[0]);
         let whole = Slice {
             json: OnceLock::new(),
             policies: PolicySet::from_policies(engine.version().policies.iter().cloned()).unwrap(),

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod approvals;
 mod decide;
 mod incomplete;
 mod load;

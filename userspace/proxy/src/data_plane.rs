@@ -9,7 +9,7 @@ use chaperone_capture::{Origins, netns_cookie};
 use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{Event, NetnsCookie, SessionEnded, SessionId};
-use chaperone_policy::{Engine, Principal};
+use chaperone_policy::{PolicyVersion, Principal};
 use rustls::ServerConfig;
 use time::OffsetDateTime;
 use tokio::sync::{OnceCell, Semaphore};
@@ -22,10 +22,11 @@ use crate::{
         quota::{BEYOND, Quotas},
         reach::Reach,
     },
+    generation::{Generation, Generations, Settings},
     limits::Limits,
     metrics::{Metrics, Shared},
     upstream::{
-        credential_broker::{CredentialBroker, SigningIdentity},
+        credential_broker::{Rule, SigningIdentity},
         pool::Upstream,
     },
 };
@@ -47,29 +48,14 @@ pub struct SessionContext {
     pub recorded: OnceCell<()>,
 }
 
-/// Settings that a reload may change.
-#[derive(Clone, Debug, Default)]
-pub struct Settings {
-    /// Names, lower case, that are opened like AWS's; `*.example.com` stands for everything below.
-    pub inspect: Vec<String>,
-    /// The region that the metadata services tell.
-    pub region: String,
-    /// The role name that the metadata services tell.
-    pub role: String,
-}
-
 /// All that the data path works with.
 pub struct DataPlane {
     /// The catalog of AWS.
     pub catalog: &'static Catalog,
     /// Makes and checks signatures.
     pub signer: Signer,
-    /// Where the real credentials come from, and whose they are.
-    pub lending: ArcSwap<CredentialBroker>,
     /// The record.
     pub journal: Journal,
-    /// The policies.
-    pub engine: Engine,
     /// The sessions.
     pub sessions: Sessions<SessionContext>,
     /// Containers on this host.
@@ -82,14 +68,13 @@ pub struct DataPlane {
     pub metadata: Metadata,
     /// The bounds.
     pub limits: Limits,
-    /// What a reload may change.
-    pub settings: ArcSwap<Settings>,
     /// Counts.
     pub metrics: Metrics,
     /// Where cgroup v2 is mounted.
     pub cgroup_root: PathBuf,
     /// The host's name.
     pub host: String,
+    pub(crate) generations: Generations,
     pub(crate) tls: Arc<ServerConfig>,
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) quotas: Quotas,
@@ -112,12 +97,10 @@ impl std::fmt::Debug for DataPlane {
 pub struct Components {
     /// Issues the leaves.
     pub authority: Arc<CertificateAuthority>,
-    /// Where the real credentials come from, and whose they are.
-    pub lending: Arc<CredentialBroker>,
+    /// What is in force first: policies, roles, settings.
+    pub generation: Generation,
     /// The record.
     pub journal: Journal,
-    /// The policies.
-    pub engine: Engine,
     /// The sessions.
     pub sessions: Sessions<SessionContext>,
     /// Containers on this host.
@@ -130,8 +113,6 @@ pub struct Components {
     pub origins: Origins,
     /// The bounds.
     pub limits: Limits,
-    /// What a reload may change.
-    pub settings: Settings,
     /// Where cgroup v2 is mounted.
     pub cgroup_root: PathBuf,
     /// The host's name.
@@ -160,14 +141,12 @@ impl DataPlane {
         Arc::new(Self {
             catalog: Catalog::global(),
             signer: Signer::new(),
-            lending: ArcSwap::new(parts.lending),
+            generations: Generations::new(parts.generation),
             journal: parts.journal,
-            engine: parts.engine,
             sessions: parts.sessions,
             upstream: parts.upstream,
             origins: parts.origins,
             metadata: Metadata::new(),
-            settings: ArcSwap::from_pointee(parts.settings),
             metrics,
             descriptions: ContainerLookup::new(parts.containers.clone()),
             containers: parts.containers,
@@ -187,12 +166,14 @@ impl DataPlane {
         })
     }
 
-    /// Whether the configuration wants this name opened.
-    pub fn is_inspected(&self, name: &str) -> bool {
-        self.settings.load().inspect.iter().any(|wanted| match wanted.strip_prefix("*.") {
-            Some(domain) => name.strip_suffix(domain).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-            None => name == wanted,
-        })
+    /// What is in force now. Whoever needs more than one thing of it pins it once.
+    pub fn generation(&self) -> Arc<Generation> {
+        self.generations.pin()
+    }
+
+    /// Puts other policies, roles and settings in force together, for calls whose heads are read from now on.
+    pub fn replace_generation(&self, policies: PolicyVersion, rules: Vec<Rule>, settings: Settings) {
+        self.generations.replace(policies, rules, settings);
     }
 
     /// Agents that were over a share of theirs in the last ten minutes: which, of what, how often.
@@ -225,7 +206,7 @@ impl DataPlane {
     /// Now and then: what has no event of its own.
     pub fn tick(&self) {
         self.upstream.sweep();
-        self.lending.load().own().keep_fresh();
+        self.generation().lending.own().keep_fresh();
         for open in self.sessions.open() {
             open.own.lent.load().credentials.keep_fresh();
         }
@@ -246,15 +227,21 @@ impl DataPlane {
         }
     }
 
-    /// What a session's calls are made by now.
-    pub(crate) fn signing_identity(&self, session: &Resolved<SessionContext>) -> Arc<SigningIdentity> {
-        let lending = self.lending.load();
+    /// What a session's call of this generation is made by.
+    pub(crate) fn signing_identity(
+        &self,
+        generation: &Generation,
+        session: &Resolved<SessionContext>,
+    ) -> Arc<SigningIdentity> {
         let lent = session.own.lent.load();
-        if lent.is_by(&lending) {
+        if lent.is_by(&generation.lending) {
             return Arc::clone(&lent);
         }
-        let lent = lending.to(&session.session);
-        session.own.lent.store(lent.clone());
+        let lent = generation.lending.to(&session.session);
+        // A call that was there before the reload leaves the next ones what is theirs.
+        if generation.number == self.generation().number {
+            session.own.lent.store(lent.clone());
+        }
         lent
     }
 

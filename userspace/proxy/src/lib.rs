@@ -12,13 +12,15 @@ mod causes;
 mod commands;
 pub mod connection;
 mod data_plane;
+mod generation;
 pub mod http;
 mod limits;
 mod metrics;
 mod upstream;
 pub mod websocket;
 
-pub use data_plane::{Components, DataPlane, SessionContext, Settings};
+pub use data_plane::{Components, DataPlane, SessionContext};
+pub use generation::{Generation, Settings};
 pub use limits::Limits;
 pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare, Shared};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};

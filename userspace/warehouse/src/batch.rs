@@ -104,13 +104,13 @@ impl Gatherer {
             let Some(record) = self.reader.next_record()? else { break };
             batch.records += 1;
             batch.bytes += record.head.record_len();
-            batch.ledger.push(LedgerRow::new(&self.source, &record));
             if record.head.kind.is_body() {
                 let (chunk, part) = body_rows(&self.source, &record);
                 batch.body_chunks.push(chunk);
                 batch.body_parts.push(part);
             }
-            self.note_event(&record, &mut batch)?;
+            let event = self.note_event(&record, &mut batch)?;
+            batch.ledger.push(LedgerRow::new(&self.source, &record, event));
         }
         // The same chunk twice in one batch would be twice in the table until the next merge.
         batch.body_chunks.sort_by(|a, b| a.sha256().cmp(b.sha256()));
@@ -121,21 +121,22 @@ impl Gatherer {
         Ok(batch)
     }
 
-    /// Takes an event's rows into `batch`, and remembers what is open.
-    fn note_event(&mut self, record: &Record, batch: &mut Batch) -> Result<(), WarehouseError> {
+    /// Takes an event's rows into `batch`, and remembers what is open. The event's name.
+    fn note_event(&mut self, record: &Record, batch: &mut Batch) -> Result<String, WarehouseError> {
         let before = std::mem::replace(&mut self.at, record.position());
         let seq = record.head.seq;
         let source = &self.source;
-        match record.head.kind {
-            Kind::Event => {}
-            Kind::Checkpoint => {
-                let checkpoint = serde_json::from_slice(&record.payload).map_err(|error| unreadable(seq, &error))?;
-                batch.checkpoints.push(CheckpointsRow::new(source, checkpoint));
-                return Ok(());
-            }
-            _ => return Ok(()),
+        if record.head.kind == Kind::Checkpoint {
+            let checkpoint = serde_json::from_slice(&record.payload).map_err(|error| unreadable(seq, &error))?;
+            batch.checkpoints.push(CheckpointsRow::new(source, checkpoint));
         }
-        match serde_json::from_slice(&record.payload).map_err(|error| unreadable(seq, &error))? {
+        let Some(event) = record.recorded_event().map_err(|fault| unreadable(seq, &fault))? else {
+            return Ok(String::new());
+        };
+        let name = event.name().to_owned();
+        // Other events, and those of later versions, are in the ledger alone.
+        let Some(event) = event.known() else { return Ok(name) };
+        match event {
             Event::CallIntent(intent) => {
                 batch.decisions.push(DecisionsRow::new(source, seq, &intent));
                 self.open.insert(intent.id, OpenCall { before, seq, intent });
@@ -157,12 +158,12 @@ impl Gatherer {
             Event::SessionStarted(started) => {
                 batch.session_starts.push(SessionStartsRow::new(source, seq, started));
             }
-            Event::DaemonStarted(_) | Event::DaemonStopped(_) | Event::HooksRemoved(_) => {}
+            _ => {}
         }
-        Ok(())
+        Ok(name)
     }
 }
 
-fn unreadable(seq: Seq, error: &serde_json::Error) -> WarehouseError {
+fn unreadable(seq: Seq, error: &impl std::fmt::Display) -> WarehouseError {
     WarehouseError::Row { table: "the journal", why: format!("record {seq}: {error}") }
 }

@@ -6,17 +6,23 @@ use serde::{Deserialize, Serialize};
 use crate::{Warehouse, WarehouseError};
 
 /// Name and statements of each version, the first being version 1. A published step is never changed.
+///
+/// A program that was rolled back meets steps of a later version. It goes on with them if each says, in the column
+/// `needs` of `schema_migrations`, that a program which knows this one's version can: new tables, and columns that have a
+/// `DEFAULT`. Steps that don't say so need a program that knows them.
 const STEPS: &[(&str, &str)] = &[
     ("tables", include_str!("../migrations/0001_tables.sql")),
     ("views", include_str!("../migrations/0002_views.sql")),
     ("commands", include_str!("../migrations/0003_commands.sql")),
     ("containers", include_str!("../migrations/0004_containers.sql")),
+    ("events", include_str!("../migrations/0005_events.sql")),
 ];
 
 #[derive(Row, Serialize, Deserialize)]
 struct Applied {
     version: u32,
     name: String,
+    needs: u32,
 }
 
 impl Warehouse {
@@ -29,17 +35,30 @@ impl Warehouse {
         let made = "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, \
                     at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = ReplacingMergeTree ORDER BY version";
         self.statement(self.client(), made).await?;
-        let found = self.client().query("SELECT max(version) FROM schema_migrations").fetch_one::<u32>().await;
-        let found = found.map_err(|source| self.failed("read the schema's version", source))?;
+        let needs = "ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS needs UInt32 DEFAULT version \
+                     COMMENT 'the version that a program must know to use this one'";
+        self.statement(self.client(), needs).await?;
+        self.client().clear_cached_metadata().await;
+        let query = "SELECT max(version), max(needs) FROM schema_migrations";
+        let found = self.client().query(query).fetch_one::<(u32, u32)>().await;
+        let (found, needs) = found.map_err(|source| self.failed("read the schema's version", source))?;
         let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
-        if found > known {
+        if needs > known {
             return Err(WarehouseError::NewerSchema { database: database.clone(), found, known });
+        }
+        if found > known {
+            tracing::info!(
+                found,
+                known,
+                database,
+                "the warehouse's schema is a later version's, which this one can use"
+            );
         }
         for (version, (name, sql)) in (1..).zip(STEPS).skip(found as usize) {
             for statement in statements(sql) {
                 self.statement(self.client(), &statement).await?;
             }
-            let row = Applied { version, name: (*name).to_owned() };
+            let row = Applied { version, name: (*name).to_owned(), needs: version };
             let noted = async {
                 let mut insert = self.client().insert::<Applied>("schema_migrations").await?;
                 insert.write(&row).await?;
@@ -79,6 +98,10 @@ mod tests {
                     || statement.starts_with("CREATE ") && statement.contains("IF NOT EXISTS")
                     || statement.starts_with("ALTER TABLE ") && statement.contains("ADD COLUMN IF NOT EXISTS");
                 assert!(repeats, "{name}: {statement}");
+                // A version that was rolled back inserts without the columns that it doesn't know.
+                let old = ["commands", "containers"].contains(name);
+                let columns = statement.matches("ADD COLUMN").count();
+                assert!(old || columns <= statement.matches(" DEFAULT ").count(), "{name}: {statement}");
                 assert!(!statement.contains("MergeTree") || statement.contains("deduplication_window"), "{statement}");
             }
         }

@@ -220,7 +220,7 @@ impl Warehouse {
     pub async fn exchange(&self, call: CallId) -> Result<Option<WarehouseExchange>, WarehouseError> {
         let query = "SELECT ?fields FROM ledger FINAL WHERE tenant = ? AND about = unhex(?) AND code = ? ORDER BY seq";
         let id = hex::encode(call.as_bytes());
-        let query = self.client().query(query).bind(&self.config().tenant).bind(id).bind(Kind::Event as u8);
+        let query = self.client().query(query).bind(&self.config().tenant).bind(id).bind(Kind::Event.code());
         let rows = query.fetch_all::<PayloadRow>().await.map_err(|source| self.failed("find the call", source))?;
         let (mut intent, mut outcome) = (None, None);
         for row in rows {

@@ -537,6 +537,7 @@ pub(crate) struct LedgerRow {
     at: OffsetDateTime,
     kind: String,
     code: u8,
+    event: String,
     flags: u8,
     about: [u8; 16],
     body_offset: u64,
@@ -548,7 +549,7 @@ pub(crate) struct LedgerRow {
 }
 
 impl LedgerRow {
-    pub(crate) fn new(source: &Source, record: &Record) -> Self {
+    pub(crate) fn new(source: &Source, record: &Record, event: String) -> Self {
         let head = &record.head;
         Self {
             tenant: source.tenant.clone(),
@@ -557,7 +558,8 @@ impl LedgerRow {
             seq: head.seq.0,
             at: micros(head.time_us),
             kind: name(&head.kind),
-            code: head.kind as u8,
+            code: head.kind.code(),
+            event,
             flags: head.flags,
             about: head.id,
             body_offset: head.body_offset,

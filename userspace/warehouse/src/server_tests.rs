@@ -24,6 +24,9 @@ use crate::{
     rows::Source,
 };
 
+#[path = "../../journal/tests/next/mod.rs"]
+#[allow(dead_code, unreachable_pub)]
+mod next;
 #[path = "../../journal/src/samples.rs"]
 mod samples;
 
@@ -390,7 +393,61 @@ async fn what_somebody_changes_in_the_warehouse_is_found_there() {
     assert!(error.contains("taken from its end"), "{error}");
     running.abort();
 
+    // Steps of a later version that say so can be gone on with.
+    change("INSERT INTO schema_migrations (version, name, needs) VALUES (998, 'added', 5)").await;
+    warehouse.migrate().await.unwrap();
     // A schema of the future is left alone.
     change("INSERT INTO schema_migrations (version, name) VALUES (999, 'future')").await;
     assert!(matches!(warehouse.migrate().await, Err(WarehouseError::NewerSchema { found: 999, .. })));
+}
+
+/// A journal and a schema of the next version, after which this one goes on: all of it is in the ledger, by name.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_next_version_recorded_is_shipped_by_this_one() {
+    let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(data.path());
+    let warehouse = server.warehouse();
+    let session = samples::session();
+    let written = journal(dir.path());
+    one_call(&written, &session, 1).await;
+    ship_all(shipper(&warehouse, &written), &written).await;
+    drop(written);
+
+    // The next version adds columns and tables, and says that this one can go on.
+    let run = |sql: &'static str| {
+        let client = warehouse.client().clone();
+        async move { client.query_raw(sql).execute().await.unwrap() }
+    };
+    run("ALTER TABLE ledger ADD COLUMN sealed_to Array(String) DEFAULT []").await;
+    run("ALTER TABLE calls ADD COLUMN held_us UInt64 DEFAULT 0").await;
+    run("INSERT INTO schema_migrations (version, name, needs) VALUES (77, 'holds', 5)").await;
+    let open = CallId::new();
+    let mut segment = next::Segment::begin(dir.path(), &serde_json::json!({ "minor": 77, "written_by": "9.9.9" }));
+    let mut intent = serde_json::to_value(samples::intent(open, session.id)).unwrap();
+    intent["decision"]["verdict"] = "held".into();
+    segment.event(*open.as_bytes(), &intent);
+    segment.end();
+    let last = next::write_next_version(dir.path(), *open.as_bytes());
+
+    let again = journal(dir.path());
+    one_call(&again, &session, 2).await;
+    ship_all(shipper(&warehouse, &again), &again).await;
+    let end = again.subscribe().borrow().seq.0;
+    assert!(end > last);
+    assert_eq!(raw(&warehouse, "SELECT count() FROM ledger FINAL").await, end);
+    assert_eq!(warehouse.chain_breaks(10).await.unwrap(), []);
+    for (condition, count) in [
+        ("event = 'call-held' AND kind = 'event' AND about = unhex(repeat('07', 16))", 1),
+        ("event = 'call-held' AND JSONExtractString(payload, 'approvers', 1) = 'ops'", 1),
+        ("event = 'call-intent'", 3),
+        ("event = 'call-outcome'", 3),
+        ("kind = 'unknown-200' AND code = 200 AND flags = 132 AND hex(payload) = 'FF0062696E617279'", 1),
+        ("kind = 'header' AND JSONExtractString(payload, 'written_by') = '9.9.9'", 2),
+        ("flags = 140 OR flags = 132", 2),
+        ("event = '' AND kind = 'event'", 0),
+    ] {
+        let sql = format!("SELECT count() FROM ledger FINAL WHERE {condition}");
+        assert_eq!(raw(&warehouse, &sql).await, count, "{condition}");
+    }
+    assert_eq!(raw(&warehouse, "SELECT count() FROM calls FINAL").await, 2);
 }

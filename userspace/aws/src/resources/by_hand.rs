@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{Place, checked, texts};
+use super::{Place, checked, names::ambiguous, texts};
 use crate::{actions::Requirements, catalog::Operation, decode::DecodeError};
 
 /// What launching touches: besides what is named, new instances, their volumes and interfaces. What isn't named is the
@@ -38,7 +38,7 @@ pub(crate) fn run_instances(
     for (kind, ids) in [("subnet", subnets), ("security-group", groups), ("network-interface", joined)] {
         // Interfaces that aren't named are new ones.
         if ids.is_empty() && kind == "network-interface" {
-            needs.resource(ours(kind, "*"))?;
+            needs.made_resource(ours(kind, "*"))?;
         } else if ids.is_empty() {
             any(needs, ours(kind, "*"))?;
         }
@@ -47,7 +47,7 @@ pub(crate) fn run_instances(
         }
     }
     for kind in ["instance", "volume"] {
-        needs.resource(ours(kind, "*"))?;
+        needs.made_resource(ours(kind, "*"))?;
     }
     if let Some(name) = text(members.get("KeyName")) {
         needs.resource(checked(&ours("key-pair", &name))?)?;
@@ -60,8 +60,30 @@ pub(crate) fn run_instances(
             needs.unknown(ours("launch-template", "*"), why, false)?;
         }
     }
-    if let Some(group) = members.get("Placement").and_then(|placement| text(placement.get("GroupName"))) {
+    let within = |member: &str, name: &str| members.get(member).and_then(|outer| text(outer.get(name)));
+    if let Some(group) = within("Placement", "GroupName") {
         needs.resource(checked(&ours("placement-group", &group))?)?;
+    }
+    if within("Placement", "GroupId").is_some() {
+        let why = Cow::Borrowed("the placement group is named by its id, and its ARN has its name");
+        needs.unknown(ours("placement-group", "*"), why, false)?;
+    }
+    if let Some(id) = within("Placement", "HostId") {
+        needs.resource(checked(&ours("dedicated-host", &id))?)?;
+    }
+    if let Some(target) =
+        members.get("CapacityReservationSpecification").and_then(|it| it.get("CapacityReservationTarget"))
+        && let Some(id) = text(target.get("CapacityReservationId"))
+    {
+        needs.resource(checked(&ours("capacity-reservation", &id))?)?;
+    }
+    let licences = members.get("LicenseSpecifications").and_then(Value::as_array).into_iter().flatten();
+    let licences = licences.filter_map(|licence| text(licence.get("LicenseConfigurationArn")));
+    let reserved = members
+        .get("CapacityReservationSpecification")
+        .and_then(|it| text(it.get("CapacityReservationTarget")?.get("CapacityReservationResourceGroupArn")));
+    for arn in licences.chain(reserved).chain(within("Placement", "HostResourceGroupArn")) {
+        super::names::arn(needs, &checked(&arn)?)?;
     }
     for mapping in members.get("BlockDeviceMappings").and_then(Value::as_array).into_iter().flatten() {
         if let Some(snapshot) = mapping.get("Ebs").and_then(|ebs| text(ebs.get("SnapshotId"))) {
@@ -84,7 +106,7 @@ pub(crate) fn sqs(
     }
     for name in ["SourceArn", "DestinationArn"] {
         if let Some(arn) = members.get(name).and_then(Value::as_str) {
-            needs.resource(checked(arn)?)?;
+            super::names::arn(needs, &checked(arn)?)?;
         }
     }
     let (account, name) = match (members.get("QueueUrl").and_then(Value::as_str), members.get("QueueName")) {
@@ -104,6 +126,12 @@ pub(crate) fn sqs(
     };
     let region = place.region.as_deref().unwrap_or_default();
     let account = account.or(place.account).unwrap_or("*");
+    // Queues' names have no colons, and an owner is a number.
+    let is_name = name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+    if !is_name || !(super::names::is_account(account) || account == "*") {
+        let any = format!("arn:{}:sqs:{region}:*:*", place.partition);
+        return needs.unknown(any, Cow::Borrowed("no name of a queue"), false);
+    }
     needs.resource(checked(&format!("arn:{}:sqs:{region}:{account}:{name}", place.partition))?)
 }
 
@@ -122,7 +150,9 @@ pub(crate) fn api_gateway(operation: &Operation, members: &Map<String, Value>, p
                     .find(|(name, _)| name.to_ascii_lowercase() == plain)
                     .and_then(|(_, value)| value.as_str());
                 // A label that holds a slash would be another path.
-                path.push_str(value.filter(|value| !value.contains(['/', '*', '?'])).unwrap_or("*"));
+                path.push_str(
+                    value.filter(|value| !value.contains(['/', ':']) && ambiguous(value).is_none()).unwrap_or("*"),
+                );
             }
             None => path.push_str(segment),
         }

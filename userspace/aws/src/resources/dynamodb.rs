@@ -1,9 +1,11 @@
 //! DynamoDB's tables and indexes: by name, in batches, transactions and PartiQL statements.
 
+use std::borrow::Cow;
+
 use chaperone_model::AccessLevel;
 use serde_json::{Map, Value};
 
-use super::{Place, checked};
+use super::{Place, checked, names};
 use crate::{
     actions::Requirements,
     decode::{DecodeError, value::MAX_STRING},
@@ -14,47 +16,69 @@ pub(crate) fn tables(
     members: &Map<String, Value>,
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
-    let table =
-        |needs: &mut Requirements, name: &str, index: Option<&str>| needs.resource(table_arn(name, index, place)?);
     let index = members.get("IndexName").and_then(Value::as_str);
     for name in ["TableName", "SourceTableName", "TargetTableName", "GlobalTableName"] {
         if let Some(name) = members.get(name).and_then(Value::as_str) {
-            table(needs, name, index.filter(|_| members.contains_key("TableName")))?;
+            table(needs, name, index.filter(|_| members.contains_key("TableName")), place)?;
         }
     }
     for (name, value) in members {
         if name.ends_with("Arn")
-            && let Some(arn) = value.as_str().filter(|text| text.starts_with("arn:"))
-            && arn.split(':').nth(2) == Some("dynamodb")
+            && let Some(arn) = value.as_str()
+            && (arn.split(':').nth(2) == Some("dynamodb") || names::is_arn_in_disguise(arn))
         {
-            needs.resource(checked(arn)?)?;
+            names::arn(needs, &checked(arn)?)?;
         }
     }
     if let Some(Value::Object(items)) = members.get("RequestItems") {
         for name in items.keys() {
-            table(needs, name, None)?;
+            table(needs, name, None, place)?;
         }
     }
     for item in members.get("TransactItems").and_then(Value::as_array).into_iter().flatten() {
         for part in item.as_object().into_iter().flat_map(Map::values) {
             if let Some(name) = part.get("TableName").and_then(Value::as_str) {
-                needs.resource(table_arn(name, None, place)?)?;
+                table(needs, name, None, place)?;
             }
         }
     }
     Ok(())
 }
 
-fn table_arn(name: &str, index: Option<&str>, place: &Place<'_>) -> Result<String, DecodeError> {
-    if name.len() >= MAX_STRING {
+/// A table, or an index of it, by its name or ARN. Whatever isn't a name as DynamoDB has them could be any.
+fn table(needs: &mut Requirements, name: &str, index: Option<&str>, place: &Place<'_>) -> Result<(), DecodeError> {
+    if name.len().max(index.map_or(0, str::len)) >= MAX_STRING {
         return Err(DecodeError::TooLarge("resource's name"));
     }
-    let mut arn = if name.starts_with("arn:") { name.to_owned() } else { place.arn_of("dynamodb", "table/", name) };
-    if let Some(index) = index {
-        arn.push_str("/index/");
-        arn.push_str(index);
+    let is_arn = name.starts_with("arn:");
+    let mut arn = match is_arn {
+        true => name.to_owned(),
+        false if is_name(name) => place.arn_of("dynamodb", "table/", name),
+        false => {
+            return needs.unknown(place.arn_of("dynamodb", "table/", "*"), Cow::Borrowed("no name of a table"), false);
+        }
+    };
+    match index {
+        None if is_arn => return names::arn(needs, &arn),
+        Some(_) if is_arn && arn.contains("/index/") => {
+            return needs.unknown(
+                arn[..=arn.rfind('/').unwrap_or_default()].to_owned() + "*",
+                Cow::Borrowed("an index named twice"),
+                false,
+            );
+        }
+        None => {}
+        Some(index) if is_name(index) => arn.extend(["/index/", index]),
+        Some(_) => {
+            return needs.unknown(arn + "/index/*", Cow::Borrowed("no name of an index"), false);
+        }
     }
-    Ok(arn)
+    needs.resource(arn)
+}
+
+/// <https://docs.aws.amazon.com/amazondynamodb/latest/developerguide/HowItWorks.NamingRulesDataTypes.html>
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 /// A transaction is checked item by item, each by what it does to which table. False: an item doesn't say it, so that
@@ -74,7 +98,7 @@ pub(crate) fn transaction(
         }
     }
     let mut asks = Vec::with_capacity(items.len());
-    for (kind, table) in items {
+    for (kind, name) in items {
         let (action, level) = match kind {
             "ConditionCheck" => ("dynamodb:ConditionCheckItem", AccessLevel::Read),
             "Delete" => ("dynamodb:DeleteItem", AccessLevel::Write),
@@ -82,13 +106,13 @@ pub(crate) fn transaction(
             "Update" => ("dynamodb:UpdateItem", AccessLevel::Write),
             _ => return Ok(false),
         };
-        let Some(table) = table.filter(|name| !name.is_empty()) else { return Ok(false) };
-        asks.push((action, level, table_arn(table, None, place)?));
+        let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(false) };
+        asks.push((action, level, name));
     }
     let any = !asks.is_empty();
-    for (action, level, table) in asks {
+    for (action, level, name) in asks {
         needs.action(action, level);
-        needs.resource(table)?;
+        table(needs, name, None, place)?;
         needs.close();
     }
     Ok(any)
@@ -118,7 +142,7 @@ pub(crate) fn part_iql(
             _ => return Err(UNCLEAR),
         };
         needs.action(action, level);
-        needs.resource(table_arn(&name, index.as_deref(), place)?)?;
+        table(needs, &name, index.as_deref(), place)?;
         needs.close();
     }
     Ok(())

@@ -14,6 +14,8 @@ use crate::{
 /// A variable of a template that a member says.
 pub(super) struct Variable<'a> {
     pub candidate: &'a Candidate,
+    /// The whole template.
+    pub template: &'static str,
     /// What stands right before it: `:parameter/`, `:function:`.
     pub kind: &'static str,
     /// What stands right after it; `None` at the ARN's end.
@@ -37,6 +39,9 @@ pub(super) enum Named<'a> {
 /// Services that take names in any case, and keep them in lower case.
 const LOWER_CASE: [&str; 7] = ["dax", "docdb", "elasticache", "memorydb", "neptune", "rds", "redshift"];
 
+/// Parts of an ARN's name that are separated by colons, more than any service has.
+const MAX_QUALIFIERS: usize = 8;
+
 /// Whether a text is an account's number.
 pub(super) fn is_account(text: &str) -> bool {
     text.len() == 12 && text.bytes().all(|byte| byte.is_ascii_digit())
@@ -52,6 +57,44 @@ pub(super) fn fits(text: &str, pattern: &str) -> bool {
         rest = &rest[at + part.len()..];
     }
     rest.ends_with(last)
+}
+
+/// What a resource's ARN could stand for, if its name holds what a service may read as something else: wildcards,
+/// control characters, or blanks at the edge of a part. `None` for a plain name, and for S3's keys.
+pub(crate) fn ambiguous(arn: &str) -> Option<String> {
+    let mut parts = arn.splitn(6, ':').skip(2);
+    if matches!(parts.next(), Some("s3" | "s3express" | "s3-outposts" | "s3-object-lambda")) {
+        return None;
+    }
+    // The account that isn't known is `*`, and is looked after elsewhere.
+    let own_star = usize::from(parts.nth(1) == Some("*"));
+    let is_blank = |c: char| c.is_whitespace() || is_invisible(c);
+    let is_wild = |c: char| matches!(c, '*' | '?') || c.is_control() || is_invisible(c);
+    let plain = |piece: &str| {
+        let piece = piece.trim_end_matches([':', '/']);
+        !piece.starts_with(is_blank) && !piece.ends_with(is_blank)
+    };
+    if arn.matches(is_wild).count() == own_star && arn.split_inclusive([':', '/']).all(plain) {
+        return None;
+    }
+    let mut pattern = String::new();
+    for piece in arn.split_inclusive([':', '/']) {
+        let name = piece.trim_end_matches([':', '/']);
+        let trimmed = name.trim_matches(is_blank);
+        let at_edge = if trimmed.len() == name.len() { "" } else { "*" };
+        pattern.extend([at_edge, &trimmed.replace(is_wild, "*"), at_edge, &piece[name.len()..]]);
+    }
+    Some(pattern)
+}
+
+/// Characters that nothing is seen of, and that some readers drop.
+const fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2064}' | '\u{feff}')
+}
+
+/// Whether a text in an ARN's place is meant for an ARN, however it is dressed up.
+pub(crate) fn is_arn_in_disguise(text: &str) -> bool {
+    !text.starts_with("arn:") && (ambiguous(text).is_some() || text.to_ascii_lowercase().contains("arn:"))
 }
 
 /// A whole ARN that the request names.
@@ -98,7 +141,13 @@ pub(crate) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
             needs.unknown(here(&format!("{name}-*")), Cow::Borrowed("the secret's full ARN"), true)
         }
         "rds" => needs.resource(here(&name.to_ascii_lowercase())),
-        _ => needs.resource(text.to_owned()),
+        _ => {
+            // Behind a colon a version or an alias may stand, which counts as what it is of.
+            for (at, _) in name.match_indices(':').take(MAX_QUALIFIERS) {
+                needs.unknown(here(&name[..at]), Cow::Borrowed("what a version is of"), true)?;
+            }
+            needs.resource(text.to_owned())
+        }
     }
 }
 
@@ -130,15 +179,22 @@ impl Variable<'_> {
             arn(needs, &checked(value)?)?;
             return Ok(Named::Whole);
         }
-        if self.arn_only {
+        if service == "lambda" && self.kind == ":function:" {
+            return self.function(needs, value);
+        }
+        if self.arn_only || self.repeats_kind(value) || self.is_part_of_arn(value) {
             return Ok(Named::Like("*".into()));
         }
-        if value.contains(['*', '?']) {
-            return Ok(Named::Like(value.replace('?', "*")));
+        if let Some(pattern) = ambiguous(value) {
+            return Ok(Named::Like(pattern));
         }
         let kind = self.kind.trim_start_matches(':');
+        let qualified = matches!((service, kind), ("ssm", "parameter/") | ("codebuild", "project/"));
+        if value.contains(':') && !qualified && !holds_colons(service) {
+            // Part of an ARN perhaps, or a name with something behind it: whatever the service makes of it.
+            return Ok(Named::Like("*".into()));
+        }
         match (service, kind) {
-            ("lambda", "function:") => return self.function(needs, value),
             ("ssm", "parameter/") => {
                 let selected = value.starts_with('/') && value.len() == 1;
                 return Ok(if selected { Named::Like("*".into()) } else { Named::Exactly(parameter(value).into()) });
@@ -167,18 +223,38 @@ impl Variable<'_> {
         }
         let is_lower = LOWER_CASE.contains(&service) && value.bytes().any(|byte| byte.is_ascii_uppercase());
         let value = if is_lower { Cow::Owned(value.to_ascii_lowercase()) } else { Cow::Borrowed(value) };
-        if self.next.is_none() && value.contains(':') && !holds_colons(service) {
-            // Part of an ARN perhaps, or a name with something behind it: whatever the service makes of it.
-            let kind = self
-                .candidate
-                .operation
-                .actions
-                .first()
-                .map_or(service, |action| action.0.split(':').next().unwrap_or(service));
-            let all = format!("arn:{}:{kind}:*:*:*", self.place.partition);
-            needs.unknown(all, Cow::Borrowed("a name with a colon"), false)?;
-        }
         Ok(Named::Exactly(value))
+    }
+
+    /// Whether a name begins with a word that stands before it in the ARN: `role/worker` for `worker`.
+    fn repeats_kind(&self, value: &str) -> bool {
+        let Some((first, _)) = value.split_once(['/', ':']) else { return false };
+        let literals = self.template.split('}').map(|piece| piece.split('{').next().unwrap_or_default());
+        literals
+            .flat_map(|literal| literal.split([':', '/']))
+            .any(|kind| !kind.is_empty() && first.eq_ignore_ascii_case(kind))
+    }
+
+    /// Whether a name has something of an ARN before a colon: a region, an account, the service or the type.
+    fn is_part_of_arn(&self, value: &str) -> bool {
+        let service = self.candidate.service.name;
+        value.rsplit_once(':').is_some_and(|(before, _)| {
+            before.split([':', '/']).any(|part| {
+                let named = |name: &str| part.eq_ignore_ascii_case(name);
+                part.is_empty() && value.starts_with(':')
+                    || is_account(part)
+                    || is_region(part)
+                    || named("arn")
+                    || named(service)
+                    || self.kind.split([':', '/']).any(|kind| !kind.is_empty() && named(kind))
+                    || self
+                        .candidate
+                        .operation
+                        .actions
+                        .iter()
+                        .any(|action| action.0.split(':').next().is_some_and(named))
+            })
+        })
     }
 
     /// `[REGION:][ACCOUNT:][function:]NAME[:QUALIFIER]`, as Lambda's model has it.
@@ -198,11 +274,17 @@ impl Variable<'_> {
         let (name, qualifier) = match parts[..] {
             [name] => (name, None),
             [name, qualifier] => (name, Some(qualifier)),
-            _ => return Ok(Named::Like("*".into())),
+            _ => ("", None),
         };
-        let qualifier = qualifier.or_else(|| self.members.get("Qualifier").and_then(Value::as_str));
+        let other = self.members.get("Qualifier").and_then(Value::as_str);
+        let is_plain = |text: &str| text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_$.".contains(&b));
+        if name.is_empty() || !is_plain(name) || !qualifier.into_iter().chain(other).all(is_plain) {
+            let any = format!("arn:{}:lambda:*:*:function:*", self.place.partition);
+            needs.unknown(any, Cow::Borrowed("no name of a function"), false)?;
+            return Ok(Named::Whole);
+        }
         let base = format!("arn:{}:lambda:{region}:{account}:function:{name}", self.place.partition);
-        if let Some(qualifier) = qualifier.filter(|qualifier| !qualifier.is_empty()) {
+        for qualifier in qualifier.into_iter().chain(other).filter(|qualifier| !qualifier.is_empty()) {
             needs.resource(checked(&format!("{base}:{qualifier}"))?)?;
         }
         needs.resource(base)?;

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::Place;
+use super::{Place, names::is_arn_in_disguise};
 
 /// Roles anywhere in the input of a call that passes them on: by ARN wherever it stands, by name where the member's
 /// name says that it is one (ECS, Glue, CodeBuild, EMR and others take either).
@@ -16,6 +16,15 @@ pub(crate) fn passed(name: &str, value: &Value, place: &Place<'_>, found: &mut V
             let account = place.account.unwrap_or("*");
             let role = if is_role {
                 text.clone()
+            } else if is_arn_in_disguise(text) && (is_role_name(name) || is_profile(name) || text.contains(":role/"))
+                || is_role_name(name) && !text.starts_with("arn:") && (text.contains(':') || text.starts_with("role/"))
+                || is_profile(name)
+                    && !text.starts_with("arn:")
+                    && (text.contains(':') || text.starts_with("instance-profile/"))
+            {
+                // Whatever the service makes of it: a pattern, as `Requirements::resource` takes it.
+                let kind = if is_profile(name) { "instance-profile" } else { "role" };
+                format!("arn:{}:iam::*:{kind}/?", place.partition)
             } else if text.is_empty() || text.contains(':') {
                 return;
             } else if is_profile(name) {

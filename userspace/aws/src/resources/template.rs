@@ -75,7 +75,11 @@ pub(super) fn fill(
         match mark {
             Mark::New => {
                 for arn in filled.open {
-                    needs.resource(arn)?;
+                    if filled.in_part {
+                        needs.unknown(arn, Cow::Borrowed(IN_PART), false)?;
+                    } else {
+                        needs.made_resource(arn)?;
+                    }
                 }
             }
             Mark::Optional => absent.extend(filled.open),
@@ -123,7 +127,21 @@ fn arns<'a>(operation: &Operation, members: &'a Map<String, Value>) -> Vec<&'a s
     ];
     let mut all = Vec::new();
     for name in &operation.arn_members {
-        for text in texts(members.get(*name)).filter(|text| text.starts_with("arn:")) {
+        for text in texts(members.get(*name)) {
+            if !text.starts_with("arn:") {
+                // No template makes anything of it, and the service may.
+                let plain = PLAIN.iter().any(|plain| name.eq_ignore_ascii_case(plain));
+                let in_template = || {
+                    let variables = operation.templates.iter().flat_map(|template| template.split('{').skip(1));
+                    variables
+                        .filter_map(|rest| rest.split('}').next())
+                        .any(|it| it.strip_prefix(['=', '~']) == Some(name))
+                };
+                if names::is_arn_in_disguise(text) || plain && !in_template() {
+                    all.push(text);
+                }
+                continue;
+            }
             let own = operation.actions.iter().any(|action| {
                 let prefix = action.0.split(':').next().unwrap_or_default();
                 text.split(':').nth(2) == Some(prefix)
@@ -136,6 +154,8 @@ fn arns<'a>(operation: &Operation, members: &'a Map<String, Value>) -> Vec<&'a s
     all
 }
 
+const IN_PART: &str = "named in part, or by a wildcard";
+
 /// A template after it was filled. What was said went to the requirements.
 struct Filled {
     /// What isn't said, each an ARN with `*` for what is missing of it. Empty if all is said.
@@ -144,6 +164,8 @@ struct Filled {
     widest: String,
     /// A list said some of it.
     from_list: bool,
+    /// What the input says of it is a pattern.
+    in_part: bool,
     /// Members that could have said more.
     missing: Vec<&'static str>,
 }
@@ -173,7 +195,8 @@ impl Filled {
         members: &Map<String, Value>,
         place: &Place<'_>,
     ) -> Result<Self, DecodeError> {
-        let mut filled = Self { open: Vec::new(), widest: String::new(), from_list: false, missing: Vec::new() };
+        let (open, widest, missing) = Default::default();
+        let mut filled = Self { open, widest, from_list: false, in_part: false, missing };
         let mut arns = vec![Part { text: Cow::Borrowed(""), known: true }];
         let mut is_said = true;
         let mut rest = template;
@@ -195,7 +218,8 @@ impl Filled {
                     is_list = values(members, member, &mut found);
                     let next = tail.chars().next();
                     let arn_only = variable.starts_with('~');
-                    let variable = names::Variable { candidate, kind: before, next, arn_only, members, place };
+                    let variable =
+                        names::Variable { candidate, template, kind: before, next, arn_only, members, place };
                     let is_missing = found.is_empty();
                     let mut parts = Vec::new();
                     for value in found {
@@ -205,7 +229,10 @@ impl Filled {
                         match variable.read(needs, value)? {
                             names::Named::Whole => {}
                             names::Named::Exactly(text) => parts.push(Part { text, known: true }),
-                            names::Named::Like(text) => parts.push(Part { text: Cow::Owned(text), known: false }),
+                            names::Named::Like(text) => {
+                                filled.in_part = true;
+                                parts.push(Part { text: Cow::Owned(text), known: false });
+                            }
                         }
                     }
                     if is_missing {
@@ -240,7 +267,7 @@ impl Filled {
             let text = arn.text.into_owned() + rest;
             match (is_said, arn.known) {
                 (true, true) => needs.resource(text)?,
-                (true, false) => needs.unknown(text, Cow::Borrowed("named in part, or by a wildcard"), false)?,
+                (true, false) => needs.unknown(text, Cow::Borrowed(IN_PART), false)?,
                 (false, _) => filled.open.push(text),
             }
         }

@@ -325,6 +325,30 @@ fn what_there_is_no_room_for_is_counted_and_told_once() {
     assert_eq!(lost(&capture.take_commands().unwrap().read().unwrap()), 0);
 }
 
+/// Nobody reads, and one agent executes more than there is room for.
+#[test]
+fn one_agents_commands_leave_room_for_anothers() {
+    let lab = Lab::new();
+    let mut capture = Capture::attach_with(&lab.config, &[("COMMAND_EVENTS", 2 << 20)]).unwrap();
+    let [agents, others] = ["agents", "others"].map(|name| lab.cgroup(name));
+    for cgroup in [&agents, &others] {
+        capture.enroll(cgroup_id(cgroup).unwrap()).unwrap();
+    }
+    let flood = "long=$(printf %04000d 0); i=0; while [ $i -lt 600 ]; do /bin/true $long; i=$((i+1)); done";
+    spawn(&agents, "/bin/sh", &["-c", flood]).wait();
+    spawn(&others, "/bin/true", &["mine"]).wait();
+    let mut commands = capture.take_commands().unwrap();
+    let named = |events: &[CommandEvent], name: &str| {
+        starts(events).iter().any(|start| start.argv.last().is_some_and(|last| last == name))
+    };
+    let events = read_until(&mut commands, |events| named(events, "mine"));
+    assert!(starts(&events).len() > 100, "{}", starts(&events).len());
+    // What was read is room again.
+    spawn(&agents, "/bin/true", &["again"]).wait();
+    let rest = read_until(&mut commands, |events| named(events, "again"));
+    assert!(lost(&events) + lost(&rest) > 400, "{} lost", lost(&events) + lost(&rest));
+}
+
 /// As if the hooks had missed its end: they forget, and are reminded.
 #[test]
 fn a_command_whose_end_was_missed_is_seen_to_be_gone() {

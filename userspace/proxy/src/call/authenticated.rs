@@ -98,7 +98,7 @@ impl<'e> Received<'e> {
         };
         let connection = exchange.connection.clone();
         let auth = authentication(&connection, exchange, &mut parts, &found, handshake).await?;
-        let identity = connection.plane.signing_identity(&connection.session);
+        let identity = connection.plane.signing_identity(&exchange.generation, &connection.session);
         Ok(Authenticated { exchange, parts, subject: Subject::Aws { found: Box::new(found), identity, auth } })
     }
 }
@@ -122,8 +122,8 @@ async fn authentication(
     let own = &connection.session.own;
     let bearer = parts.headers.contains_key(header::AUTHORIZATION)
         && matches!(RequestAuth::of(parts), RequestAuth::Bearer)
-        && take_bearer(parts, found, &connection.default_region(), &own.placeholder, OffsetDateTime::now_utc());
-    let in_query = in_query(connection, parts, found, handshake.is_some()).map_err(|error| not_verified(&error))?;
+        && take_bearer(parts, found, exchange.generation.default_region(), &own.placeholder, OffsetDateTime::now_utc());
+    let in_query = in_query(exchange, parts, found, handshake.is_some()).map_err(|error| not_verified(&error))?;
     let (presigned, signed) = match in_query {
         Some(InQuery::Handshake(signed)) => (None, Some(signed)),
         Some(InQuery::Request(presigned)) => (Some(presigned), None),
@@ -253,7 +253,7 @@ enum InQuery {
 /// since its services look for the signature in the query. Others stay what they are, and are refused for whose key it
 /// is.
 fn in_query(
-    connection: &HttpConnection,
+    exchange: &Exchange,
     parts: &mut Parts,
     found: &HostMatch,
     handshake: bool,
@@ -266,14 +266,14 @@ fn in_query(
     else {
         return Ok(None);
     };
-    let own = &connection.session.own;
+    let own = &exchange.connection.session.own;
     if id != own.placeholder.access_key_id() && own.vended.get(id).is_none() {
         return Ok(None);
     }
     if handshake {
         return SignedHandshake::of(parts).map(|signed| Some(InQuery::Handshake(signed)));
     }
-    let presigned = Presigned::take(parts, found, &connection.default_region(), OffsetDateTime::now_utc())?;
+    let presigned = Presigned::take(parts, found, exchange.generation.default_region(), OffsetDateTime::now_utc())?;
     Ok(Some(InQuery::Request(presigned)))
 }
 
@@ -302,7 +302,7 @@ fn form(
         _ => Bytes::new(),
     };
     let wrong = |error: VerifyError| CallError::from(not_verified(&error));
-    let form = PostPolicy::read(parts, found, &connection.default_region(), &bytes).map_err(wrong)?;
+    let form = PostPolicy::read(parts, found, exchange.generation.default_region(), &bytes).map_err(wrong)?;
     let own = &connection.session.own;
     let vended = Some(form.access_key_id())
         .filter(|id| *id != own.placeholder.access_key_id())

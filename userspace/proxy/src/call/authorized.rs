@@ -44,7 +44,7 @@ impl<'e> Decoded<'e> {
             exe: &connection.process.exe,
         };
         let principal = &connection.session.own.principal;
-        let permit = match connection.plane.engine.rule(principal, call, facts, Approval::None) {
+        let permit = match exchange.generation.engine.rule(principal, call, facts, Approval::None) {
             Ruling::Permit(permit) => permit,
             Ruling::Deny(denial) => return Err(CallError::Denied(Box::new(denial.decision()))),
             // Nobody can be asked yet.

@@ -131,7 +131,7 @@ fn decode(
                 _ => None,
             };
             let mut call = catalog.decode(found, parts, body, &claimed, account)?;
-            let paths = exchange.connection.plane.engine.parameter_paths();
+            let paths = exchange.generation.engine.parameter_paths();
             catalog.look_up(&mut call, found, parts, body, paths);
             Ok(call)
         }

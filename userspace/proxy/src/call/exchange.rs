@@ -25,12 +25,15 @@ use crate::{
         http_connection::HttpConnection,
         quota::{Memory, QuotaExceeded},
     },
+    generation::Generation,
     http::heads::Refused,
 };
 
 /// A request on its way, and what has been recorded of it.
 pub struct Exchange {
     pub(crate) connection: Arc<HttpConnection>,
+    /// What was in force when the head had been read.
+    pub(crate) generation: Arc<Generation>,
     pub(crate) id: CallId,
     pub(crate) began: Instant,
     at: OffsetDateTime,
@@ -135,6 +138,7 @@ impl Exchange {
             body: refused.is_none().then_some(RequestBody::Streaming(body)),
             sent: Arc::default(),
             recorded: Recorded::Nothing,
+            generation: connection.plane.generation(),
             connection,
         };
         (exchange, RequestHead { parts, host, refused: refused.or(exceeded) })

@@ -60,7 +60,7 @@ fn destination(
     parts: &Parts,
     host: &str,
 ) -> Result<Destination, Refusal> {
-    let inspected = connection.plane.is_inspected(host);
+    let inspected = exchange.generation.is_inspected(host);
     let handshake = match Handshake::of(parts) {
         None => None,
         Some(Ok(handshake))

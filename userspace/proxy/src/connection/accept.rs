@@ -284,11 +284,12 @@ impl DataPlane {
         let (key, boot) = &self.placeholders;
         // A cgroup's id is never used again before the next boot.
         let cgroup = session.cgroup.0.to_be_bytes();
+        let generation = self.generation();
         SessionContext {
             placeholder: key.derive(session.id, &[boot.as_bytes(), &cgroup, session.agent.as_bytes()]),
             vended: chaperone_aws::VendedCredentials::default(),
-            lent: ArcSwap::new(self.lending.load().to(session)),
-            principal: self.engine.principal(session),
+            lent: ArcSwap::new(generation.lending.to(session)),
+            principal: generation.engine.principal(session),
             id: session.id.to_string(),
             recorded: OnceCell::new(),
         }
@@ -363,7 +364,7 @@ impl Accepted {
         });
         let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
         let stream = Prefixed { start: start.freeze(), stream };
-        if self.shared.catalog.host(&name).is_none() && !self.shared.is_inspected(&name) {
+        if self.shared.catalog.host(&name).is_none() && !self.shared.generation().is_inspected(&name) {
             return Box::pin(self.pass_on(&name, stream)).await;
         }
         self.check_reach(&name).await?;
@@ -407,7 +408,7 @@ impl Accepted {
         });
         let host = host.await.map_err(|_| "no request head came in time".to_owned())??;
         let stream = Prefixed { start: start.freeze(), stream };
-        if self.shared.catalog.host(&host).is_none() && !self.shared.is_inspected(&host) {
+        if self.shared.catalog.host(&host).is_none() && !self.shared.generation().is_inspected(&host) {
             return Box::pin(self.pass_on(&host, stream)).await;
         }
         self.check_reach(&host).await?;
@@ -558,12 +559,12 @@ impl Accepted {
     }
 
     fn metadata(&self, request: &Request<Incoming>) -> Response<Bytes> {
-        let settings = self.shared.settings.load();
+        let generation = self.shared.generation();
         let own = &self.session.own;
         let request = MetadataRequest {
             placeholder: &own.placeholder,
-            region: &settings.region,
-            role_name: &settings.role,
+            region: &generation.settings.region,
+            role_name: &generation.settings.role,
             method: request.method(),
             path: request.uri().path(),
             headers: request.headers(),

@@ -78,10 +78,4 @@ impl HttpConnection {
             port => format!("{host}:{port}"),
         }
     }
-
-    /// Where calls go whose host names no region.
-    pub(crate) fn default_region(&self) -> String {
-        let settings = self.plane.settings.load();
-        if settings.region.is_empty() { "us-east-1".to_owned() } else { settings.region.clone() }
-    }
 }

@@ -1,0 +1,529 @@
+//! What becomes of a call that waits for a person: questions, answers, and the one time that an approval is used.
+//!
+//! Nothing here does I/O or reads a clock: every function takes the time, and says what changed. Whatever isn't pending
+//! any more never goes out, whoever answers it and when, and what was approved goes out once.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use chaperone_model::{ApprovalId, SessionId};
+use serde::{Deserialize, Serialize};
+
+use crate::ruling::Question;
+
+/// SHA-256 over what makes a call the same call when it is made again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// Milliseconds since 1970.
+pub type Millis = u64;
+
+/// How long what lasts, and how much there may be.
+#[derive(Clone, Copy, Debug)]
+pub struct Terms {
+    /// From the question to its end, answered or not, in milliseconds.
+    pub expires: Millis,
+    /// For a call that nobody waits for any more to come back, in milliseconds: then its question is withdrawn.
+    pub returns: Millis,
+    /// Questions that may be open at once.
+    pub open: usize,
+    /// Of one session.
+    pub open_per_session: usize,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { expires: 3_600_000, returns: 900_000, open: 1000, open_per_session: 100 }
+    }
+}
+
+/// One policy's question: who may answer it, and how many must.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    /// The policy.
+    pub policy: String,
+    /// Whoever is in one of them may answer.
+    pub groups: Vec<String>,
+    /// So many different people must say yes.
+    pub needed: u32,
+    /// The person that the agent works for may be one of them.
+    pub sponsor_may: bool,
+}
+
+impl Requirement {
+    /// What a question's policies ask for.
+    pub fn of(question: &Question) -> Vec<Self> {
+        let annotation = |policy: &crate::Determining, name: &str| policy.annotations.get(name).cloned();
+        let of = |(policy, groups): &(crate::Determining, String)| Self {
+            policy: policy.id.clone(),
+            groups: groups_of(groups).map(str::to_owned).collect(),
+            // Loading has checked it.
+            needed: annotation(policy, "approvals_needed").and_then(|text| text.parse().ok()).unwrap_or(1).max(1),
+            sponsor_may: annotation(policy, "sponsor_may_approve").as_deref() == Some("true"),
+        };
+        question.approvers.iter().map(of).collect()
+    }
+
+    fn takes(&self, approver: &str, own: &[String], sponsor: Option<&str>) -> bool {
+        (self.sponsor_may || sponsor != Some(approver)) && self.groups.iter().any(|group| own.contains(group))
+    }
+}
+
+/// The groups of an `@approvers("sre, security")`.
+pub fn groups_of(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|group| !group.is_empty())
+}
+
+/// What an approval is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scope {
+    /// This call.
+    #[default]
+    Once,
+    /// The same actions on the same resources, by this session.
+    Session,
+    /// The same actions on the same resources, by this agent.
+    Agent,
+}
+
+/// A person's answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// Whose, by the name that the groups are asked for.
+    pub by: String,
+    /// Yes or no.
+    pub allow: bool,
+    /// Why, for the agent and the record.
+    pub reason: String,
+    /// How far a yes reaches. What all who say yes agree on counts: the narrowest.
+    pub scope: Scope,
+    /// Until when it reaches beyond this call.
+    pub until: Millis,
+}
+
+/// What is asked for a call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asked {
+    /// What makes the call this one.
+    pub fingerprint: Fingerprint,
+    /// Who asks.
+    pub session: SessionId,
+    /// The session's agent.
+    pub agent: String,
+    /// The person that the agent works for.
+    #[serde(default)]
+    pub sponsor: Option<String>,
+    /// Actions and resources that need approval.
+    pub needs: BTreeSet<(String, String)>,
+    /// Who must say yes. Never empty.
+    pub requirements: Vec<Requirement>,
+    /// For people: the command, the call and its parameters.
+    pub about: serde_json::Value,
+}
+
+/// Where a question stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case")]
+pub enum State {
+    /// Nobody has decided it.
+    Pending,
+    /// Everyone who had to has said yes, and the call hasn't come for it yet.
+    Approved,
+    /// Somebody has said no.
+    Denied {
+        /// Who.
+        by: String,
+        /// Why.
+        reason: String,
+    },
+    /// The time was over before the call went out.
+    Expired,
+    /// The client is gone and hasn't come back.
+    Withdrawn,
+    /// The call went out.
+    Used,
+    /// Policies or approvers' groups changed meanwhile, and it was asked anew.
+    Superseded,
+}
+
+impl State {
+    /// Whether it can still lead to the call.
+    pub const fn is_open(&self) -> bool {
+        matches!(self, Self::Pending | Self::Approved)
+    }
+
+    /// Its name.
+    pub const fn as_str(&self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Approved => "approved",
+            Self::Denied { .. } => "denied",
+            Self::Expired => "expired",
+            Self::Withdrawn => "withdrawn",
+            Self::Used => "used",
+            Self::Superseded => "superseded",
+        }
+    }
+}
+
+/// A yes that was said, by policy and person.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vote {
+    /// Who said it.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+    /// How far it reaches.
+    pub scope: Scope,
+    /// Until when it reaches beyond this call.
+    pub until: Millis,
+}
+
+/// A question and what has become of it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Asking {
+    /// Its id.
+    pub id: ApprovalId,
+    /// What is asked.
+    #[serde(flatten)]
+    pub asked: Asked,
+    /// When.
+    pub at: Millis,
+    /// Its end.
+    pub expires: Millis,
+    /// Where it stands.
+    #[serde(flatten)]
+    pub state: State,
+    /// Those who have said yes.
+    pub votes: Vec<Vote>,
+    /// Calls that are held for it now. Not kept: they end with the daemon.
+    #[serde(skip)]
+    pub waiting: usize,
+    /// Since when nobody waits for it.
+    pub alone_since: Millis,
+}
+
+impl Asking {
+    /// Whether everyone who had to has said yes, as far as they are still in their groups.
+    fn is_approved(&self, groups: &dyn Fn(&str) -> Vec<String>) -> bool {
+        self.asked.requirements.iter().all(|requirement| {
+            let sponsor = self.asked.sponsor.as_deref();
+            let counts = |vote: &&Vote| requirement.takes(&vote.by, &groups(&vote.by), sponsor);
+            self.votes.iter().filter(counts).count() >= requirement.needed as usize
+        })
+    }
+}
+
+/// An approval that reaches beyond one call.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Grant {
+    /// The question that it came of.
+    pub id: ApprovalId,
+    /// Of this session, or of the agent.
+    pub session: Option<SessionId>,
+    /// Whose calls it is for.
+    pub agent: String,
+    /// What it is for.
+    pub needs: BTreeSet<(String, String)>,
+    /// What was asked for.
+    pub requirements: Vec<Requirement>,
+    /// Who said yes.
+    pub by: Vec<String>,
+    /// Its end.
+    pub until: Millis,
+}
+
+/// What a call that needs approval may do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// Go out, now: the approval is used by this.
+    Go {
+        /// The question.
+        id: ApprovalId,
+        /// Who said yes.
+        by: Vec<String>,
+    },
+    /// Wait; [`Approvals::leave`] must be called when it doesn't any more.
+    Wait {
+        /// The question.
+        id: ApprovalId,
+        /// It was asked by this.
+        new: bool,
+    },
+    /// Not go out.
+    Refused {
+        /// The question.
+        id: ApprovalId,
+        /// What became of it.
+        state: State,
+    },
+}
+
+/// Why nothing can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AskError {
+    /// There are too many questions.
+    #[error("{0} questions are open, and no more may be: somebody has to answer them first")]
+    Full(usize),
+}
+
+/// Why an answer doesn't count.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum AnswerError {
+    /// There is no such question.
+    #[error("there is no question {0}")]
+    Unknown(ApprovalId),
+    /// It is decided, or over.
+    #[error("the question is not pending: it is {0}")]
+    Over(&'static str),
+    /// The approver isn't in any of its groups.
+    #[error("{who} may not answer it: it is for {groups}")]
+    NotYours {
+        /// The approver.
+        who: String,
+        /// Who may.
+        groups: String,
+    },
+    /// The agent works for the approver.
+    #[error("{0} may not approve it: the agent works for them")]
+    Sponsor(String),
+    /// They have said yes before.
+    #[error("{0} has approved it already")]
+    Twice(String),
+}
+
+/// All questions, and the approvals that reach beyond one call.
+#[derive(Debug)]
+pub struct Approvals {
+    terms: Terms,
+    questions: BTreeMap<ApprovalId, Asking>,
+    /// The last question for each call.
+    latest: HashMap<Fingerprint, ApprovalId>,
+    grants: Vec<Grant>,
+}
+
+impl Approvals {
+    /// None yet.
+    pub fn new(terms: Terms) -> Self {
+        Self { terms, questions: BTreeMap::new(), latest: HashMap::new(), grants: Vec::new() }
+    }
+
+    /// With those of a daemon before this one. Nobody waits for them yet.
+    pub fn restore(terms: Terms, questions: Vec<Asking>, grants: Vec<Grant>, now: Millis) -> Self {
+        let mut all = Self { grants, ..Self::new(terms) };
+        for mut asking in questions {
+            asking.waiting = 0;
+            asking.alone_since = now;
+            all.latest.insert(asking.asked.fingerprint, asking.id);
+            all.questions.insert(asking.id, asking);
+        }
+        all
+    }
+
+    /// A call comes that needs approval. `id` is for its question, if it is a new one; `groups` says what an approver is
+    /// in now.
+    pub fn ask(
+        &mut self,
+        now: Millis,
+        id: ApprovalId,
+        asked: Asked,
+        groups: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<Standing, AskError> {
+        self.tick(now);
+        if let Some(grant) = self.granted(&asked, groups) {
+            return Ok(Standing::Go { id: grant.id, by: grant.by.clone() });
+        }
+        let latest = self.latest.get(&asked.fingerprint).and_then(|id| self.questions.get_mut(id));
+        if let Some(asking) = latest {
+            let same = asking.asked.requirements == asked.requirements && asking.asked.needs == asked.needs;
+            match &asking.state {
+                // Decided by other policies than there are now, or by people who may no more.
+                State::Pending | State::Approved if !same => asking.state = State::Superseded,
+                State::Approved if !asking.is_approved(groups) => asking.state = State::Superseded,
+                State::Approved => {
+                    asking.state = State::Used;
+                    let by = asking.votes.iter().map(|vote| vote.by.clone()).collect();
+                    return Ok(Standing::Go { id: asking.id, by });
+                }
+                State::Pending => {
+                    asking.waiting += 1;
+                    return Ok(Standing::Wait { id: asking.id, new: false });
+                }
+                // The client's own retries meet the answer; asked again after its time, it is a new question.
+                State::Denied { .. } if now < asking.expires && same => {
+                    return Ok(Standing::Refused { id: asking.id, state: asking.state.clone() });
+                }
+                State::Denied { .. } | State::Expired | State::Withdrawn | State::Used | State::Superseded => {}
+            }
+        }
+        let open = self.questions.values().filter(|asking| asking.state.is_open());
+        let (all, own) =
+            open.fold((0, 0), |(all, own), asking| (all + 1, own + usize::from(asking.asked.session == asked.session)));
+        if own >= self.terms.open_per_session {
+            return Err(AskError::Full(own));
+        }
+        if all >= self.terms.open {
+            return Err(AskError::Full(all));
+        }
+        self.latest.insert(asked.fingerprint, id);
+        let expires = now + self.terms.expires;
+        let (state, votes) = (State::Pending, Vec::new());
+        self.questions.insert(id, Asking { id, asked, at: now, expires, state, votes, waiting: 1, alone_since: now });
+        Ok(Standing::Wait { id, new: true })
+    }
+
+    /// A call that waits is decided? Uses the approval. `None`: it is still pending.
+    pub fn resume(&mut self, now: Millis, id: ApprovalId, groups: &dyn Fn(&str) -> Vec<String>) -> Option<Standing> {
+        self.tick(now);
+        let Some(asking) = self.questions.get_mut(&id) else {
+            return Some(Standing::Refused { id, state: State::Withdrawn });
+        };
+        match &asking.state {
+            State::Pending => None,
+            State::Approved if asking.is_approved(groups) => {
+                asking.state = State::Used;
+                Some(Standing::Go { id, by: asking.votes.iter().map(|vote| vote.by.clone()).collect() })
+            }
+            State::Approved => {
+                asking.state = State::Superseded;
+                Some(Standing::Refused { id, state: State::Superseded })
+            }
+            state => Some(Standing::Refused { id, state: state.clone() }),
+        }
+    }
+
+    /// A call waits no more, answered or not.
+    pub fn leave(&mut self, now: Millis, id: ApprovalId) {
+        if let Some(asking) = self.questions.get_mut(&id) {
+            asking.waiting = asking.waiting.saturating_sub(1);
+            if asking.waiting == 0 {
+                asking.alone_since = now;
+            }
+        }
+    }
+
+    /// A person answers. A no decides at once; a yes when everyone who had to has said it.
+    pub fn answer(
+        &mut self,
+        now: Millis,
+        id: ApprovalId,
+        answer: &Answer,
+        groups: &dyn Fn(&str) -> Vec<String>,
+    ) -> Result<&Asking, AnswerError> {
+        self.tick(now);
+        let asking = self.questions.get_mut(&id).ok_or(AnswerError::Unknown(id))?;
+        if asking.state != State::Pending {
+            return Err(AnswerError::Over(asking.state.as_str()));
+        }
+        let (by, own) = (&answer.by, groups(&answer.by));
+        let requirements = &asking.asked.requirements;
+        if !requirements.iter().any(|requirement| requirement.takes(by, &own, None)) {
+            let wanted: BTreeSet<&str> =
+                requirements.iter().flat_map(|one| one.groups.iter().map(String::as_str)).collect();
+            let wanted: Vec<&str> = wanted.into_iter().collect();
+            return Err(AnswerError::NotYours { who: by.clone(), groups: wanted.join(", ") });
+        }
+        if !answer.allow {
+            asking.state = State::Denied { by: by.clone(), reason: answer.reason.clone() };
+            return Ok(asking);
+        }
+        let sponsor = asking.asked.sponsor.as_deref();
+        if !requirements.iter().any(|requirement| requirement.takes(by, &own, sponsor)) {
+            return Err(AnswerError::Sponsor(by.clone()));
+        }
+        if asking.votes.iter().any(|vote| vote.by == *by) {
+            return Err(AnswerError::Twice(by.clone()));
+        }
+        let Answer { by, reason, scope, until, .. } = answer.clone();
+        asking.votes.push(Vote { by, reason, scope, until });
+        if asking.is_approved(groups) {
+            asking.state = State::Approved;
+            self.grants.extend(Grant::of(asking));
+        }
+        Ok(asking)
+    }
+
+    /// What time alone changes: questions end, approvals too.
+    pub fn tick(&mut self, now: Millis) {
+        for asking in self.questions.values_mut().filter(|asking| asking.state.is_open()) {
+            if now >= asking.expires {
+                asking.state = State::Expired;
+            } else if asking.state == State::Pending
+                && asking.waiting == 0
+                && now.saturating_sub(asking.alone_since) >= self.terms.returns
+            {
+                asking.state = State::Withdrawn;
+            }
+        }
+        self.grants.retain(|grant| now < grant.until);
+    }
+
+    /// Forgets questions that ended before that time, and gives their ids.
+    pub fn forget(&mut self, before: Millis) -> Vec<ApprovalId> {
+        let is_old = |asking: &Asking| !asking.state.is_open() && asking.waiting == 0 && asking.expires < before;
+        let old: Vec<_> = self.questions.values().filter(|asking| is_old(asking)).map(|asking| asking.id).collect();
+        for id in &old {
+            self.questions.remove(id);
+        }
+        self.latest.retain(|_, id| self.questions.contains_key(id));
+        old
+    }
+
+    /// All questions, the oldest first.
+    pub fn questions(&self) -> impl Iterator<Item = &Asking> {
+        self.questions.values()
+    }
+
+    /// One of them.
+    pub fn question(&self, id: ApprovalId) -> Option<&Asking> {
+        self.questions.get(&id)
+    }
+
+    /// The approvals that reach beyond one call.
+    pub fn grants(&self) -> &[Grant] {
+        &self.grants
+    }
+
+    /// A session is over, and what was granted to it.
+    pub fn end_session(&mut self, session: SessionId) {
+        self.grants.retain(|grant| grant.session != Some(session));
+    }
+
+    fn granted(&self, asked: &Asked, groups: &dyn Fn(&str) -> Vec<String>) -> Option<&Grant> {
+        self.grants.iter().find(|grant| {
+            let is_whose = grant.agent == asked.agent && grant.session.is_none_or(|session| session == asked.session);
+            let is_asked = |requirement: &Requirement| {
+                let sponsor = asked.sponsor.as_deref();
+                let counts = |by: &&String| requirement.takes(by, &groups(by), sponsor);
+                grant.requirements.contains(requirement)
+                    && grant.by.iter().filter(counts).count() >= requirement.needed as usize
+            };
+            is_whose && asked.needs.is_subset(&grant.needs) && asked.requirements.iter().all(is_asked)
+        })
+    }
+}
+
+impl Grant {
+    /// What an approval grants beyond its call: as far and as long as all who gave it said.
+    fn of(asking: &Asking) -> Option<Self> {
+        let narrowest = asking.votes.iter().map(|vote| vote.scope).min()?;
+        let session = match narrowest {
+            Scope::Once => return None,
+            Scope::Session => Some(asking.asked.session),
+            Scope::Agent => None,
+        };
+        Some(Self {
+            id: asking.id,
+            session,
+            agent: asking.asked.agent.clone(),
+            needs: asking.asked.needs.clone(),
+            requirements: asking.asked.requirements.clone(),
+            by: asking.votes.iter().map(|vote| vote.by.clone()).collect(),
+            until: asking.votes.iter().map(|vote| vote.until).min()?,
+        })
+    }
+}
+
+#[cfg(test)]
+#[path = "approvals_tests.rs"]
+mod tests;
