@@ -16,7 +16,7 @@ use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::roles::RoleSection;
+use crate::{masking::MaskingSection, roles::RoleSection};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
@@ -79,6 +79,9 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Secrets in answers.
+    #[serde(default)]
+    pub masking: MaskingSection,
     /// Prometheus.
     #[serde(default)]
     pub metrics: Metrics,
@@ -416,6 +419,11 @@ impl Config {
             return Err(("listen", why));
         }
         self.mask().map_err(|error| ("mask", format!("commands.mask: {error}")))?;
+        self.masking.settings().map_err(|error| {
+            let key =
+                if matches!(error, chaperone_masking::DetectorError::Custom { .. }) { "pattern" } else { "detectors" };
+            (key, format!("masking: {error}"))
+        })?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
             if chaperone_proxy::connection::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {

@@ -163,8 +163,14 @@ impl Selector {
 
     /// The same graph from another node on.
     #[must_use]
-    pub fn from(&self, root: u32) -> Self {
+    pub fn rooted(&self, root: u32) -> Self {
         Self { graph: self.graph.clone(), root }
+    }
+}
+
+impl From<SelectorBuilder> for Selector {
+    fn from(builder: SelectorBuilder) -> Self {
+        builder.build()
     }
 }
 

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 
 pub use contents::{
     BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
-    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, OutcomeStatus,
-    SessionEnded, SessionStarted,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked,
+    OutcomeStatus, SessionEnded, SessionStarted,
 };
 
 use crate::SessionId;

@@ -61,6 +61,11 @@ impl CustomDetector {
         Ok(Self { name: name.to_owned(), regex, length })
     }
 
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Looks through a text. Without `last`, what begins in the last `length` bytes is looked at again.
     pub(super) fn scan(
         &self,

@@ -96,7 +96,7 @@ impl Detectors {
     pub(crate) fn name(&self, rule: HitRule) -> &str {
         match rule {
             HitRule::BuiltIn(at) => RULES[usize::from(at)].name,
-            HitRule::Custom(at) => &self.0.custom[usize::from(at)].name,
+            HitRule::Custom(at) => self.0.custom[usize::from(at)].name(),
         }
     }
 

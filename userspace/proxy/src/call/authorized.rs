@@ -6,7 +6,7 @@ use http::request::Parts;
 use http_body::Body as _;
 
 use crate::{
-    body::transform::Transforms,
+    body::{masked::MaskedAnswer, transform::Transforms},
     call::{
         authenticated::{Authentication, Subject},
         decoded::{Decoded, has_signed_chunks},
@@ -31,7 +31,7 @@ pub struct Authorized<'e> {
 impl<'e> Decoded<'e> {
     /// Asks the policies.
     pub fn authorize(self) -> Result<Authorized<'e>, CallError> {
-        let Decoded { exchange, parts, subject, transforms } = self;
+        let Decoded { exchange, parts, subject, mut transforms } = self;
         let Some(call) = &exchange.call else {
             return Err(Refusal::not_supported("BUG: a decoded request without a call").into());
         };
@@ -50,6 +50,17 @@ impl<'e> Decoded<'e> {
             // Nobody can be asked yet.
             Ruling::Ask(question) => return Err(CallError::Denied(Box::new(question.denial.decision()))),
         };
+        let generation = &exchange.generation;
+        let masks = generation.engine.masks(principal, call, facts);
+        let masking = &generation.settings.masking;
+        transforms.add(MaskedAnswer::of(
+            call,
+            masks,
+            masking,
+            &connection.session.own.masking,
+            &parts.method,
+            &exchange.masked,
+        ));
         let held = hold_chunks(exchange, call, &subject)?;
         Ok(Authorized { exchange, parts, subject, transforms, permit, held })
     }
