@@ -7,7 +7,7 @@ use chaperone_model::{CallId, SessionId, Verdict};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::config::DEFAULT_PATH;
+use crate::{approvals::Approvals, config::DEFAULT_PATH};
 
 /// Chaperone goes along wherever an AI agent goes on AWS: it decides, signs and records every call.
 #[derive(Debug, Parser)]
@@ -76,6 +76,9 @@ pub enum Command {
   chaperone agents
   chaperone agents --json | jq 'select(.unmatched).place'")]
     Agents,
+    /// Answer questions: calls that wait for a person.
+    #[command(subcommand)]
+    Approvals(Approvals),
     /// List calls, each when it ended.
     #[command(after_help = "Examples:
   chaperone calls --service s3 --action 's3:Delete*'

@@ -16,7 +16,7 @@ use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::{Deserialize, Serialize};
 use toml::Spanned;
 
-use crate::{masking::MaskingSection, roles::RoleSection};
+use crate::{approvals::ApprovalsSection, masking::MaskingSection, roles::RoleSection};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
@@ -82,6 +82,9 @@ pub struct Config {
     /// Secrets in answers.
     #[serde(default)]
     pub masking: MaskingSection,
+    /// Who approves calls.
+    #[serde(default)]
+    pub approvals: ApprovalsSection,
     /// Prometheus.
     #[serde(default)]
     pub metrics: Metrics,
@@ -106,6 +109,8 @@ pub struct Paths {
     pub state: PathBuf,
     /// The control socket.
     pub control: PathBuf,
+    /// The approvers' socket, which any user may connect to.
+    pub approvals: PathBuf,
     /// The daemon's folder in the BPF filesystem.
     pub bpffs: PathBuf,
 }
@@ -115,6 +120,7 @@ impl Default for Paths {
         Self {
             state: "/var/lib/chaperone".into(),
             control: "/run/chaperone/control.sock".into(),
+            approvals: "/run/chaperone/approvals.sock".into(),
             bpffs: "/sys/fs/bpf/chaperone".into(),
         }
     }
@@ -418,6 +424,7 @@ impl Config {
             let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
             return Err(("listen", why));
         }
+        self.approvals.check()?;
         self.mask().map_err(|error| ("mask", format!("commands.mask: {error}")))?;
         self.masking.settings().map_err(|error| {
             let key =

@@ -20,12 +20,12 @@ use chaperone_capture::{
     Adopted, Capture, CaptureConfig, CommandEvent, Commands, Counters, FdStore, ListenPorts, Listeners, cgroup_id,
     cgroup_root, keep_no_longer,
 };
-use chaperone_console::{Backend, Launch, Metric, serve_control, serve_metrics};
+use chaperone_console::{Backend, Launch, Metric, serve_approvals, serve_control, serve_metrics};
 use chaperone_identity::{Agents, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
-use chaperone_proxy::{Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
+use chaperone_proxy::{ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
 use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -38,6 +38,7 @@ use tokio::{
 };
 
 use crate::{
+    approvals,
     config::{Config, ConfigError},
     enrolment, in_force, pending_cgroups, placeholders, sandbox,
 };
@@ -90,6 +91,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     for warning in &policies.warnings {
         tracing::warn!(%warning, "policy");
     }
+    approvals::check_groups(&policies, &config)?;
     let agents = config.agents()?;
     config.capture.user_ids()?;
     enrolment::check(&config, &agents)?;
@@ -177,6 +179,12 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
         containers: config.containers.containers(),
+        approvals: ApprovalDesk::open(
+            &config.paths.state.join("approvals"),
+            config.approvals.settings(),
+            journal.clone(),
+        )
+        .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),
@@ -220,6 +228,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
     let shipping = control.block_on(async {
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
+        tokio::spawn(serve_approvals(&config.paths.approvals, Arc::new(approvals::Desk(shared.clone())))?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
         }
@@ -267,6 +276,14 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             }));
         }
         tokio::spawn(enroll_what_was_left_out(console.clone()));
+        let questions = shared.approvals.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(1));
+            loop {
+                tick.tick().await;
+                questions.tick().await;
+            }
+        });
         let (ticking, hooks) = (shared.clone(), capture.clone());
         tokio::spawn(async move {
             let (mut tick, mut told) = (tokio::time::interval(Duration::from_secs(5)), None);
@@ -705,6 +722,7 @@ impl Backend for Console {
     fn reload(&self) -> Result<String, String> {
         let config = Config::read(&self.path).map_err(|error| error.to_string())?;
         let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| error.to_string())?;
+        approvals::check_groups(&policies, &config).map_err(|error| error.to_string())?;
         self.authority.check(&config.domains()).map_err(|error| error.to_string())?;
         let agents = config.agents().map_err(|error| error.to_string())?;
         let mut current = self.config.lock();
@@ -723,6 +741,7 @@ impl Backend for Console {
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);
+        self.shared.approvals.replace_settings(config.approvals.settings());
         self.shared.replace_generation(policies, config.rules(), settings(&config));
         *current = config;
         Ok(said)

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 mod cli;
 mod commands;
 mod config;
@@ -66,6 +67,7 @@ fn is_closed_pipe(error: &anyhow::Error) -> bool {
 fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     let Cli { config, json, command } = cli;
     match command {
+        Command::Approvals(what) => approvals::run(&config, &what, json),
         Command::Agents => commands::agents(&config, json),
         Command::Calls(filter) => commands::calls(&config, &filter, json),
         Command::Completions { shell } => {

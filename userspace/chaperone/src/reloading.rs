@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use toml::{Table, Value};
 
 /// Sections that are read anew; which cgroups are enrolled is compared by what it means.
-const WHOLE: [&str; 3] = ["agents", "policy", "roles"];
+const WHOLE: [&str; 4] = ["agents", "approvals", "policy", "roles"];
 /// Of other sections, the keys that are.
 const KEYS: [(&str, &str); 3] = [("aws", "region"), ("aws", "role"), ("proxy", "inspect")];
 

@@ -5,10 +5,12 @@
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 mod client;
 mod metrics;
 mod server;
 
+pub use approvals::{ApprovalBackend, ApprovalRequest, ApprovalResponse, Peer, approvals, serve_approvals};
 pub use client::{ControlError, request};
 pub use metrics::{Kind, Metric};
 pub use server::{Backend, ConsoleError, Launch, serve_control, serve_metrics};

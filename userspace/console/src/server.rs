@@ -74,7 +74,7 @@ pub struct ConsoleError {
     source: io::Error,
 }
 
-fn error(doing: &'static str, place: &Path) -> impl FnOnce(io::Error) -> ConsoleError {
+pub(crate) fn error(doing: &'static str, place: &Path) -> impl FnOnce(io::Error) -> ConsoleError {
     let place = place.display().to_string();
     move |source| ConsoleError { doing, place, source }
 }

@@ -9,9 +9,9 @@ mod contents;
 use serde::{Deserialize, Serialize};
 
 pub use contents::{
-    BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
-    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked,
-    OutcomeStatus, SessionEnded, SessionStarted,
+    ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
+    CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
+    DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked, OutcomeStatus, SessionEnded, SessionStarted,
 };
 
 use crate::SessionId;
@@ -21,7 +21,7 @@ use crate::SessionId;
 pub struct EventKind {
     /// Its name: the member `event` of its JSON.
     pub name: &'static str,
-    /// What the record's id is the id of: `call`, `command`, `connection`, `session` or `nothing`.
+    /// What the record's id is the id of: `approval`, `call`, `command`, `connection`, `session` or `nothing`.
     pub about: &'static str,
     /// What it says.
     pub documentation: &'static str,
@@ -58,7 +58,7 @@ macro_rules! events {
                 }
             }
 
-            /// The id of the call, command, connection or session that it is about; zero if of none.
+            /// The id of the approval, call, command, connection or session that it is about; zero if of none.
             #[allow(unused_variables)] // of events that are about nothing
             pub fn about(&self) -> [u8; 16] {
                 match self {
@@ -78,6 +78,12 @@ macro_rules! events {
 }
 
 events! {
+    /// A person answered a question.
+    ApprovalAnswered(e: Box<ApprovalAnswered>) = "approval-answered", about: approval e.id, session: Some(e.session);
+    /// A call waits for people to approve it.
+    ApprovalAsked(e: Box<ApprovalAsked>) = "approval-asked", about: approval e.id, session: Some(e.session);
+    /// A question is over: its call went out, or never will.
+    ApprovalEnded(e: ApprovalEnded) = "approval-ended", about: approval e.id, session: Some(e.session);
     /// A call was decoded and decided; written before anything of it leaves for AWS.
     CallIntent(e: Box<CallIntent>) = "call-intent", about: call e.id, session: Some(e.session);
     /// A call is over.

@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use chaperone_model::{ApprovalId, SessionId};
+use chaperone_model::{ApprovalId, CallId, SessionId};
 use serde::{Deserialize, Serialize};
 
 use crate::ruling::Question;
@@ -106,6 +106,8 @@ pub struct Answer {
 pub struct Asked {
     /// What makes the call this one.
     pub fingerprint: Fingerprint,
+    /// The call that asks. Its retries have ids of their own.
+    pub call: CallId,
     /// Who asks.
     pub session: SessionId,
     /// The session's agent.
@@ -141,7 +143,10 @@ pub enum State {
     /// The client is gone and hasn't come back.
     Withdrawn,
     /// The call went out.
-    Used,
+    Used {
+        /// Which it was: the first one, or a retry.
+        call: CallId,
+    },
     /// Policies or approvers' groups changed meanwhile, and it was asked anew.
     Superseded,
 }
@@ -160,7 +165,7 @@ impl State {
             Self::Denied { .. } => "denied",
             Self::Expired => "expired",
             Self::Withdrawn => "withdrawn",
-            Self::Used => "used",
+            Self::Used { .. } => "used",
             Self::Superseded => "superseded",
         }
     }
@@ -204,6 +209,11 @@ pub struct Asking {
 }
 
 impl Asking {
+    fn turn(&mut self, state: State, changed: &mut BTreeSet<ApprovalId>) {
+        self.state = state;
+        changed.insert(self.id);
+    }
+
     /// Whether everyone who had to has said yes, as far as they are still in their groups.
     fn is_approved(&self, groups: &dyn Fn(&str) -> Vec<String>) -> bool {
         self.asked.requirements.iter().all(|requirement| {
@@ -300,12 +310,15 @@ pub struct Approvals {
     /// The last question for each call.
     latest: HashMap<Fingerprint, ApprovalId>,
     grants: Vec<Grant>,
+    /// Questions whose state or votes changed and that nobody has been told of.
+    changed: BTreeSet<ApprovalId>,
 }
 
 impl Approvals {
     /// None yet.
     pub fn new(terms: Terms) -> Self {
-        Self { terms, questions: BTreeMap::new(), latest: HashMap::new(), grants: Vec::new() }
+        let (questions, latest, grants, changed) = Default::default();
+        Self { terms, questions, latest, grants, changed }
     }
 
     /// With those of a daemon before this one. Nobody waits for them yet.
@@ -338,10 +351,10 @@ impl Approvals {
             let same = asking.asked.requirements == asked.requirements && asking.asked.needs == asked.needs;
             match &asking.state {
                 // Decided by other policies than there are now, or by people who may no more.
-                State::Pending | State::Approved if !same => asking.state = State::Superseded,
-                State::Approved if !asking.is_approved(groups) => asking.state = State::Superseded,
+                State::Pending | State::Approved if !same => asking.turn(State::Superseded, &mut self.changed),
+                State::Approved if !asking.is_approved(groups) => asking.turn(State::Superseded, &mut self.changed),
                 State::Approved => {
-                    asking.state = State::Used;
+                    asking.turn(State::Used { call: asked.call }, &mut self.changed);
                     let by = asking.votes.iter().map(|vote| vote.by.clone()).collect();
                     return Ok(Standing::Go { id: asking.id, by });
                 }
@@ -353,7 +366,7 @@ impl Approvals {
                 State::Denied { .. } if now < asking.expires && same => {
                     return Ok(Standing::Refused { id: asking.id, state: asking.state.clone() });
                 }
-                State::Denied { .. } | State::Expired | State::Withdrawn | State::Used | State::Superseded => {}
+                State::Denied { .. } | State::Expired | State::Withdrawn | State::Used { .. } | State::Superseded => {}
             }
         }
         let open = self.questions.values().filter(|asking| asking.state.is_open());
@@ -366,6 +379,7 @@ impl Approvals {
             return Err(AskError::Full(all));
         }
         self.latest.insert(asked.fingerprint, id);
+        self.changed.insert(id);
         let expires = now + self.terms.expires;
         let (state, votes) = (State::Pending, Vec::new());
         self.questions.insert(id, Asking { id, asked, at: now, expires, state, votes, waiting: 1, alone_since: now });
@@ -373,7 +387,13 @@ impl Approvals {
     }
 
     /// A call that waits is decided? Uses the approval. `None`: it is still pending.
-    pub fn resume(&mut self, now: Millis, id: ApprovalId, groups: &dyn Fn(&str) -> Vec<String>) -> Option<Standing> {
+    pub fn resume(
+        &mut self,
+        now: Millis,
+        id: ApprovalId,
+        call: CallId,
+        groups: &dyn Fn(&str) -> Vec<String>,
+    ) -> Option<Standing> {
         self.tick(now);
         let Some(asking) = self.questions.get_mut(&id) else {
             return Some(Standing::Refused { id, state: State::Withdrawn });
@@ -381,11 +401,11 @@ impl Approvals {
         match &asking.state {
             State::Pending => None,
             State::Approved if asking.is_approved(groups) => {
-                asking.state = State::Used;
+                asking.turn(State::Used { call }, &mut self.changed);
                 Some(Standing::Go { id, by: asking.votes.iter().map(|vote| vote.by.clone()).collect() })
             }
             State::Approved => {
-                asking.state = State::Superseded;
+                asking.turn(State::Superseded, &mut self.changed);
                 Some(Standing::Refused { id, state: State::Superseded })
             }
             state => Some(Standing::Refused { id, state: state.clone() }),
@@ -424,7 +444,8 @@ impl Approvals {
             return Err(AnswerError::NotYours { who: by.clone(), groups: wanted.join(", ") });
         }
         if !answer.allow {
-            asking.state = State::Denied { by: by.clone(), reason: answer.reason.clone() };
+            let state = State::Denied { by: by.clone(), reason: answer.reason.clone() };
+            asking.turn(state, &mut self.changed);
             return Ok(asking);
         }
         let sponsor = asking.asked.sponsor.as_deref();
@@ -436,8 +457,9 @@ impl Approvals {
         }
         let Answer { by, reason, scope, until, .. } = answer.clone();
         asking.votes.push(Vote { by, reason, scope, until });
+        self.changed.insert(id);
         if asking.is_approved(groups) {
-            asking.state = State::Approved;
+            asking.turn(State::Approved, &mut self.changed);
             self.grants.extend(Grant::of(asking));
         }
         Ok(asking)
@@ -447,12 +469,12 @@ impl Approvals {
     pub fn tick(&mut self, now: Millis) {
         for asking in self.questions.values_mut().filter(|asking| asking.state.is_open()) {
             if now >= asking.expires {
-                asking.state = State::Expired;
+                asking.turn(State::Expired, &mut self.changed);
             } else if asking.state == State::Pending
                 && asking.waiting == 0
                 && now.saturating_sub(asking.alone_since) >= self.terms.returns
             {
-                asking.state = State::Withdrawn;
+                asking.turn(State::Withdrawn, &mut self.changed);
             }
         }
         self.grants.retain(|grant| now < grant.until);
@@ -467,6 +489,17 @@ impl Approvals {
         }
         self.latest.retain(|_, id| self.questions.contains_key(id));
         old
+    }
+
+    /// Questions that have changed since this was last asked.
+    pub fn take_changed(&mut self) -> Vec<Asking> {
+        let changed = std::mem::take(&mut self.changed);
+        changed.iter().filter_map(|id| self.questions.get(id).cloned()).collect()
+    }
+
+    /// These could not be written down: they are still to be told.
+    pub fn put_back(&mut self, changed: impl IntoIterator<Item = ApprovalId>) {
+        self.changed.extend(changed);
     }
 
     /// All questions, the oldest first.

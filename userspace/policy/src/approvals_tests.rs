@@ -16,6 +16,10 @@ fn groups(name: &str) -> Vec<String> {
     of.iter().map(|group| (*group).to_owned()).collect()
 }
 
+fn call_id() -> CallId {
+    CallId::from_bytes([7; 16])
+}
+
 fn requirement(policy: &str, group: &str, needed: u32) -> Requirement {
     Requirement { policy: policy.into(), groups: vec![group.into()], needed, sponsor_may: false }
 }
@@ -23,6 +27,7 @@ fn requirement(policy: &str, group: &str, needed: u32) -> Requirement {
 fn asked(call: u8, session: SessionId) -> Asked {
     Asked {
         fingerprint: Fingerprint([call; 32]),
+        call: call_id(),
         session,
         agent: "coder".into(),
         sponsor: Some("bob".into()),
@@ -51,11 +56,14 @@ fn pending(approvals: &mut Approvals, asked: Asked) -> ApprovalId {
 fn what_is_approved_goes_out_once() {
     let (mut all, session) = (Approvals::new(TERMS), SessionId::new());
     let id = pending(&mut all, asked(1, session));
-    assert_eq!(all.resume(1, id, &groups), None);
+    assert_eq!(all.resume(1, id, call_id(), &groups), None);
     assert_eq!(all.answer(2, id, &yes("alice"), &groups).unwrap().state, State::Approved);
     let go = Standing::Go { id, by: vec!["alice".into()] };
-    assert_eq!(all.resume(3, id, &groups), Some(go));
-    assert_eq!(all.resume(3, id, &groups), Some(Standing::Refused { id, state: State::Used }));
+    assert_eq!(all.resume(3, id, call_id(), &groups), Some(go));
+    assert_eq!(
+        all.resume(3, id, call_id(), &groups),
+        Some(Standing::Refused { id, state: State::Used { call: call_id() } })
+    );
     assert_eq!(all.answer(4, id, &yes("carol"), &groups), Err(AnswerError::Over("used")));
     // The same call once more is another question.
     assert!(matches!(all.ask(5, ApprovalId::new(), asked(1, session), &groups), Ok(Standing::Wait { new: true, .. })));
@@ -84,7 +92,7 @@ fn a_no_is_final_for_retries_and_a_new_question_afterwards() {
     // The sponsor may: it is their own agent that is stopped.
     all.answer(1, id, &no("bob"), &groups).unwrap();
     let denied = State::Denied { by: "bob".into(), reason: "not today".into() };
-    assert_eq!(all.resume(2, id, &groups), Some(Standing::Refused { id, state: denied.clone() }));
+    assert_eq!(all.resume(2, id, call_id(), &groups), Some(Standing::Refused { id, state: denied.clone() }));
     let again = all.ask(3, ApprovalId::new(), asked(1, session), &groups).unwrap();
     assert_eq!(again, Standing::Refused { id, state: denied });
     assert!(matches!(
@@ -113,7 +121,7 @@ fn an_approver_who_is_no_longer_one_has_not_approved() {
     let id = pending(&mut all, asked(1, session));
     all.answer(1, id, &yes("alice"), &groups).unwrap();
     let nobody = |_: &str| Vec::new();
-    assert_eq!(all.resume(2, id, &nobody), Some(Standing::Refused { id, state: State::Superseded }));
+    assert_eq!(all.resume(2, id, call_id(), &nobody), Some(Standing::Refused { id, state: State::Superseded }));
     // Also where a retry comes for it, and where the policies changed.
     let id = pending(&mut all, asked(2, session));
     all.answer(1, id, &yes("alice"), &groups).unwrap();
@@ -238,7 +246,7 @@ proptest! {
                     Ok(other) => Some(other),
                     Err(AskError::Full(_)) => None,
                 },
-                Step::Resume(at) => ids.get(at).and_then(|id| all.resume(now, *id, &groups)),
+                Step::Resume(at) => ids.get(at).and_then(|id| all.resume(now, *id, call_id(), &groups)),
                 Step::Leave(at) => {
                     if let Some(id) = ids.get(at) {
                         all.leave(now, *id);

@@ -16,6 +16,7 @@ use miette::Diagnostic;
 use parking_lot::RwLock;
 
 use crate::{
+    approvals,
     masks::{self, MaskTarget},
     slice::{Reads, Slices},
 };
@@ -129,6 +130,14 @@ impl PolicyVersion {
             Ok(version) if version.policies.is_empty() => Err(PolicyError::Empty(path.to_owned())),
             other => other,
         }
+    }
+
+    /// The groups that policies ask for approval, each with the policy's id.
+    pub fn approver_groups(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.policies.iter().flat_map(|policy| {
+            let groups = policy.annotation("approvers").unwrap_or_default();
+            approvals::groups_of(groups).map(|group| (policy.id().to_string(), group.to_owned()))
+        })
     }
 
     /// Checks these files' contents.
@@ -364,6 +373,55 @@ fn name_policies(
                 help: Some("ids name policies in errors and recordings: give each its own".into()),
             });
         }
+        let bad = |message: String, help: &str| PolicyProblem {
+            file: file.to_owned(),
+            line: 1 + text[..text.find(&format!("@id(\"{id}\")")).unwrap_or(0)].matches('\n').count(),
+            column: 1,
+            message,
+            help: Some(help.into()),
+        };
+        if let Some(approvers) = policy.annotation("approvers")
+            && approvals::groups_of(approvers).next().is_none()
+        {
+            problems.push(bad(
+                format!("the policy `{id}` has `@approvers` without a group"),
+                "name groups: @approvers(\"sre\"), or @approvers(\"sre, security\") where either will do",
+            ));
+        }
+        if let Some(needed) = policy.annotation("approvals_needed")
+            && !needed.parse::<u32>().is_ok_and(|number| (1..=20).contains(&number))
+        {
+            problems.push(bad(
+                format!("the policy `{id}` has `@approvals_needed(\"{needed}\")`"),
+                "it is a number of people, from 1 to 20",
+            ));
+        }
+        if let Some(may) = policy.annotation("sponsor_may_approve")
+            && !matches!(may, "true" | "false")
+        {
+            problems.push(bad(
+                format!("the policy `{id}` has `@sponsor_may_approve(\"{may}\")`"),
+                "it is \"true\" or \"false\"",
+            ));
+        }
+        if policy.annotation("approvers").is_none() {
+            for name in ["approvals_needed", "sponsor_may_approve"] {
+                if policy.annotation(name).is_some() {
+                    problems.push(bad(
+                        format!("the policy `{id}` has `@{name}` and no `@approvers`"),
+                        "say who approves: @approvers(\"sre\")",
+                    ));
+                }
+            }
+        }
+        for (name, _) in policy.annotations() {
+            if let Some(meant) = ANNOTATIONS.iter().find(|known| is_typo(name, known)) {
+                problems.push(bad(
+                    format!("the policy `{id}` has the annotation `@{name}`"),
+                    &format!("did you mean `@{meant}`?"),
+                ));
+            }
+        }
         if policy.annotation("approvers").is_some() && !(policy.effect() == Effect::Forbid && reads_approved(policy)) {
             problems.push(PolicyProblem {
                 file: file.to_owned(),
@@ -391,6 +449,28 @@ fn name_policies(
         }
         policies.push(policy.new_id(PolicyId::new(id)));
     }
+}
+
+/// Annotations that mean something here. Others are the author's own.
+const ANNOTATIONS: [&str; 6] = ["approvals_needed", "approvers", "id", "mask", "sponsor_may_approve", "unmask_into"];
+
+/// Whether one is written like the other, but for two letters: so near that it was meant.
+fn is_typo(written: &str, known: &str) -> bool {
+    let same_start = written.bytes().zip(known.bytes()).next().is_some_and(|(a, b)| a.eq_ignore_ascii_case(&b));
+    if ANNOTATIONS.contains(&written) || known.len() < 4 || !same_start || written.len().abs_diff(known.len()) > 2 {
+        return false;
+    }
+    let mut row: Vec<usize> = (0..=known.len()).collect();
+    for (i, a) in written.bytes().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, b) in known.bytes().enumerate() {
+            let replaced = diagonal + usize::from(!a.eq_ignore_ascii_case(&b));
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(row[j] + 1).min(diagonal + 1);
+        }
+    }
+    row[known.len()] <= 2
 }
 
 fn reads_approved(policy: &Policy) -> bool {

@@ -24,11 +24,18 @@ pub enum Ruling {
 pub struct Permit {
     obligations: Obligations,
     policy_version: String,
+    approved: String,
 }
 
 impl Permit {
     pub(crate) const fn new(obligations: Obligations, policy_version: String) -> Self {
-        Self { obligations, policy_version }
+        Self { obligations, policy_version, approved: String::new() }
+    }
+
+    /// With who approved it, for the record.
+    #[must_use]
+    pub fn approved(self, by: String) -> Self {
+        Self { approved: by, ..self }
     }
 
     /// What comes with the permission.
@@ -43,7 +50,7 @@ impl Permit {
             reason: Reason::Permitted,
             policies: ids(&self.obligations.policies),
             policy_version: self.policy_version.clone(),
-            message: String::new(),
+            message: self.approved.clone(),
         }
     }
 }

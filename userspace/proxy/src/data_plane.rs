@@ -16,6 +16,7 @@ use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    approvals::ApprovalDesk,
     body::request::Outgoing,
     connection::{
         container_lookup::ContainerLookup,
@@ -62,6 +63,8 @@ pub struct DataPlane {
     pub sessions: Sessions<SessionContext>,
     /// Containers on this host.
     pub containers: Containers,
+    /// Questions to people.
+    pub approvals: Arc<ApprovalDesk>,
     /// The real AWS.
     pub upstream: Upstream<Outgoing>,
     /// Origins of accepted connections.
@@ -109,6 +112,8 @@ pub struct Components {
     pub containers: Containers,
     /// What sessions' placeholders are derived from, with the boot's own name.
     pub placeholders: (PlaceholderKey, String),
+    /// Questions to people.
+    pub approvals: Arc<ApprovalDesk>,
     /// The real AWS.
     pub upstream: Upstream<Outgoing>,
     /// Origins of accepted connections.
@@ -146,6 +151,7 @@ impl DataPlane {
             generations: Generations::new(parts.generation),
             journal: parts.journal,
             sessions: parts.sessions,
+            approvals: parts.approvals,
             upstream: parts.upstream,
             origins: parts.origins,
             metadata: Metadata::new(),
@@ -248,6 +254,7 @@ impl DataPlane {
     }
 
     fn end_session(&self, id: SessionId, why: &str) {
+        self.approvals.end_session(id);
         let event = Event::SessionEnded(SessionEnded { id, at: OffsetDateTime::now_utc(), why: why.to_owned() });
         if let Err(error) = self.journal.append_now(&event) {
             tracing::error!(session = %id, %error, "the end of a session could not be recorded");

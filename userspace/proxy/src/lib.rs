@@ -6,6 +6,7 @@
 
 #![forbid(unsafe_code)]
 
+mod approvals;
 pub mod body;
 pub mod call;
 mod causes;
@@ -20,6 +21,7 @@ mod metrics;
 mod upstream;
 pub mod websocket;
 
+pub use approvals::{AnswerFailed, ApprovalDesk, ApprovalSettings, HoldError};
 pub use data_plane::{Components, DataPlane, SessionContext};
 pub use generation::{Generation, Settings};
 pub use limits::Limits;

@@ -5,7 +5,10 @@ use std::{net::SocketAddr, sync::Arc};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
-use crate::{Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session, SessionId};
+use crate::{
+    ApprovalId, Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session,
+    SessionId,
+};
 
 /// Which way a body flows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -321,4 +324,82 @@ pub struct SessionEnded {
     pub at: OffsetDateTime,
     /// Why, for people: the cgroup is empty, or the daemon stopped.
     pub why: String,
+}
+
+/// A call waits for people to approve it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalAsked {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// The session's agent.
+    pub agent: String,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// When it is over, answered or not.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires: OffsetDateTime,
+    /// The call that asked first. Its retries have ids of their own.
+    pub call: CallId,
+    /// SHA-256 over what makes a call the same one when it is made again, in hexadecimal.
+    pub fingerprint: String,
+    /// Actions, each with the resource that it needs approval on.
+    pub needs: Vec<(String, String)>,
+    /// Who must approve it.
+    pub requirements: Vec<ApprovalRequirement>,
+}
+
+/// One policy's demand for approval.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalRequirement {
+    /// The policy.
+    pub policy: String,
+    /// Whoever is in one of these groups may answer.
+    pub groups: Vec<String>,
+    /// How many of them must say yes.
+    pub needed: u32,
+}
+
+/// A person answered a question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ApprovalAnswered {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub by: String,
+    /// Yes or no.
+    pub allow: bool,
+    /// Why.
+    pub reason: String,
+    /// What a yes is for: `once`, `session` or `agent`.
+    pub scope: String,
+    /// Until when it is for more than this call.
+    #[serde(default, with = "time::serde::rfc3339::option")]
+    pub until: Option<OffsetDateTime>,
+    /// Where the question stands now: `pending` if others must answer, too.
+    pub state: String,
+}
+
+/// A question is over.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalEnded {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// `denied`, `expired`, `superseded`, `used` or `withdrawn`.
+    pub state: String,
+    /// The call that used it.
+    #[serde(default)]
+    pub call: Option<CallId>,
 }

@@ -1,13 +1,14 @@
 //! The fourth stage: what the policies say.
 
 use chaperone_model::Call;
-use chaperone_policy::{Approval, CallFacts, Permit, Ruling};
+use chaperone_policy::{Approval, CallFacts, Engine, Permit, Ruling};
 use http::request::Parts;
 use http_body::Body as _;
 
 use crate::{
     body::{masked::MaskedAnswer, transform::Transforms},
     call::{
+        approval,
         authenticated::{Authentication, Subject},
         decoded::{Decoded, has_signed_chunks},
         error::{CallError, Refusal},
@@ -29,41 +30,59 @@ pub struct Authorized<'e> {
 }
 
 impl<'e> Decoded<'e> {
-    /// Asks the policies.
-    pub fn authorize(self) -> Result<Authorized<'e>, CallError> {
+    /// Asks the policies, and people where the policies say so.
+    pub async fn authorize(self) -> Result<Authorized<'e>, CallError> {
         let Decoded { exchange, parts, subject, mut transforms } = self;
-        let Some(call) = &exchange.call else {
-            return Err(Refusal::not_supported("BUG: a decoded request without a call").into());
-        };
-        let connection = &exchange.connection;
-        let facts = CallFacts {
-            method: exchange.method.as_str(),
-            host: &exchange.host,
-            path: &exchange.path,
-            session: &connection.session.own.id,
-            exe: &connection.process.exe,
-        };
-        let principal = &connection.session.own.principal;
-        let permit = match exchange.generation.engine.rule(principal, call, facts, Approval::None) {
-            Ruling::Permit(permit) => permit,
-            Ruling::Deny(denial) => return Err(CallError::Denied(Box::new(denial.decision()))),
-            // Nobody can be asked yet.
-            Ruling::Ask(question) => return Err(CallError::Denied(Box::new(question.denial.decision()))),
-        };
-        let generation = &exchange.generation;
-        let masks = generation.engine.masks(principal, call, facts);
+        let permit = rule(exchange, &parts).await?;
+        let call = exchange.call.as_ref().ok_or_else(undecoded)?;
+        let (own, generation) = (&exchange.connection.session.own, &exchange.generation);
+        let masks = generation.engine.masks(&own.principal, call, facts(exchange));
         let masking = &generation.settings.masking;
-        transforms.add(MaskedAnswer::of(
-            call,
-            masks,
-            masking,
-            &connection.session.own.masking,
-            &parts.method,
-            &exchange.masked,
-        ));
+        transforms.add(MaskedAnswer::of(call, masks, masking, &own.masking, &parts.method, &exchange.masked));
         let held = hold_chunks(exchange, call, &subject)?;
         Ok(Authorized { exchange, parts, subject, transforms, permit, held })
     }
+}
+
+async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
+    let call = exchange.call.as_ref().ok_or_else(undecoded)?;
+    let connection = &exchange.connection;
+    let facts = facts(exchange);
+    let ask = |engine: &Engine, approval| engine.rule(&connection.session.own.principal, call, facts, approval);
+    let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
+    let engine = &exchange.generation.engine;
+    let question = match ask(engine, Approval::None) {
+        Ruling::Permit(permit) => return Ok(permit),
+        Ruling::Ask(question) => question,
+        ruling @ Ruling::Deny(_) => return Err(denied(&ruling)),
+    };
+    let by = approval::wait(exchange, parts, call, &question).await?;
+    // Policies may have changed meanwhile: what was approved must be permitted by those as well.
+    let now = connection.plane.generation();
+    if now.number != exchange.generation.number
+        && let ruling @ (Ruling::Deny(_) | Ruling::Ask(_)) = ask(&now.engine, Approval::Given)
+    {
+        return Err(denied(&ruling));
+    }
+    match ask(engine, Approval::Given) {
+        Ruling::Permit(permit) => Ok(permit.approved(by)),
+        ruling => Err(denied(&ruling)),
+    }
+}
+
+/// What the policies may look at besides the call.
+fn facts(exchange: &Exchange) -> CallFacts<'_> {
+    CallFacts {
+        method: exchange.method.as_str(),
+        host: &exchange.host,
+        path: &exchange.path,
+        session: &exchange.connection.session.own.id,
+        exe: &exchange.connection.process.exe,
+    }
+}
+
+fn undecoded() -> CallError {
+    Refusal::not_supported("BUG: a decoded request without a call").into()
 }
 
 /// Sets memory aside for chunks or messages that are held until their signatures are checked.

@@ -24,6 +24,8 @@ pub enum Blame {
 pub enum CallError {
     /// The policies said no.
     Denied(Box<Decision>),
+    /// It waits for a person, and its client is told to come again.
+    Held(Box<Decision>),
     /// It was permitted and recorded, and could not be carried out.
     Failed(Failure),
     /// It never came to the policies.
@@ -40,7 +42,7 @@ impl CallError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Refused(refusal) if refusal.kind == Kind::Unavailable => Blame::Us,
-            Self::Denied(_) | Self::Refused(_) | Self::Throttled(_) => Blame::Agent,
+            Self::Denied(_) | Self::Held(_) | Self::Refused(_) | Self::Throttled(_) => Blame::Agent,
             Self::Unrecorded(_) => Blame::Us,
             Self::Failed(failure) => failure.blame(),
         }

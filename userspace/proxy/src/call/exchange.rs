@@ -27,7 +27,7 @@ use crate::{
         quota::{Memory, QuotaExceeded},
     },
     generation::Generation,
-    http::heads::Refused,
+    http::{heads::Refused, keep_alive::Interims},
 };
 
 /// A request on its way, and what has been recorded of it.
@@ -54,6 +54,8 @@ pub struct Exchange {
     is_chunked: bool,
     /// What it was decoded as, until that is recorded.
     pub(crate) call: Option<Call>,
+    /// Tells the client that its answer takes longer, where its protocol can.
+    pub(crate) interims: Option<Interims>,
     /// The body, until it is on its way.
     pub(crate) body: Option<RequestBody>,
     /// What of it was sent.
@@ -120,6 +122,7 @@ impl Exchange {
         let began = Instant::now();
         let (mut parts, body) = request.into_parts();
         let refused = connection.heads.refused(&mut parts.headers);
+        let interims = parts.extensions.remove::<Interims>().filter(|_| parts.version == http::Version::HTTP_11);
         let exceeded = parts.extensions.remove::<QuotaExceeded>().map(Refused::Quota);
         let host = connection.host_of(&parts);
         let found = host.as_deref().ok().and_then(|host| connection.plane.catalog.host(host));
@@ -137,6 +140,7 @@ impl Exchange {
             expects: parts.headers.contains_key(header::EXPECT),
             is_chunked: is_chunked(&parts),
             call: None,
+            interims,
             // A head that was refused has a stand-in, without a body.
             body: refused.is_none().then_some(RequestBody::Streaming(body)),
             sent: Arc::default(),

@@ -5,7 +5,7 @@
 //! # use chaperone_proxy::call::{error::CallError, forwarded::Answer, received::Received};
 //! async fn carry_out(received: Received<'_>) -> Result<Answer, CallError> {
 //!     let decoded = received.authenticate().await?.decode().await?;
-//!     decoded.authorize()?.record().await?.sign().await?.forward().await
+//!     decoded.authorize().await?.record().await?.sign().await?.forward().await
 //! }
 //! ```
 //!
@@ -25,7 +25,7 @@
 //! # use chaperone_proxy::call::{error::CallError, forwarded::Answer, received::Received};
 //! async fn carry_out(received: Received<'_>) -> Result<Answer, CallError> {
 //!     let decoded = received.authenticate().await?.decode().await?;
-//!     decoded.authorize()?.sign().await?.forward().await
+//!     decoded.authorize().await?.sign().await?.forward().await
 //! }
 //! ```
 //!
@@ -39,6 +39,7 @@
 //! }
 //! ```
 
+mod approval;
 pub mod authenticated;
 pub mod authorized;
 pub mod decoded;
@@ -86,7 +87,8 @@ async fn carry_out(head: RequestHead, exchange: &mut Exchange) -> Result<Answer,
         .await?
         .decode()
         .await?
-        .authorize()?
+        .authorize()
+        .await?
         .record()
         .await?
         .sign()

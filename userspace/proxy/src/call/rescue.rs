@@ -36,13 +36,14 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
             tracing::warn!(call = %exchange.id, host = exchange.host, error = message, "a call could not be carried out");
             (kind, message, outcome)
         }
-        CallError::Denied(_) | CallError::Refused(_) => {
+        CallError::Denied(_) | CallError::Held(_) | CallError::Refused(_) => {
             plane.metrics.denied.inc();
             if let Err(exceeded) = exchange.connection.share.refuse() {
                 return throttled(exchange, &exceeded);
             }
             let (kind, decision, outcome) = match error {
                 CallError::Denied(decision) => (Kind::AccessDenied, *decision, OutcomeStatus::Denied),
+                CallError::Held(decision) => (Kind::Unavailable, *decision, OutcomeStatus::Denied),
                 CallError::Refused(refusal) => {
                     (refusal.kind, Decision::refused(refusal.reason, refusal.message), refusal.outcome)
                 }

@@ -132,6 +132,7 @@ where
         if activity.receiving.load(Relaxed) {
             request.extensions_mut().insert(More);
         }
+        request.extensions_mut().insert(Interims(activity.clone()));
         let memory = terms.share.hold_for(&mut request, EXCHANGE);
         activity.watch(memory, answer(request))
     });
@@ -140,7 +141,10 @@ where
         .header_read_timeout(terms.head_timeout)
         .max_headers(MAX_FIELDS)
         .max_buf_size(MAX_HEAD_BYTES + 8192)
-        .serve_connection(TokioIo::new(Resumed { start, stream, activity: activity.clone(), farewell: None }), service);
+        .serve_connection(
+            TokioIo::new(Resumed { start, stream, activity: activity.clone(), farewell: None, interim: Bytes::new() }),
+            service,
+        );
     let mut linger = std::pin::pin!(sleep(LINGER));
     let mut stopping = false;
     loop {
@@ -192,6 +196,21 @@ where
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct More;
 
+/// In a request's extensions: a way to tell an HTTP/1.1 client that its answer takes longer. RFC 9110, section 15.2: any
+/// number of interim answers may come before the answer. Each starts the client's read timeout anew.
+#[derive(Clone, Debug)]
+pub(crate) struct Interims(Arc<Activity>);
+
+impl Interims {
+    /// Sends one. To be called by the future that makes the answer, so that none comes within or after it.
+    pub(crate) fn send(&self) {
+        self.0.interims.store(true, Relaxed);
+    }
+}
+
+/// `100`, since some clients (Python's `http.client`) skip no other.
+const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
+
 /// How a connection ended. A client that just goes away is nothing to write about.
 pub(crate) fn tell(ended: hyper::Result<()>) -> Result<(), String> {
     match ended {
@@ -214,6 +233,8 @@ pub(crate) struct Activity {
     unsent: AtomicBool,
     /// The stream outlives this connection of hyper's, which must not close it.
     parting: AtomicBool,
+    /// An interim answer is to be sent.
+    interims: AtomicBool,
     /// What it is after the answer that is being sent.
     switching: Mutex<Option<Box<Relay>>>,
 }
@@ -293,6 +314,8 @@ struct Resumed<S> {
     stream: Strict<S>,
     activity: Arc<Activity>,
     farewell: Option<Farewell>,
+    /// What is left of an interim answer.
+    interim: Bytes,
 }
 
 /// The end of a connection whose client was still sending. Closed at once, it would be reset, and the client never read
@@ -327,8 +350,30 @@ impl<S: AsyncRead + Unpin> AsyncRead for Resumed<S> {
     }
 }
 
+impl<S: AsyncRead + AsyncWrite + Unpin> Resumed<S> {
+    /// What has been begun of an interim answer comes before anything of hyper's.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while !self.interim.is_empty() {
+            let written = Pin::new(&mut self.stream).poll_write(cx, &self.interim);
+            self.note_unsent(&written);
+            match ready!(written)? {
+                0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
+                count => self.interim.advance(count),
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// hyper writes: the answer begins, and an interim one that hasn't begun is none any more.
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.activity.interims.store(false, Relaxed);
+        self.poll_interim(cx)
+    }
+}
+
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(self.poll_answer(cx))?;
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
         self.note_unsent(&written);
         written
@@ -339,6 +384,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
         cx: &mut Context<'_>,
         bytes: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        ready!(self.poll_answer(cx))?;
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bytes);
         self.note_unsent(&written);
         written
@@ -349,6 +395,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // hyper flushes when all that it had is written.
+        if self.activity.interims.swap(false, Relaxed) && self.interim.is_empty() {
+            self.interim = Bytes::from_static(INTERIM);
+        }
+        ready!(self.poll_interim(cx))?;
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
         self.activity.unsent.store(flushed.is_pending(), Relaxed);
         flushed

@@ -1,0 +1,352 @@
+//! Questions to people about calls: kept over a restart, recorded, and waited for.
+//!
+//! What becomes of a question is decided by the pure state machine in `policy`. Here is its lock, its clock, its files and
+//! its record. A change is on disk before anybody is told of it, so that an approval which was used stays used.
+
+use std::{
+    collections::BTreeMap,
+    fs, io,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use arc_swap::ArcSwap;
+use chaperone_journal::Journal;
+use chaperone_model::{
+    ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalId, ApprovalRequirement, CallId, Event, SessionId,
+};
+use chaperone_policy::approvals::{
+    Answer, AnswerError, Approvals, AskError, Asked, Asking, Grant, Millis, Standing, State, Terms,
+};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+use tokio::sync::watch;
+
+/// Ended questions are listed for so long.
+const KEPT: Millis = 24 * 3_600_000;
+
+/// How calls are held, and by whom they are approved.
+#[derive(Clone, Debug)]
+pub struct ApprovalSettings {
+    /// How long a call is held before its client is told to try again.
+    pub hold: Duration,
+    /// How long questions stay open, and how many.
+    pub terms: Terms,
+    /// Bodies that nothing in the head binds are read whole to be approved, up to this many bytes.
+    pub body_bytes: usize,
+    /// Approvers by group.
+    pub groups: BTreeMap<String, Vec<String>>,
+}
+
+impl Default for ApprovalSettings {
+    fn default() -> Self {
+        Self { hold: Duration::from_secs(50), terms: Terms::default(), body_bytes: 1 << 20, groups: BTreeMap::new() }
+    }
+}
+
+/// Why a call can't be held.
+#[derive(Debug, thiserror::Error)]
+pub enum HoldError {
+    /// Too many are.
+    #[error(transparent)]
+    Full(#[from] AskError),
+    /// The question, or that its approval is used, can't be written down.
+    #[error("keeping a question in {path}: {source}")]
+    Keep {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+/// All questions of this host.
+pub struct ApprovalDesk {
+    state: Mutex<Approvals>,
+    folder: PathBuf,
+    settings: ArcSwap<ApprovalSettings>,
+    journal: Journal,
+    /// One at a time writes changes down, so that what is on disk is what came last.
+    keeping: tokio::sync::Mutex<()>,
+    /// Counts changes, for those who wait for one.
+    changes: watch::Sender<u64>,
+}
+
+impl std::fmt::Debug for ApprovalDesk {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ApprovalDesk").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+/// What is kept of everything beside the questions themselves.
+const GRANTS: &str = "grants.json";
+
+impl ApprovalDesk {
+    /// With the questions that an earlier daemon left in that folder.
+    pub fn open(folder: &Path, settings: ApprovalSettings, journal: Journal) -> Result<Arc<Self>, HoldError> {
+        let failed = |path: &Path| {
+            let path = path.to_owned();
+            move |source| HoldError::Keep { path, source }
+        };
+        fs::create_dir_all(folder).map_err(failed(folder))?;
+        fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed(folder))?;
+        let (mut questions, mut grants): (Vec<Asking>, Vec<Grant>) = Default::default();
+        for entry in fs::read_dir(folder).map_err(failed(folder))? {
+            let path = entry.map_err(failed(folder))?.path();
+            if path.extension().is_none_or(|extension| extension != "json") {
+                // Half-written.
+                let _ = fs::remove_file(&path);
+                continue;
+            }
+            let text = fs::read(&path).map_err(failed(&path))?;
+            let invalid = |error: serde_json::Error| failed(&path)(io::Error::other(error));
+            if path.file_name().is_some_and(|name| name == GRANTS) {
+                grants = serde_json::from_slice(&text).map_err(invalid)?;
+            } else {
+                questions.push(serde_json::from_slice(&text).map_err(invalid)?);
+            }
+        }
+        let state = Mutex::new(Approvals::restore(settings.terms, questions, grants, now()));
+        let (changes, folder) = (watch::Sender::new(0), folder.to_owned());
+        Ok(Arc::new(Self {
+            state,
+            folder,
+            settings: ArcSwap::from_pointee(settings),
+            journal,
+            keeping: tokio::sync::Mutex::default(),
+            changes,
+        }))
+    }
+
+    /// What is in force.
+    pub fn settings(&self) -> Arc<ApprovalSettings> {
+        self.settings.load_full()
+    }
+
+    /// Puts other groups and times in force. Open questions keep their ends.
+    pub fn replace_settings(&self, settings: ApprovalSettings) {
+        self.settings.store(Arc::new(settings));
+    }
+
+    /// The groups that somebody is in.
+    pub fn groups_of(&self, name: &str) -> Vec<String> {
+        let settings = self.settings.load();
+        let is_in =
+            |(group, names): (&String, &Vec<String>)| names.iter().any(|one| one == name).then(|| group.clone());
+        settings.groups.iter().filter_map(is_in).collect()
+    }
+
+    /// A call comes that needs approval. What it waits for it gets by [`Waiting`].
+    pub(crate) async fn ask(self: &Arc<Self>, asked: Asked) -> Result<(Standing, Option<Waiting>), HoldError> {
+        let call = asked.call;
+        let standing = {
+            let groups = |name: &str| self.groups_of(name);
+            self.state.lock().ask(now(), ApprovalId::new(), asked, &groups)
+        };
+        let waiting = match &standing {
+            Ok(Standing::Wait { id, .. }) => {
+                Some(Waiting { desk: self.clone(), id: *id, call, changes: self.changes.subscribe() })
+            }
+            _ => None,
+        };
+        self.keep().await?;
+        Ok((standing?, waiting))
+    }
+
+    /// A person answers.
+    pub async fn answer(&self, id: ApprovalId, answer: Answer) -> Result<Asking, AnswerFailed> {
+        let asking = {
+            let groups = |name: &str| self.groups_of(name);
+            self.state.lock().answer(now(), id, &answer, &groups).cloned()?
+        };
+        self.keep().await?;
+        let until = (answer.allow && answer.until != 0).then(|| at(answer.until));
+        let scope = serde_json::to_value(answer.scope).ok().and_then(|scope| scope.as_str().map(str::to_owned));
+        self.record(&Event::ApprovalAnswered(Box::new(ApprovalAnswered {
+            id,
+            session: asking.asked.session,
+            at: OffsetDateTime::now_utc(),
+            by: answer.by,
+            allow: answer.allow,
+            reason: answer.reason,
+            scope: scope.unwrap_or_default(),
+            until,
+            state: asking.state.as_str().to_owned(),
+        })));
+        Ok(asking)
+    }
+
+    /// All questions, the oldest first.
+    pub fn questions(&self) -> Vec<Asking> {
+        let mut state = self.state.lock();
+        state.tick(now());
+        state.questions().cloned().collect()
+    }
+
+    /// A session is over.
+    pub(crate) fn end_session(&self, session: SessionId) {
+        self.state.lock().end_session(session);
+    }
+
+    /// Now and then: what time alone changes.
+    pub async fn tick(&self) {
+        let old = {
+            let mut state = self.state.lock();
+            state.tick(now());
+            state.forget(now().saturating_sub(KEPT))
+        };
+        for id in old {
+            let _ = fs::remove_file(self.file(id));
+        }
+        if let Err(error) = self.keep().await {
+            tracing::error!(%error, "the end of a question could not be kept");
+        }
+    }
+
+    /// Told of each change.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changes.subscribe()
+    }
+
+    /// Writes down what has changed, records it, and then tells those who wait.
+    async fn keep(&self) -> Result<(), HoldError> {
+        let _alone = self.keeping.lock().await;
+        let (changed, grants) = {
+            let mut state = self.state.lock();
+            (state.take_changed(), state.grants().to_vec())
+        };
+        if changed.is_empty() {
+            return Ok(());
+        }
+        let files: Vec<_> = changed
+            .iter()
+            .map(|asking| (self.file(asking.id), serde_json::to_vec(asking)))
+            .chain([(self.folder.join(GRANTS), serde_json::to_vec(&grants))])
+            .collect();
+        let written = tokio::task::spawn_blocking(move || {
+            for (path, json) in files {
+                let write = || durable(&path, &json.map_err(io::Error::other)?);
+                write().map_err(|source| HoldError::Keep { path: path.clone(), source })?;
+            }
+            Ok(())
+        });
+        if let Err(error) = written.await.expect("BUG: writing a question panicked") {
+            self.state.lock().put_back(changed.iter().map(|asking| asking.id));
+            return Err(error);
+        }
+        changed.iter().for_each(|asking| self.record_change(asking));
+        self.changes.send_modify(|count| *count += 1);
+        Ok(())
+    }
+
+    fn record_change(&self, asking: &Asking) {
+        let (id, session) = (asking.id, asking.asked.session);
+        match &asking.state {
+            State::Pending if asking.votes.is_empty() => {
+                let requirements = asking.asked.requirements.iter().map(|one| ApprovalRequirement {
+                    policy: one.policy.clone(),
+                    groups: one.groups.clone(),
+                    needed: one.needed,
+                });
+                self.record(&Event::ApprovalAsked(Box::new(ApprovalAsked {
+                    id,
+                    session,
+                    agent: asking.asked.agent.clone(),
+                    at: at(asking.at),
+                    expires: at(asking.expires),
+                    call: asking.asked.call,
+                    fingerprint: hex::encode(asking.asked.fingerprint.0),
+                    needs: asking.asked.needs.iter().cloned().collect(),
+                    requirements: requirements.collect(),
+                })));
+            }
+            State::Pending | State::Approved => {}
+            state => {
+                let call = if let State::Used { call } = state { Some(*call) } else { None };
+                let (state, at) = (state.as_str().to_owned(), OffsetDateTime::now_utc());
+                self.record(&Event::ApprovalEnded(ApprovalEnded { id, session, at, state, call }));
+            }
+        }
+    }
+
+    fn record(&self, event: &Event) {
+        if let Err(error) = self.journal.append_now(event) {
+            tracing::error!(%error, event = event.name(), "what became of a question could not be recorded");
+        }
+    }
+
+    fn file(&self, id: ApprovalId) -> PathBuf {
+        self.folder.join(format!("{id}.json"))
+    }
+}
+
+/// Why an answer has no effect.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerFailed {
+    /// It isn't one that counts.
+    #[error(transparent)]
+    Answer(#[from] AnswerError),
+    /// It can't be written down.
+    #[error(transparent)]
+    Keep(#[from] HoldError),
+}
+
+/// A call that waits for its question. Dropped, it waits no more.
+pub(crate) struct Waiting {
+    desk: Arc<ApprovalDesk>,
+    id: ApprovalId,
+    call: CallId,
+    changes: watch::Receiver<u64>,
+}
+
+impl Waiting {
+    /// The question.
+    pub(crate) const fn id(&self) -> ApprovalId {
+        self.id
+    }
+
+    /// What became of it, which uses the approval.
+    pub(crate) async fn decided(&mut self) -> Result<Standing, HoldError> {
+        loop {
+            self.changes.mark_unchanged();
+            let standing = {
+                let groups = |name: &str| self.desk.groups_of(name);
+                self.desk.state.lock().resume(now(), self.id, self.call, &groups)
+            };
+            if let Some(standing) = standing {
+                self.desk.keep().await?;
+                return Ok(standing);
+            }
+            // The desk outlives whoever waits at it.
+            let _ = self.changes.changed().await;
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.desk.state.lock().leave(now(), self.id);
+    }
+}
+
+/// Written whole, and on disk, before it has its name.
+fn durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
+    let new = path.with_extension(format!("{}.new", uuid::Uuid::now_v7().simple()));
+    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&new, path)?;
+    fs::File::open(path.parent().unwrap_or(path))?.sync_all()
+}
+
+fn now() -> Millis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+fn at(millis: Millis) -> OffsetDateTime {
+    let nanoseconds = i128::from(millis) * 1_000_000;
+    OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
