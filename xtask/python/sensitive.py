@@ -205,10 +205,11 @@ class Service:
                 return (None if decision is None else -(1 + KINDS.get(target["type"], 0) + 5 * decision)), headers
             body, path = reference["shape"], [payload]
         root = self.node(operation, body, False, path, True, xml)
-        if root is not None and root >= 0 and xml and "query" in self.protocols:
-            outer = len(self.nodes)
-            self.nodes.append({"a": root})
-            return outer, headers
+        if root is not None and root >= 0 and xml:
+            # The outermost element, and query's `…Result` in it, are called by the operation's name.
+            for _ in range(2 if "query" in self.protocols else 1):
+                self.nodes.append({"a": root})
+                root = len(self.nodes) - 1
         return root, headers
 
     def events(self, operation, stream, xml):
