@@ -196,12 +196,14 @@ def answers():
             if not output:
                 continue
             shape = shapes[output]
+            if any(shapes[reference["shape"]].get("eventstream") for reference in shape["members"].values()):
+                continue
             payload = shape.get("payload")
             body, path = output, []
             if payload:
                 reference = shape["members"][payload]
                 target = shapes[reference["shape"]]
-                if target.get("eventstream") or target["type"] != "structure":
+                if target["type"] != "structure":
                     continue
                 body, path = reference["shape"], [payload]
             given = operation.get("input", {}).get("shape")

@@ -193,11 +193,13 @@ class Service:
         body = output
         path = []
         payload = shape.get("payload")
+        stream = next((m for m, r in shape["members"].items() if self.shapes[r["shape"]].get("eventstream")), None)
+        if stream:
+            # (json's models don't say that it is the payload.)
+            return self.events(operation, shape["members"][stream]["shape"], xml), headers
         if payload:
             reference = shape["members"][payload]
             target = self.shapes[reference["shape"]]
-            if target.get("eventstream"):
-                return self.events(operation, reference["shape"], xml), headers
             if target["type"] not in ("structure", "list", "map"):
                 marked = reference.get("sensitive", False) or target.get("sensitive", False)
                 self.raw.add(name)
