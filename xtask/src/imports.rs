@@ -1,5 +1,5 @@
-//! No file of the proxy imports one that imports it, directly or by way of others: each can be read with what is below
-//! it alone.
+//! No file of these crates imports one that imports it, directly or by way of others: each can be read with what is below it
+//! alone.
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
@@ -12,17 +12,32 @@ use std::{
 /// A module's path within its crate: `["connection", "quota"]`.
 type Module = Vec<String>;
 
+/// What is left: what an action needs is said in terms of resources, which are gathered into it. It may only shrink.
+const KNOWN: [(&str, &str); 1] = [("aws", "(all: actions, endpoint, host, resources)")];
+
 #[test]
-fn no_file_of_the_proxy_imports_one_that_imports_it() {
-    let imports = imports(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../userspace/proxy/src"));
-    assert!(imports.len() > 30 && imports.values().map(BTreeSet::len).sum::<usize>() > 100, "{imports:?}");
-    let mut done = BTreeSet::new();
-    for module in imports.keys() {
-        if let Some(circle) = circle(module, &imports, &mut Vec::new(), &mut done) {
-            let circle: Vec<_> = circle.iter().map(|module| module.join("::")).collect();
-            panic!("a circle of imports: {}", circle.join(" -> "));
-        }
+fn no_file_imports_one_that_imports_it() {
+    let mut found = Vec::new();
+    for (name, files, arrows) in [
+        ("aws", 30, 60),
+        ("capture", 20, 15),
+        ("console", 3, 1),
+        ("identity", 3, 2),
+        ("journal", 20, 50),
+        ("masking", 0, 0),
+        ("policy", 4, 4),
+        ("proxy", 30, 100),
+        ("warehouse", 5, 5),
+    ] {
+        let imports = imports(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../userspace").join(name).join("src"));
+        let count = imports.values().map(BTreeSet::len).sum::<usize>();
+        assert!(imports.len() >= files && count >= arrows, "{name}: {imports:?}");
+        let known = KNOWN.iter().filter(|(of, _)| *of == name).map(|(_, files)| *files);
+        let circles =
+            circles(&imports).into_iter().filter(|circle| !known.clone().any(|files| circle.ends_with(files)));
+        found.extend(circles.map(|circle| format!("{name}: {circle}")));
     }
+    assert!(found.is_empty(), "circles of imports:\n{}", found.join("\n"));
 }
 
 #[test]
@@ -40,6 +55,36 @@ fn circles_are_found() {
     assert_eq!(found("a", &first), None);
     write("c.rs", "use super::a;\n");
     assert!(found("a", &imports(folder.path())).is_some_and(|circle| circle.len() >= 3));
+}
+
+/// One circle of each group of files that import each other, the group's other files named behind it.
+fn circles(imports: &BTreeMap<Module, BTreeSet<Module>>) -> Vec<String> {
+    let reach: BTreeMap<&Module, BTreeSet<&Module>> =
+        imports.keys().map(|from| (from, reached(from, imports))).collect();
+    let mut told = BTreeSet::new();
+    let mut found = Vec::new();
+    for (module, reached) in &reach {
+        if !reached.contains(module) || told.contains(module) {
+            continue;
+        }
+        let group: Vec<_> = reached.iter().copied().filter(|other| reach[other].contains(module)).collect();
+        told.extend(group.iter().copied());
+        let circle = circle(module, imports, &mut Vec::new(), &mut BTreeSet::new()).unwrap_or_default();
+        let names = |modules: &[Module], between: &str| {
+            modules.iter().map(|module| module.join("::")).collect::<Vec<_>>().join(between)
+        };
+        let all: Vec<Module> = group.into_iter().cloned().collect();
+        found.push(format!("{} (all: {})", names(&circle, " -> "), names(&all, ", ")));
+    }
+    found
+}
+
+fn reached<'a>(from: &'a Module, imports: &'a BTreeMap<Module, BTreeSet<Module>>) -> BTreeSet<&'a Module> {
+    let (mut all, mut next) = (BTreeSet::new(), vec![from]);
+    while let Some(module) = next.pop() {
+        next.extend(imports.get(module).into_iter().flatten().filter(|module| all.insert(*module)));
+    }
+    all
 }
 
 fn circle(
@@ -159,7 +204,8 @@ fn is_name(c: char) -> bool {
 }
 
 fn walk(folder: &Path, files: &mut Vec<PathBuf>) {
-    for entry in fs::read_dir(folder).unwrap() {
+    // A crate that is not there yet imports nothing.
+    for entry in fs::read_dir(folder).into_iter().flatten() {
         let path = entry.unwrap().path();
         if path.is_dir() {
             walk(&path, files);

@@ -7,7 +7,9 @@ use http::HeaderMap;
 use serde_json::{Map, Value};
 
 use crate::{
-    decode::{Candidate, DecodeError, header},
+    catalog::Candidate,
+    decode_error::DecodeError,
+    head::header,
     host::{HostKind, HostMatch},
     resources::{self, Place},
     route::Query,

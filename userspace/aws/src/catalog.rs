@@ -13,7 +13,7 @@ use chaperone_model::{AccessLevel, Protocol};
 use foldhash::HashMap;
 use serde::Deserialize;
 
-use crate::route::Routes;
+use crate::routes::Routes;
 
 /// A line of JSON for the head, one for each service, one for all IAM actions: each a zstd frame of its own, so that a
 /// service's text is in memory only once the service is used.
@@ -438,7 +438,7 @@ impl Service {
             target_prefix: raw.t,
             api_version: raw.v,
             by_name,
-            routes: if rest { Routes::new(&raw.o) } else { Routes::default() },
+            routes: if rest { Routes::new(raw.o.iter().map(|o| (o.method, o.uri))) } else { Routes::default() },
             operations: raw.o,
             shapes: raw.h.into_iter().map(Shape::from).collect(),
         }
@@ -503,6 +503,13 @@ impl From<RawShape> for Shape {
             other => unreachable!("BUG: shape `{other}` in the catalog"),
         }
     }
+}
+
+/// One operation that the request can be.
+pub(crate) struct Candidate {
+    pub service: &'static Service,
+    pub operation: &'static Operation,
+    pub protocol: Protocol,
 }
 
 #[cfg(test)]

@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -12,6 +12,7 @@ use aws_credential_types::{
     provider::{ProvideCredentials, SharedCredentialsProvider},
 };
 use http::HeaderName;
+use parking_lot::{Mutex, MutexGuard};
 
 /// Credentials are fetched anew this long before they expire; SDKs use five minutes and more.
 const AHEAD: Duration = Duration::from_mins(10);
@@ -288,8 +289,8 @@ impl Source {
         credentials.expiry().is_none_or(|expiry| now < expiry).then_some(credentials)
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Cached> {
-        self.cached.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Cached> {
+        self.cached.lock()
     }
 }
 
@@ -329,10 +330,10 @@ mod tests {
             Self: 'a,
         {
             let count = self.0.asked.fetch_add(1, Ordering::SeqCst);
-            if *self.0.fails.lock().unwrap() {
+            if *self.0.fails.lock() {
                 return Future::ready(Err(Error::provider_error("the endpoint is away")));
             }
-            let expiry = self.0.life.lock().unwrap().map(|life| SystemTime::now() + life);
+            let expiry = self.0.life.lock().map(|life| SystemTime::now() + life);
             Future::ready(Ok(Credentials::new(format!("AKIA{count}"), "very secret", None, expiry, "test")))
         }
     }
@@ -368,7 +369,7 @@ mod tests {
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA0", "no call waits while there are valid ones");
         refreshed(&source).await;
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1");
-        *provider.fails.lock().unwrap() = true;
+        *provider.fails.lock() = true;
         source.0.lock().refresh_at = Some(SystemTime::now());
         assert_eq!(source.get().await.unwrap().access_key_id(), "AKIA1", "stale and still valid");
         refreshed(&source).await;
@@ -398,7 +399,7 @@ mod tests {
     #[tokio::test]
     async fn a_failure_is_told_to_all_who_waited_for_it() {
         let (provider, source) = source(None);
-        *provider.fails.lock().unwrap() = true;
+        *provider.fails.lock() = true;
         let held = source.0.refresh.lock().await;
         let all = futures_util::future::join_all((0..20).map(|_| source.get()));
         let mut all = std::pin::pin!(all);
@@ -407,7 +408,7 @@ mod tests {
         drop(held);
         assert!(all.await.iter().all(Result::is_err));
         assert_eq!(provider.asked.load(Ordering::SeqCst), 1);
-        *provider.fails.lock().unwrap() = false;
+        *provider.fails.lock() = false;
         source.get().await.unwrap();
         assert_eq!(provider.asked.load(Ordering::SeqCst), 2, "who comes later asks again");
     }
@@ -416,7 +417,7 @@ mod tests {
     async fn what_has_ended_is_not_used() {
         let (provider, source) = source(Some(Duration::ZERO));
         source.get().await.unwrap();
-        *provider.fails.lock().unwrap() = true;
+        *provider.fails.lock() = true;
         let error = source.get().await.unwrap_err().to_string();
         assert!(error.contains("the endpoint is away") && error.contains("give its service"), "{error}");
     }

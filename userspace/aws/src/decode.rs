@@ -7,7 +7,7 @@ use std::{borrow::Cow, cell::OnceCell};
 
 use chaperone_model::{Call, Payload, Protocol};
 use http::{
-    HeaderMap, Method, Version,
+    Method, Version,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, UPGRADE},
     request::Parts,
 };
@@ -15,8 +15,10 @@ use serde_json::{Map, Value};
 
 use crate::{
     actions,
-    catalog::{Catalog, Operation, Service, ShapeId},
+    catalog::{Candidate, Catalog, Operation, Service, ShapeId},
+    decode_error::DecodeError,
     endpoint::Endpoint,
+    head::announces_body,
     host::{HostKind, HostMatch, S3At, Services},
     request_auth::{RequestAuth, payload_shape},
     resources::Place,
@@ -45,81 +47,6 @@ pub enum BodyNeed {
     None,
     /// All of it.
     Whole,
-}
-
-/// Why it can't be told what a request is. All of these are the agent's doing, or a service that the catalog lacks.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum DecodeError {
-    /// The body is not what the protocol says.
-    #[error("the request's body is {0}")]
-    Body(&'static str),
-    /// The body is needed and was not given.
-    #[error("BUG: the request's body is needed to decode it")]
-    BodyNeeded,
-    /// Two parts of the request say different things.
-    #[error("the request contradicts itself: {0}")]
-    Contradiction(&'static str),
-    /// No client of AWS's writes a request so: what is wrong with it.
-    #[error("{0}")]
-    Envelope(String),
-    /// The body is not the JSON that the operation takes.
-    #[error("the request's body is {what}, at line {line} column {column}")]
-    Json {
-        /// What it is instead.
-        what: &'static str,
-        /// Where in the body, from 1.
-        line: usize,
-        /// Where in the line, from 1.
-        column: usize,
-    },
-    /// Nothing in IAM covers it, so no policy can permit it.
-    #[error("IAM has no action for {what}, so no policy can permit it")]
-    NoAction {
-        /// What it is.
-        what: &'static str,
-    },
-    /// The service is known, and nothing in it looks like this.
-    #[error("no operation of {service} is like this request")]
-    NoOperation {
-        /// The service's name, or several.
-        service: String,
-    },
-    /// The path can't be read in one way only.
-    #[error("the request has {0}")]
-    Path(&'static str),
-    /// The signature is for another service or region than the host.
-    #[error("the request is signed for `{signed}`, which is not what its host is")]
-    Scope {
-        /// Region and signing name.
-        signed: String,
-    },
-    /// More than is read.
-    #[error("the request's {0} is too large to be decoded")]
-    TooLarge(&'static str),
-    /// The name is AWS's, and no service is known by it.
-    #[error("no service is known by the host's name")]
-    UnknownService,
-}
-
-impl From<serde_json::Error> for DecodeError {
-    /// Without the error's own text: it may quote the body.
-    fn from(error: serde_json::Error) -> Self {
-        let what = match error.classify() {
-            serde_json::error::Category::Eof => "JSON that breaks off",
-            // Found after the reading, so that it has no place.
-            serde_json::error::Category::Data if error.line() == 0 => return Self::Body("not a JSON object"),
-            serde_json::error::Category::Data => "JSON with a member twice",
-            _ => "not JSON, or nested too deeply",
-        };
-        Self::Json { what, line: error.line(), column: error.column() }
-    }
-}
-
-/// One operation that the request can be.
-pub(crate) struct Candidate {
-    pub service: &'static Service,
-    pub operation: &'static Operation,
-    pub protocol: Protocol,
 }
 
 /// What decoding looks at, read once.
@@ -169,7 +96,7 @@ impl Catalog {
     /// Whether decoding needs the body. (Checking the signature may need it too: see [`payload_shape`].)
     pub fn body_need(&'static self, host: &HostMatch, parts: &Parts) -> BodyNeed {
         // One operation of all, of EFS, is a GET with a body. HTTP/2 needs no field to announce one.
-        let announced = envelope::announces_body(parts);
+        let announced = announces_body(parts);
         let silent = !announced && (parts.version != Version::HTTP_2 || parts.headers.contains_key(CONTENT_LENGTH));
         if matches!(parts.method, Method::GET | Method::HEAD) && silent {
             return BodyNeed::None;
@@ -530,7 +457,7 @@ fn members(
             // The operation that reads it decides whether it may be compressed; one in the query comes without a body.
             if request.parts.method == Method::POST {
                 request.plain(Some(operation))?;
-            } else if request.body.map_or_else(|| envelope::announces_body(request.parts), |body| !body.is_empty()) {
+            } else if request.body.map_or_else(|| announces_body(request.parts), |body| !body.is_empty()) {
                 return Err(DecodeError::Contradiction("its operation is in the query, and it has a body"));
             }
             form.map_or_else(Map::new, |form| form.members(service, operation.input, *protocol, budget))
@@ -552,9 +479,4 @@ fn members(
         }
         Protocol::Http => Map::new(),
     })
-}
-
-/// A header's value as text.
-pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|value| value.to_str().ok())
 }

@@ -11,7 +11,8 @@ use serde_json::Value;
 
 use crate::{
     actions::Requirements,
-    decode::{DecodeError, envelope::announces_body, header},
+    decode_error::DecodeError,
+    head::{announces_body, header},
     request_auth::{payload_shape, single},
     resources::Place,
     route::Query,

@@ -12,10 +12,15 @@ use std::fmt;
 use aws_lc_rs::{digest, hmac};
 use bytes::{Buf as _, Bytes, BytesMut};
 use chaperone_model::BodyDigest;
+use http::request::Parts;
 use time::OffsetDateTime;
 use zeroize::Zeroizing;
 
-use crate::sign::{derive, format_date, push_scope};
+use crate::{
+    Signer,
+    request_auth::RequestAuth,
+    sign::{derive, format_date, push_scope},
+};
 
 /// Lengths of the whole and of the headers, and their checksum.
 const PRELUDE: usize = 12;
@@ -100,6 +105,20 @@ impl EventKey {
         let tag = hmac::sign(self.key(&stamp[..8]), to_sign.as_bytes());
         self.previous = hex::encode(tag);
         tag
+    }
+}
+
+impl Signer {
+    /// What the messages of an event stream are signed by, as [`chunk_key`](Self::chunk_key) is for chunks.
+    pub fn event_key(parts: &Parts, secret: &str) -> Option<EventKey> {
+        let RequestAuth::Header(header) = RequestAuth::of(parts) else { return None };
+        Some(EventKey {
+            secret: Zeroizing::new(secret.to_owned()),
+            region: header.region.to_owned(),
+            service: header.service.to_owned(),
+            previous: hex::encode(header.signature),
+            of_day: None,
+        })
     }
 }
 

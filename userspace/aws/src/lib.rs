@@ -18,6 +18,7 @@ mod chunked;
 mod coverage_tests;
 mod credentials;
 mod decode;
+mod decode_error;
 #[cfg(test)]
 mod decode_tests;
 #[cfg(test)]
@@ -28,6 +29,7 @@ mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;
+mod head;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
@@ -46,6 +48,7 @@ mod resources;
 mod resources_tests;
 mod roles;
 mod route;
+mod routes;
 mod sensitive;
 #[cfg(test)]
 mod sensitive_tests;
@@ -66,7 +69,8 @@ pub use canonical::PathRules;
 pub use catalog::{Catalog, CatalogVersion};
 pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, ChunkedSink};
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
-pub use decode::{BodyNeed, DecodeError};
+pub use decode::BodyNeed;
+pub use decode_error::DecodeError;
 pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};

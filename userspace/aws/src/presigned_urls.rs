@@ -2,11 +2,7 @@
 //! CodeArtifact's packages. Somebody else has signed them, so that they can't be signed again; what can be known is that AWS
 //! gave exactly this one to this session, for reading, and until when. They live in memory, as long as their session does.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{collections::HashMap, fmt};
 
 use aws_lc_rs::digest;
 use chaperone_model::Call;
@@ -15,6 +11,7 @@ use http::{
     header::{AUTHORIZATION, LOCATION},
     request::Parts,
 };
+use parking_lot::{Mutex, MutexGuard};
 use percent_encoding::percent_decode_str;
 use serde_json::Value;
 use time::{Duration, OffsetDateTime};
@@ -103,7 +100,7 @@ impl PresignedUrls {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<[u8; 32], Handed>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

@@ -9,8 +9,9 @@ use serde_json::{Map, Value};
 
 use crate::{
     actions::Requirements,
-    catalog::Operation,
-    decode::{Candidate, DecodeError, value::MAX_STRING},
+    catalog::{Candidate, Operation},
+    decode::value::MAX_STRING,
+    decode_error::DecodeError,
 };
 
 mod by_hand;

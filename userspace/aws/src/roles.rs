@@ -156,8 +156,9 @@ fn said(error: &aws_sdk_sts::error::SdkError<aws_sdk_sts::operation::assume_role
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use std::sync::Arc;
 
+    use parking_lot::Mutex;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpListener,
@@ -194,8 +195,8 @@ mod tests {
                             break;
                         }
                     }
-                    keeps.lock().unwrap().push(text);
-                    let (status, body) = says.lock().unwrap().clone();
+                    keeps.lock().push(text);
+                    let (status, body) = says.lock().clone();
                     let answer = format!(
                         "HTTP/1.1 {status} X\r\ncontent-type: text/xml\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
                         body.len()
@@ -251,7 +252,7 @@ mod tests {
             assert_eq!((credentials.secret_access_key(), credentials.account()), ("real/secret", Some("210987654321")));
             assert!(credentials.expiry().unwrap() > SystemTime::now());
         }
-        let asked = fake.asked.lock().unwrap().clone();
+        let asked = fake.asked.lock().clone();
         assert_eq!(asked.len(), 1);
         for part in [
             "Credential=AKIAOWN/",
@@ -274,13 +275,13 @@ mod tests {
     #[tokio::test]
     async fn what_sts_says_is_told_and_nothing_secret_with_it() {
         let fake = fake().await;
-        *fake.answer.lock().unwrap() = (403, DENIED.to_owned());
+        *fake.answer.lock() = (403, DENIED.to_owned());
         let error = source(&fake.sts).get().await.unwrap_err().to_string();
         assert!(
             error.contains("role/agents: ") && error.contains("not authorized to perform: sts:AssumeRole"),
             "{error}"
         );
-        *fake.answer.lock().unwrap() = (200, given("ASIA1", 3600).replace("Expiration>", "Expiry>"));
+        *fake.answer.lock() = (200, given("ASIA1", 3600).replace("Expiration>", "Expiry>"));
         let error = source(&fake.sts).get().await.unwrap_err().to_string();
         assert!(!error.contains("secret") && !error.contains("real+token"), "{error}");
     }
@@ -289,17 +290,17 @@ mod tests {
     async fn while_sts_is_away_what_is_valid_is_used() {
         let fake = fake().await;
         // So short that it is to be renewed at once: half of what is left, ahead.
-        *fake.answer.lock().unwrap() = (200, given("ASIA1", 2));
+        *fake.answer.lock() = (200, given("ASIA1", 2));
         let source = source(&fake.sts);
         assert_eq!(source.get().await.unwrap().access_key_id(), "ASIA1");
-        *fake.answer.lock().unwrap() = (403, DENIED.to_owned());
+        *fake.answer.lock() = (403, DENIED.to_owned());
         let ends = source.get().await.unwrap().expiry().unwrap();
         while let Ok(credentials) = source.get().await {
             assert!(credentials.expiry() == Some(ends) && SystemTime::now() < ends + Duration::from_secs(1));
             tokio::task::yield_now().await;
         }
         assert!(SystemTime::now() >= ends, "they were used to their end, and not beyond");
-        *fake.answer.lock().unwrap() = (200, given("ASIA2", 3600));
+        *fake.answer.lock() = (200, given("ASIA2", 3600));
         assert_eq!(source.get().await.unwrap().access_key_id(), "ASIA2");
     }
 }

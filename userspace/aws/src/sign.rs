@@ -7,7 +7,6 @@
 use std::{
     fmt,
     hash::{BuildHasher, RandomState},
-    sync::Mutex,
 };
 
 use aws_lc_rs::{digest, hmac};
@@ -18,11 +17,12 @@ use http::{
     header::{AUTHORIZATION, DATE, HOST},
     request::Parts,
 };
+use parking_lot::Mutex;
 use time::{Date, Duration, OffsetDateTime, PrimitiveDateTime, macros::format_description};
 use zeroize::Zeroizing;
 
 use crate::{
-    AwsCredentials, EventKey, Placeholder, TokenField,
+    AwsCredentials, Placeholder, TokenField,
     canonical::{AUTHORITY, PathRules, write_head},
     chunked::ChunkKey,
     request_auth::{HeaderAuthority, RequestAuth, host_field, payload_shape, single},
@@ -268,18 +268,6 @@ impl Signer {
         })
     }
 
-    /// What the messages of an event stream are signed by, as [`chunk_key`](Self::chunk_key) is for chunks.
-    pub fn event_key(parts: &Parts, secret: &str) -> Option<EventKey> {
-        let RequestAuth::Header(header) = RequestAuth::of(parts) else { return None };
-        Some(EventKey {
-            secret: Zeroizing::new(secret.to_owned()),
-            region: header.region.to_owned(),
-            service: header.service.to_owned(),
-            previous: hex::encode(header.signature),
-            of_day: None,
-        })
-    }
-
     /// The signature of a canonical request.
     pub(crate) fn signature(
         &self,
@@ -303,7 +291,7 @@ impl Signer {
     ) -> T {
         let place = self.hasher.hash_one((id, region, service));
         let slot = &self.slots[usize::try_from(place % 64).unwrap_or(0)];
-        let mut slot = slot.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut slot = slot.lock();
         if let Some(derived) = &*slot
             && derived.access_key_id == id
             && derived.date == date

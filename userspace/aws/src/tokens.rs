@@ -1,12 +1,7 @@
 //! Tokens that are not AWS keys, and that AWS gave out in an answer to an agent: ECR's for a registry, CodeArtifact's for
 //! a repository. The agent gets a placeholder, which stands for the token at those hosts alone.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use aws_lc_rs::rand;
 use base64::{
@@ -14,6 +9,7 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use http::{HeaderValue, header::AUTHORIZATION, request::Parts};
+use parking_lot::{Mutex, MutexGuard};
 use zeroize::Zeroizing;
 
 use crate::{HostKind, HostMatch, endpoint::Endpoint};
@@ -121,7 +117,7 @@ impl IssuedTokens {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<Issued>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 

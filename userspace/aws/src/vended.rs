@@ -2,14 +2,10 @@
 //! the agent got a placeholder in their place, and here is what each stands for. They live in memory, as long as their
 //! session does.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
-};
+use std::{collections::HashMap, fmt, sync::Arc, time::SystemTime};
 
 use chaperone_model::SessionId;
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::{AwsCredentials, IssuedTokens, Placeholder, PresignedUrls};
 
@@ -92,7 +88,7 @@ impl VendedCredentials {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Arc<VendedCredential>>> {
-        self.keys.lock().unwrap_or_else(PoisonError::into_inner)
+        self.keys.lock()
     }
 }
 

@@ -19,7 +19,7 @@ use crate::{
     AwsCredentials, Endpoint, EventKey, HostKind, HostMatch, PathRules, Placeholder, RequestAuth, SignError, Signer,
     TokenField, VerifyError,
     canonical::{write_encoded, write_head},
-    decode::DecodeError,
+    decode_error::DecodeError,
     endpoint::{EndpointRequirements, clear_path},
     presigned::{Query, rebuilt},
     request_auth::HeaderAuthority,

@@ -9,7 +9,7 @@ use std::{
     collections::{HashMap, VecDeque},
     os::fd::OwnedFd,
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
@@ -17,9 +17,10 @@ use std::{
 };
 
 use chaperone_model::CommandId;
+use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
-use crate::{attach::lock, process};
+use crate::process;
 
 /// Commands whose arguments are kept: some 4 KiB each at most.
 const MAX_COMMANDS: usize = 1024;
@@ -45,12 +46,12 @@ struct FdStore {
 impl Arguments {
     /// Those that this command's process was executed with, masked, if they are kept.
     pub(crate) fn of(&self, command: CommandId) -> Option<Vec<String>> {
-        lock(&self.kept).by_command.get(&command).cloned()
+        self.kept.lock().by_command.get(&command).cloned()
     }
 
     /// Keeps a command's arguments, which are masked.
     pub(crate) fn keep(&self, command: CommandId, arguments: Vec<String>) {
-        let mut kept = lock(&self.kept);
+        let mut kept = self.kept.lock();
         if kept.by_command.insert(command, arguments).is_none() {
             kept.order.push_back(command);
         }
@@ -168,7 +169,7 @@ mod tests {
             arguments.keep(command(number), vec!["x".to_owned()]);
             arguments.keep(command(number), vec!["y".to_owned()]);
         }
-        let kept = lock(&arguments.kept);
+        let kept = arguments.kept.lock();
         assert_eq!((kept.by_command.len(), kept.order.len()), (MAX_COMMANDS, MAX_COMMANDS));
         drop(kept);
         assert_eq!(arguments.of(command(2999)), Some(vec!["y".to_owned()]));

@@ -6,7 +6,7 @@ use std::{
     io,
     os::fd::AsFd as _,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -15,8 +15,9 @@ use aya::{
     maps::{Array, HashMap, LpmTrie, Map, MapData, MapError, RingBuf, SockHash},
 };
 use aya_log::EbpfLogger;
-use chaperone_ebpf_abi::{Command, ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLLED, Tuple};
+use chaperone_ebpf_abi::{ENROLLED, EXEMPT, MAX_CGROUP_LEVEL, MAX_ENROLLED, Tuple};
 use chaperone_model::CgroupId;
+use parking_lot::Mutex;
 
 use crate::{
     ArgumentMask, CaptureError, Commands, Counters, Origins, PendingCgroups, PreexistingConnection,
@@ -26,12 +27,11 @@ use crate::{
     hooks::{self, Attached, Hooks, LsmHooks, Made},
     kernel_log::{self, Forward},
     leftovers,
-    listen::Key,
-    missed_exits::Gone,
-    namespaces::{HomeRecord, Namespaces},
+    listen::{Key, Namespaces},
+    maps::{HomeRecord, RunningCommand, Tables},
     origin::Record,
     preexisting,
-    rules::Tables,
+    running::Gone,
     sys,
 };
 
@@ -220,7 +220,7 @@ impl Capture {
 
     /// Takes back what was said of this cgroup itself. No error if nothing was.
     pub fn withdraw(&self, cgroup: CgroupId) -> Result<(), CaptureError> {
-        match lock(&self.enrolled).remove(&cgroup.0) {
+        match self.enrolled.lock().remove(&cgroup.0) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
             Err(MapError::SyscallError(error)) if error.io_error.kind() == io::ErrorKind::NotFound => Ok(()),
             Err(error) => Err(CaptureError::map(format!("withdrawing the cgroup {}", cgroup.0))(error)),
@@ -237,7 +237,8 @@ impl Capture {
     }
 
     pub(crate) fn flagged(&self, wanted: impl Fn(u32) -> bool) -> Result<Vec<CgroupId>, CaptureError> {
-        lock(&self.enrolled)
+        self.enrolled
+            .lock()
             .iter()
             .filter_map(|entry| match entry {
                 Ok((id, flags)) => wanted(flags).then_some(Ok(CgroupId(id))),
@@ -266,7 +267,7 @@ impl Capture {
     /// How many processes are in the middle of a command.
     pub fn commands_running(&self) -> Result<usize, CaptureError> {
         let mut running = 0;
-        for key in lock(&self.running).keys() {
+        for key in self.running.lock().keys() {
             key.map_err(CaptureError::map("counting the commands"))?;
             running += 1;
         }
@@ -276,7 +277,7 @@ impl Capture {
     /// Remembers, beyond the daemon's end, that so many more losses of commands are recorded.
     pub fn commands_lost_recorded(&self, more: u64) -> Result<(), CaptureError> {
         let failed = CaptureError::map;
-        let mut map = lock(&self.commands_lost);
+        let mut map = self.commands_lost.lock();
         let told = map.get(&0, 0).map_err(failed("reading how many commands were lost"))?;
         map.set(0, told.saturating_add(more), 0).map_err(failed("noting how many commands were lost"))
     }
@@ -374,7 +375,9 @@ impl Capture {
     /// Withdraws the cgroups that were removed while no daemon ran: ids are never used again, and places are limited.
     #[doc(hidden)]
     pub fn withdraw_removed(&self) -> Result<(), CaptureError> {
-        let ids: Vec<_> = lock(&self.enrolled)
+        let ids: Vec<_> = self
+            .enrolled
+            .lock()
             .keys()
             .collect::<Result<_, _>>()
             .map_err(CaptureError::map("listing the enrolled cgroups"))?;
@@ -399,7 +402,8 @@ impl Capture {
                 reason: format!("more than {MAX_CGROUP_LEVEL} levels deep; use one nearer to the root"),
             });
         }
-        lock(&self.enrolled)
+        self.enrolled
+            .lock()
             .insert(cgroup.0, flags, 0)
             .map_err(CaptureError::map(format!("enrolling the cgroup {path} (at most {MAX_ENROLLED} can be)")))
     }
@@ -422,24 +426,11 @@ struct PendingKey(#[allow(dead_code)] Tuple); // only counted
 // SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
 unsafe impl Pod for PendingKey {}
 
-/// For the hooks' `COMMANDS`.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct RunningCommand(pub(crate) Command);
-
-// SAFETY: as above.
-unsafe impl Pod for RunningCommand {}
-
 fn take<M: TryFrom<Map, Error = MapError>>(ebpf: &mut Ebpf, name: &'static str) -> Result<M, CaptureError> {
     let map = ebpf
         .take_map(name)
         .ok_or_else(|| CaptureError::Load { reason: format!("BUG: the object has no map {name}") })?;
     M::try_from(map).map_err(CaptureError::map(format!("using the hooks' map {name}")))
-}
-
-/// What a poisoned lock guards is a map of the kernel's, which is never half changed.
-pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Linux's numbers of the capabilities needed here, with their names.

@@ -9,7 +9,7 @@ use std::{
 use aya::maps::lpm_trie::Key;
 use nix::unistd::User;
 
-use crate::{Capture, CaptureError, attach::lock};
+use crate::{Capture, CaptureError};
 
 /// subuid(5).
 const SUBORDINATE: &str = "/etc/subuid";
@@ -44,7 +44,7 @@ impl Capture {
         for (first, count) in ranges(subordinate, users, id) {
             wanted.extend(prefixes(first, count));
         }
-        let mut map = lock(&self.bound_ids);
+        let mut map = self.bound_ids.lock();
         for (bits, id) in &wanted {
             map.insert(&Key::new(*bits, id.to_be_bytes()), 1, 0).map_err(CaptureError::map(format!(
                 "binding the users {users:?} and their ids in {SUBORDINATE} (at most 16384 blocks of them can be)"

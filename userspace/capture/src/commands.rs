@@ -10,7 +10,7 @@ use std::{
     mem::offset_of,
     os::fd::AsFd as _,
     path::PathBuf,
-    sync::{Arc, Mutex},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -24,11 +24,11 @@ use nix::{
     poll::{PollFd, PollFlags, PollTimeout, poll},
     time::{ClockId, clock_gettime},
 };
+use parking_lot::Mutex;
 
 use crate::{
     ArgumentMask, CaptureError, Counters, ExecutableDigest,
     arguments::Arguments,
-    attach::lock,
     digests::Digests,
     executable::{Executable, Running},
     hooks::Misses,
@@ -227,7 +227,7 @@ impl Commands {
                 _ => {}
             }
             match parsed {
-                Some(Record::Start(start, _)) if lock(&self.probes).contains(&start.enrolled) => {
+                Some(Record::Start(start, _)) if self.probes.lock().contains(&start.enrolled) => {
                     self.probing.insert(start.id);
                 }
                 Some(Record::End(end)) if self.probing.remove(&end.id) => {}

@@ -9,15 +9,15 @@ use std::{
     fs::File,
     io::Read as _,
     os::fd::AsFd as _,
-    sync::{Arc, Condvar, Mutex},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
 use aws_lc_rs::digest::{Context, SHA256};
+use parking_lot::{Condvar, Mutex};
 use tokio::sync::watch;
 
 use crate::{
-    attach::lock,
     executable::Executable,
     sys::{self, FileIdentity},
 };
@@ -144,7 +144,7 @@ impl Digests {
 
 impl Drop for Digests {
     fn drop(&mut self) {
-        lock(&self.readers.queue).closed = true;
+        self.readers.queue.lock().closed = true;
         self.readers.more.notify_all();
     }
 }
@@ -221,7 +221,7 @@ struct Queue {
 impl Readers {
     /// Whether there is room for it.
     fn read(this: &Arc<Self>, job: Job) -> bool {
-        let mut queue = lock(&this.queue);
+        let mut queue = this.queue.lock();
         let now = Instant::now();
         let is_stuck =
             |since: &Option<Instant>| since.is_some_and(|since| now.saturating_duration_since(since) > STUCK);
@@ -252,7 +252,7 @@ impl Readers {
 
     /// A thread, until somebody else has its place, or nobody wants digests any more.
     fn run(&self, number: u64) {
-        let mut queue = lock(&self.queue);
+        let mut queue = self.queue.lock();
         loop {
             if queue.closed {
                 return;
@@ -263,13 +263,13 @@ impl Readers {
             };
             *since = None;
             let Some(job) = queue.waiting.pop_front() else {
-                queue = self.more.wait(queue).unwrap_or_else(std::sync::PoisonError::into_inner);
+                self.more.wait(&mut queue);
                 continue;
             };
             queue.threads.insert(number, Some(Instant::now()));
             drop(queue);
             job.tell.send_replace(read(&job.executable, job.mounts));
-            queue = lock(&self.queue);
+            queue = self.queue.lock();
         }
     }
 }
@@ -411,14 +411,14 @@ mod tests {
         };
         // As if threads with these numbers had been stuck for long.
         for number in 1000..1000 + MAX_STUCK as u64 - 1 {
-            lock(&readers.queue).threads.insert(number, Some(long_ago));
+            readers.queue.lock().threads.insert(number, Some(long_ago));
         }
         assert_eq!(wait(&mut read().unwrap()).as_deref(), Some(ABC));
-        assert_eq!(lock(&readers.queue).stuck, MAX_STUCK - 1);
+        assert_eq!(readers.queue.lock().stuck, MAX_STUCK - 1);
         // One more, and no other is started; those that are there go on.
-        lock(&readers.queue).threads.insert(2000, Some(long_ago));
+        readers.queue.lock().threads.insert(2000, Some(long_ago));
         assert_eq!(wait(&mut read().unwrap()).as_deref(), Some(ABC));
-        let mut queue = lock(&readers.queue);
+        let mut queue = readers.queue.lock();
         assert_eq!((queue.stuck, queue.threads.len()), (MAX_STUCK, READERS));
         queue.threads.values_mut().for_each(|since| *since = Some(long_ago));
         drop(queue);

@@ -20,12 +20,7 @@ use chaperone_model::NetnsCookie;
 use sd_notify::NotifyState;
 use socket2::{Protocol, Socket, Type};
 
-use crate::{
-    Capture, CaptureError, ListenPorts, Listeners,
-    attach::lock,
-    namespaces::{HomeRecord, Other},
-    netns_cookie, sys,
-};
+use crate::{Capture, CaptureError, ListenPorts, Listeners, listen::Other, maps::HomeRecord, netns_cookie, sys};
 
 /// What the service manager kept. Closed when it is dropped.
 #[derive(Debug, Default)]
@@ -96,7 +91,7 @@ impl Capture {
         }
         let failed = CaptureError::system;
         let HomeRecord(told) =
-            lock(&self.home).get(&0, 0).map_err(CaptureError::map("asking the hooks where the daemon listened"))?;
+            self.home.lock().get(&0, 0).map_err(CaptureError::map("asking the hooks where the daemon listened"))?;
         let here = std::net::UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))
             .and_then(netns_cookie)
             .map_err(failed("asking for the network namespace's cookie"))?;
@@ -118,7 +113,7 @@ impl Capture {
             return Ok(adopted);
         };
         let inode = fs::metadata("/proc/thread-self/ns/net").map_err(failed("asking for the network namespace"))?.ino();
-        let mut listened = lock(&self.namespaces);
+        let mut listened = self.namespaces.lock();
         listened.home = Some((inode, ListenPorts { v4: told.v4, v6: told.v6 }));
         adopted.home = Some(Listeners { v4, v6, netns: here });
         for (netns, [v4, v6]) in namespaces {
@@ -136,7 +131,7 @@ impl Capture {
 
     /// The namespaces and families that the hooks have a listener in.
     fn pointed_at(&self) -> Result<BTreeSet<(u64, u32)>, CaptureError> {
-        let listeners = lock(&self.listeners);
+        let listeners = self.listeners.lock();
         let keys = listeners.keys().map(|key| key.map(|key| (key.0.netns, key.0.family)));
         keys.collect::<Result<_, _>>().map_err(CaptureError::map("asking the hooks for their listeners"))
     }

@@ -2,11 +2,11 @@
 
 use std::{
     io,
-    sync::Mutex,
     time::{Duration, Instant},
 };
 
 use aya_log::EbpfLogger;
+use parking_lot::Mutex;
 use tokio::io::{Interest, unix::AsyncFd};
 
 use crate::CaptureError;
@@ -49,7 +49,7 @@ struct Window {
 impl Forward {
     /// Whether one more line may pass now; and how many were held back before it.
     fn admit(&self, now: Instant) -> Option<u32> {
-        let Ok(mut window) = self.window.lock() else { return None };
+        let mut window = self.window.lock();
         match window.as_mut() {
             Some(open) if now.duration_since(open.began) < Duration::from_secs(1) => {
                 open.lines = open.lines.saturating_add(1);

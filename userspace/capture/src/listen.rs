@@ -1,6 +1,7 @@
 //! The listeners that the hooks point at.
 
 use std::{
+    collections::BTreeMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
     os::fd::AsRawFd,
 };
@@ -107,4 +108,20 @@ fn publish(
         }
         None => Ok(()),
     }
+}
+
+/// The namespaces that the daemon listens in.
+#[derive(Debug, Default)]
+pub(crate) struct Namespaces {
+    /// The daemon's own, by its inode, with its listeners' ports.
+    pub(crate) home: Option<(u64, ListenPorts)>,
+    /// The others, by their inodes, which aren't given again while there is a listener.
+    pub(crate) others: BTreeMap<u64, Other>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Other {
+    pub(crate) cookie: NetnsCookie,
+    /// No process was seen in it the last time.
+    pub(crate) is_empty: bool,
 }

@@ -2,7 +2,7 @@
 //! the host's.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     fs::{self, File},
     io,
     os::unix::fs::MetadataExt as _,
@@ -13,34 +13,10 @@ use chaperone_model::NetnsCookie;
 
 use crate::{
     Capture, CaptureError, ListenPorts, Listeners,
-    attach::lock,
-    listen::{self, Place},
+    listen::{self, Other, Place},
+    maps::HomeRecord,
     netns, preexisting,
 };
-
-/// As for the hooks' map.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct HomeRecord(pub(crate) Home);
-
-// SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
-unsafe impl aya::Pod for HomeRecord {}
-
-/// The namespaces that the daemon listens in.
-#[derive(Debug, Default)]
-pub(crate) struct Namespaces {
-    /// The daemon's own, by its inode, with its listeners' ports.
-    pub(crate) home: Option<(u64, ListenPorts)>,
-    /// The others, by their inodes, which aren't given again while there is a listener.
-    pub(crate) others: BTreeMap<u64, Other>,
-}
-
-#[derive(Debug)]
-pub(crate) struct Other {
-    pub(crate) cookie: NetnsCookie,
-    /// No process was seen in it the last time.
-    pub(crate) is_empty: bool,
-}
 
 impl Capture {
     /// Opens the listeners in the calling thread's network namespace, which is the daemon's home from then on, and has the
@@ -53,10 +29,11 @@ impl Capture {
         let v4 = port(&listeners.v4).map_err(failed("asking for a listener's port"))?;
         let v6 = listeners.v6.as_ref().map(port).transpose().map_err(failed("asking for a listener's port"))?;
         let inode = fs::metadata("/proc/thread-self/ns/net").map_err(failed("asking for the network namespace"))?.ino();
-        let mut namespaces = lock(&self.namespaces);
+        let mut namespaces = self.namespaces.lock();
         namespaces.home = Some((inode, ListenPorts { v4, v6: v6.unwrap_or_default() }));
         let home = Home { netns: listeners.netns.0, v4, v6: v6.unwrap_or_default(), reserved: 0 };
-        lock(&self.home)
+        self.home
+            .lock()
             .set(0, HomeRecord(home), 0)
             .map_err(CaptureError::map("telling the hooks where the daemon listens"))?;
         Ok(listeners)
@@ -64,14 +41,14 @@ impl Capture {
 
     /// As [`listen`](Self::listen), of no consequence for other namespaces.
     pub(crate) fn listen_here(&self, ports: ListenPorts) -> Result<Listeners, CaptureError> {
-        listen::listen(&mut lock(&self.listeners), ports, Place::Home)
+        listen::listen(&mut self.listeners.lock(), ports, Place::Home)
     }
 
     /// Listens in the network namespace that this process is in. `None` if the daemon does already, or the process is gone.
     /// To be called when [`CommandEvent::Namespace`](crate::CommandEvent::Namespace) says so.
     pub fn listen_for(&self, pid: u32) -> Result<Option<Listeners>, CaptureError> {
         let failed = CaptureError::system;
-        let mut namespaces = lock(&self.namespaces);
+        let mut namespaces = self.namespaces.lock();
         let Some((home, ports)) = namespaces.home else { return Ok(None) };
         let Ok(namespace) = File::open(format!("/proc/{pid}/ns/net")) else { return Ok(None) };
         let inode = namespace.metadata().map_err(failed("asking for a process's network namespace"))?.ino();
@@ -79,7 +56,7 @@ impl Capture {
             return Ok(None);
         }
         let opened = netns::within(&namespace, || {
-            listen::listen(&mut lock(&self.listeners), ports, Place::Elsewhere).map_err(io::Error::other)
+            listen::listen(&mut self.listeners.lock(), ports, Place::Elsewhere).map_err(io::Error::other)
         });
         let listeners =
             opened.map_err(CaptureError::system(format!("listening in the network namespace of process {pid}")))?;
@@ -100,7 +77,7 @@ impl Capture {
         }
         let inhabited = netns::of_processes(pids);
         let mut abandoned = Vec::new();
-        for (inode, other) in &mut lock(&self.namespaces).others {
+        for (inode, other) in &mut self.namespaces.lock().others {
             let is_empty = !inhabited.contains_key(inode);
             if is_empty && other.is_empty {
                 abandoned.push(other.cookie);
@@ -112,6 +89,6 @@ impl Capture {
 
     /// The listeners in this namespace are closed.
     pub fn forget(&self, netns: NetnsCookie) {
-        lock(&self.namespaces).others.retain(|_, other| other.cookie != netns);
+        self.namespaces.lock().others.retain(|_, other| other.cookie != netns);
     }
 }

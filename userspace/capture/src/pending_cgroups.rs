@@ -1,44 +1,12 @@
 //! Cgroups that are held: enrolled from the start, until the daemon has found out whose they are.
 
-use std::{io, os::fd::AsFd as _, time::Duration};
+use std::io;
 
-use aya::maps::{MapData, MapError, RingBuf};
+use aya::maps::MapError;
 use chaperone_ebpf_abi::{ENROLLED, HELD};
 use chaperone_model::CgroupId;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::{Capture, CaptureError, PreexistingConnection, attach::lock};
-
-/// Tells of cgroups that appeared and are held. One reader at a time; what is missed is among [`Capture::held`].
-pub struct PendingCgroups {
-    ring: RingBuf<MapData>,
-}
-
-impl std::fmt::Debug for PendingCgroups {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("PendingCgroups").finish_non_exhaustive()
-    }
-}
-
-impl PendingCgroups {
-    pub(crate) fn new(ring: RingBuf<MapData>) -> Self {
-        Self { ring }
-    }
-
-    /// Those that appeared since the last time; waits for one, but no longer than `patience`.
-    pub fn read(&mut self, patience: Duration) -> io::Result<Vec<CgroupId>> {
-        let patience = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)], patience) {
-            Ok(_) | Err(nix::errno::Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        let mut appeared = Vec::new();
-        while let Some(record) = self.ring.next() {
-            appeared.extend(record.first_chunk().map(|id| CgroupId(u64::from_ne_bytes(*id))));
-        }
-        Ok(appeared)
-    }
-}
+use crate::{Capture, CaptureError, PreexistingConnection, pending_ring::PendingCgroups};
 
 impl Capture {
     /// Tells of cgroups that are held from now on; `None` if somebody reads them already.
@@ -74,7 +42,7 @@ impl Capture {
     /// Nothing, if it isn't held any more.
     fn exchange(&self, cgroup: CgroupId, flags: Option<u32>) -> Result<(), CaptureError> {
         let failed = || CaptureError::map(format!("deciding on the cgroup {}", cgroup.0));
-        let mut map = lock(&self.enrolled);
+        let mut map = self.enrolled.lock();
         match map.get(&cgroup.0, 0) {
             Ok(before) if before & HELD != 0 => {}
             Ok(_) | Err(MapError::KeyNotFound) => return Ok(()),

@@ -6,7 +6,6 @@
 
 use std::{collections::HashMap, fs, path::Path};
 
-use aya::maps::{Array, MapData};
 use chaperone_ebpf_abi::{ENROLLED, HELD, MAX_CGROUP_PATH, MAX_RULE_STATES, RuleState};
 use chaperone_model::CgroupId;
 use regex_automata::{
@@ -15,21 +14,7 @@ use regex_automata::{
     util::{primitives::StateID, start, syntax},
 };
 
-use crate::{Capture, CaptureError, Counter, PreexistingConnection, attach::lock, cgroup_id};
-
-/// As for the hooks' map.
-#[derive(Clone, Copy)]
-#[repr(transparent)]
-pub(crate) struct RuleRecord(RuleState);
-
-// SAFETY: `repr(C)` integers without padding: any bytes are a valid value.
-unsafe impl aya::Pod for RuleRecord {}
-
-/// The hooks' automaton.
-pub(crate) struct Tables {
-    pub(crate) states: Array<MapData, RuleRecord>,
-    pub(crate) start: Array<MapData, u32>,
-}
+use crate::{Capture, CaptureError, Counter, PreexistingConnection, cgroup_id, maps::RuleRecord};
 
 /// The states of one set of rules: half of the room, so that one set can be put in another's place at once. The first
 /// place is that of the state that leads nowhere.
@@ -248,7 +233,7 @@ impl Capture {
     /// Whether a cgroup that a rule names appeared and could not be enrolled, because too many are. From then on, processes
     /// in cgroups that appear are refused, until [`enroll_by`](Self::enroll_by) finds room for all that the rules name.
     pub fn is_full(&self) -> Result<bool, CaptureError> {
-        let first = lock(&self.unenrolled).get(&0, 0);
+        let first = self.unenrolled.lock().get(&0, 0);
         Ok(first.map_err(CaptureError::map("asking whether a cgroup could not be enrolled"))? != 0)
     }
 
@@ -256,7 +241,7 @@ impl Capture {
     /// on.
     fn none_is_left_out(&self, counted: u64) -> Result<(), CaptureError> {
         let failed = || CaptureError::map("telling the hooks that all cgroups are enrolled");
-        let mut map = lock(&self.unenrolled);
+        let mut map = self.unenrolled.lock();
         let first = map.get(&0, 0).map_err(failed())?;
         if first == 0 || self.counters().get(Counter::Unenrolled)? != counted {
             return Ok(());
@@ -272,7 +257,7 @@ impl Capture {
     /// Into the half that isn't in use, which is put in use then.
     fn load_rules(&self, rules: &CgroupRules) -> Result<(), CaptureError> {
         let failed = || CaptureError::map("giving the hooks the rules of enrolment");
-        let mut tables = lock(&self.rules);
+        let mut tables = self.rules.lock();
         let before = tables.start.get(&0, 0).map_err(failed())?;
         let base = if before == 0 || before as usize > HALF { 0 } else { HALF };
         let place = |state: u16| if state == 0 { 0 } else { state + u16::try_from(base).unwrap_or_default() };

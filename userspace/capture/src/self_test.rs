@@ -28,7 +28,7 @@ use nix::{
 use chaperone_ebpf_abi::STREAM_PORTS;
 use chaperone_model::CgroupId;
 
-use crate::{Capture, CaptureError, ListenPorts, Listeners, attach::lock, cgroup_id, leftovers::SELF_TEST, netns, sys};
+use crate::{Capture, CaptureError, ListenPorts, Listeners, cgroup_id, leftovers::SELF_TEST, netns, sys};
 
 /// One thing that was tried.
 #[derive(Clone, Debug)]
@@ -181,7 +181,7 @@ impl<'a> Place<'a> {
         drop(theirs);
         ours.read_exact(&mut [0])?;
         // Not before: its first socket is from before the enrolment.
-        lock(&capture.probes).insert(id.0);
+        capture.probes.lock().insert(id.0);
         capture.enroll(id).map_err(io::Error::other)?;
         ours.write_all(&[0])?;
         let mut said = [0; TRIES * 4];

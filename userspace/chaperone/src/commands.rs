@@ -8,11 +8,10 @@ use std::{
 };
 
 use chaperone_authority::{CertificateAuthority, Trust};
-use chaperone_console::ControlError;
+use chaperone_console::{ClientError, ControlRequest, ControlResponse};
 use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
 use chaperone_model::{CommandExit, Container, SessionId, Verdict};
 use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
-use http::Method;
 use serde_json::Value;
 use time::{OffsetDateTime, macros::format_description};
 
@@ -439,7 +438,7 @@ pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<Exi
 
 pub fn agents(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let rules = ask(&config, Method::GET, "/v1/agents", &Value::Null)?;
+    let ControlResponse::Agents(rules) = ask(&config, &ControlRequest::Agents)? else { return Err(other_answer()) };
     let mut out = io::stdout().lock();
     let mut page = Vec::new();
     for rule in rules.as_array().into_iter().flatten() {
@@ -465,7 +464,7 @@ pub fn agents(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
 
 pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let status = ask(&config, Method::GET, "/v1/status", &Value::Null)?;
+    let ControlResponse::Status(status) = ask(&config, &ControlRequest::Status)? else { return Err(other_answer()) };
     let mut out = io::stdout().lock();
     if json {
         json_line(&mut out, &status)?;
@@ -498,11 +497,11 @@ fn over_share(items: &[Value]) -> String {
 
 pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let answer = ask(&config, Method::POST, "/v1/reload", &Value::Null)?;
+    let ControlResponse::Reloaded(said) = ask(&config, &ControlRequest::Reload)? else { return Err(other_answer()) };
     if json {
-        json_line(&mut io::stdout(), &answer)?;
+        json_line(&mut io::stdout(), &serde_json::json!({ "reloaded": said }))?;
     } else {
-        println!("{}", answer["reloaded"].as_str().unwrap_or_default());
+        println!("{said}");
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -514,13 +513,12 @@ pub fn recorded(config: &Config) -> &Path {
     const PATIENCE: Duration = Duration::from_secs(5);
     let asked = tokio::runtime::Builder::new_current_thread().enable_all().build().map(|runtime| {
         runtime.block_on(async {
-            let path = "/v1/journal/catch-up";
-            let request = chaperone_console::request(&config.paths.control, Method::POST, path, &Value::Null);
+            let request = chaperone_console::request(&config.paths.control, &ControlRequest::CatchUp);
             tokio::time::timeout(PATIENCE, request).await
         })
     });
     let trouble = match asked {
-        Ok(Ok(Ok(_) | Err(ControlError::Away { .. }))) => None,
+        Ok(Ok(Ok(_) | Err(ClientError::Away { .. }))) => None,
         Ok(Ok(Err(refused))) => Some(refused.to_string()),
         Ok(Err(_)) => Some(format!("the daemon has not answered within {} s", PATIENCE.as_secs())),
         Err(error) => Some(error.to_string()),
@@ -532,14 +530,19 @@ pub fn recorded(config: &Config) -> &Path {
 }
 
 /// Asks the daemon.
-pub fn ask(config: &Config, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
-    ask_at(&config.paths.control, method, path, body)
+pub fn ask(config: &Config, request: &ControlRequest) -> anyhow::Result<ControlResponse> {
+    ask_at(&config.paths.control, request)
 }
 
 /// Asks the daemon that has this control socket.
-pub fn ask_at(control: &Path, method: Method, path: &str, body: &Value) -> anyhow::Result<Value> {
+pub fn ask_at(control: &Path, request: &ControlRequest) -> anyhow::Result<ControlResponse> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(chaperone_console::request(control, method, path, body))?)
+    Ok(runtime.block_on(chaperone_console::request(control, request))?)
+}
+
+/// An answer to something else than was asked.
+pub fn other_answer() -> anyhow::Error {
+    anyhow::anyhow!("BUG: the daemon answered something else than it was asked")
 }
 
 fn moment(at: OffsetDateTime) -> String {

@@ -2,44 +2,46 @@
 
 use std::{
     collections::BTreeMap,
-    fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::ExitCode,
     sync::{
         Arc, OnceLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::AtomicUsize,
         mpsc::{SyncSender, TrySendError, sync_channel},
     },
     time::{Duration, Instant},
 };
 
 use anyhow::Context;
-use chaperone_authority::{CertificateAuthority, Trust};
+use chaperone_authority::CertificateAuthority;
 use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
 use chaperone_capture::{
-    Adopted, Capture, CaptureConfig, CommandEvent, Commands, Counters, FdStore, ListenPorts, Listeners, cgroup_id,
-    cgroup_root, keep_no_longer,
+    Adopted, Capture, CaptureConfig, CommandEvent, Commands, FdStore, ListenPorts, Listeners, cgroup_id, cgroup_root,
+    keep_no_longer,
 };
-use chaperone_console::{Backend, Launch, Metric, serve_approvals, serve_control, serve_metrics};
-use chaperone_identity::{Agents, Sessions};
+use chaperone_console::{
+    Actor, ControlRequest, ControlResponse, control, serve_approvals, serve_control, serve_metrics,
+};
+use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
 use chaperone_proxy::{ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
-use chaperone_warehouse::{Shipper, ShipperOptions, ShipperStatus};
+use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
     net::TcpListener,
     runtime::Builder,
     signal::unix::{Signal, SignalKind, signal},
-    sync::{mpsc, oneshot, watch},
+    sync::{mpsc, oneshot},
     task::JoinSet,
 };
 
 use crate::{
     approvals,
     config::{Config, ConfigError},
+    console::Console,
     enrolment, in_force, pending_cgroups, placeholders, sandbox,
 };
 
@@ -565,7 +567,8 @@ async fn close(netns: NetnsCookie, accepting: &mut BTreeMap<u64, JoinSet<()>>, c
     }
 }
 
-fn settings(config: &Config) -> Settings {
+/// What of the configuration a reload may change, besides policies and roles.
+pub fn settings(config: &Config) -> Settings {
     Settings {
         inspect: config.proxy.inspect.clone(),
         region: config.aws.region.clone(),
@@ -610,149 +613,13 @@ impl Signals {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
                 _ = self.reload.recv() => {
-                    let console = console.clone();
-                    let reloaded = tokio::task::spawn_blocking(move || console.reload()).await;
-                    match reloaded {
-                        Ok(Ok(said)) => tracing::info!("{said}"),
-                        Ok(Err(error)) => tracing::error!("not reloaded, what was in force stays: {error}"),
-                        Err(error) => tracing::error!(%error, "BUG: reloading panicked"),
+                    match control(&**console, &Actor::of_signal(), ControlRequest::Reload).await {
+                        Ok(ControlResponse::Reloaded(said)) => tracing::info!("{said}"),
+                        Ok(other) => tracing::error!("BUG: reloading was answered by {other:?}"),
+                        Err(error) => tracing::error!("not reloaded, what was in force stays: {error}"),
                     }
                 }
             }
         }
-    }
-}
-
-/// What the control API and the metrics tell.
-struct Console {
-    capture: Arc<Capture>,
-    shared: Arc<DataPlane>,
-    config: Mutex<Config>,
-    path: PathBuf,
-    authority: Arc<CertificateAuthority>,
-    counters: Counters,
-    started: OffsetDateTime,
-    grants: AtomicUsize,
-    shipping: Option<watch::Receiver<ShipperStatus>>,
-}
-
-impl Backend for Console {
-    fn agents(&self) -> Result<serde_json::Value, String> {
-        let config = self.config.lock().clone();
-        let agents = config.agents().map_err(|error| error.to_string())?;
-        let enrolled = self.capture.enrolled().map_err(|error| error.to_string())?;
-        let open = self.shared.sessions.open();
-        let sessions = open.iter().map(|open| (open.session.cgroup, open.session.id)).collect();
-        let rules = enrolment::Report::of(&config, &agents, &self.shared.cgroup_root).with(&enrolled, &sessions);
-        serde_json::to_value(rules).map_err(|error| format!("BUG: {error}"))
-    }
-
-    fn status(&self) -> serde_json::Value {
-        let metrics = &self.shared.metrics;
-        let journal = self.shared.journal.state().map_or_else(
-            |error| serde_json::json!({ "error": error.to_string() }),
-            |state| {
-                serde_json::json!({
-                    "trouble": state.trouble,
-                    "committed": state.committed.seq.0,
-                    "segments": state.segments,
-                    "used_bytes": state.used_bytes,
-                    "room_bytes": state.room_bytes,
-                    "direct_io": state.direct_io,
-                })
-            },
-        );
-        let sessions: Vec<_> = self.shared.sessions.open().iter().map(|open| open.session.clone()).collect();
-        let generation = self.shared.generation();
-        serde_json::json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "pid": std::process::id(),
-            "started": self.started.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
-            "policy_version": generation.engine.version().digest,
-            "policies": generation.engine.version().len(),
-            "ca": self.authority.path(),
-            "hooks": { "trouble": self.capture.trouble() },
-            "journal": journal,
-            "warehouse": self.shipping.as_ref().map(|shipping| shipping.borrow().clone()),
-            "connections": metrics.connections.get(),
-            "requests": metrics.requests.get(),
-            "denied": metrics.denied.get(),
-            "unrecorded": metrics.unrecorded.get(),
-            "over_share": self.shared.over_share().into_iter().map(|(agent, what, times)| {
-                serde_json::json!({ "agent": agent, "what": what, "times": times })
-            }).collect::<Vec<_>>(),
-            "request_memory_bytes": self.shared.memory_used(),
-            "sessions": sessions,
-        })
-    }
-
-    async fn catch_up(&self) -> Result<(), String> {
-        self.shared.journal.catch_up().await.map_err(|error| error.to_string())
-    }
-
-    async fn grant(&self, agent: &str) -> Result<Launch, String> {
-        let number = self.grants.fetch_add(1, Ordering::Relaxed);
-        let name = format!("run-{}-{number}", std::process::id());
-        let path = {
-            let agents = self.config.lock().agents().map_err(|error| error.to_string())?;
-            let names = || agents.iter().map(|agent| agent.name.clone()).collect::<Vec<_>>().join(", ");
-            if agents.named(agent).is_none() {
-                return Err(format!("there is no agent `{agent}` in the configuration; there are: {}", names()));
-            }
-            let mut own = agents.rules().filter(|(of, _)| of.name == agent);
-            own.find_map(|(_, rule)| rule.cgroup_for(&name)).ok_or_else(|| {
-                format!("the agent `{agent}` has neither `cgroups` nor `run = true`: it is started by systemd alone")
-            })?
-        };
-        let folder = self.shared.cgroup_root.join(path.trim_start_matches('/'));
-        fs::create_dir_all(&folder).map_err(|error| format!("making the cgroup {}: {error}", folder.display()))?;
-        let session = self.shared.begin_session(&path).await?;
-        if session.session.agent != agent {
-            return Err(format!("BUG: the cgroup {path} is the agent `{}`'s", session.session.agent));
-        }
-        let environment = Trust::of_host().map_err(|error| error.to_string())?.environment();
-        Ok(Launch {
-            session: session.session.id.to_string(),
-            agent: agent.to_owned(),
-            cgroup: folder,
-            environment: environment.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
-        })
-    }
-
-    fn reload(&self) -> Result<String, String> {
-        let config = Config::read(&self.path).map_err(|error| error.to_string())?;
-        let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| error.to_string())?;
-        approvals::check_groups(&policies, &config).map_err(|error| error.to_string())?;
-        self.authority.check(&config.domains()).map_err(|error| error.to_string())?;
-        let agents = config.agents().map_err(|error| error.to_string())?;
-        let mut current = self.config.lock();
-        let restart = crate::reloading::takes_restart(current.text(), config.text());
-        if !restart.is_empty() {
-            return Err(format!("this changed, which takes a restart: {}", restart.join(", ")));
-        }
-        let before = current.agents().map_err(|error| error.to_string())?;
-        let of = |agents: &Agents| {
-            let containers: Vec<_> =
-                agents.container_rules().map(|(of, rule)| (of.name.clone(), rule.clone())).collect();
-            (agents.patterns(), agents.users().clone(), containers)
-        };
-        if of(&before) != of(&agents) {
-            return Err("the enrolled cgroups changed, which takes a restart".to_owned());
-        }
-        let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
-        self.shared.sessions.replace_agents(agents);
-        self.shared.approvals.replace_settings(config.approvals.settings());
-        self.shared.replace_generation(policies, config.rules(), settings(&config));
-        *current = config;
-        Ok(said)
-    }
-
-    fn metrics(&self) -> Vec<Metric> {
-        crate::metrics::read(
-            &self.shared,
-            &self.counters,
-            self.capture.trouble().is_none(),
-            self.shipping.as_ref().map(|it| it.borrow().clone()).as_ref(),
-        )
     }
 }

@@ -6,13 +6,12 @@ use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 
 use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root, pinned_but_off};
+use chaperone_console::{ControlRequest, ControlResponse};
 use chaperone_policy::PolicyVersion;
-use http::Method;
 use serde::Serialize;
-use serde_json::Value;
 
 use crate::{
-    commands::ask_at,
+    commands::{ask_at, other_answer},
     config::{Config, Lsm, Paths},
     daemon::KnownActions,
     enrolment::{NETWORK_ADMIN, Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
@@ -183,8 +182,9 @@ fn trusted(authority: &CertificateAuthority) -> Result<String, String> {
 }
 
 fn daemon(paths: &Paths) -> Result<String, String> {
-    let status = match ask_at(&paths.control, Method::GET, "/v1/status", &Value::Null) {
-        Ok(status) => status,
+    let status = match ask_at(&paths.control, &ControlRequest::Status) {
+        Ok(ControlResponse::Status(status)) => status,
+        Ok(_) => return Err(other_answer().to_string()),
         Err(error) => return Err(format!("{error}{}", without_daemon(&paths.bpffs))),
     };
     if let Some(trouble) = status["hooks"]["trouble"].as_str() {

@@ -7,6 +7,7 @@ mod approvals;
 mod cli;
 mod commands;
 mod config;
+mod console;
 mod daemon;
 mod disable;
 mod doctor;

@@ -62,11 +62,11 @@ fn test(test: &cli::MaskTest, json: bool, out: &mut impl Write) -> anyhow::Resul
     let mut masker = Masker::new(format, rules(test, format)?, Box::new(Fixed));
     let (mut length, mut given) = (read, Vec::new());
     while length > 0 {
-        masker.push(&Bytes::copy_from_slice(&piece[..length]), &mut given).map_err(bad)?;
+        masker.push(&Bytes::copy_from_slice(&piece[..length]), &mut given).map_err(|error| bad(&error))?;
         write(test, &mut given, out)?;
         length = source.read(&mut piece).with_context(|| format!("read {}", test.file.display()))?;
     }
-    masker.finish(&mut given).map_err(bad)?;
+    masker.finish(&mut given).map_err(|error| bad(&error))?;
     write(test, &mut given, out)?;
     let findings = masker.findings();
     if test.body {
@@ -84,7 +84,7 @@ fn test(test: &cli::MaskTest, json: bool, out: &mut impl Write) -> anyhow::Resul
     Ok(())
 }
 
-fn bad(error: chaperone_masking::MaskError) -> BadMask {
+fn bad(error: &chaperone_masking::MaskError) -> BadMask {
     BadMask(format!("{error}: the answer would be refused (masking.on_error)"))
 }
 

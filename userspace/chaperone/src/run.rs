@@ -8,12 +8,11 @@ use std::{
 };
 
 use anyhow::{Context, anyhow, bail};
-use chaperone_console::Launch;
-use http::Method;
+use chaperone_console::{ControlRequest, ControlResponse};
 use nix::unistd::User;
 
 use crate::{
-    commands::ask,
+    commands::{ask, other_answer},
     config::{Config, ConfigError},
     sandbox,
 };
@@ -35,8 +34,8 @@ pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[St
     let config = Config::read(config)?;
     sandbox::require_root()?;
     let agent = agent.unwrap_or(&config.agents[0].name);
-    let answer = ask(&config, Method::POST, "/v1/grants", &serde_json::json!({ "agent": agent }))?;
-    let grant: Launch = serde_json::from_value(answer).context("reading the daemon's answer")?;
+    let launch = ControlRequest::Launch { agent: agent.to_owned() };
+    let ControlResponse::Launched(grant) = ask(&config, &launch)? else { return Err(other_answer()) };
     let own = std::env::current_exe().context("finding this program")?;
     let mut child = Command::new(own);
     child.arg("enter").arg("--cgroup").arg(&grant.cgroup);

@@ -21,7 +21,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::{ControlError, server::ConsoleError, server::error};
+use crate::{ClientError, server::ConsoleError, server::error};
 
 /// A request is an id and a reason.
 const MAX_REQUEST: u64 = 64 << 10;
@@ -142,10 +142,10 @@ async fn answer<B: ApprovalBackend>(stream: UnixStream, peer: &UCred, backend: &
 }
 
 /// Sends an approver's request.
-pub async fn approvals(socket: &Path, request: &ApprovalRequest) -> Result<ApprovalResponse, ControlError> {
+pub async fn approvals(socket: &Path, request: &ApprovalRequest) -> Result<ApprovalResponse, ClientError> {
     exchange(socket, request)
         .await
-        .map_err(|error| ControlError::Away { path: socket.to_owned(), why: error.to_string() })
+        .map_err(|error| ClientError::Away { path: socket.to_owned(), why: error.to_string() })
 }
 
 async fn exchange<T: DeserializeOwned>(socket: &Path, request: &ApprovalRequest) -> io::Result<T> {

@@ -3,19 +3,27 @@
 use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
-use http::{Method, Request, header::HOST};
+use http::{
+    Request, StatusCode,
+    header::{CONTENT_TYPE, HOST},
+};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
+use crate::{
+    api::{ControlError, ControlRequest, ControlResponse},
+    server::PATH,
+};
+
 /// An answer is a status or a grant.
 const MAX_ANSWER_BYTES: usize = 16 << 20;
 
-/// Why the daemon didn't do what it was asked.
+/// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
-pub enum ControlError {
-    /// It can't be reached.
+pub enum ClientError {
+    /// The daemon can't be reached.
     #[error("asking the daemon at {path}: {why}; does it run (`systemctl status chaperone`), and are you root?")]
     Away {
         /// The socket.
@@ -23,29 +31,31 @@ pub enum ControlError {
         /// What is wrong.
         why: String,
     },
+    /// The daemon is another version than this program.
+    #[error(
+        "the daemon at {path} doesn't know what it is asked: it is another version; restart it (`systemctl restart chaperone`)"
+    )]
+    OtherVersion {
+        /// The socket.
+        path: PathBuf,
+    },
     /// It refused.
-    #[error("{0}")]
-    Refused(String),
+    #[error(transparent)]
+    Refused(ControlError),
 }
 
-/// Sends a control request; gives the answer's JSON.
-pub async fn request(
-    socket: &Path,
-    method: Method,
-    path: &str,
-    body: &serde_json::Value,
-) -> Result<serde_json::Value, ControlError> {
-    let away = |why: String| ControlError::Away { path: socket.to_owned(), why };
+/// Asks the daemon that has this control socket.
+pub async fn request(socket: &Path, request: &ControlRequest) -> Result<ControlResponse, ClientError> {
+    let away = |why: String| ClientError::Away { path: socket.to_owned(), why };
     let stream = UnixStream::connect(socket).await.map_err(|error| away(error.to_string()))?;
     let (mut sender, connection) =
         http1::handshake(TokioIo::new(stream)).await.map_err(|error| away(error.to_string()))?;
     tokio::spawn(connection);
-    let body = if body.is_null() { Bytes::new() } else { body.to_string().into() };
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
+    let body = serde_json::to_vec(request).map_err(|error| away(format!("BUG: {error}")))?;
+    let request = Request::post(PATH)
         .header(HOST, "chaperone")
-        .body(Full::new(body))
+        .header(CONTENT_TYPE, "application/json")
+        .body(Full::new(Bytes::from(body)))
         .map_err(|error| away(error.to_string()))?;
     let response = sender.send_request(request).await.map_err(|error| away(error.to_string()))?;
     let status = response.status();
@@ -54,8 +64,12 @@ pub async fn request(
         .await
         .map_err(|error| away(error.to_string()))?
         .to_bytes();
-    if !status.is_success() {
-        return Err(ControlError::Refused(String::from_utf8_lossy(&bytes).trim().to_owned()));
+    if status.is_success() {
+        return serde_json::from_slice(&bytes).map_err(|_| ClientError::OtherVersion { path: socket.to_owned() });
     }
-    serde_json::from_slice(&bytes).map_err(|error| away(format!("an answer that isn't JSON: {error}")))
+    match serde_json::from_slice(&bytes) {
+        Ok(refused) => Err(ClientError::Refused(refused)),
+        Err(_) if status == StatusCode::NOT_FOUND => Err(ClientError::OtherVersion { path: socket.to_owned() }),
+        Err(_) => Err(away(format!("it answered {status}: {}", String::from_utf8_lossy(&bytes).trim()))),
+    }
 }

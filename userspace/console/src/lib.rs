@@ -5,12 +5,16 @@
 
 #![forbid(unsafe_code)]
 
+mod actor;
+mod api;
 mod approvals;
 mod client;
 mod metrics;
 mod server;
 
+pub use actor::Actor;
+pub use api::{ControlError, ControlRequest, ControlResponse, ErrorCode, Launch};
 pub use approvals::{ApprovalBackend, ApprovalRequest, ApprovalResponse, Peer, approvals, serve_approvals};
-pub use client::{ControlError, request};
+pub use client::{ClientError, request};
 pub use metrics::{Kind, Metric};
-pub use server::{Backend, ConsoleError, Launch, serve_control, serve_metrics};
+pub use server::{Backend, ConsoleError, control, serve_control, serve_metrics};

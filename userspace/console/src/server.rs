@@ -5,7 +5,7 @@ use std::{
     fs, io,
     net::SocketAddr,
     os::unix::fs::{DirBuilderExt, PermissionsExt},
-    path::{Path, PathBuf},
+    path::Path,
     sync::Arc,
     time::Duration,
 };
@@ -15,7 +15,7 @@ use http::{Method, Request, Response, StatusCode, header::CONTENT_TYPE};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -23,7 +23,11 @@ use tokio::{
     time::timeout,
 };
 
-use crate::metrics::{Metric, encode};
+use crate::{
+    actor::Actor,
+    api::{ControlError, ControlRequest, ControlResponse, ErrorCode},
+    metrics::{Metric, encode},
+};
 
 /// A control request's body is a few names.
 const MAX_REQUEST_BYTES: usize = 64 << 10;
@@ -36,33 +40,44 @@ const MAX_SCRAPES: usize = 32;
 /// For one of them, from its beginning to its end: one that asks nothing, or doesn't read the answer, keeps nobody out.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Where a new agent shall run.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Launch {
-    /// The session that began.
-    pub session: String,
-    /// The agent's name.
-    pub agent: String,
-    /// The cgroup's folder: the agent's processes belong there before they do anything.
-    pub cgroup: PathBuf,
-    /// Variables that clients with a trust store of their own need.
-    pub environment: Vec<(String, String)>,
-}
+/// Where all requests go.
+pub(crate) const PATH: &str = "/v1/control";
 
-/// What the control API asks of the daemon. Errors are for people.
+/// The daemon, as far as the console is concerned.
 pub trait Backend: Send + Sync + 'static {
-    /// What is enrolled, and by which rule.
-    fn agents(&self) -> Result<serde_json::Value, String>;
-    /// How the daemon is.
-    fn status(&self) -> serde_json::Value;
-    /// A cgroup and a session for a new process of this agent.
-    fn grant(&self, agent: &str) -> impl Future<Output = Result<Launch, String>> + Send;
-    /// Waits until what happened before is in the journal's segments, where commands read it.
-    fn catch_up(&self) -> impl Future<Output = Result<(), String>> + Send;
-    /// Reads configuration and policies again.
-    fn reload(&self) -> Result<String, String>;
+    /// Does what is asked. Acts were recorded before.
+    fn handle(&self, request: ControlRequest) -> impl Future<Output = Result<ControlResponse, ControlError>> + Send;
+    /// Records that somebody asks for an act, durably; or, with `refused`, that it wasn't done.
+    fn record(
+        &self,
+        actor: &Actor,
+        request: &ControlRequest,
+        refused: Option<&ControlError>,
+    ) -> impl Future<Output = Result<(), String>> + Send;
     /// All metrics, read now.
     fn metrics(&self) -> Vec<Metric>;
+}
+
+/// Does what `actor` asks, if it may, and records acts: that they are asked for before they are done, since what can't be
+/// recorded isn't done, and why, if they aren't.
+pub async fn control<B: Backend>(
+    backend: &B,
+    actor: &Actor,
+    request: ControlRequest,
+) -> Result<ControlResponse, ControlError> {
+    if request.act().is_none() {
+        return backend.handle(request).await;
+    }
+    backend.record(actor, &request, None).await.map_err(|why| {
+        ControlError::new(ErrorCode::Unrecorded, format!("this can't be recorded, so it isn't done: {why}"))
+    })?;
+    let done = backend.handle(request.clone()).await;
+    if let Err(refused) = &done
+        && let Err(error) = backend.record(actor, &request, Some(refused)).await
+    {
+        tracing::error!(error, "it could not be recorded that an operator's act was refused");
+    }
+    done
 }
 
 /// Why the console can't be served.
@@ -104,12 +119,16 @@ pub fn serve_control<B: Backend>(
     Ok(async move {
         loop {
             match listener.accept().await {
-                Ok((stream, _)) => {
-                    let root = stream.peer_cred().is_ok_and(|peer| peer.uid() == 0);
-                    if root {
-                        tokio::spawn(serve(stream, backend.clone(), true));
+                Ok((stream, _)) => match stream.peer_cred() {
+                    Ok(peer) if peer.uid() == 0 => {
+                        let actor = Actor::of_peer(&peer);
+                        tokio::spawn(serve(stream, backend.clone(), Some(Arc::new(actor))));
                     }
-                }
+                    Ok(peer) => {
+                        tracing::warn!(uid = peer.uid(), pid = peer.pid(), "only root may ask the daemon: refused");
+                    }
+                    Err(error) => tracing::warn!(%error, "it isn't known who asks the daemon: refused"),
+                },
                 Err(error) => pause(&error).await,
             }
         }
@@ -131,7 +150,7 @@ async fn answer_scrapes<B: Backend>(listener: TcpListener, backend: Arc<B>) {
     while let Ok(permit) = scrapes.clone().acquire_owned().await {
         match listener.accept().await {
             Ok((stream, _)) => {
-                let served = timeout(SCRAPE_TIMEOUT, serve(stream, backend.clone(), false));
+                let served = timeout(SCRAPE_TIMEOUT, serve(stream, backend.clone(), None));
                 tokio::spawn(async move {
                     let _permit = permit;
                     if served.await.is_err() {
@@ -150,16 +169,20 @@ async fn pause(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
-async fn serve<S, B>(stream: S, backend: Arc<B>, control: bool)
+/// Serves the control API to `actor`, or metrics to anybody.
+async fn serve<S, B>(stream: S, backend: Arc<B>, actor: Option<Arc<Actor>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Backend,
 {
+    let keep_alive = actor.is_some();
     let service = service_fn(move |request: Request<Incoming>| {
-        let backend = backend.clone();
+        let (backend, actor) = (backend.clone(), actor.clone());
         async move {
-            let response =
-                if control { answer_control(&*backend, request).await } else { answer_metrics(&*backend, &request) };
+            let response = match actor {
+                Some(actor) => answer_control(&*backend, &actor, request).await,
+                None => answer_metrics(&*backend, &request),
+            };
             Ok::<_, Infallible>(response)
         }
     });
@@ -167,7 +190,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
         .max_buf_size(MAX_HEAD_BYTES)
-        .keep_alive(control)
+        .keep_alive(keep_alive)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -190,42 +213,29 @@ fn answer_metrics<B: Backend>(backend: &B, request: &Request<Incoming>) -> Respo
     }
 }
 
-async fn answer_control<B: Backend>(backend: &B, request: Request<Incoming>) -> Response<Full<Bytes>> {
+async fn answer_control<B: Backend>(backend: &B, actor: &Actor, request: Request<Incoming>) -> Response<Full<Bytes>> {
     let (parts, body) = request.into_parts();
-    match (parts.method.as_str(), parts.uri.path()) {
-        ("GET", "/v1/agents") => match backend.agents() {
-            Ok(agents) => json(&agents),
-            Err(why) => text(StatusCode::INTERNAL_SERVER_ERROR, why),
-        },
-        ("GET", "/v1/status") => json(&backend.status()),
-        ("POST", "/v1/reload") => match backend.reload() {
-            Ok(said) => json(&serde_json::json!({ "reloaded": said })),
-            Err(why) => text(StatusCode::CONFLICT, why),
-        },
-        ("POST", "/v1/journal/catch-up") => match backend.catch_up().await {
-            Ok(()) => json(&serde_json::json!({})),
-            Err(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
-        },
-        ("POST", "/v1/grants") => {
-            let Ok(bytes) = Limited::new(body, MAX_REQUEST_BYTES).collect().await else {
-                return text(StatusCode::BAD_REQUEST, "the request's body is too large or broke off".into());
-            };
-            match serde_json::from_slice::<Wanted>(&bytes.to_bytes()) {
-                Err(error) => text(StatusCode::BAD_REQUEST, error.to_string()),
-                Ok(wanted) => match backend.grant(&wanted.agent).await {
-                    Ok(grant) => json(&grant),
-                    Err(why) => text(StatusCode::CONFLICT, why),
-                },
-            }
-        }
-        _ => text(StatusCode::NOT_FOUND, "no such control call".into()),
+    if (parts.method.as_str(), parts.uri.path()) != ("POST", PATH) {
+        return refused(&ControlError::new(ErrorCode::NotFound, format!("only POST {PATH} is here")));
+    }
+    let asked = match Limited::new(body, MAX_REQUEST_BYTES).collect().await {
+        Ok(bytes) => serde_json::from_slice::<ControlRequest>(&bytes.to_bytes()).map_err(|error| error.to_string()),
+        Err(_) => Err("the request's body is too large or broke off".to_owned()),
+    };
+    let answered = match asked {
+        Ok(asked) => control(backend, actor, asked).await,
+        Err(why) => Err(ControlError::new(ErrorCode::BadRequest, format!("this can't be understood: {why}"))),
+    };
+    match answered {
+        Ok(answer) => json(&answer),
+        Err(error) => refused(&error),
     }
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    agent: String,
+fn refused(error: &ControlError) -> Response<Full<Bytes>> {
+    let mut response = json(error);
+    *response.status_mut() = error.code.status();
+    response
 }
 
 fn json(value: &impl Serialize) -> Response<Full<Bytes>> {
@@ -243,6 +253,7 @@ fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
 
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
     use tokio::{
         io::{AsyncReadExt as _, AsyncWriteExt as _},
         net::TcpStream,
@@ -250,34 +261,75 @@ mod tests {
     };
 
     use super::*;
+    use crate::client::{ClientError, request};
 
-    struct Nothing;
+    /// Knows no agents, and writes down what it is asked to record.
+    #[derive(Default)]
+    struct Nothing {
+        recorded: Mutex<Vec<(u32, ControlRequest, Option<ErrorCode>)>>,
+        full: bool,
+    }
 
     impl Backend for Nothing {
-        fn agents(&self) -> Result<serde_json::Value, String> {
-            Err(String::new())
+        async fn handle(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
+            match request {
+                ControlRequest::Launch { agent } => Err(ControlError::new(ErrorCode::NotFound, agent)),
+                ControlRequest::Reload => Ok(ControlResponse::Reloaded("reloaded".into())),
+                _ => Ok(ControlResponse::CaughtUp),
+            }
         }
-        fn status(&self) -> serde_json::Value {
-            serde_json::Value::Null
+
+        async fn record(
+            &self,
+            actor: &Actor,
+            request: &ControlRequest,
+            refused: Option<&ControlError>,
+        ) -> Result<(), String> {
+            if self.full {
+                return Err("the disk is full".into());
+            }
+            self.recorded.lock().push((actor.0.uid.unwrap(), request.clone(), refused.map(|error| error.code)));
+            Ok(())
         }
-        async fn grant(&self, _: &str) -> Result<Launch, String> {
-            Err(String::new())
-        }
-        async fn catch_up(&self) -> Result<(), String> {
-            Err(String::new())
-        }
-        fn reload(&self) -> Result<String, String> {
-            Err(String::new())
-        }
+
         fn metrics(&self) -> Vec<Metric> {
             Vec::new()
         }
     }
 
+    /// Over the socket itself: who asks is whoever made the connection.
+    #[tokio::test]
+    async fn acts_are_recorded_with_who_asked_also_those_that_are_refused() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("control");
+        let backend = Arc::new(Nothing::default());
+        tokio::spawn(serve_control(&path, backend.clone()).unwrap());
+        let launch = ControlRequest::Launch { agent: "x".into() };
+        assert_eq!(request(&path, &ControlRequest::CatchUp).await.unwrap(), ControlResponse::CaughtUp);
+        let reloaded = request(&path, &ControlRequest::Reload).await.unwrap();
+        assert_eq!(reloaded, ControlResponse::Reloaded("reloaded".into()));
+        let refused = request(&path, &launch).await.unwrap_err();
+        assert!(matches!(&refused, ClientError::Refused(error) if error.code == ErrorCode::NotFound), "{refused}");
+        let recorded = backend.recorded.lock().clone();
+        let by = nix::unistd::getuid().as_raw();
+        assert_eq!(
+            recorded,
+            [(by, ControlRequest::Reload, None), (by, launch.clone(), None), (by, launch, Some(ErrorCode::NotFound))]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_recorded_is_not_done() {
+        let backend = Nothing { full: true, ..Nothing::default() };
+        let error = control(&backend, &Actor::of_signal(), ControlRequest::Reload).await.unwrap_err();
+        assert!(error.code == ErrorCode::Unrecorded && error.message.contains("the disk is full"), "{error}");
+        assert!(control(&backend, &Actor::of_signal(), ControlRequest::Status).await.is_ok(), "it changes nothing");
+    }
+
     async fn metrics() -> SocketAddr {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        tokio::spawn(answer_scrapes(listener, Arc::new(Nothing)));
+        tokio::spawn(answer_scrapes(listener, Arc::new(Nothing::default())));
         address
     }
 

@@ -14,9 +14,10 @@ use crate::{
     JournalError,
     codec::Codec,
     framing::Runs,
+    item::{Item, now_us},
     kind::Kind,
     open_work::body_kind,
-    queue::{Class, Item, Shared, now_us},
+    queue::{Class, Shared},
     record::{MAX_FRAME, running, sha256},
 };
 

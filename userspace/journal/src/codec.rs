@@ -5,7 +5,8 @@
 
 use bytes::Bytes;
 
-use crate::record::FLAGS_CODEC;
+/// The codec's number in the flags of a body's frame.
+pub(crate) const FLAGS_CODEC: u8 = 0b0111_0000;
 
 /// How a body's bytes are recorded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

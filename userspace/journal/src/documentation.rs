@@ -5,12 +5,11 @@ use std::{fmt::Write as _, fs, path::Path};
 use chaperone_model::Event;
 
 use crate::{
-    codec::Codec,
+    codec::{Codec, FLAGS_CODEC},
     header::{FEATURES, FORMAT, MINOR},
     kind::Kind,
     record::{
-        FIELDS, FLAG_COMMIT, FLAG_SEAL, FLAGS_CODEC, HEAD, KNOWN_FLAGS, MAGIC, MAX_FRAME, MAX_PAYLOAD, RecordHead,
-        Salt, Seq, sha256,
+        FIELDS, FLAG_COMMIT, FLAG_SEAL, HEAD, KNOWN_FLAGS, MAGIC, MAX_FRAME, MAX_PAYLOAD, RecordHead, Salt, Seq, sha256,
     },
 };
 

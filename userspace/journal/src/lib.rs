@@ -20,6 +20,7 @@ mod faults;
 mod fit;
 mod framing;
 mod header;
+mod item;
 mod journal;
 mod key;
 mod kind;

@@ -12,7 +12,10 @@ use aws_lc_rs::digest;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::{codec::Codec, kind::Kind};
+use crate::{
+    codec::{Codec, FLAGS_CODEC},
+    kind::Kind,
+};
 
 /// A head's length in bytes.
 pub(crate) const HEAD: usize = 120;
@@ -34,7 +37,7 @@ pub(crate) const FIELDS: &[(usize, usize, &str)] = &[
     (14, 2, "zero"),
     (16, 8, "sequence number, from 1, without gaps over all segments"),
     (24, 8, "microseconds since 1970"),
-    (32, 16, "the call, command, session or connection that it is about; zero if none"),
+    (32, 16, "what it is about, such as the call or session; zero if nothing"),
     (48, 8, "body frames: where the frame begins in its recorded body; framing: where its first run stands; else zero"),
     (56, 32, "body frames: SHA-256 of the recorded body up to and with this frame; all else: SHA-256 of the payload"),
     (88, 32, "the chain: hash of the record before; zero for the first"),
@@ -45,8 +48,6 @@ pub(crate) const FLAG_SEAL: u8 = 1;
 /// The first record of a commit: everything before it was durable when it was written. A start tells by it what a
 /// crash can have torn (the last commit) from what must have been damaged afterwards.
 pub(crate) const FLAG_COMMIT: u8 = 2;
-/// Of body frames: the number of the [`Codec`] that the body was recorded with.
-pub(crate) const FLAGS_CODEC: u8 = 0b0111_0000;
 /// What this version knows the meaning of. Other flags are kept, and mean nothing to it.
 pub(crate) const KNOWN_FLAGS: u8 = FLAG_SEAL | FLAG_COMMIT | FLAGS_CODEC;
 

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::{
     Journal, JournalError, disk,
     error::Context as _,
+    item::{Item, Level, Waiter},
     kind::Kind,
-    queue::{Item, Level, Waiter},
     reader::Reader,
     record::{ChainHash, Position},
 };

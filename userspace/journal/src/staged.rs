@@ -24,7 +24,7 @@ use foldhash::HashSet;
 use uuid::Uuid;
 
 use crate::{
-    JournalError, disk, error::Context as _, kind::Kind, open_work::Mark, queue::Item, reader::Reader, record::sha256,
+    JournalError, disk, error::Context as _, item::Item, kind::Kind, open_work::Mark, reader::Reader, record::sha256,
 };
 
 const MAGIC: [u8; 4] = *b"CHS1";

@@ -19,10 +19,11 @@ use crate::{
     disk::{self, AlignedBuffer, BLOCK, Disk},
     error::Context as _,
     header::SegmentHeader,
+    item::{Item, Level, Waiter, now_us},
     key::Identity,
     kind::Kind,
     open_work::OpenWork,
-    queue::{BATCH, Item, Level, Shared, Waiter, now_us},
+    queue::{BATCH, Shared},
     record::{ChainHash, FLAG_COMMIT, FLAG_SEAL, MAX_PAYLOAD, Position, RecordHead, Salt, Seq},
 };
 

@@ -9,9 +9,10 @@ mod contents;
 use serde::{Deserialize, Serialize};
 
 pub use contents::{
-    ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
+    Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
-    DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked, OutcomeStatus, SessionEnded, SessionStarted,
+    DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked, OperatorActed, OperatorRefused, OutcomeStatus,
+    SessionEnded, SessionStarted,
 };
 
 use crate::SessionId;
@@ -104,6 +105,10 @@ events! {
     DaemonStopped(e: DaemonStopped) = "daemon-stopped", about: nothing, session: None;
     /// Somebody took the kernel hooks off: from here on agents reach AWS by themselves.
     HooksRemoved(e: HooksRemoved) = "hooks-removed", about: nothing, session: None;
+    /// An operator asks the daemon to do something; written before it is done.
+    OperatorActed(e: Box<OperatorActed>) = "operator-acted", about: nothing, session: None;
+    /// The daemon didn't do what an operator asked for.
+    OperatorRefused(e: Box<OperatorRefused>) = "operator-refused", about: nothing, session: None;
     /// A session is over.
     SessionEnded(e: SessionEnded) = "session-ended", about: session e.id, session: Some(e.id);
     /// A session began.

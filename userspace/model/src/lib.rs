@@ -18,10 +18,10 @@ pub use call::{
 };
 pub use decision::{Decision, Reason, Verdict};
 pub use event::{
-    ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
+    Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
-    DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved, Masked, OutcomeStatus,
-    RecordedEvent, SessionEnded, SessionStarted,
+    DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved, Masked, OperatorActed,
+    OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionStarted,
 };
 pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};

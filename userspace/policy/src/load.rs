@@ -213,7 +213,7 @@ impl PolicyVersion {
         let set = |policies: Vec<Policy>| (!policies.is_empty()).then(|| Box::new(Self::of_masks(policies)));
         let (masks, lifts) = (set(masks), set(lifts));
         let slices = RwLock::default();
-        Ok(Self { annotations, parameter_paths, policies, slices, digest, warnings, masks, lifts, mask_targets })
+        Ok(Self { policies, slices, parameter_paths, annotations, masks, lifts, mask_targets, digest, warnings })
     }
 
     /// A set of policies that are only asked what they mask.

@@ -235,7 +235,9 @@ impl ApprovalDesk {
             self.state.lock().put_back(changed.iter().map(|asking| asking.id));
             return Err(error);
         }
-        changed.iter().for_each(|asking| self.record_change(asking));
+        for asking in &changed {
+            self.record_change(asking);
+        }
         self.changes.send_modify(|count| *count += 1);
         Ok(())
     }

@@ -25,6 +25,7 @@ cgroups = ["{cgroup}/agents/*"]
 [paths]
 state = "{dir}/state"
 control = "{dir}/control.sock"
+approvals = "{dir}/approvals.sock"
 bpffs = "/sys/fs/bpf/chaperone-lab-{id}"
 
 # Labs run where kernels don't take them, too.

@@ -6,14 +6,20 @@ use std::borrow::Cow;
 use chaperone_model::{Payload, Protocol};
 use http::{
     HeaderMap, Method,
-    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, TRANSFER_ENCODING},
+    header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
     request::Parts,
 };
 use serde_json::{Map, Value};
 
-use super::{Candidate, DecodeError, Request, form::Form, has_body, value::Budget};
+use super::{
+    Candidate, DecodeError, Request,
+    form::{Form, is_v2_of_simpledb},
+    has_body,
+    value::Budget,
+};
 use crate::{
     catalog::{Location, Service},
+    head::announces_body,
     host::{HostKind, HostMatch},
     request_auth::{payload_shape, single},
     route::is_percent_encoded,
@@ -126,14 +132,6 @@ impl Media {
             "application/xml" | "text/xml" => Self::Xml,
             _ => Self::Other,
         }
-    }
-}
-
-/// Whether a body is announced. (Over HTTP/2 a body need not be: then it may be there.)
-pub(crate) fn announces_body(parts: &Parts) -> bool {
-    match parts.headers.get(CONTENT_LENGTH) {
-        Some(length) => length != "0",
-        None => parts.headers.contains_key(TRANSFER_ENCODING),
     }
 }
 
@@ -289,16 +287,6 @@ pub(super) fn check(
 /// SDKs send long searches by POST, with the query as the body.
 pub(super) fn is_search(candidate: &Candidate, parts: &Parts) -> bool {
     candidate.service.name == "cloudsearchdomain" && candidate.operation.method == "GET" && parts.method == Method::POST
-}
-
-/// SimpleDB's clients know no newer signature than the one inside of the form. (Nothing is signed so here: such a request
-/// is decoded to be refused for what it is.)
-pub(super) fn is_v2_of_simpledb(service: &Service, name: &str) -> bool {
-    service.name == "sdb"
-        && matches!(
-            name,
-            "AWSAccessKeyId" | "SecurityToken" | "Signature" | "SignatureMethod" | "SignatureVersion" | "Timestamp"
-        )
 }
 
 /// aws-chunked framing and event streams: only around a body that goes on as it comes.

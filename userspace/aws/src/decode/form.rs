@@ -7,7 +7,6 @@ use serde_json::{Map, Value};
 
 use super::{
     DecodeError,
-    envelope::is_v2_of_simpledb,
     value::{Budget, MAX_DEPTH},
 };
 use crate::{
@@ -310,6 +309,16 @@ impl FormReader<'_> {
         }
         found.into_iter().map(|(_, level)| level).collect()
     }
+}
+
+/// SimpleDB's clients know no newer signature than the one inside of the form. (Nothing is signed so here: such a request
+/// is decoded to be refused for what it is.)
+pub(super) fn is_v2_of_simpledb(service: &Service, name: &str) -> bool {
+    service.name == "sdb"
+        && matches!(
+            name,
+            "AWSAccessKeyId" | "SecurityToken" | "Signature" | "SignatureMethod" | "SignatureVersion" | "Timestamp"
+        )
 }
 
 #[cfg(test)]

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::{Place, checked, names::ambiguous, texts};
-use crate::{actions::Requirements, catalog::Operation, decode::DecodeError};
+use crate::{actions::Requirements, catalog::Operation, decode_error::DecodeError};
 
 /// What launching touches: besides what is named, new instances, their volumes and interfaces. What isn't named is the
 /// launch template's or the account's default, and could be any.

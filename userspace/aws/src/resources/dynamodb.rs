@@ -6,10 +6,7 @@ use chaperone_model::AccessLevel;
 use serde_json::{Map, Value};
 
 use super::{Place, checked, names};
-use crate::{
-    actions::Requirements,
-    decode::{DecodeError, value::MAX_STRING},
-};
+use crate::{actions::Requirements, decode::value::MAX_STRING, decode_error::DecodeError};
 
 pub(crate) fn tables(
     needs: &mut Requirements,

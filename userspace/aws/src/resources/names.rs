@@ -6,10 +6,7 @@ use std::borrow::Cow;
 use serde_json::{Map, Value};
 
 use super::{Place, checked};
-use crate::{
-    actions::Requirements,
-    decode::{Candidate, DecodeError},
-};
+use crate::{actions::Requirements, catalog::Candidate, decode_error::DecodeError};
 
 /// A variable of a template that a member says.
 pub(super) struct Variable<'a> {

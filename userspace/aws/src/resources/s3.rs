@@ -9,7 +9,9 @@ use serde_json::{Map, Value};
 use super::{Place, checked};
 use crate::{
     actions::Requirements,
-    decode::{DecodeError, header, value::MAX_STRING},
+    decode::value::MAX_STRING,
+    decode_error::DecodeError,
+    head::header,
     host::{HostKind, HostMatch, S3At},
 };
 

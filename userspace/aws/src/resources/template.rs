@@ -7,8 +7,9 @@ use serde_json::{Map, Value};
 use super::{Place, checked, names, texts};
 use crate::{
     actions::{MAX_RESOURCES, Requirements},
-    catalog::Operation,
-    decode::{Candidate, DecodeError, value::MAX_STRING},
+    catalog::{Candidate, Operation},
+    decode::value::MAX_STRING,
+    decode_error::DecodeError,
 };
 
 /// What a template is, by its first character; the generator's `MARKS` say the same.

@@ -304,6 +304,53 @@ pub struct HooksRemoved {
     pub login_uid: Option<u32>,
 }
 
+/// Who asks the daemon for something: what the kernel says of the other end, never what it says itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Actor {
+    /// How it asks: `control`, over the control socket, or `signal`.
+    pub by: String,
+    /// User id of its process.
+    pub uid: Option<u32>,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// The login's user id, which `sudo` keeps; `None` if there was no login.
+    pub login_uid: Option<u32>,
+    /// The name of the user who logged in, or else of the process's.
+    pub name: Option<String>,
+}
+
+/// An operator asks the daemon to do something.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorActed {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who.
+    pub actor: Actor,
+    /// What: `launch`, `reload`.
+    pub act: String,
+    /// On what, such as an agent's name.
+    pub on: Option<String>,
+}
+
+/// The daemon didn't do what an operator asked for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperatorRefused {
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// Who asked.
+    pub actor: Actor,
+    /// For what.
+    pub act: String,
+    /// On what, such as an agent's name.
+    pub on: Option<String>,
+    /// The kind of reason, such as `conflict`.
+    pub code: String,
+    /// The reason, for people.
+    pub why: String,
+}
+
 /// A session began.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SessionStarted {

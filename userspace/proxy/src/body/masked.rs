@@ -238,7 +238,7 @@ impl Asked {
                 Protocol::Json | Protocol::RestJson => Format::Json,
                 Protocol::Ec2 | Protocol::Query | Protocol::RestXml => Format::Xml,
                 Protocol::RpcV2Cbor => Format::Cbor,
-                _ => Format::Text,
+                Protocol::Http => Format::Text,
             },
         }
     }

@@ -21,7 +21,7 @@ use crate::{
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
     },
-    http::keep_alive::Interims,
+    http::interims::Interims,
 };
 
 /// Between two interim answers.
@@ -77,7 +77,7 @@ pub(super) async fn wait(
     let body = bound_body(exchange, parts, call)?;
     let session = &exchange.connection.session.session;
     let asked = Asked {
-        fingerprint: fingerprint(&exchange.connection.session.own.id, exchange, parts, call, &body),
+        fingerprint: fingerprint(exchange, parts, call, &body),
         call: exchange.id,
         session: session.id,
         agent: session.agent.clone(),
@@ -174,8 +174,21 @@ fn is_uuid(text: &str) -> bool {
     uuid::Uuid::try_parse(text).is_ok()
 }
 
-fn fingerprint(session: &str, exchange: &Exchange, parts: &Parts, call: &Call, body: &[u8]) -> Fingerprint {
-    let fixed = [session, exchange.method.as_str(), &exchange.host, parts.uri.path(), &call.service, &call.operation];
+fn fingerprint(exchange: &Exchange, parts: &Parts, call: &Call, body: &[u8]) -> Fingerprint {
+    // A session of the next daemon is the same one to its processes, and so to those who are asked.
+    let session = &exchange.connection.session.session;
+    let cgroup = session.cgroup.0.to_string();
+    let boot = &exchange.connection.plane.placeholders.1;
+    let fixed: [&str; 8] = [
+        &session.agent,
+        &cgroup,
+        boot,
+        exchange.method.as_str(),
+        &exchange.host,
+        parts.uri.path(),
+        &call.service,
+        &call.operation,
+    ];
     let mut all: Vec<Vec<u8>> = fixed.iter().map(|part| part.as_bytes().to_vec()).collect();
     let query = parts.uri.query().unwrap_or_default().split('&');
     let mut query: Vec<&str> = query.filter(|pair| !is_signature(pair.split('=').next().unwrap_or_default())).collect();

@@ -27,7 +27,7 @@ use crate::{
         quota::{Memory, QuotaExceeded},
     },
     generation::Generation,
-    http::{heads::Refused, keep_alive::Interims},
+    http::{heads::Refused, interims::Interims},
 };
 
 /// A request on its way, and what has been recorded of it.

@@ -37,6 +37,7 @@ use crate::{
     body::answer::AnswerBody,
     connection::quota::{Memory, Quota},
     http::heads::Heads,
+    http::interims::{INTERIM, Interims},
     http::strict::{MAX_FIELDS, MAX_HEAD_BYTES, Role, Strict},
     websocket::relay::Relay,
 };
@@ -132,7 +133,7 @@ where
         if activity.receiving.load(Relaxed) {
             request.extensions_mut().insert(More);
         }
-        request.extensions_mut().insert(Interims(activity.clone()));
+        request.extensions_mut().insert(activity.interims.clone());
         let memory = terms.share.hold_for(&mut request, EXCHANGE);
         activity.watch(memory, answer(request))
     });
@@ -196,21 +197,6 @@ where
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct More;
 
-/// In a request's extensions: a way to tell an HTTP/1.1 client that its answer takes longer. RFC 9110, section 15.2: any
-/// number of interim answers may come before the answer. Each starts the client's read timeout anew.
-#[derive(Clone, Debug)]
-pub(crate) struct Interims(Arc<Activity>);
-
-impl Interims {
-    /// Sends one. To be called by the future that makes the answer, so that none comes within or after it.
-    pub(crate) fn send(&self) {
-        self.0.interims.store(true, Relaxed);
-    }
-}
-
-/// `100`, since some clients (Python's `http.client`) skip no other.
-const INTERIM: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-
 /// How a connection ended. A client that just goes away is nothing to write about.
 pub(crate) fn tell(ended: hyper::Result<()>) -> Result<(), String> {
     match ended {
@@ -234,7 +220,7 @@ pub(crate) struct Activity {
     /// The stream outlives this connection of hyper's, which must not close it.
     parting: AtomicBool,
     /// An interim answer is to be sent.
-    interims: AtomicBool,
+    interims: Interims,
     /// What it is after the answer that is being sent.
     switching: Mutex<Option<Box<Relay>>>,
 }
@@ -366,7 +352,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Resumed<S> {
 
     /// hyper writes: the answer begins, and an interim one that hasn't begun is none any more.
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.activity.interims.store(false, Relaxed);
+        self.activity.interims.take();
         self.poll_interim(cx)
     }
 }
@@ -396,7 +382,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Resumed<S> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         // hyper flushes when all that it had is written.
-        if self.activity.interims.swap(false, Relaxed) && self.interim.is_empty() {
+        if self.activity.interims.take() && self.interim.is_empty() {
             self.interim = Bytes::from_static(INTERIM);
         }
         ready!(self.poll_interim(cx))?;

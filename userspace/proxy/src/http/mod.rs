@@ -3,6 +3,7 @@
 pub(crate) mod early;
 pub(crate) mod frames;
 pub mod heads;
+pub(crate) mod interims;
 pub(crate) mod keep_alive;
 pub mod strict;
 pub(crate) mod through;

@@ -2,11 +2,12 @@
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    sync::{Arc, Weak},
 };
 
 use chaperone_aws::{CredentialSource, Role, Sts};
 use chaperone_model::{Call, Session};
+use parking_lot::Mutex;
 
 /// What the configuration says of some agents' authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -99,7 +100,7 @@ impl CredentialBroker {
 
     /// Sessions that ask for the same in the same words share it. It goes with the last of them.
     fn assumed(&self, role: Role, sts: &Sts) -> Arc<CredentialSource> {
-        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut sources = self.sources.lock();
         if let Some(source) = sources.get(&role).and_then(Weak::upgrade) {
             return source;
         }

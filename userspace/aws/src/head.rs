@@ -1,0 +1,20 @@
+//! What a request's head says.
+
+use http::{
+    HeaderMap,
+    header::{CONTENT_LENGTH, TRANSFER_ENCODING},
+    request::Parts,
+};
+
+/// Whether a body is announced. (Over HTTP/2 a body need not be: then it may be there.)
+pub(crate) fn announces_body(parts: &Parts) -> bool {
+    match parts.headers.get(CONTENT_LENGTH) {
+        Some(length) => length != "0",
+        None => parts.headers.contains_key(TRANSFER_ENCODING),
+    }
+}
+
+/// A header's value as text.
+pub(crate) fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

@@ -1,0 +1,159 @@
+//! What may be asked of the daemon, and what it answers: one request, one answer, or an error with a code.
+//!
+//! A new request is a variant of [`ControlRequest`], one of [`ControlResponse`], and an arm where the daemon handles them.
+//! If it changes something, it says so in [`ControlRequest::act`], and is recorded with who asked before it is done.
+
+use std::{fmt, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+/// Something that is asked of the daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "request", rename_all = "kebab-case", deny_unknown_fields)]
+pub enum ControlRequest {
+    /// What is enrolled, and by which rule.
+    Agents,
+    /// Waits until what happened before is in the journal's segments, where commands read it.
+    CatchUp,
+    /// A cgroup and a session for a new process of an agent.
+    Launch {
+        /// The agent's name.
+        agent: String,
+    },
+    /// Reads configuration and policies again.
+    Reload,
+    /// How the daemon is.
+    Status,
+}
+
+impl ControlRequest {
+    /// What it changes, and on what, for the record; `None` if it only asks.
+    pub fn act(&self) -> Option<(&'static str, Option<&str>)> {
+        match self {
+            Self::Agents | Self::CatchUp | Self::Status => None,
+            Self::Launch { agent } => Some(("launch", Some(agent))),
+            Self::Reload => Some(("reload", None)),
+        }
+    }
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "answer", content = "of", rename_all = "kebab-case")]
+pub enum ControlResponse {
+    /// To [`ControlRequest::Agents`].
+    Agents(serde_json::Value),
+    /// To [`ControlRequest::CatchUp`].
+    CaughtUp,
+    /// To [`ControlRequest::Launch`].
+    Launched(Launch),
+    /// To [`ControlRequest::Reload`]: what is in force now, for people.
+    Reloaded(String),
+    /// To [`ControlRequest::Status`].
+    Status(serde_json::Value),
+}
+
+/// Where a new agent shall run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launch {
+    /// The session that began.
+    pub session: String,
+    /// The agent's name.
+    pub agent: String,
+    /// The cgroup's folder: the agent's processes belong there before they do anything.
+    pub cgroup: PathBuf,
+    /// Variables that clients with a trust store of their own need.
+    pub environment: Vec<(String, String)>,
+}
+
+/// What kind of reason the daemon has not to do what it is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ErrorCode {
+    /// What is asked can't be understood.
+    BadRequest,
+    /// It can't be done as things are, such as with a configuration that is wrong.
+    Conflict,
+    /// A fault of the daemon's.
+    Internal,
+    /// There is no such thing.
+    NotFound,
+    /// It may work later.
+    Unavailable,
+    /// It can't be recorded, so it isn't done.
+    Unrecorded,
+}
+
+impl ErrorCode {
+    /// As in HTTP.
+    pub(crate) const fn status(self) -> http::StatusCode {
+        match self {
+            Self::BadRequest => http::StatusCode::BAD_REQUEST,
+            Self::Conflict => http::StatusCode::CONFLICT,
+            Self::Internal => http::StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotFound => http::StatusCode::NOT_FOUND,
+            Self::Unavailable | Self::Unrecorded => http::StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl fmt::Display for ErrorCode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadRequest => "bad-request",
+            Self::Conflict => "conflict",
+            Self::Internal => "internal",
+            Self::NotFound => "not-found",
+            Self::Unavailable => "unavailable",
+            Self::Unrecorded => "unrecorded",
+        })
+    }
+}
+
+/// Why the daemon didn't do what it was asked.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[error("{message}")]
+pub struct ControlError {
+    /// For programs.
+    pub code: ErrorCode,
+    /// For people.
+    pub message: String,
+}
+
+impl ControlError {
+    /// An error with this code.
+    pub fn new(code: ErrorCode, message: impl fmt::Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_are_understood_whole_or_not_at_all() {
+        let read = serde_json::from_str::<ControlRequest>;
+        let launch = ControlRequest::Launch { agent: "coder".into() };
+        assert_eq!(read(&serde_json::to_string(&launch).unwrap()).unwrap(), launch);
+        assert_eq!(read(r#"{"request":"reload"}"#).unwrap(), ControlRequest::Reload);
+        // Who asks is never in the message.
+        for wrong in [
+            r#"{"request":"launch"}"#,
+            r#"{"request":"launch","agent":"coder","actor":{"uid":0}}"#,
+            r#"{"request":"stop-the-world"}"#,
+            r#"{"agent":"coder"}"#,
+            "[]",
+        ] {
+            assert!(read(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn codes_are_told_as_they_are_serialised() {
+        use ErrorCode::{BadRequest, Conflict, Internal, NotFound, Unavailable, Unrecorded};
+        for code in [BadRequest, Conflict, Internal, NotFound, Unavailable, Unrecorded] {
+            assert_eq!(serde_json::to_value(code).unwrap(), code.to_string());
+        }
+    }
+}
