@@ -5,7 +5,7 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     MaskError,
-    escapes::{Style, decode},
+    escapes::{Decoded, Style, decode},
     out::Out,
     run::{MAX_VALUE, Run, Scanner},
     selector::{Kind, MAX_NAME, Place, Selected},
@@ -85,6 +85,10 @@ pub(crate) struct JsonMasker {
     place: Place,
     path: String,
     key: BytesMut,
+    /// The key is not in the path yet: most members' paths nobody asks for.
+    unnamed: bool,
+    /// Nothing in this piece could be a secret, so that texts that are whole in it needn't be looked at.
+    clean: bool,
     /// What was read of a masked value, as it was written.
     value: Option<BytesMut>,
     /// What was read of a text that may spare those beside it.
@@ -121,6 +125,8 @@ impl JsonMasker {
             place,
             path: String::new(),
             key: BytesMut::new(),
+            unnamed: false,
+            clean: false,
             value: None,
             sibling: None,
             run: Run::default(),
@@ -130,6 +136,8 @@ impl JsonMasker {
 
     pub(crate) fn push(&mut self, bytes: &Bytes, scanner: &mut Scanner, out: &mut Vec<Bytes>) -> Result<(), MaskError> {
         self.utf8.push(bytes)?;
+        self.clean =
+            scanner.detectors.as_ref().is_none_or(|it| it.is_clean(bytes)) && memchr::memchr(b'\\', bytes).is_none();
         let mut out = Out::new(bytes, out);
         let mut at = 0;
         while at < bytes.len() {
@@ -215,6 +223,9 @@ impl JsonMasker {
             self.sibling = None;
         }
         let masked = self.place.mask.is_some();
+        if masked || matches!(byte, b'{' | b'[') {
+            self.name_it()?;
+        }
         let mut withhold = |this: &mut Self, from: usize| {
             if masked {
                 out.pass_to(from);
@@ -290,6 +301,7 @@ impl JsonMasker {
             Some(frame) => {
                 if !frame.list {
                     self.path.truncate(frame.path);
+                    self.unnamed = false;
                 }
                 self.state = State::Next;
             }
@@ -347,7 +359,10 @@ impl JsonMasker {
                 let most = (MAX_RAW + 1 - value.len()).min(at - start);
                 value.extend_from_slice(&bytes[start..start + most]);
             }
-        } else {
+        } else if !(self.clean && closed && self.run.is_idle()) {
+            if !key {
+                self.name_it()?;
+            }
             self.run.push((start, at), closed, Style::Json, &self.path, scanner, out)?;
         }
         if !closed {
@@ -371,25 +386,42 @@ impl JsonMasker {
 
     /// A key is whole: the next value is that member.
     fn named(&mut self) -> Result<(), MaskError> {
-        let name = if self.key.len() > 6 * MAX_NAME {
-            decode(&self.key[..0], Style::Json, true)?
-        } else {
-            decode(&self.key, Style::Json, true)?
-        };
         let Some(frame) = self.stack.last() else { return Err(wrong("JSON")) };
-        self.place = self.selected.member(&frame.place, &name.text);
-        self.sibling = self.selected.may_spare(&frame.place, &name.text).then(BytesMut::new);
-        if frame.spared && self.place.mask.is_some_and(|(_, mask)| mask.spared) {
+        (self.unnamed, self.sibling, self.state) = (true, None, State::Colon);
+        if frame.place.is_nothing() {
+            self.place = frame.place.clone();
+            return Ok(());
+        }
+        let name = self.name()?;
+        let place = self.selected.member(&frame.place, &name.text);
+        let sibling = self.selected.may_spare(&frame.place, &name.text).then(BytesMut::new);
+        let spared = frame.spared && place.mask.is_some_and(|(_, mask)| mask.spared);
+        (self.place, self.sibling) = (place, sibling);
+        if spared {
             self.place.mask = None;
         }
-        self.path.truncate(frame.path);
+        Ok(())
+    }
+
+    /// The key. One that is longer than any member's name stands for none.
+    fn name(&self) -> Result<Decoded<'_>, MaskError> {
+        let raw = if self.key.len() > 6 * MAX_NAME { &[][..] } else { &self.key[..] };
+        decode(raw, Style::Json, true)
+    }
+
+    /// Puts the key into the path, if it isn't there yet.
+    fn name_it(&mut self) -> Result<(), MaskError> {
+        if !std::mem::take(&mut self.unnamed) {
+            return Ok(());
+        }
+        let told = self.name()?;
+        // Long names are keys of maps; of those the beginning is told.
+        let told: String = String::from_utf8_lossy(&told.text).chars().take(64).collect();
+        self.path.truncate(self.stack.last().map_or(0, |frame| frame.path));
         if !self.path.is_empty() {
             self.path.push('.');
         }
-        // Long names are keys of maps; of those the beginning is told.
-        let told = String::from_utf8_lossy(&name.text);
-        self.path.extend(told.chars().take(64));
-        self.state = State::Colon;
+        self.path.push_str(&told);
         Ok(())
     }
 

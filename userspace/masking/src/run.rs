@@ -80,6 +80,11 @@ impl Run {
         (self.again, self.before, self.same_length) = (0, None, same_length);
     }
 
+    /// Whether nothing of the text is held.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.held.is_empty()
+    }
+
     /// Takes a part of the piece, from `start` to `end`. Secrets in it are replaced; what isn't decided is taken away,
     /// and goes on later.
     pub(crate) fn push(

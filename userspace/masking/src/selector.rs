@@ -145,6 +145,11 @@ impl Selected {
 }
 
 impl Place {
+    /// Whether nothing is selected here or below.
+    pub(crate) fn is_nothing(&self) -> bool {
+        self.nodes.is_empty() && self.mask.is_none()
+    }
+
     fn with_own(mut self, selected: &Selected) -> Self {
         let own = |&(selector, node): &(u8, u32)| {
             let mask = selected.graphs[usize::from(selector)].graph.nodes[node as usize].mask?;

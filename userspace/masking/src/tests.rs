@@ -513,3 +513,60 @@ proptest! {
         prop_assert_eq!(same, body.as_bytes());
     }
 }
+
+/// Bodies of each format, for being broken.
+const SEEDS: [(Format, &[u8]); 6] = [
+    (Format::Json, b"\xef\xbb\xbf{\"s\":\"a\\u00e9\\ud834\\udd1e\",\"x\":[1,-2.5e3,true,null,{\"y\":\"AKIA -----BEGIN \"}]} "),
+    (Format::JsonLines, b"{\"s\":1}\n[\"ghp_16C7e42F292c6912E7710c838347Ae178B4a\"]\n\"://a:b@c\" 12"),
+    (Format::Xml, b"<?xml version=\"1.0\"?><R a='b'><s>x&amp;&#x41;</s><t><![CDATA[a]]b]]></t><!-- c --><u/></R>"),
+    (Format::Cbor, b"\xbf\x61s\x7f\x62ab\x61c\xff\x61x\x83\x1a\x00\x01\x02\x03\xc1\xfb\x41\xd9\x00\x00\x00\x00\x00\x00\xf5\x62yy\x43abc\xff"),
+    (Format::Text, b"eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0In0.x sk-ant-api03-aa postgres://u:pw@h ghp_16C7e42F292c6912E7710c838347Ae178B4a"),
+    (Format::EventStream, b""),
+];
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #[test]
+    fn whatever_comes_is_the_same_at_every_cut(
+        seed in 0..SEEDS.len(),
+        edits in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>(), 0..3_u8), 0..4),
+        cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..4),
+    ) {
+        let (format, body) = SEEDS[seed];
+        let mut body = if format == Format::EventStream {
+            [message("Records", "application/octet-stream", b"a ghp_16C7e42F292c"),
+             message("Records", "application/octet-stream", b"6912E7710c838347Ae178B4a b"),
+             message("s", "application/json", b"{\"y\":1}")].concat()
+        } else {
+            body.to_vec()
+        };
+        for (at, byte, how) in edits {
+            let at = at.index(body.len());
+            match how {
+                0 => body[at] = byte,
+                1 => body.insert(at, byte),
+                _ => { body.remove(at); }
+            }
+            if body.is_empty() {
+                break;
+            }
+        }
+        let mut places: Vec<usize> = cuts.iter().map(|cut| cut.index(body.len() + 1)).collect();
+        places.extend([0, body.len()]);
+        places.sort_unstable();
+        let pieces: Vec<&[u8]> = places.windows(2).map(|pair| &body[pair[0]..pair[1]]).collect();
+        let xml = format == Format::Xml;
+        let nothing = paths(&[("no.such.member", Kind::Text)], xml);
+        for rules in [&nothing, &detectors(), &paths(&[("s", Kind::Text), ("x", Kind::Blob)], xml)] {
+            let whole = run(format, rules, &[&body]).map(|(out, _)| out);
+            let cut = run(format, rules, &pieces).map(|(out, _)| out);
+            prop_assert_eq!(whole.is_ok(), cut.is_ok());
+            if let (Ok(whole), Ok(cut)) = (whole, cut) {
+                prop_assert!(whole == cut, "{} and {}", String::from_utf8_lossy(&whole), String::from_utf8_lossy(&cut));
+            }
+        }
+        if let Ok((same, _)) = run(format, &nothing, &pieces) {
+            prop_assert!(same == body);
+        }
+    }
+}

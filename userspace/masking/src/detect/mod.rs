@@ -100,6 +100,12 @@ impl Detectors {
         }
     }
 
+    /// Whether nothing begins in these bytes that is looked closer at: most answers hold no such letters at all.
+    pub(crate) fn is_clean(&self, bytes: &[u8]) -> bool {
+        let it = &*self.0;
+        it.cards.is_none() && it.custom.is_empty() && it.automaton.find(bytes).is_none()
+    }
+
     /// Looks through a text that `before` came right before. Without `last` more will follow: what is from the given
     /// position on must be looked at again together with it.
     pub(crate) fn scan(&self, text: &[u8], before: Option<u8>, last: bool, hits: &mut Vec<Hit>) -> usize {
