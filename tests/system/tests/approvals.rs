@@ -115,9 +115,9 @@ fn who_may_approve_is_said_by_the_kernel_and_the_configuration() {
     lab.agent_ok(&format!("{REGION} aws iam create-user --user-name eve"));
     let agent = lab.spawn_agent(&format!("{REGION} aws iam delete-user --user-name eve"));
     let id = text(&asked(&lab), "id").to_owned();
-    let socket = lab.operator_ok("printenv CHAPERONE_CONFIG");
-    assert!(!socket.is_empty());
-    let approve = format!("chaperone approvals approve {id}");
+    let program = lab.operator_ok("command -v chaperone");
+    let config = lab.operator_ok("printenv CHAPERONE_CONFIG");
+    let approve = format!("{} --config {} approvals approve {id}", program.trim(), config.trim());
     // Somebody, and an agent.
     let nobody = as_user(&lab, 4003, &approve);
     assert!(!nobody.status.success() && both(&nobody).contains("may not answer it"), "{}", both(&nobody));
@@ -146,6 +146,9 @@ fn a_question_survives_a_restart_and_its_approval_fits_nothing_else() {
     let id = text(&asked(&lab), "id").to_owned();
     let daemon = lab.daemon();
     lab.operator_ok(&format!("kill -9 {daemon}"));
+    until("the daemon's end", || {
+        !fs::read_to_string(format!("/proc/{daemon}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    });
     lab.restart();
     assert_eq!(text(&asked(&lab), "id"), id);
     lab.operator_ok(&format!("chaperone approvals approve {id}"));

@@ -394,7 +394,10 @@ fn nothing_that_is_forbidden_is_executed_by_a_lenient_server() {
     for (name, row) in &table {
         println!("| {name} | {} | {} | {} | {} |", row.refused, row.denied, row.harmless, row.passed);
     }
-    let shown: Vec<_> = passed.iter().take(80).map(String::as_str).collect();
+    // One of each kind and operation.
+    let mut kinds = BTreeSet::new();
+    passed.retain(|one| kinds.insert(one.split(" {").next().unwrap_or_default().split(" /").next().map(str::to_owned)));
+    let shown: Vec<_> = passed.iter().take(600).map(String::as_str).collect();
     assert!(passed.is_empty(), "{} passed:\n{}", passed.len(), shown.join("\n"));
     assert_eq!(table.len(), CHANGES.len() + SMUGGLED.len() + WIDER.len(), "every change has been tried");
 }

@@ -145,6 +145,7 @@ pub enum State {
     /// The call went out.
     Used {
         /// Which it was: the first one, or a retry.
+        #[serde(rename = "used_by")]
         call: CallId,
     },
     /// Policies or approvers' groups changed meanwhile, and it was asked anew.
