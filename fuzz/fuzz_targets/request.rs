@@ -27,9 +27,8 @@ fuzz_target!(|data: &[u8]| {
     }
     let (Some(host), Ok(request)) = (host, request.body(())) else { return };
     let parts = request.into_parts().0;
-    let explanation = chaperone_fuzz::bounded(data.len(), || {
-        Catalog::global().explain(&host, &parts, body, Some("123456789012"))
-    });
+    let explanation =
+        chaperone_fuzz::bounded(data.len(), || Catalog::global().explain(&host, &parts, body, Some("123456789012")));
     serde_json::to_vec(&explanation).expect("BUG: an explanation can be written");
     if explanation.error.is_none() {
         assert!(!explanation.actions.is_empty() && !explanation.resources.is_empty(), "{explanation:?}");

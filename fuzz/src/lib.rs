@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use chaperone_aws::{RequestAuth, Catalog, DecodeError, EventResigner, Signer};
+use chaperone_aws::{Catalog, DecodeError, EventResigner, RequestAuth, Signer};
 use chaperone_model::Call;
 use http::{Request, request::Parts};
 
@@ -40,9 +40,8 @@ pub fn decode(parts: &Parts, body: &[u8]) -> Result<Call, DecodeError> {
     let catalog = Catalog::global();
     let host = parts.headers["host"].to_str().expect("BUG: a constant host is text");
     let host = catalog.host(host).expect("BUG: a constant host is AWS's");
-    let call = bounded(body.len(), || {
-        catalog.decode(&host, parts, Some(body), &RequestAuth::None, Some("123456789012"))
-    });
+    let call =
+        bounded(body.len(), || catalog.decode(&host, parts, Some(body), &RequestAuth::None, Some("123456789012")));
     if let Ok(call) = &call {
         // As the journal and the policies take it.
         serde_json::to_vec(&call.parameters).expect("BUG: parameters can be written");

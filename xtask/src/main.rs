@@ -16,6 +16,7 @@ mod fuzz;
 mod imports;
 mod lab;
 mod place;
+mod sensitive;
 mod setup;
 mod test;
 mod vm;
@@ -69,6 +70,8 @@ enum Task {
     /// Go into a lab and become a command there (used by `lab`).
     #[command(hide = true)]
     LabEnter(lab::enter::Options),
+    /// Compile from botocore's models which members of answers are masked, or check that.
+    Sensitive(sensitive::Options),
     /// Run every test: what CI runs.
     Test(test::Options),
     /// Run the kernel tests on other kernels, in virtual machines.
@@ -91,6 +94,7 @@ fn main() -> ExitCode {
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
+        Task::Sensitive(options) => sensitive::run(&options).map(|()| 0),
         Task::Test(options) => test::run(&options).map(|()| 0),
         Task::VmTest(options) => vm::run(&options).map(|()| 0),
         Task::VmGvisor(options) => debian::run(&debian::GVISOR, &options).map(|()| 0),

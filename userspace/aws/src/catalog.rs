@@ -390,6 +390,11 @@ impl Catalog {
         self.service(usize::from(position)).operation(operation)?.secret
     }
 
+    /// Whether a service has an operation, by botocore's names.
+    pub fn has_operation(&'static self, service: &str, operation: &str) -> bool {
+        self.position(service).is_some_and(|it| self.service(usize::from(it)).operation(operation).is_some())
+    }
+
     pub(crate) fn position(&self, name: &str) -> Option<u16> {
         let found = self.names.binary_search_by(|service| service.name.cmp(name)).ok()?;
         u16::try_from(found).ok()
@@ -405,7 +410,7 @@ impl Catalog {
 }
 
 /// The zstd frames, one after another.
-fn frames(mut data: &'static [u8]) -> Vec<&'static [u8]> {
+pub(crate) fn frames(mut data: &'static [u8]) -> Vec<&'static [u8]> {
     let mut all = Vec::new();
     while !data.is_empty() {
         let length = zstd::zstd_safe::find_frame_compressed_size(data).expect("BUG: the catalog is zstd frames");
@@ -416,7 +421,7 @@ fn frames(mut data: &'static [u8]) -> Vec<&'static [u8]> {
     all
 }
 
-fn text(frame: &[u8]) -> String {
+pub(crate) fn text(frame: &[u8]) -> String {
     let text = zstd::decode_all(frame).expect("BUG: the catalog that is compiled in is zstd");
     String::from_utf8(text).expect("BUG: the catalog is UTF-8")
 }

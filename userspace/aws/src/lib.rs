@@ -51,6 +51,9 @@ mod resources_tests;
 mod roles;
 mod route;
 mod routes;
+mod sensitive;
+#[cfg(test)]
+mod sensitive_tests;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
@@ -84,6 +87,7 @@ pub use presigned::Presigned;
 pub use presigned_urls::{PresignedUrls, PresigningCall};
 pub use request_auth::{HeaderAuthority, RequestAuth, payload_shape};
 pub use roles::{Role, Sts, https_client};
+pub use sensitive::{SensitiveMembers, Sensitivity, has_raw_answer};
 pub use sign::{EMPTY_SHA256, MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
 pub use sigv4a::V4aAuth;
 pub use tokens::IssuedTokens;

@@ -34,6 +34,41 @@ pub struct Cli {
     pub command: Command,
 }
 
+/// What can be asked of masking.
+#[derive(Debug, Subcommand)]
+pub enum MaskCommand {
+    /// List the detectors, and whether they are on by default.
+    #[command(after_help = "Example: chaperone mask detectors")]
+    Detectors,
+    /// Tell what would be masked in an answer, and by which rule. Needs no daemon, no configuration and no privileges.
+    #[command(after_help = "Examples:
+  chaperone mask test answer.json --operation secretsmanager:GetSecretValue
+  chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081 --body response | chaperone mask test - --json")]
+    Test(MaskTest),
+}
+
+/// What `mask test` is told.
+#[derive(Debug, Args)]
+pub struct MaskTest {
+    /// The answer's body; `-` for standard input.
+    pub file: PathBuf,
+    /// Its content type; told by its beginning if not given.
+    #[arg(long, value_name = "TYPE")]
+    pub content_type: Option<String>,
+    /// The operation that it answers, such as secretsmanager:GetSecretValue, by botocore's names.
+    #[arg(long, value_name = "SERVICE:OPERATION")]
+    pub operation: Option<String>,
+    /// All members that AWS's models mark as sensitive, and not only secrets: as `@mask("sensitive")`.
+    #[arg(long, requires = "operation")]
+    pub sensitive: bool,
+    /// A member besides, by its path.
+    #[arg(long, value_name = "PATH")]
+    pub path: Vec<String>,
+    /// Print the masked body alone.
+    #[arg(long)]
+    pub body: bool,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the rules that enrol agents: what each enrolled, and its sessions.
@@ -103,6 +138,9 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Show what is masked in answers.
+    #[command(subcommand)]
+    Mask(MaskCommand),
     /// Check and print policies.
     #[command(subcommand)]
     Policy(Policy),

@@ -43,7 +43,7 @@ pub use self::{
     warehouse::WarehouseSection,
 };
 
-use crate::{approvals::ApprovalsSection, roles::RoleSection};
+use crate::{approvals::ApprovalsSection, masking::MaskingSection, roles::RoleSection};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
@@ -106,6 +106,9 @@ pub struct Config {
     /// Bounds.
     #[serde(default)]
     pub limits: Limits,
+    /// Secrets in answers.
+    #[serde(default)]
+    pub masking: MaskingSection,
     /// Who approves calls.
     #[serde(default)]
     pub approvals: ApprovalsSection,
@@ -193,6 +196,11 @@ impl Config {
             return Err(("metrics.listen", why));
         }
         self.approvals.check()?;
+        self.masking.settings().map_err(|error| {
+            let is_custom = matches!(error, chaperone_masking::DetectorError::Custom { .. });
+            let key = if is_custom { "masking.custom" } else { "masking.detectors" };
+            (key, format!("masking: {error}"))
+        })?;
         self.mask().map_err(|error| ("commands.mask", format!("commands.mask: {error}")))?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);

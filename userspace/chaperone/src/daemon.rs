@@ -569,7 +569,12 @@ async fn close(netns: NetnsCookie, accepting: &mut BTreeMap<u64, JoinSet<()>>, c
 
 /// What of the configuration a reload may change, besides policies and roles.
 pub fn settings(config: &Config) -> Settings {
-    Settings { inspect: config.proxy.inspect.clone(), region: config.aws.region.clone(), role: config.aws.role.clone() }
+    Settings {
+        inspect: config.proxy.inspect.clone(),
+        region: config.aws.region.clone(),
+        role: config.aws.role.clone(),
+        masking: config.masking.settings().expect("BUG: the configuration was checked when it was read"),
+    }
 }
 
 /// The first call shouldn't wait for them, and the account should be known. Being without is no reason not to start:

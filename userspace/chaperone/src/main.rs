@@ -14,6 +14,8 @@ mod doctor;
 mod enrolment;
 mod explain;
 mod in_force;
+mod mask;
+mod masking;
 mod metrics;
 mod network_admin;
 mod output;
@@ -50,7 +52,8 @@ fn main() -> ExitCode {
             eprintln!("chaperone: {}", output::clean_lines(&format!("{error:#}")));
             let bad_input = error.downcast_ref::<ConfigError>().is_some()
                 || error.downcast_ref::<chaperone_capture::CaptureError>().is_some()
-                || error.downcast_ref::<explain::BadRequest>().is_some();
+                || error.downcast_ref::<explain::BadRequest>().is_some()
+                || error.downcast_ref::<mask::BadMask>().is_some();
             ExitCode::from(if bad_input { BAD_INPUT } else { 1 })
         }
     }
@@ -82,6 +85,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => doctor::run(&config, json),
         Command::Explain(what) => explain::run(&what, json),
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
+        Command::Mask(what) => mask::run(&what, json),
         Command::Policy(what) => commands::policy(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
         Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),

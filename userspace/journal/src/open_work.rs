@@ -177,6 +177,7 @@ impl OpenWork {
                 response: call.response,
                 duration_us: 0,
                 ttfb_us: None,
+                masked: Vec::new(),
             }))
         });
         let closed = connections.into_iter().map(|(id, session)| {

@@ -118,5 +118,6 @@ pub(crate) fn outcome(
         response,
         duration_us: 1234,
         ttfb_us: Some(1000),
+        masked: Vec::new(),
     }))
 }

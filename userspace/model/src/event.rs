@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 pub use contents::{
     Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
-    DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, OperatorActed, OperatorRefused, OutcomeStatus,
+    DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked, OperatorActed, OperatorRefused, OutcomeStatus,
     SessionEnded, SessionStarted,
 };
 

@@ -93,6 +93,10 @@ impl Need<'_> {
     }
 }
 
+/// What a set of policies says of one need: those that permit it, or why not, which say so, and whether only because
+/// something isn't known.
+pub(crate) type Ruled = Result<Vec<String>, (Reason, Vec<String>, bool)>;
+
 /// Entity types, parsed once: Cedar's own parser costs microseconds.
 struct Types {
     action: EntityTypeName,
@@ -255,6 +259,35 @@ impl Engine {
             message: refusal(principal, &refused),
             refused,
         })
+    }
+
+    /// Puts each need of a call to a set of policies that masks, those included of which not all is known.
+    pub(crate) fn for_each_need(
+        &self,
+        version: &PolicyVersion,
+        principal: &Principal,
+        call: &Call,
+        facts: CallFacts<'_>,
+        ruled: &mut dyn FnMut(Ruled, &Slice),
+    ) {
+        let mut judge = |action: &Action, need: &Need<'_>| {
+            let slice = self.slice(version, principal, action);
+            ruled(self.one(&slice, principal, action, need, call, facts, false), &slice);
+        };
+        for (action, resource) in call.needs() {
+            judge(action, &Need { resource, unknown_resource: None, alias: false });
+        }
+        for (action, unknown) in call.unknown_resources() {
+            let pattern = ResourcePattern::parse(&unknown.pattern);
+            let unknown_resource = Some((&pattern, &*unknown.why));
+            judge(action, &Need { resource: &unknown.pattern, unknown_resource, alias: unknown.alias });
+        }
+        if !call.unread.is_empty() {
+            let pattern = ResourcePattern::parse("*");
+            for action in &call.actions {
+                judge(action, &Need { resource: "*", unknown_resource: Some((&pattern, "")), alias: false });
+            }
+        }
     }
 
     fn slice(&self, version: &PolicyVersion, principal: &Principal, action: &Action) -> Arc<Slice> {

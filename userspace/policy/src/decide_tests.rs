@@ -435,3 +435,47 @@ fn another_name_of_a_resource_can_be_forbidden_and_needs_no_permit() {
     let forbid = r#"forbid (principal, action, resource) when { resource.arn like "*accesspoint/prod" };"#;
     assert_eq!(decide(&format!("{permit} {forbid}"), &some).reason, Reason::Forbidden);
 }
+
+#[test]
+fn masks_are_a_set_of_their_own_and_permit_nothing() {
+    let text = r#"
+        permit (principal, action == Action::"s3:GetObject", resource);
+        @id("m") @mask("github, Items[].Secret")
+        permit (principal, action == Action::"s3:GetObject", resource in Resource::"arn:aws:s3:::b")
+          unless { principal in Group::"trusted" };
+        @id("p") @mask("sensitive") permit (principal, action, resource) when { context.parameters.hasTag("InstanceType") };
+        @id("n") @mask("none") permit (principal == Agent::"boss", action, resource);
+        @mask("sensitive") permit (principal, action == Action::"s3:DeleteObject", resource);
+    "#;
+    let engine = Engine::new(version(text).unwrap());
+    let of = |name: &str, groups: &[&str], call: &Call| {
+        let mut session = session(groups);
+        session.agent = name.to_owned();
+        let masks = engine.masks(&engine.principal(&session), call, FACTS);
+        (masks.lifted, masks.policies.into_iter().map(|(id, _)| id).collect::<Vec<_>>())
+    };
+    let object = call(&["s3:GetObject"], &["arn:aws:s3:::b/k"]);
+    assert_eq!(of("coder", &[], &object), (false, vec!["m".to_owned(), "p".to_owned()]));
+    assert_eq!(of("coder", &["trusted"], &object), (false, vec!["p".to_owned()]));
+    assert!(of("boss", &["trusted"], &object).0);
+    let mut other = call(&["s3:GetObject"], &["arn:aws:s3:::other/k"]);
+    assert_eq!(of("coder", &[], &other).1, ["p"]);
+    other.parameters = serde_json::json!({});
+    assert_eq!(of("coder", &[], &other).1, Vec::<String>::new());
+    // What isn't known could be masked; and a part that is masked masks the whole.
+    other.unread = vec!["x".into()];
+    assert_eq!(of("coder", &[], &other).1, ["m", "p"]);
+    let both = call(&["s3:GetObject"], &["arn:aws:s3:::other/k", "arn:aws:s3:::b/k"]);
+    assert!(of("coder", &[], &both).1.contains(&"m".to_owned()));
+    // Nothing is permitted by them.
+    let delete = call(&["s3:DeleteObject"], &["arn:aws:s3:::b/k"]);
+    let decision = engine.decide(&engine.principal(&session(&[])), &delete, FACTS);
+    assert_eq!((decision.verdict, decision.reason), (Verdict::Deny, Reason::NotPermitted));
+    for bad in [
+        "@mask(\"a[\") permit (principal, action, resource);",
+        "@mask(\"sensitive\") forbid (principal, action, resource);",
+    ] {
+        let error = version(&format!("permit (principal, action, resource);\n{bad}")).unwrap_err().to_string();
+        assert!(error.contains("test.cedar:2:1") && error.contains("@mask"), "{error}");
+    }
+}

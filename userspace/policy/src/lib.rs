@@ -9,12 +9,14 @@ pub mod approvals;
 mod decide;
 mod incomplete;
 mod load;
+mod masks;
 mod pattern;
 mod ruling;
 mod slice;
 
 pub use decide::{Approval, CallFacts, Engine, Principal};
 pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, schema_text};
+pub use masks::{MaskTarget, Masks};
 pub use ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling};
 
 /// The shipped default policy.

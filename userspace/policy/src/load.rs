@@ -17,6 +17,7 @@ use parking_lot::RwLock;
 
 use crate::{
     approvals,
+    masks::{self, MaskTarget},
     slice::{Reads, Slices},
 };
 
@@ -98,6 +99,10 @@ pub struct PolicyVersion {
     /// The paths of parameters that policies look for.
     pub(crate) parameter_paths: Arc<BTreeSet<String>>,
     annotations: HashMap<String, Arc<BTreeMap<String, String>>>,
+    /// Policies with `@mask`, as a set of their own; those that lift what is masked by default; and what each masks.
+    pub(crate) masks: Option<Box<PolicyVersion>>,
+    pub(crate) lifts: Option<Box<PolicyVersion>>,
+    pub(crate) mask_targets: HashMap<String, Arc<Vec<MaskTarget>>>,
     /// SHA-256 over the files' names and contents, in hexadecimal.
     pub digest: String,
     /// Notes that don't stop it from being put in force.
@@ -193,7 +198,37 @@ impl PolicyVersion {
         });
         let annotations = annotations.collect();
         let parameter_paths = Arc::new(Reads::of(&policies).into_parameters());
-        Ok(Self { annotations, parameter_paths, policies, slices: RwLock::default(), digest, warnings })
+        let (masking, policies): (Vec<_>, Vec<_>) =
+            policies.into_iter().partition(|policy| policy.annotation("mask").is_some());
+        let (mut mask_targets, mut masks, mut lifts) = (HashMap::new(), Vec::new(), Vec::new());
+        for policy in masking {
+            match masks::parse(policy.annotation("mask").unwrap_or_default()).map_err(PolicyError::Bug)? {
+                None => lifts.push(policy),
+                Some(targets) => {
+                    mask_targets.insert(policy.id().to_string(), Arc::new(targets));
+                    masks.push(masks::as_forbid(&policy).map_err(PolicyError::Bug)?);
+                }
+            }
+        }
+        let set = |policies: Vec<Policy>| (!policies.is_empty()).then(|| Box::new(Self::of_masks(policies)));
+        let (masks, lifts) = (set(masks), set(lifts));
+        let slices = RwLock::default();
+        Ok(Self { policies, slices, parameter_paths, annotations, masks, lifts, mask_targets, digest, warnings })
+    }
+
+    /// A set of policies that are only asked what they mask.
+    fn of_masks(policies: Vec<Policy>) -> Self {
+        Self {
+            policies,
+            slices: RwLock::default(),
+            parameter_paths: Arc::default(),
+            annotations: HashMap::new(),
+            masks: None,
+            lifts: None,
+            mask_targets: HashMap::new(),
+            digest: String::new(),
+            warnings: Vec::new(),
+        }
     }
 
     /// The annotations of a policy, by name.
@@ -394,6 +429,22 @@ fn name_policies(
                 column: 1,
                 message: format!("`@approvers` on the policy `{id}`, which no approval can change"),
                 help: Some("approvers are named on `forbid (…) unless { context.approved };`".into()),
+            });
+        }
+        if let Some(mask) = policy.annotation("mask")
+            && let Err(why) = masks::check(policy).and_then(|()| masks::parse(mask).map(|_| ()))
+        {
+            let wanted = format!("@mask(\"{mask}\")");
+            let line = text.lines().position(|line| line.contains(&wanted)).map_or(1, |at| at + 1);
+            problems.push(PolicyProblem {
+                file: file.to_owned(),
+                line,
+                column: 1,
+                message: format!("`@mask` on the policy `{id}`: {why}"),
+                help: Some(
+                    "write `@mask(\"sensitive, github, Items[].Secret\") permit (…);`: it masks, and permits nothing"
+                        .into(),
+                ),
             });
         }
         policies.push(policy.new_id(PolicyId::new(id)));

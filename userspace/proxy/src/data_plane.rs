@@ -38,6 +38,8 @@ pub struct SessionContext {
     pub placeholder: Placeholder,
     /// What its processes were given in answers, and what each of it stands for.
     pub vended: VendedCredentials,
+    /// What stands for secrets that were masked.
+    pub masking: crate::Placeholders,
     /// What the session's calls are made by; newer rules replace it.
     pub lent: ArcSwap<SigningIdentity>,
     /// The agent, as the policies see it.

@@ -9,7 +9,10 @@ use arc_swap::ArcSwap;
 use chaperone_policy::{Engine, PolicyVersion};
 use parking_lot::Mutex;
 
-use crate::upstream::credential_broker::{CredentialBroker, Rule};
+use crate::{
+    masking::MaskingSettings,
+    upstream::credential_broker::{CredentialBroker, Rule},
+};
 
 /// Settings that a reload may change.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +23,8 @@ pub struct Settings {
     pub region: String,
     /// The role name that the metadata services tell.
     pub role: String,
+    /// How answers are masked.
+    pub masking: Arc<MaskingSettings>,
 }
 
 /// What is in force at a time. Nothing in it changes.
@@ -118,7 +123,12 @@ mod tests {
     }
 
     fn settings(region: &str) -> Settings {
-        Settings { inspect: vec![format!("*.{region}.example.com")], region: region.to_owned(), role: String::new() }
+        Settings {
+            inspect: vec![format!("*.{region}.example.com")],
+            region: region.to_owned(),
+            role: String::new(),
+            ..Settings::default()
+        }
     }
 
     fn generations() -> Generations {

@@ -107,6 +107,7 @@ impl DataPlane {
         SessionContext {
             placeholder: key.derive(session.id, &[boot.as_bytes(), &cgroup, session.agent.as_bytes()]),
             vended: chaperone_aws::VendedCredentials::default(),
+            masking: crate::Placeholders::new(),
             lent: ArcSwap::new(generation.lending.to(session)),
             principal: generation.engine.principal(session),
             id: session.id.to_string(),

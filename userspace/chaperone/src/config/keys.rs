@@ -13,7 +13,7 @@ use super::{
     Aws, CaptureSection, CommandsSection, ContainersSection, Journal, Metrics, Paths, Policy, Proxy, Upstream,
     WarehouseSection,
 };
-use crate::{approvals::ApprovalsSection, roles::RoleSection};
+use crate::{approvals::ApprovalsSection, masking::MaskingSection, roles::RoleSection};
 
 /// When a changed value is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -114,6 +114,14 @@ pub const SECTIONS: &[Section] = &[
         fields: Limits::FIELDS,
         reloaded: Reloaded::Only(&[]),
         defaults: || table(&Limits::default()),
+    },
+    Section {
+        name: "masking",
+        is_list: false,
+        documentation: "Secrets in answers, which agents don't get (docs/masking.md).",
+        fields: MaskingSection::FIELDS,
+        reloaded: Reloaded::All,
+        defaults: || table(&MaskingSection::default()),
     },
     Section {
         name: "metrics",

@@ -123,6 +123,20 @@ pub struct CallOutcome {
     pub duration_us: u64,
     /// From the head read to the upstream answer's head, in microseconds.
     pub ttfb_us: Option<u64>,
+    /// What of the answer was masked before the agent got it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub masked: Vec<Masked>,
+}
+
+/// Values of an answer that were masked, by the same rule in the same place.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Masked {
+    /// `sensitive`, a detector's name, or the id of a policy with `@mask`.
+    pub rule: String,
+    /// Where, by members' names; empty where there are none.
+    pub path: String,
+    /// How many.
+    pub count: u64,
 }
 
 /// An agent executed something: one `execve(2)` that succeeded, with all that its process forks until that executes

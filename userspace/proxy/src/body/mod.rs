@@ -3,6 +3,8 @@
 pub(crate) mod answer;
 pub(crate) mod chunked;
 pub mod error;
+pub(crate) mod inflate;
+pub(crate) mod masked;
 pub(crate) mod presigned;
 pub(crate) mod request;
 pub(crate) mod secrets;

@@ -36,6 +36,9 @@ pub trait BodyTransform: Send {
 
     /// The end of the body: what is still to go on.
     fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), TransformError>;
+
+    /// After the end of a body that was read as a [`Whole`](Mode::Whole): the head, which has not gone out yet.
+    fn settle(&mut self, _head: &mut response::Parts) {}
 }
 
 /// The transforms of one answer, in their order.
@@ -78,8 +81,14 @@ impl Transforms {
                 push_from(&mut self.0[place + 1..], bytes, out)?;
             }
         }
-        self.0.clear();
         Ok(())
+    }
+
+    /// Shows them the head of a whole body once more, after its end.
+    pub fn settle(&mut self, head: &mut response::Parts) {
+        for transform in &mut self.0 {
+            transform.settle(head);
+        }
     }
 }
 

@@ -6,7 +6,7 @@ use http::request::Parts;
 use http_body::Body as _;
 
 use crate::{
-    body::transform::Transforms,
+    body::{masked::MaskedAnswer, transform::Transforms},
     call::{
         approval,
         authenticated::{Authentication, Subject},
@@ -32,9 +32,13 @@ pub struct Authorized<'e> {
 impl<'e> Decoded<'e> {
     /// Asks the policies, and people where the policies say so.
     pub async fn authorize(self) -> Result<Authorized<'e>, CallError> {
-        let Decoded { exchange, parts, subject, transforms } = self;
+        let Decoded { exchange, parts, subject, mut transforms } = self;
         let permit = rule(exchange, &parts).await?;
         let call = exchange.call.as_ref().ok_or_else(undecoded)?;
+        let (own, generation) = (&exchange.connection.session.own, &exchange.generation);
+        let masks = generation.engine.masks(&own.principal, call, facts(exchange));
+        let masking = &generation.settings.masking;
+        transforms.add(MaskedAnswer::of(call, masks, masking, &own.masking, &parts.method, &exchange.masked));
         let held = hold_chunks(exchange, call, &subject)?;
         Ok(Authorized { exchange, parts, subject, transforms, permit, held })
     }
@@ -43,13 +47,7 @@ impl<'e> Decoded<'e> {
 async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
     let call = exchange.call.as_ref().ok_or_else(undecoded)?;
     let connection = &exchange.connection;
-    let facts = CallFacts {
-        method: exchange.method.as_str(),
-        host: &exchange.host,
-        path: &exchange.path,
-        session: &connection.session.own.id,
-        exe: &connection.process.exe,
-    };
+    let facts = facts(exchange);
     let ask = |engine: &Engine, approval| engine.rule(&connection.session.own.principal, call, facts, approval);
     let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
     let engine = &exchange.generation.engine;
@@ -69,6 +67,17 @@ async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
     match ask(engine, Approval::Given) {
         Ruling::Permit(permit) => Ok(permit.approved(by)),
         ruling => Err(denied(&ruling)),
+    }
+}
+
+/// What the policies may look at besides the call.
+fn facts(exchange: &Exchange) -> CallFacts<'_> {
+    CallFacts {
+        method: exchange.method.as_str(),
+        host: &exchange.host,
+        path: &exchange.path,
+        session: &exchange.connection.session.own.id,
+        exe: &exchange.connection.process.exe,
     }
 }
 

@@ -18,6 +18,7 @@ use tokio::time::timeout;
 use crate::{
     body::{
         chunked::Chunks,
+        masked::MaskedLog,
         request::{Sent, Unread, record_whole},
     },
     call::{error::Refusal, redact},
@@ -59,6 +60,8 @@ pub struct Exchange {
     pub(crate) body: Option<RequestBody>,
     /// What of it was sent.
     pub(crate) sent: Arc<Mutex<Sent>>,
+    /// What of its answer was masked.
+    pub(crate) masked: MaskedLog,
     recorded: Recorded,
 }
 
@@ -141,6 +144,7 @@ impl Exchange {
             // A head that was refused has a stand-in, without a body.
             body: refused.is_none().then_some(RequestBody::Streaming(body)),
             sent: Arc::default(),
+            masked: MaskedLog::default(),
             recorded: Recorded::Nothing,
             generation: connection.plane.generation(),
             connection,
@@ -219,6 +223,7 @@ impl Exchange {
             response: ending.response,
             duration_us: micros(self.began),
             ttfb_us,
+            masked: std::mem::take(&mut *self.masked.lock()),
         }));
         if let Err(error) = self.connection.plane.journal.append_now(&event) {
             tracing::error!(call = %self.id, %error, "an outcome could not be recorded");

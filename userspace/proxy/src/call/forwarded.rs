@@ -101,6 +101,7 @@ impl Answer {
         if mode == Mode::Whole {
             return match Box::pin(hold(inner, &mut transforms, recorder, plane.limits.answer_timeout)).await {
                 Ok((body, digest)) => {
+                    transforms.settle(&mut parts);
                     parts.headers.insert(CONTENT_LENGTH, HeaderValue::from(body.len()));
                     OutcomeRecorder { exchange, facts, lease }.close(Some(digest), None);
                     Response::from_parts(parts, AnswerBody::Whole(Some(body)))

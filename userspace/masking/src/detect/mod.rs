@@ -1,0 +1,199 @@
+//! Secrets known by what they look like, in any text.
+//!
+//! One automaton finds the few letters that a kind of secret begins with; only there is looked closer, by a matcher
+//! that reads no further than its reach. Text without such letters costs one pass.
+
+mod check;
+mod custom;
+mod matchers;
+mod rules;
+
+use std::sync::{Arc, LazyLock};
+
+use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
+
+pub use custom::{CustomDetector, DetectorError};
+use matchers::Verdict;
+pub use rules::DETECTORS;
+use rules::{RULES, Rule};
+
+/// A secret in a text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hit {
+    pub(crate) start: usize,
+    pub(crate) end: usize,
+    /// Where what it is known by begins.
+    from: usize,
+    pub(crate) rule: HitRule,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum HitRule {
+    BuiltIn(u16),
+    Custom(u16),
+}
+
+/// A set of detectors, ready to look with.
+#[derive(Clone, Debug)]
+pub struct Detectors(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    automaton: AhoCorasick,
+    /// The rule of each of the automaton's patterns.
+    rules: Vec<u16>,
+    literals: Vec<Vec<u8>>,
+    /// The bytes that some literal begins with, in either case.
+    first: [bool; 256],
+    longest: usize,
+    cards: Option<u16>,
+    custom: Vec<CustomDetector>,
+}
+
+static CREDENTIALS: LazyLock<Detectors> = LazyLock::new(|| {
+    let names: Vec<&str> = DETECTORS.iter().filter(|it| it.default).map(|it| it.name).collect();
+    Detectors::new(&names, Vec::new()).expect("BUG: the default detectors make an automaton")
+});
+
+impl Detectors {
+    /// Those that are on by default: credentials, and no card numbers.
+    pub fn credentials() -> Self {
+        CREDENTIALS.clone()
+    }
+
+    /// Those with these names, and custom ones.
+    pub fn new(names: &[&str], custom: Vec<CustomDetector>) -> Result<Self, DetectorError> {
+        if let Some(unknown) = names.iter().find(|name| !DETECTORS.iter().any(|it| it.name == **name)) {
+            return Err(DetectorError::Unknown((*unknown).to_owned()));
+        }
+        let (mut rules, mut literals) = (Vec::new(), Vec::new());
+        let mut cards = None;
+        for (at, rule) in RULES.iter().enumerate().filter(|(_, rule)| names.contains(&rule.name)) {
+            let at = u16::try_from(at).map_err(|_| DetectorError::TooMany)?;
+            if rule.literal.is_empty() {
+                cards = Some(at);
+                continue;
+            }
+            rules.push(at);
+            literals.push(rule.literal.as_bytes().to_ascii_lowercase());
+        }
+        let automaton = AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .match_kind(MatchKind::LeftmostLongest)
+            .kind(Some(AhoCorasickKind::DFA))
+            .build(&literals)
+            .map_err(|error| DetectorError::Automaton(error.to_string()))?;
+        let mut first = [false; 256];
+        for literal in &literals {
+            first[usize::from(literal[0])] = true;
+            first[usize::from(literal[0].to_ascii_uppercase())] = true;
+        }
+        let longest = literals.iter().map(Vec::len).max().unwrap_or(0);
+        Ok(Self(Arc::new(Inner { automaton, rules, literals, first, longest, cards, custom })))
+    }
+
+    /// A hit's name.
+    pub(crate) fn name(&self, rule: HitRule) -> &str {
+        match rule {
+            HitRule::BuiltIn(at) => RULES[usize::from(at)].name,
+            HitRule::Custom(at) => self.0.custom[usize::from(at)].name(),
+        }
+    }
+
+    /// Whether nothing begins in these bytes that is looked closer at: most answers hold no such letters at all.
+    pub(crate) fn is_clean(&self, bytes: &[u8]) -> bool {
+        let it = &*self.0;
+        it.cards.is_none() && it.custom.is_empty() && it.automaton.find(bytes).is_none()
+    }
+
+    /// Looks through a text that `before` came right before. Without `last` more will follow: what is from the given
+    /// position on must be looked at again together with it.
+    pub(crate) fn scan(&self, text: &[u8], before: Option<u8>, last: bool, hits: &mut Vec<Hit>) -> usize {
+        let it = &*self.0;
+        let mut safe = text.len();
+        let mut at = 0;
+        while let Some(found) = it.automaton.find(Input::new(text).range(at..)) {
+            let position = it.rules[found.pattern().as_usize()];
+            let rule = &RULES[usize::from(position)];
+            let verdict = verdict(rule, text, found.start(), found.end(), before, last);
+            at = match verdict {
+                Verdict::No => found.start() + 1,
+                Verdict::More => {
+                    safe = safe.min(found.start());
+                    break;
+                }
+                Verdict::Hit(start, end) => {
+                    hits.push(Hit { start, end, from: found.start().min(start), rule: HitRule::BuiltIn(position) });
+                    end.max(found.start() + 1)
+                }
+            };
+        }
+        if !last {
+            safe = safe.min(text.len() - it.beginning(&text[..safe]).min(text.len()));
+        }
+        if let Some(rule) = it.cards {
+            safe = matchers::cards(text, before, last, safe, |start, end| {
+                hits.push(Hit { start, end, from: start, rule: HitRule::BuiltIn(rule) });
+            });
+        }
+        for (at, custom) in it.custom.iter().enumerate() {
+            let rule = HitRule::Custom(u16::try_from(at).unwrap_or(u16::MAX));
+            safe = custom.scan(text, last, safe, |from, start, end| hits.push(Hit { start, end, from, rule }));
+        }
+        settle(hits, safe)
+    }
+}
+
+impl Inner {
+    /// How many bytes at the end may be the beginning of a literal.
+    fn beginning(&self, text: &[u8]) -> usize {
+        let from = text.len().saturating_sub(self.longest.saturating_sub(1));
+        for at in from..text.len() {
+            if !self.first[usize::from(text[at])] {
+                continue;
+            }
+            let tail = &text[at..];
+            let begins =
+                |literal: &Vec<u8>| literal.len() > tail.len() && literal[..tail.len()].eq_ignore_ascii_case(tail);
+            if self.literals.iter().any(begins) {
+                return tail.len();
+            }
+        }
+        0
+    }
+}
+
+/// Hits in order, none over another: the first one counts. Those that begin where nothing is decided yet are met again.
+fn settle(hits: &mut Vec<Hit>, mut safe: usize) -> usize {
+    hits.sort_by_key(|hit| (hit.start, std::cmp::Reverse(hit.end)));
+    for hit in hits.iter().rev() {
+        if hit.start >= safe {
+            safe = safe.min(hit.from);
+        }
+    }
+    hits.retain(|hit| hit.start < safe);
+    let mut end = 0;
+    hits.retain(|hit| {
+        let apart = hit.start >= end;
+        if apart {
+            end = hit.end;
+        }
+        apart
+    });
+    // What is a hit is decided to its end.
+    if let Some(last) = hits.last() {
+        safe = safe.max(last.end);
+    }
+    safe
+}
+
+fn verdict(rule: &Rule, text: &[u8], start: usize, end: usize, before: Option<u8>, last: bool) -> Verdict {
+    if rule.exact && text[start..end] != *rule.literal.as_bytes() {
+        return Verdict::No;
+    }
+    let previous = if start == 0 { before } else { Some(text[start - 1]) };
+    if rule.at_word && previous.is_some_and(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        return Verdict::No;
+    }
+    rule.matcher.look(text, start, end, last)
+}

@@ -1,0 +1,574 @@
+//! Secrets in answers are masked before the agent gets them: by AWS's models, by what they look like, and by policies.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use chaperone_aws::{SensitiveMembers, Sensitivity, VendingCall, has_raw_answer};
+use chaperone_masking::{Format, Kind, Masker, Rules, Selector, SelectorBuilder};
+use chaperone_model::{Call, Masked, Protocol};
+use chaperone_policy::{MaskTarget, Masks};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
+    header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG},
+    response,
+};
+use parking_lot::Mutex;
+
+use crate::{
+    body::{
+        inflate::Inflate,
+        transform::{BodyTransform, Mode, TransformError},
+    },
+    masking::{MaskingSettings, OnError, Placeholders},
+};
+
+/// An answer up to this size is read to its end before it goes on, so that its length and checksum are right and a
+/// refusal is an error of AWS's own form. DynamoDB's and nearly every other service's stay below.
+const MAX_WHOLE: u64 = 1 << 20;
+
+/// Services and operations whose answers are data that somebody stored: they are looked through where a policy says so.
+const DATA: [(&str, &str); 26] = [
+    ("appsync", ""),
+    ("athena", "GetQueryResults"),
+    ("aoss", ""),
+    ("bedrock-agent-runtime", ""),
+    ("bedrock-agentcore", ""),
+    ("bedrock-runtime", ""),
+    ("cloudtrail", "GetQueryResults"),
+    ("dax", ""),
+    ("dynamodb", ""),
+    ("dynamodbstreams", ""),
+    ("es", ""),
+    ("execute-api", ""),
+    ("kinesis", ""),
+    ("logs", "FilterLogEvents"),
+    ("logs", "GetLogEvents"),
+    ("logs", "GetLogRecord"),
+    ("logs", "GetQueryResults"),
+    ("neptunedata", ""),
+    ("qconnect", ""),
+    ("rds-data", ""),
+    ("redshift-data", "GetStatementResult"),
+    ("redshift-data", "GetStatementResultV2"),
+    ("sqs", "ReceiveMessage"),
+    ("stepfunctions", ""),
+    ("timestream-query", ""),
+    ("vpc-lattice-svcs", ""),
+];
+
+/// What was masked in an answer, for its outcome.
+pub(crate) type MaskedLog = Arc<Mutex<Vec<Masked>>>;
+
+/// An answer in which secrets are masked.
+pub(crate) struct MaskedAnswer {
+    call: Asked,
+    masks: Masks,
+    settings: Arc<MaskingSettings>,
+    placeholders: Placeholders,
+    method: Method,
+    log: MaskedLog,
+    state: State,
+}
+
+/// What is needed to know of the call.
+struct Asked {
+    service: String,
+    operation: String,
+    protocol: Protocol,
+}
+
+#[derive(Default)]
+enum State {
+    #[default]
+    Waiting,
+    Refused(String),
+    Reading(Box<Reading>),
+}
+
+struct Reading {
+    masker: Option<Masker>,
+    inflate: Option<Inflate>,
+    format: Format,
+    /// All of it is kept until its end.
+    whole: bool,
+    given: Vec<Bytes>,
+    /// The fields that are of the body as AWS sent it.
+    fields: Vec<(HeaderName, HeaderValue)>,
+    changed: bool,
+}
+
+impl MaskedAnswer {
+    /// `None` where nothing could be masked.
+    pub(crate) fn of(
+        call: &Call,
+        masks: Masks,
+        settings: &Arc<MaskingSettings>,
+        placeholders: &Placeholders,
+        method: &Method,
+        log: &MaskedLog,
+    ) -> Option<Box<dyn BodyTransform>> {
+        // Credentials that are handed out are placeholders already.
+        if VendingCall::of(call).is_some() || masks.policies.is_empty() && (masks.lifted || !settings.enabled) {
+            return None;
+        }
+        let asked =
+            Asked { service: call.service.to_string(), operation: call.operation.to_string(), protocol: call.protocol };
+        if masks.policies.is_empty() && asked.has_no_defaults() {
+            return None;
+        }
+        Some(Box::new(Self {
+            call: asked,
+            masks,
+            settings: settings.clone(),
+            placeholders: placeholders.clone(),
+            method: method.clone(),
+            log: log.clone(),
+            state: State::Waiting,
+        }))
+    }
+
+    /// What is masked in an answer of this format.
+    fn rules(&self, format: Format, success: bool) -> Result<(Rules, bool), String> {
+        let defaults = self.settings.enabled && !self.masks.lifted && !matches!(format, Format::EventStream);
+        let xml = format == Format::Xml;
+        let members = SensitiveMembers::of(&self.call.service, &self.call.operation, xml).filter(|_| success);
+        let (mut rules, mut detectors) = (Rules::default(), Vec::new());
+        let targets = || self.masks.policies.iter().flat_map(|(_, targets)| targets.iter());
+        let sensitive = targets().any(|target| *target == MaskTarget::Sensitive);
+        let mut body = false;
+        if let Some(members) = &members {
+            let selected = if sensitive { members.all.clone() } else { members.secrets.clone().filter(|_| defaults) };
+            rules.selectors.extend(selected.map(Arc::new));
+            body = match members.body {
+                Some(Sensitivity::Secret) => defaults || sensitive,
+                Some(Sensitivity::Marked) => sensitive,
+                None => false,
+            };
+        }
+        if defaults && !self.call.is_data() && format != Format::Text {
+            detectors.extend(self.settings.default_detectors());
+        }
+        let mut paths: Option<SelectorBuilder> = None;
+        for (id, targets) in &self.masks.policies {
+            for target in targets.iter() {
+                match target {
+                    MaskTarget::Sensitive => {}
+                    MaskTarget::Credentials => detectors.extend(self.settings.default_detectors()),
+                    MaskTarget::Detector(name) => detectors.push(name.clone()),
+                    MaskTarget::Path(path) => {
+                        let paths = paths.get_or_insert_default();
+                        paths.path(path, id, Kind::Text, xml).map_err(|error| error.to_string())?;
+                    }
+                }
+            }
+        }
+        rules.selectors.extend(paths.map(|paths| Arc::new(Selector::from(paths))));
+        if !detectors.is_empty() {
+            rules.detectors = Some(self.settings.detectors(detectors).map_err(|error| error.to_string())?);
+        }
+        Ok((rules, body))
+    }
+
+    fn begin(&mut self, head: &mut response::Parts) -> Result<Option<Reading>, String> {
+        let success = head.status.is_success();
+        let format = self.call.format(&head.headers, success);
+        let (rules, body) = self.rules(format, success)?;
+        if rules.is_empty() && !body {
+            return Ok(None);
+        }
+        if head.status == StatusCode::PARTIAL_CONTENT {
+            return Err("it is a part of an object, in which a secret may be cut in two: read the whole object".into());
+        }
+        let fields = take_fields(&mut head.headers);
+        let inflate = match head.headers.remove(CONTENT_ENCODING) {
+            Some(encoding) if encoding != "identity" => Some(Inflate::of(encoding.as_bytes())?),
+            _ => None,
+        };
+        let length = fields.iter().find(|(name, _)| name == CONTENT_LENGTH);
+        let length = length.and_then(|(_, length)| length.to_str().ok()?.parse::<u64>().ok());
+        let vault = Box::new(self.placeholders.clone());
+        let masker = (!body).then(|| Masker::new(format, rules, vault));
+        Ok(Some(Reading {
+            masker,
+            changed: inflate.is_some(),
+            inflate,
+            format,
+            whole: length.is_some_and(|length| length <= MAX_WHOLE) || body,
+            given: Vec::new(),
+            fields,
+        }))
+    }
+
+    fn note(&self, reading: &Reading) {
+        let Some(masker) = &reading.masker else {
+            let whole = Masked { rule: "sensitive".to_owned(), path: String::new(), count: 1 };
+            *self.log.lock() = vec![whole];
+            return;
+        };
+        let of =
+            |it: &chaperone_masking::Finding| Masked { rule: it.rule.clone(), path: it.path.clone(), count: it.count };
+        *self.log.lock() = masker.findings().all().iter().map(of).collect();
+    }
+}
+
+impl Asked {
+    fn is_data(&self) -> bool {
+        DATA.iter().any(|(service, operation)| {
+            *service == self.service && (operation.is_empty() || *operation == self.operation)
+        }) || has_raw_answer(&self.service, &self.operation)
+            || self.protocol == Protocol::Http
+    }
+
+    /// Whether nothing is masked in its answer unless a policy says so.
+    fn has_no_defaults(&self) -> bool {
+        let has = |xml| {
+            SensitiveMembers::of(&self.service, &self.operation, xml)
+                .is_some_and(|it| it.secrets.is_some() || it.body == Some(Sensitivity::Secret))
+        };
+        self.is_data() && !has(false) && !has(true)
+    }
+
+    /// The format by what the head says or, where that says nothing of use, by the protocol.
+    fn format(&self, headers: &HeaderMap, success: bool) -> Format {
+        let told = headers.get(CONTENT_TYPE).and_then(|kind| Format::of(kind.to_str().ok()?));
+        match told {
+            Some(format) if format != Format::Text => format,
+            _ if has_raw_answer(&self.service, &self.operation) || !success => Format::Text,
+            _ => match self.protocol {
+                Protocol::Json | Protocol::RestJson => Format::Json,
+                Protocol::Ec2 | Protocol::Query | Protocol::RestXml => Format::Xml,
+                Protocol::RpcV2Cbor => Format::Cbor,
+                Protocol::Http => Format::Text,
+            },
+        }
+    }
+}
+
+impl BodyTransform for MaskedAnswer {
+    fn reads(&self) -> bool {
+        true
+    }
+
+    fn head(&mut self, head: &mut response::Parts) -> Mode {
+        let empty = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.method == Method::HEAD || empty {
+            return Mode::Untouched;
+        }
+        match self.begin(head) {
+            Ok(None) => Mode::Untouched,
+            Ok(Some(reading)) => {
+                let whole = reading.whole;
+                self.state = State::Reading(Box::new(reading));
+                if whole { Mode::Whole } else { Mode::Streaming }
+            }
+            Err(why) => {
+                self.state = State::Refused(why);
+                Mode::Whole
+            }
+        }
+    }
+
+    fn push(&mut self, bytes: Bytes, out: &mut Vec<Bytes>) -> Result<(), TransformError> {
+        match &mut self.state {
+            State::Waiting => {
+                out.push(bytes);
+                Ok(())
+            }
+            State::Refused(why) => Err(TransformError(why.clone())),
+            State::Reading(reading) => {
+                let result = reading.push(&bytes);
+                reading.settle(result, self.settings.on_error)?;
+                if !reading.whole {
+                    out.append(&mut reading.given);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn finish(&mut self, out: &mut Vec<Bytes>) -> Result<(), TransformError> {
+        let mut state = std::mem::take(&mut self.state);
+        let result = match &mut state {
+            State::Waiting => Ok(()),
+            State::Refused(why) => Err(TransformError(why.clone())),
+            State::Reading(reading) => {
+                let result = reading.finish();
+                let result = reading.settle(result, self.settings.on_error);
+                self.note(reading);
+                out.append(&mut reading.given);
+                result
+            }
+        };
+        self.state = state;
+        result
+    }
+
+    fn settle(&mut self, head: &mut response::Parts) {
+        if let State::Reading(reading) = &mut self.state
+            && !reading.changed
+            && self.log.lock().is_empty()
+        {
+            // It is AWS's, byte for byte: what AWS said of it holds.
+            for (name, value) in reading.fields.drain(..) {
+                head.headers.append(name, value);
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn push(&mut self, bytes: &Bytes) -> Result<(), String> {
+        let mut plain = Vec::new();
+        match &mut self.inflate {
+            Some(inflate) => inflate.push(bytes, &mut plain)?,
+            None => plain.push(bytes.clone()),
+        }
+        let Some(masker) = &mut self.masker else { return Ok(()) };
+        plain.iter().try_for_each(|bytes| masker.push(bytes, &mut self.given)).map_err(|error| error.to_string())
+    }
+
+    fn finish(&mut self) -> Result<(), String> {
+        let mut plain = Vec::new();
+        if let Some(inflate) = &mut self.inflate {
+            inflate.finish(&mut plain)?;
+        }
+        let Some(masker) = &mut self.masker else {
+            self.given = vec![Bytes::from_static(PLACEHOLDER.as_bytes())];
+            return Ok(());
+        };
+        plain.iter().try_for_each(|bytes| masker.push(bytes, &mut self.given)).map_err(|error| error.to_string())?;
+        masker.finish(&mut self.given).map_err(|error| error.to_string())
+    }
+
+    /// What becomes of a body that can't be read: it is refused or, where nothing of it has gone on, masked as a whole.
+    fn settle(&mut self, result: Result<(), String>, on_error: OnError) -> Result<(), TransformError> {
+        let Err(why) = result else { return Ok(()) };
+        if on_error == OnError::Refuse || !self.whole {
+            return Err(TransformError(why));
+        }
+        self.masker = None;
+        self.inflate = None;
+        self.changed = true;
+        self.given = vec![Bytes::from_static(match self.format {
+            Format::Json | Format::JsonLines => b"{}",
+            Format::Xml => b"<masked/>",
+            Format::Cbor => b"\xa0",
+            Format::EventStream => b"",
+            Format::Text => PLACEHOLDER.as_bytes(),
+        })];
+        Ok(())
+    }
+}
+
+const PLACEHOLDER: &str = "chaperone-masked";
+
+/// Takes out the fields that are of the body as it comes.
+fn take_fields(headers: &mut HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+    let of_body = |name: &HeaderName| {
+        matches!(name.as_str(), "content-md5" | "digest" | "content-digest" | "repr-digest" | "x-amz-crc32")
+            || name == ETAG
+            || name == CONTENT_LENGTH
+            || name.as_str().starts_with("x-amz-checksum-")
+    };
+    let names: Vec<HeaderName> = headers.keys().filter(|name| of_body(name)).cloned().collect();
+    let mut taken = Vec::new();
+    for name in names {
+        taken.extend(headers.get_all(&name).iter().map(|value| (name.clone(), value.clone())));
+        headers.remove(&name);
+    }
+    taken
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write as _;
+
+    use super::*;
+    use crate::body::transform::Transforms;
+
+    const SECRET: &str = r#"{"Name":"n","SecretString":"hunter2"}"#;
+    const GITHUB: &str = "ghp_16C7e42F292c6912E7710c838347Ae178B4a";
+
+    fn call(service: &str, operation: &str, protocol: &str) -> Call {
+        serde_json::from_value(serde_json::json!({
+            "partition": "aws",
+            "region": null,
+            "account": null,
+            "service": service,
+            "signing_name": service,
+            "operation": operation,
+            "protocol": protocol,
+            "actions": [],
+            "resources": [],
+            "payload": "none",
+        }))
+        .unwrap()
+    }
+
+    fn policy(targets: &[MaskTarget]) -> Masks {
+        Masks { lifted: false, policies: vec![("p".to_owned(), Arc::new(targets.to_vec()))] }
+    }
+
+    struct Got {
+        body: String,
+        head: response::Parts,
+        masked: Vec<Masked>,
+    }
+
+    fn answer(
+        call: &Call,
+        masks: Masks,
+        settings: MaskingSettings,
+        fields: &[(&'static str, &str)],
+        status: u16,
+        body: &[u8],
+    ) -> Result<Got, String> {
+        let log = MaskedLog::default();
+        let mut transforms = Transforms::default();
+        let settings = Arc::new(settings);
+        transforms.add(MaskedAnswer::of(call, masks, &settings, &Placeholders::new(), &Method::POST, &log));
+        let mut head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
+        for (name, value) in fields {
+            head.headers.insert(*name, value.parse().unwrap());
+        }
+        head.headers.entry(CONTENT_LENGTH).or_insert(HeaderValue::from(body.len()));
+        let mode = transforms.head(&mut head);
+        let mut out = Vec::new();
+        for part in body.chunks(7) {
+            let part = Bytes::copy_from_slice(part);
+            if mode == Mode::Untouched {
+                out.push(part);
+            } else {
+                transforms.push(part, &mut out).map_err(|error| error.to_string())?;
+            }
+        }
+        if mode != Mode::Untouched {
+            transforms.finish(&mut out).map_err(|error| error.to_string())?;
+        }
+        if mode == Mode::Whole {
+            transforms.settle(&mut head);
+        }
+        let masked = log.lock().clone();
+        Ok(Got { body: String::from_utf8_lossy(&out.concat()).into_owned(), head, masked })
+    }
+
+    fn default(call: &Call, fields: &[(&'static str, &str)], body: &[u8]) -> Result<Got, String> {
+        answer(call, Masks::default(), MaskingSettings::default(), fields, 200, body)
+    }
+
+    fn get_secret() -> Call {
+        call("secretsmanager", "GetSecretValue", "json")
+    }
+
+    const JSON: (&str, &str) = ("content-type", "application/x-amz-json-1.1");
+
+    #[test]
+    fn secrets_are_masked_and_what_the_head_says_of_the_body_goes() {
+        let got = default(&get_secret(), &[JSON, ("x-amz-crc32", "1"), ("etag", "x")], SECRET.as_bytes()).unwrap();
+        assert!(got.body.starts_with(r#"{"Name":"n","SecretString":"chaperone-masked-"#), "{}", got.body);
+        assert!(!got.body.contains("hunter2"));
+        assert_eq!(got.masked, [Masked { rule: "sensitive".into(), path: "SecretString".into(), count: 1 }]);
+        for name in ["x-amz-crc32", "etag", "content-length"] {
+            assert!(!got.head.headers.contains_key(name), "{name}");
+        }
+        // Nothing to mask: nothing is changed.
+        let clean = r#"{"Name":"n"}"#;
+        let got =
+            default(&get_secret(), &[JSON, ("x-amz-crc32", "1"), ("x-amz-checksum-crc32", "y")], clean.as_bytes());
+        let got = got.unwrap();
+        assert_eq!((got.body.as_str(), got.masked.len()), (clean, 0));
+        for (name, value) in [("x-amz-crc32", "1"), ("x-amz-checksum-crc32", "y"), ("content-length", "12")] {
+            assert_eq!(got.head.headers[name], value);
+        }
+        // A server that doesn't say that it is JSON.
+        let got = default(&get_secret(), &[("content-type", "text/html")], SECRET.as_bytes()).unwrap();
+        assert!(!got.body.contains("hunter2"));
+        // Detectors in what no model marks.
+        let body = format!(r#"{{"Description":"use {GITHUB}"}}"#);
+        let got = default(&call("ecs", "DescribeServices", "json"), &[JSON], body.as_bytes()).unwrap();
+        assert_eq!(got.masked, [Masked { rule: "github".into(), path: "Description".into(), count: 1 }]);
+    }
+
+    #[test]
+    fn data_is_looked_through_where_a_policy_says_so() {
+        let object = call("s3", "GetObject", "rest-xml");
+        let body = format!("key = {GITHUB}\n");
+        assert_eq!(default(&object, &[], body.as_bytes()).unwrap().body, body);
+        let masks = || policy(&[MaskTarget::Credentials]);
+        let got = answer(&object, masks(), MaskingSettings::default(), &[("etag", "x")], 200, body.as_bytes()).unwrap();
+        assert!(
+            got.body.starts_with("key = chaperone-masked-") && !got.head.headers.contains_key("etag"),
+            "{}",
+            got.body
+        );
+        let refused = answer(&object, masks(), MaskingSettings::default(), &[], 206, body.as_bytes());
+        assert!(refused.err().unwrap().contains("whole object"));
+        let path = policy(&[MaskTarget::Path("Items[].pin.S".into())]);
+        let items = br#"{"Items":[{"pin":{"S":"1234"},"id":{"S":"1"}}]}"#;
+        let query = call("dynamodb", "Query", "json");
+        let got = answer(&query, path, MaskingSettings::default(), &[JSON], 200, items).unwrap();
+        assert!(got.body.ends_with(r#""},"id":{"S":"1"}}]}"#) && !got.body.contains("1234"), "{}", got.body);
+        assert_eq!(got.masked[0].rule, "p");
+    }
+
+    #[test]
+    fn what_is_lifted_or_replaced_elsewhere_stays() {
+        let lifted = Masks { lifted: true, policies: Vec::new() };
+        let got = answer(&get_secret(), lifted, MaskingSettings::default(), &[JSON], 200, SECRET.as_bytes()).unwrap();
+        assert_eq!(got.body, SECRET);
+        let off = MaskingSettings::new(false, OnError::Refuse, None, Vec::new()).unwrap();
+        assert_eq!(answer(&get_secret(), Masks::default(), off, &[JSON], 200, SECRET.as_bytes()).unwrap().body, SECRET);
+        let sts = "<A><B><Credentials><SecretAccessKey>x</SecretAccessKey></Credentials></B></A>";
+        assert_eq!(default(&call("sts", "AssumeRole", "query"), &[], sts.as_bytes()).unwrap().body, sts);
+    }
+
+    fn gzip(body: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        encoder.write_all(body).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn compressed_answers_are_read_within_bounds() {
+        let packed = gzip(SECRET.as_bytes());
+        let zstd = zstd::encode_all(SECRET.as_bytes(), 3).unwrap();
+        for (encoding, body) in [("gzip", &packed), ("zstd", &zstd)] {
+            let got = default(&get_secret(), &[JSON, ("content-encoding", encoding)], body).unwrap();
+            assert!(got.body.contains("chaperone-masked-") && !got.body.contains("hunter2"));
+            assert!(!got.head.headers.contains_key(CONTENT_ENCODING));
+        }
+        let bomb = gzip(&vec![b' '; 32 << 20]);
+        for (encoding, body) in [
+            ("gzip", &packed[..packed.len() - 1]),
+            ("gzip", &packed[..4]),
+            ("gzip", SECRET.as_bytes()),
+            ("zstd", SECRET.as_bytes()),
+            ("br", SECRET.as_bytes()),
+            ("gzip, gzip", &packed[..]),
+            ("gzip", &bomb[..]),
+        ] {
+            assert!(default(&get_secret(), &[JSON, ("content-encoding", encoding)], body).is_err(), "{encoding}");
+        }
+    }
+
+    #[test]
+    fn what_cant_be_read_is_refused_or_masked_as_a_whole() {
+        let broken = &SECRET.as_bytes()[..SECRET.len() - 1];
+        assert!(default(&get_secret(), &[JSON], broken).err().unwrap().contains("JSON"));
+        let settings = MaskingSettings::new(true, OnError::MaskAll, None, Vec::new()).unwrap();
+        let got = answer(&get_secret(), Masks::default(), settings, &[JSON], 200, broken).unwrap();
+        assert_eq!(got.body, "{}");
+    }
+
+    #[test]
+    fn placeholders_are_a_sessions_own() {
+        let of = |placeholders: &mut Placeholders, path: &str| {
+            use chaperone_masking::{Secret, Vault as _};
+            placeholders.placeholder(Secret { rule: "r", path, value: Some(b"v") })
+        };
+        let (mut one, mut other) = (Placeholders::new(), Placeholders::new());
+        assert_eq!(of(&mut one, "a"), of(&mut one.clone(), "a"));
+        assert_ne!(of(&mut one, "a"), of(&mut one, "b"));
+        assert_ne!(of(&mut one, "a"), of(&mut other, "a"));
+    }
+}
