@@ -355,7 +355,8 @@ fn the_control_socket_answers_root_alone() {
     let lab = Lab::start(&["--aws", "moto"]);
     let ask = format!(
         "python3 -c 'import socket; link = socket.socket(socket.AF_UNIX); link.connect(\"{}\"); \
-         link.sendall(b\"GET /v1/status HTTP/1.1\\r\\nhost: daemon\\r\\n\\r\\n\"); print(link.recv(15))'",
+         link.sendall(b\"POST /v1/control HTTP/1.1\\r\\nhost: daemon\\r\\ncontent-length: 20\\r\\n\\r\\n{{\\\"request\\\":\\\"status\\\"}}\"); \
+         print(link.recv(15))'",
         lab.dir.join("control.sock").display()
     );
     let as_nobody = format!("setpriv --reuid 65534 --regid 65534 --clear-groups {ask}");

@@ -141,7 +141,7 @@ fn places(subject: &Subject, sent: &Sent, call: &Call) -> Vec<Place> {
         let named = |resource: &String| {
             // Of an ARN, its last part says enough.
             let last = value.rsplit([':', '/']).next().unwrap_or(value);
-            last.len() > 3 && resource.contains(last)
+            last.len() > 3 && resource.split([':', '/']).any(|part| part == last)
         };
         if call.resources.iter().any(named) {
             found.push(Place { name: name.to_owned(), value: value.to_owned(), spot });
