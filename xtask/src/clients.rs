@@ -33,15 +33,16 @@ pub fn install(all: bool) -> Result<PathBuf> {
     let sources = place::root().join("tests/system/clients");
     packages_but(&LIGHT, &["npm", "node"])?;
     engines::install(&folder.join("engines"))?;
-    npm(&sources.join("js"), &folder.join("js"), "work.mjs", "the AWS SDK for JavaScript, 30 MB")?;
+    npm(&sources.join("js"), &folder.join("js"), &["work.mjs", "streams.mjs"], "the AWS SDK for JavaScript, 40 MB")?;
     if all {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
         rust(&sources.join("rust"), &folder.join("rust"))?;
-        npm(&sources.join("cdk"), &folder.join("cdk"), "app.mjs", "CDK, 150 MB")?;
+        npm(&sources.join("cdk"), &folder.join("cdk"), &["app.mjs"], "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
         python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;
+        python(&folder.join("model-sdks"), "model-sdks-requirements.txt", "the SDKs of OpenAI and Anthropic, 110 MB")?;
         let (program, link) = (setup::opencode()?, folder.join("opencode"));
         let _ = fs::remove_file(&link);
         std::os::unix::fs::symlink(&program, &link).with_context(|| format!("making {}", link.display()))?;
@@ -76,7 +77,7 @@ fn copy(sources: &Path, folder: &Path, names: &[&str]) -> Result<()> {
     Ok(())
 }
 
-fn npm(sources: &Path, folder: &Path, program: &str, what: &str) -> Result<()> {
+fn npm(sources: &Path, folder: &Path, programs: &[&str], what: &str) -> Result<()> {
     if !is_current(sources, folder, &["package-lock.json"]) {
         eprintln!("set-up: {what}, into {}: seconds, once", folder.display());
         copy(sources, folder, &["package.json"])?;
@@ -90,7 +91,7 @@ fn npm(sources: &Path, folder: &Path, program: &str, what: &str) -> Result<()> {
         fs::rename(folder.join("staged/node_modules"), &modules).context("putting node_modules in place")?;
         copy(sources, folder, &["package-lock.json"])?;
     }
-    copy(sources, folder, &[program])
+    copy(sources, folder, programs)
 }
 
 fn staged(sources: &Path, folder: &Path) -> Result<PathBuf> {

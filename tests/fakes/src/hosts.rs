@@ -28,6 +28,11 @@ pub fn s3(host: &str) -> Option<(&str, Option<&str>)> {
     Some((&host[start..], bucket))
 }
 
+/// Whether it is a customer's application, which is no API of AWS's.
+pub fn is_application(host: &str) -> bool {
+    is_aws(host) && [".elb.", ".compute.", ".s3-website", ".lambda-url."].iter().any(|part| host.contains(part))
+}
+
 /// Whether it is a container registry of ECR.
 pub fn is_registry(host: &str) -> bool {
     is_aws(host) && host.contains(".dkr.ecr.")
@@ -60,6 +65,7 @@ mod tests {
             ("s3-outposts.eu-west-1.amazonaws.com", None),
             ("123456789012.s3-control.eu-west-1.amazonaws.com", None),
             ("sts.eu-west-1.amazonaws.com", None),
+            ("my-lb-1.eu-west-1.elb.amazonaws.com", None),
             ("s3.example.com", None),
             ("amazonaws.com", None),
         ] {

@@ -11,6 +11,7 @@ mod chunked;
 mod dns;
 mod events;
 mod hosts;
+mod models;
 mod moto;
 mod record;
 mod server;

@@ -20,7 +20,7 @@ use tokio_rustls::LazyConfigAcceptor;
 use crate::{
     backend::{self, Answer, AnswerBody},
     events::Events,
-    hosts,
+    hosts, models,
     record::{Recorded, Upstream},
     verify, websocket,
 };
@@ -128,7 +128,7 @@ impl Server {
     }
 
     async fn route(&self, host: &str, request: Request<Recorded<Incoming>>) -> Result<Answer, BoxError> {
-        if !hosts::is_aws(host) {
+        if !hosts::is_aws(host) || hosts::is_application(host) {
             return Ok(backend::page(host));
         }
         if let Some(service) = &self.s3
@@ -136,16 +136,21 @@ impl Server {
         {
             return backend::ask_s3(service, request).await;
         }
-        if verify::is_for(host) {
-            let kind = request.headers().get(header::CONTENT_TYPE);
-            if kind.is_some_and(|kind| *kind == "application/vnd.amazon.eventstream") {
-                return Ok(self.events.answer(request));
-            }
-            let (head, body) = request.into_parts();
-            let body = body.collect().await?.to_bytes();
+        let (head, body) = request.into_parts();
+        if verify::is_for(host) || models::is_for(&head, host) {
             let (id, secret) = self.events.key();
-            return verify::answer(&head, host, &body, id, secret);
+            let kind = head.headers.get(header::CONTENT_TYPE);
+            if kind.is_some_and(|kind| *kind == "application/vnd.amazon.eventstream") {
+                return Ok(match verify::check(&head, host, &[], id, secret)? {
+                    Ok(()) => self.events.answer(Request::from_parts(head, body)),
+                    Err(refused) => refused,
+                });
+            }
+            let body = body.collect().await?.to_bytes();
+            let signed = verify::check(&head, host, &body, id, secret)?;
+            return Ok(signed.map_or_else(|refused| refused, |()| models::answer(&head)));
         }
+        let request = Request::from_parts(head, body);
         if hosts::is_registry(host) {
             return backend::registry(&request.into_parts().0, |url| self.events.presigned(url));
         }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, path::Path};
 use chaperone_system_tests::{Lab, PERMIT_ALL, client, installed, text};
 
 /// Runs the script captured and not, and holds both outcomes side by side. `operations` must be among what was recorded.
-fn the_same(script: &str, operations: &[&str]) {
+fn the_same(script: &str, operations: &[&str]) -> String {
     let script = format!("set -e; mkdir -p $HOME/work; cd $HOME/work; {script}");
     let (with, without) = (outcome(&script, false), outcome(&script, true));
     println!("{}", with.printed);
@@ -17,6 +17,7 @@ fn the_same(script: &str, operations: &[&str]) {
     for operation in operations {
         assert!(with.recorded.contains_key(*operation), "{operation} isn't in the record: {:?}", with.recorded);
     }
+    with.printed
 }
 
 struct Outcome {
@@ -97,6 +98,17 @@ fn javascript_sdk_3() {
     the_same(&script, &[&PARTS[..], &["PutItem", "Scan", "ReceiveMessage"]].concat());
 }
 
+/// Models, and whatever else speaks HTTP/2 or event streams by default. The other end checks each signature.
+#[test]
+fn javascript_sdk_3_over_http2_and_in_streams() {
+    let script = format!("AWS_REGION=eu-west-1 node {}", path(&installed("js").join("streams.mjs")));
+    let models = ["Converse", "ConverseStream", "InvokeModel", "InvokeModelWithResponseStream"];
+    let streams = ["InvokeModelWithBidirectionalStream", "SubscribeToShard", "StartStreamTranscription"];
+    let said = the_same(&script, &[&models[..], &streams, &["StartConversation", "SynthesizeSpeech"]].concat());
+    let failed: Vec<_> = said.lines().filter(|line| line.contains("failed:") && !line.contains("NotFound")).collect();
+    assert!(failed.is_empty(), "{failed:#?}");
+}
+
 #[cfg(feature = "all-clients")]
 #[test]
 fn go_sdk_2() {
@@ -142,6 +154,29 @@ fn coding_agent(name: &str) {
         [client("agent.sh"), client("agent-commands.sh"), installed(name), model].map(|it| path(&it));
     let script = format!("sh {run} {name} {agent} {model} {commands}");
     the_same(&script, &["GetCallerIdentity", "CreateBucket", "PutObject", "GetObject", "CreateTable", "PutItem"]);
+}
+
+/// By the session's token in the place of Bedrock's API key, and by certificates that they don't bring.
+#[cfg(feature = "all-clients")]
+#[test]
+fn the_sdks_of_openai_and_anthropic_at_bedrock() {
+    let lab = Lab::start_with(&["--aws", "both"], PERMIT_ALL);
+    let python = installed("model-sdks").join("bin/python");
+    let said = lab.agent_ok(&format!("{} {}", path(&python), path(&client("model-sdks.py"))));
+    for line in [
+        "httpx 403",
+        "openai mantle hello",
+        "openai runtime hello",
+        "responses hello",
+        "models ['m']",
+        "anthropic hello",
+    ] {
+        assert!(said.lines().any(|it| it == line), "{line}: {said}");
+    }
+    assert!(said.contains("another key failed: PermissionDeniedError"), "{said}");
+    let upstream = lab.upstream();
+    assert_eq!(upstream.len(), 5, "{upstream:#?}");
+    assert!(upstream.iter().all(|it| !it["access_key_id"].is_null()), "each goes on signed: {upstream:#?}");
 }
 
 #[cfg(feature = "all-clients")]

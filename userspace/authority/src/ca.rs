@@ -6,16 +6,18 @@ use std::{
     io::Write,
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use parking_lot::RwLock;
 use rcgen::{
     BasicConstraints, CertificateParams, CidrSubnet, DistinguishedName, DnType, ExtendedKeyUsagePurpose,
-    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PublicKeyData,
+    GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, PKCS_ECDSA_P256_SHA256, PKCS_RSA_SHA256,
+    PublicKeyData, RsaKeySize,
 };
 use rustls::{
-    crypto::aws_lc_rs::sign::any_ecdsa_type,
+    CipherSuite, SignatureScheme,
+    crypto::aws_lc_rs::sign::any_supported_type,
     pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, pem::PemObject},
     server::{ClientHello, ResolvesServerCert},
     sign::{CertifiedKey, SigningKey},
@@ -83,10 +85,24 @@ pub struct CertificateAuthority {
     issuer: Issuer<'static, KeyPair>,
     certificate: CertificateDer<'static>,
     permitted: Vec<String>,
-    leaf_key: KeyPair,
-    leaf_signer: Arc<dyn SigningKey>,
-    leaves: RwLock<HashMap<String, (Arc<CertifiedKey>, OffsetDateTime)>>,
+    leaves: Leaves,
+    /// For clients that know RSA alone; made when the first of them comes.
+    rsa: OnceLock<Leaves>,
     path: PathBuf,
+}
+
+/// One key, and the leaves that were issued for it.
+struct Leaves {
+    key: KeyPair,
+    signer: Arc<dyn SigningKey>,
+    issued: RwLock<HashMap<String, (Arc<CertifiedKey>, OffsetDateTime)>>,
+}
+
+impl Leaves {
+    fn new(key: KeyPair) -> Result<Self, rustls::Error> {
+        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
+        Ok(Self { key, signer: any_supported_type(&der)?, issued: RwLock::default() })
+    }
 }
 
 impl std::fmt::Debug for CertificateAuthority {
@@ -150,10 +166,8 @@ impl CertificateAuthority {
         let issuer = Issuer::from_ca_cert_der(&certificate, pair).map_err(|why| broken(&path, &why))?;
         let leaf_key =
             KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(|e| AuthorityError::Issue("leaves".into(), e))?;
-        let der = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(leaf_key.serialize_der()));
-        let leaf_signer = any_ecdsa_type(&der).map_err(|why| broken(&path, &why))?;
-        let leaves = RwLock::new(HashMap::new());
-        Ok(Self { issuer, certificate, permitted, leaf_key, leaf_signer, leaves, path })
+        let leaves = Leaves::new(leaf_key).map_err(|why| broken(&path, &why))?;
+        Ok(Self { issuer, certificate, permitted, leaves, rsa: OnceLock::new(), path })
     }
 
     /// The CA's certificate in DER.
@@ -182,8 +196,23 @@ impl CertificateAuthority {
     /// The leaf for exactly this lower-case name, from memory or newly issued (about 60 µs). One-label wildcards
     /// would not do: names such as `api.ecr.us-east-1.amazonaws.com` have several labels.
     pub fn leaf(&self, name: &str) -> Result<Arc<CertifiedKey>, AuthorityError> {
+        self.leaf_of(name, &self.leaves)
+    }
+
+    /// As [`leaf`](Self::leaf), for a key of RSA's, which takes a tenth of a second or so to be made the first time.
+    pub fn rsa_leaf(&self, name: &str) -> Result<Arc<CertifiedKey>, AuthorityError> {
+        if let Some(leaves) = self.rsa.get() {
+            return self.leaf_of(name, leaves);
+        }
+        let key = KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048)
+            .map_err(|error| AuthorityError::Issue("RSA leaves".into(), error))?;
+        let leaves = Leaves::new(key).map_err(|why| broken(&self.path, &why))?;
+        self.leaf_of(name, self.rsa.get_or_init(|| leaves))
+    }
+
+    fn leaf_of(&self, name: &str, leaves: &Leaves) -> Result<Arc<CertifiedKey>, AuthorityError> {
         let now = OffsetDateTime::now_utc();
-        if let Some((leaf, until)) = self.leaves.read().get(name)
+        if let Some((leaf, until)) = leaves.issued.read().get(name)
             && *until > now
         {
             return Ok(leaf.clone());
@@ -193,15 +222,15 @@ impl CertificateAuthority {
         }
         let end = now + Duration::days(LEAF_DAYS);
         let certificate = leaf_parameters(name, now, end)
-            .and_then(|parameters| parameters.signed_by(&self.leaf_key, &self.issuer))
+            .and_then(|parameters| parameters.signed_by(&leaves.key, &self.issuer))
             .map_err(|e| AuthorityError::Issue(name.to_owned(), e))?;
         // Without the CA itself: clients have it, and it would cost each handshake half a kilobyte.
-        let leaf = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], self.leaf_signer.clone()));
-        let mut leaves = self.leaves.write();
-        if leaves.len() >= MAX_LEAVES {
-            leaves.clear();
+        let leaf = Arc::new(CertifiedKey::new(vec![certificate.der().clone()], leaves.signer.clone()));
+        let mut issued = leaves.issued.write();
+        if issued.len() >= MAX_LEAVES {
+            issued.clear();
         }
-        leaves.insert(name.to_owned(), (leaf.clone(), end - Duration::days(1)));
+        issued.insert(name.to_owned(), (leaf.clone(), end - Duration::days(1)));
         Ok(leaf)
     }
 }
@@ -209,8 +238,27 @@ impl CertificateAuthority {
 impl ResolvesServerCert for CertificateAuthority {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name()?.to_ascii_lowercase();
-        self.leaf(&name).inspect_err(|error| tracing::warn!(%error, "no leaf")).ok()
+        let leaf = if takes_ecdsa(&hello) { self.leaf(&name) } else { self.rsa_leaf(&name) };
+        leaf.inspect_err(|error| tracing::warn!(%error, "no leaf")).ok()
     }
+}
+
+/// Whether a client can do with a key of ECDSA's: some of TLS 1.2 have its suites for RSA alone.
+fn takes_ecdsa(hello: &ClientHello<'_>) -> bool {
+    use CipherSuite as Suite;
+    let signs = hello.signature_schemes().contains(&SignatureScheme::ECDSA_NISTP256_SHA256);
+    let agrees = |suite: &Suite| {
+        matches!(
+            *suite,
+            Suite::TLS13_AES_128_GCM_SHA256
+                | Suite::TLS13_AES_256_GCM_SHA384
+                | Suite::TLS13_CHACHA20_POLY1305_SHA256
+                | Suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256
+                | Suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384
+                | Suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+        )
+    };
+    signs && hello.cipher_suites().iter().any(agrees)
 }
 
 fn ca_parameters(domains: &[String]) -> CertificateParams {
@@ -323,6 +371,54 @@ mod tests {
         verify(&authority, &leaf, "s3.amazonaws.com").unwrap_err();
     }
 
+    /// By its suites, as `ECDHE-RSA-…` alone in a configuration of OpenSSL's makes it, or by its signature schemes.
+    #[test]
+    fn a_client_of_tls_1_2_that_knows_rsa_alone_is_served() {
+        use rustls::crypto::aws_lc_rs::{cipher_suite as suites, default_provider};
+        let authority =
+            CertificateAuthority::create(tempfile::tempdir().unwrap().path(), &["amazonaws.com".into()]).unwrap();
+        let mut roots = RootCertStore::empty();
+        roots.add(authority.certificate().clone()).unwrap();
+        let authority = Arc::new(authority);
+        let server = rustls::ServerConfig::builder_with_provider(Arc::new(default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_cert_resolver(authority.clone());
+        let server = Arc::new(server);
+        let shake = |suites: Vec<rustls::SupportedCipherSuite>, version: &'static rustls::SupportedProtocolVersion| {
+            let mut provider = default_provider();
+            provider.cipher_suites = suites;
+            let client = rustls::ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[version])
+                .unwrap()
+                .with_root_certificates(roots.clone())
+                .with_no_client_auth();
+            let name = ServerName::try_from("s3.amazonaws.com").unwrap();
+            let mut client = rustls::ClientConnection::new(Arc::new(client), name).unwrap();
+            let mut server = rustls::ServerConnection::new(server.clone()).unwrap();
+            while client.is_handshaking() {
+                let mut wire = Vec::new();
+                client.write_tls(&mut wire).unwrap();
+                server.read_tls(&mut &wire[..]).unwrap();
+                server.process_new_packets().unwrap();
+                wire.clear();
+                server.write_tls(&mut wire).unwrap();
+                client.read_tls(&mut &wire[..]).unwrap();
+                client.process_new_packets().unwrap();
+            }
+            format!("{:?}", client.negotiated_cipher_suite().unwrap().suite())
+        };
+        let of_rsa = vec![suites::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256];
+        assert!(authority.rsa.get().is_none());
+        assert!(shake(vec![suites::TLS13_AES_128_GCM_SHA256], &rustls::version::TLS13).starts_with("TLS13"));
+        assert!(authority.rsa.get().is_none(), "it is made for those who need it");
+        assert_eq!(shake(of_rsa, &rustls::version::TLS12), "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256");
+        assert!(authority.rsa.get().is_some());
+        verify(&authority, &authority.rsa_leaf("s3.amazonaws.com").unwrap(), "s3.amazonaws.com").unwrap();
+        assert!(matches!(authority.rsa_leaf("example.com"), Err(AuthorityError::Outside { .. })));
+    }
+
     #[test]
     fn a_stolen_ca_can_impersonate_nothing_else() {
         let authority =
@@ -332,9 +428,9 @@ mod tests {
         let (now, end) = (OffsetDateTime::now_utc(), OffsetDateTime::now_utc() + Duration::days(1));
         let forged = leaf_parameters("example.com", now, end)
             .unwrap()
-            .signed_by(&authority.leaf_key, &authority.issuer)
+            .signed_by(&authority.leaves.key, &authority.issuer)
             .unwrap();
-        let forged = CertifiedKey::new(vec![forged.der().clone()], authority.leaf_signer.clone());
+        let forged = CertifiedKey::new(vec![forged.der().clone()], authority.leaves.signer.clone());
         let error = verify(&authority, &forged, "example.com").unwrap_err();
         assert!(error.to_string().contains("NameConstraint"), "{error}");
     }

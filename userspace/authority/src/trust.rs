@@ -1,9 +1,10 @@
 //! The trust stores on the host: the system's own, and the environment variables that clients with a store of their
 //! own read.
 //!
-//! boto3 and awscli v1 carry a bundle of their own and read `REQUESTS_CA_BUNDLE`; node reads `NODE_EXTRA_CA_CERTS`;
-//! most others (curl, Go, Rust, the CRT clients) read the system's store. `AWS_CA_BUNDLE` is not set: rclone 1.60
-//! fails with it.
+//! boto3, awscli v1 and requests carry a bundle of their own and read `REQUESTS_CA_BUNDLE`; httpx, and with it the SDKs
+//! of OpenAI, Anthropic and LiteLLM, carry certifi's and read `SSL_CERT_FILE`, as uv and everything of OpenSSL's does;
+//! node and Bun read `NODE_EXTRA_CA_CERTS`, Deno `DENO_CERT`, gRPC `GRPC_DEFAULT_SSL_ROOTS_FILE_PATH`; most others (curl,
+//! Go, Rust, the CRT clients) read the system's store. `AWS_CA_BUNDLE` is not set: rclone 1.60 fails with it.
 
 use std::{
     fs::{self, Permissions},
@@ -126,7 +127,10 @@ impl Trust {
     pub fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
             ("REQUESTS_CA_BUNDLE", self.family.bundle.to_owned()),
+            ("SSL_CERT_FILE", self.family.bundle.to_owned()),
+            ("GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", self.family.bundle.to_owned()),
             ("NODE_EXTRA_CA_CERTS", format!("/{}/chaperone.crt", self.family.anchors)),
+            ("DENO_CERT", format!("/{}/chaperone.crt", self.family.anchors)),
         ]
     }
 

@@ -5,7 +5,21 @@ use aws_lc_rs::constant_time::verify_slices_are_equal;
 use http::{HeaderValue, header::AUTHORIZATION, request::Parts};
 use time::OffsetDateTime;
 
-use crate::{Catalog, HostMatch, Placeholder, TokenField, sign::format_date};
+use crate::{
+    Catalog, Endpoint, HostKind, HostMatch, Placeholder, TokenField,
+    endpoint::models::{API_KEY, bearer_of_api_key, is_for_runtime},
+    sign::format_date,
+};
+
+/// A key in `x-api-key`, where Anthropic's SDK puts it, becomes the bearer token that it is, at the hosts where AWS takes it
+/// so.
+pub fn take_api_key(parts: &mut Parts, host: &HostMatch) {
+    if parts.headers.contains_key(API_KEY)
+        && (host.kind == HostKind::Endpoint(Endpoint::Mantle) || is_for_runtime(host, parts))
+    {
+        bearer_of_api_key(parts);
+    }
+}
 
 /// Whether the request carries this placeholder's token as its bearer token. It then becomes a header-signed request whose
 /// `Authorization` field stands in for ours: it is not one that AWS would take. `region` is for hosts that name none.
@@ -18,7 +32,12 @@ pub fn take_bearer(parts: &mut Parts, host: &HostMatch, region: &str, own: &Plac
         return false;
     }
     let names = &Catalog::global().names;
-    let mut signing = host.services.iter().filter_map(|&at| names[usize::from(at)].signing.first().copied());
+    let own_names: &[&'static str] = match &host.kind {
+        HostKind::Endpoint(endpoint @ Endpoint::Mantle) => endpoint.signing_names(),
+        _ => &[],
+    };
+    let of_services = host.services.iter().filter_map(|&at| names[usize::from(at)].signing.first().copied());
+    let mut signing = own_names.iter().copied().chain(of_services);
     let Some(service) = signing.next() else { return false };
     // A name that stands for several is no name of a service that takes bearer tokens.
     if signing.any(|other| other != service) {
@@ -76,6 +95,26 @@ mod tests {
         Signer::new().sign(&mut parts, Some(&[0; 32]), &real, &scope, NOW).unwrap();
         let field = parts.headers[AUTHORIZATION].to_str().unwrap();
         assert!(field.contains("Credential=AKIAREAL/20250601/eu-west-1/bedrock/") && !field.contains("chaperone"));
+    }
+
+    #[test]
+    fn a_key_of_anthropics_sdk_is_a_bearer_token_where_aws_takes_it() {
+        let parts = |path: &str| {
+            let request = Request::post(path).header("x-api-key", "chaperone/x/token").body(()).unwrap();
+            request.into_parts().0
+        };
+        for (host, path, taken) in [
+            ("bedrock-mantle.eu-west-1.api.aws", "/anthropic/v1/messages", true),
+            (BEDROCK, "/anthropic/v1/messages", true),
+            (BEDROCK, "/model/m/invoke", false),
+            ("a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com", "/s/x", false),
+        ] {
+            let mut parts = parts(path);
+            let found = Catalog::global().host(host).unwrap();
+            take_api_key(&mut parts, &found);
+            assert_eq!(parts.headers.contains_key("x-api-key"), !taken, "{host}");
+            assert_eq!(take_bearer(&mut parts, &found, "eu-west-1", &own(), NOW), taken, "{host}");
+        }
     }
 
     #[test]

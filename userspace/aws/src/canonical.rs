@@ -42,41 +42,71 @@ fn is_outposts_own(parts: &Parts) -> bool {
     host_field(parts).is_some_and(|host| host.starts_with("s3-outposts"))
 }
 
+/// How the values of signed header fields go into the canonical request, where signers differ in it. What is signed anew is
+/// signed in the form that the agent's own signer has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HeaderForm {
+    /// Of white space, runs of blanks alone become one blank, and tabs stay: as AWS documents it. Otherwise tabs are white
+    /// space, as botocore and the SDKs for JavaScript and Java have it.
+    pub keeps_tabs: bool,
+    /// Bytes past ASCII are characters of Latin-1, which are signed in UTF-8: as botocore has it, since HTTP in Python is in
+    /// Latin-1. Otherwise they are signed as they are.
+    pub from_latin1: bool,
+}
+
+impl HeaderForm {
+    /// Those that the agent's signer may have, given what is signed.
+    pub(crate) fn of<'a>(headers: &HeaderMap, signed: impl Iterator<Item = &'a str>) -> impl Iterator<Item = Self> {
+        let (mut tabs, mut beyond) = (false, false);
+        for value in signed.flat_map(|name| headers.get_all(name)) {
+            tabs |= value.as_bytes().contains(&b'\t');
+            beyond |= !value.as_bytes().is_ascii();
+        }
+        let all = [(false, false), (true, false), (false, true), (true, true)];
+        all.into_iter()
+            .filter(move |(keeps_tabs, from_latin1)| (tabs || !keeps_tabs) && (beyond || !from_latin1))
+            .map(|(keeps_tabs, from_latin1)| Self { keeps_tabs, from_latin1 })
+    }
+}
+
 /// Writes the canonical request up to and including the line before the payload's hash. `signed` are the names of the
 /// signed header fields, sorted; false if a signed field isn't there.
 pub(crate) fn write_head<'a>(
-    out: &mut String,
+    out: &mut Vec<u8>,
     parts: &Parts,
     rules: PathRules,
+    form: HeaderForm,
     signed: impl Iterator<Item = &'a str> + Clone,
 ) -> bool {
-    out.push_str(parts.method.as_str());
-    out.push('\n');
-    write_path(out, parts.uri.path(), rules);
-    out.push('\n');
-    write_query(out, parts.uri.query().unwrap_or_default());
-    out.push('\n');
+    let mut line = String::with_capacity(256);
+    line.push_str(parts.method.as_str());
+    line.push('\n');
+    write_path(&mut line, parts.uri.path(), rules);
+    line.push('\n');
+    write_query(&mut line, parts.uri.query().unwrap_or_default());
+    line.push('\n');
+    out.extend_from_slice(line.as_bytes());
     for name in signed.clone() {
-        out.push_str(name);
-        out.push(':');
+        out.extend_from_slice(name.as_bytes());
+        out.push(b':');
         let there = match name {
             "host" => write_host(out, parts),
             AUTHORITY => write_authority(out, parts),
-            name => write_field(out, &parts.headers, name),
+            name => write_field(out, &parts.headers, name, form),
         };
         if !there {
             return false;
         }
-        out.push('\n');
+        out.push(b'\n');
     }
-    out.push('\n');
+    out.push(b'\n');
     for (i, name) in signed.enumerate() {
         if i > 0 {
-            out.push(';');
+            out.push(b';');
         }
-        out.push_str(name);
+        out.extend_from_slice(name.as_bytes());
     }
-    out.push('\n');
+    out.push(b'\n');
     true
 }
 
@@ -84,34 +114,34 @@ pub(crate) fn write_head<'a>(
 /// Kinesis: there it stands for the host (RFC 9113, 8.3.1).
 pub(crate) const AUTHORITY: &str = ":authority";
 
-fn write_authority(out: &mut String, parts: &Parts) -> bool {
+fn write_authority(out: &mut Vec<u8>, parts: &Parts) -> bool {
     let authority = parts.uri.authority().filter(|_| parts.version == http::Version::HTTP_2);
-    authority.map(|authority| out.push_str(authority.as_str())).is_some()
+    authority.map(|authority| out.extend_from_slice(authority.as_str().as_bytes())).is_some()
 }
 
-fn write_host(out: &mut String, parts: &Parts) -> bool {
-    host_field(parts).map(|host| out.push_str(host)).is_some()
+fn write_host(out: &mut Vec<u8>, parts: &Parts) -> bool {
+    host_field(parts).map(|host| out.extend_from_slice(host.as_bytes())).is_some()
 }
 
-fn write_field(out: &mut String, headers: &HeaderMap, name: &str) -> bool {
+fn write_field(out: &mut Vec<u8>, headers: &HeaderMap, name: &str, form: HeaderForm) -> bool {
     let mut first = true;
     for value in headers.get_all(name) {
-        let Ok(value) = std::str::from_utf8(value.as_bytes()) else { return false };
         if !first {
-            out.push(',');
+            out.push(b',');
         }
         first = false;
-        let value = value.trim_matches([' ', '\t']);
-        if value.contains("  ") {
-            let mut before = ' ';
-            for c in value.chars() {
-                if c != ' ' || before != ' ' {
-                    out.push(c);
+        let mut blank = false;
+        for &byte in value.as_bytes().trim_ascii() {
+            let is_blank = byte == b' ' || byte == b'\t' && !form.keeps_tabs;
+            match byte {
+                _ if is_blank && blank => {}
+                _ if is_blank => out.push(b' '),
+                0x80.. if form.from_latin1 => {
+                    out.extend_from_slice(char::from(byte).encode_utf8(&mut [0; 2]).as_bytes());
                 }
-                before = c;
+                byte => out.push(byte),
             }
-        } else {
-            out.push_str(value);
+            blank = is_blank;
         }
     }
     !first
@@ -235,6 +265,28 @@ mod tests {
         let mut out = String::new();
         write_path(&mut out, text, rules);
         out
+    }
+
+    #[test]
+    fn fields_are_folded_as_each_signer_does_it() {
+        let fold = |value: &[u8], keeps_tabs, from_latin1| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x", http::HeaderValue::from_bytes(value).unwrap());
+            let mut out = Vec::new();
+            assert!(write_field(&mut out, &headers, "x", HeaderForm { keeps_tabs, from_latin1 }));
+            out
+        };
+        assert_eq!(fold(b" a  b\t c\t\td ", false, false), b"a b c d");
+        assert_eq!(fold(b" a  b\t c\t\td\t", true, false), b"a b\t c\t\td");
+        assert_eq!(fold(b"\xe9", false, false), b"\xe9");
+        assert_eq!(fold(b"\xe9", false, true), "\u{e9}".as_bytes());
+        assert_eq!(fold("\u{e9}".as_bytes(), false, false), "\u{e9}".as_bytes());
+        let forms = |value: &[u8]| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x", http::HeaderValue::from_bytes(value).unwrap());
+            HeaderForm::of(&headers, ["x"].into_iter()).count()
+        };
+        assert_eq!((forms(b"a  b"), forms(b"a\tb"), forms(b"\xe9"), forms(b"\xe9\t")), (1, 2, 2, 4));
     }
 
     #[test]

@@ -255,8 +255,10 @@ impl Source {
         match tokio::time::timeout(PATIENCE, self.provider.provide_credentials()).await {
             Ok(Ok(credentials)) => Ok(self.keep(credentials, SystemTime::now())),
             Ok(Err(error)) => Err(match &self.role {
-                Some(role) => CredentialsError::Role { role: role.to_string(), why: sentence(&error) },
-                None => CredentialsError::Unavailable(sentence(&error)),
+                Some(role) => {
+                    CredentialsError::Role { role: role.to_string(), why: chaperone_model::with_causes(&error) }
+                }
+                None => CredentialsError::Unavailable(chaperone_model::with_causes(&error)),
             }),
             Err(_) => Err(CredentialsError::TimedOut),
         }
@@ -292,17 +294,6 @@ impl Source {
     fn lock(&self) -> MutexGuard<'_, Cached> {
         self.cached.lock()
     }
-}
-
-/// `Display` of an error and its causes; `Debug` could carry more than that.
-pub(crate) fn sentence(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        text = format!("{text}: {cause}");
-        source = cause.source();
-    }
-    text
 }
 
 #[cfg(test)]

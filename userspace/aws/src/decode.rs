@@ -17,7 +17,7 @@ use crate::{
     actions,
     catalog::{Candidate, Catalog, Operation, Service, ShapeId},
     decode_error::DecodeError,
-    endpoint::Endpoint,
+    endpoint::{Endpoint, models},
     head::announces_body,
     host::{HostKind, HostMatch, S3At, Services},
     request_auth::{RequestAuth, payload_shape},
@@ -101,6 +101,9 @@ impl Catalog {
         if matches!(parts.method, Method::GET | Method::HEAD) && silent {
             return BodyNeed::None;
         }
+        if host.kind == HostKind::Endpoint(Endpoint::Mantle) || models::is_for_runtime(host, parts) {
+            return BodyNeed::Whole;
+        }
         // What can't be read is refused all the same.
         let Ok(request) = Request::new(host, parts, None) else { return BodyNeed::Whole };
         for &position in &host.services {
@@ -135,17 +138,19 @@ impl Catalog {
         authority: &RequestAuth<'_>,
         account: Option<&str>,
     ) -> Result<Call, DecodeError> {
-        if let HostKind::Endpoint(Endpoint::NoAction(what)) = &host.kind {
+        if let HostKind::Endpoint(Endpoint::Application(what) | Endpoint::NoAction(what)) = &host.kind {
             return Err(DecodeError::NoAction { what });
         }
         envelope::check_head(parts)?;
+        let invoke = models::as_invoke(host, parts, body).transpose()?;
+        let parts = invoke.as_ref().unwrap_or(parts);
         let (services, place, signing_name) = self.scope(host, parts, authority, account)?;
         if parts.headers.contains_key(UPGRADE) {
             let names: Vec<_> = services.iter().map(|&i| self.names[usize::from(i)].name).collect();
             return websocket::call(host, &names, parts, &place, signing_name);
         }
         if let HostKind::Endpoint(endpoint) = &host.kind {
-            return endpoint.call(parts, &place, signing_name);
+            return endpoint.call(parts, body, &place, signing_name);
         }
         if services.is_empty() {
             return Err(DecodeError::UnknownService);

@@ -13,10 +13,16 @@ use crate::{
     actions::Requirements,
     decode_error::DecodeError,
     head::{announces_body, header},
-    request_auth::{payload_shape, single},
+    request_auth::{RequestAuth, payload_shape, single},
     resources::Place,
     route::Query,
 };
+
+pub(crate) mod models;
+mod path;
+
+pub(crate) use path::clear_path;
+use path::readings;
 
 /// An endpoint of a customer's, by its name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +32,8 @@ pub enum Endpoint {
         /// The gateway's id.
         gateway: String,
     },
+    /// A customer's own application, of which nothing is AWS's API: what it is.
+    Application(&'static str),
     /// `ID.appsync-api.REGION`. The id is not the API's own.
     AppSync,
     /// `git-codecommit.REGION`: git over HTTPS.
@@ -42,6 +50,8 @@ pub enum Endpoint {
     },
     /// `ID.lambda-url.REGION.on.aws`: a function's URL.
     LambdaUrl,
+    /// `bedrock-mantle.REGION.api.aws`: models by the APIs of OpenAI and Anthropic.
+    Mantle,
     /// Something that IAM has no action for: what it is.
     NoAction(&'static str),
     /// `search-NAME-HASH.REGION.es`, or `NAME-HASH.aos.REGION.on.aws`.
@@ -136,6 +146,7 @@ impl Endpoint {
                 let api = id.split_once("-vpce-").map_or(*id, |(api, _)| api);
                 Self::ExecuteApi { api: Some(api.to_owned()) }
             }
+            (["bedrock-mantle" | "bedrock-mantle-fips"], []) => Self::Mantle,
             ([name, _, "vpc-lattice-svcs"], []) => Self::Lattice { service: name[name.rfind("svc-")?..].to_owned() },
             ([_, "lambda-url"], []) => Self::LambdaUrl,
             ([name, "aos"], []) | ([name], ["es"]) => Self::OpenSearch { domain: domain(name)? },
@@ -163,8 +174,8 @@ impl Endpoint {
             ([_, "deviceadvisor", "iot"], []) => Self::NoAction("a test endpoint of IoT Device Advisor"),
             ([.., "s3-website"], []) => Self::website(),
             ([.., last], []) if last.starts_with("s3-website-") => Self::website(),
-            ([.., "elb"], []) | ([_], ["elb"]) => Self::NoAction("a customer's load balancer"),
-            ([.., "compute"], []) | ([_], ["compute"]) => Self::NoAction("a customer's own machine"),
+            ([.., "elb"], []) | ([_], ["elb"]) => Self::Application("a customer's load balancer"),
+            ([.., "compute"], []) | ([_], ["compute"]) => Self::Application("a customer's own machine"),
             ([.., _], ["rds" | "cache" | "redshift" | "redshift-serverless" | "docdb"]) => {
                 Self::NoAction("a customer's database, which speaks no AWS API")
             }
@@ -173,7 +184,32 @@ impl Endpoint {
     }
 
     pub(crate) fn website() -> Self {
-        Self::NoAction("a web site on S3, which takes no signatures and whose own rules choose the object")
+        Self::Application("a web site on S3, which takes no signatures and whose own rules choose the object")
+    }
+
+    /// Whether a request is to a customer's application, and none of AWS's API: at names that are nothing else, and where
+    /// an application may take what has no signature, or a password or token of its own. AWS holds against IAM what must be,
+    /// and refuses what isn't signed.
+    pub fn is_application(&self, parts: &Parts) -> bool {
+        let unsigned =
+            || matches!(RequestAuth::of(parts), RequestAuth::Bearer | RequestAuth::None | RequestAuth::Other);
+        match self {
+            Self::Application(_) => true,
+            Self::AgentCoreGateway { .. }
+            | Self::AppSync
+            | Self::ExecuteApi { .. }
+            | Self::LambdaUrl
+            | Self::Lattice { .. }
+            | Self::OpenSearch { .. } => unsigned(),
+            Self::CodeCommit
+            | Self::Mantle
+            | Self::NoAction(_)
+            | Self::OpenSearchServerless { .. }
+            | Self::Packages { .. }
+            | Self::Prometheus
+            | Self::Registry { .. }
+            | Self::TranscribeStreaming => false,
+        }
     }
 
     /// The names by which requests to it are signed; none, if it takes no SigV4.
@@ -184,12 +220,13 @@ impl Endpoint {
             Self::CodeCommit => &["codecommit"],
             Self::ExecuteApi { .. } => &["execute-api"],
             Self::LambdaUrl => &["lambda"],
+            Self::Mantle => &["bedrock-mantle"],
             Self::Lattice { .. } => &["vpc-lattice-svcs"],
             Self::OpenSearch { .. } => &["es"],
             Self::OpenSearchServerless { .. } => &["aoss"],
             Self::Prometheus => &["aps"],
             Self::TranscribeStreaming => &["transcribe"],
-            Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
+            Self::Application(_) | Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
         }
     }
 
@@ -203,7 +240,8 @@ impl Endpoint {
             Self::ExecuteApi { api: None } => "API Gateway behind a VPC endpoint".into(),
             Self::LambdaUrl => "a Lambda function's URL".into(),
             Self::Lattice { service } => format!("the VPC Lattice service `{service}`"),
-            Self::NoAction(what) => (*what).into(),
+            Self::Mantle => "Bedrock's APIs of OpenAI's and Anthropic's kind".into(),
+            Self::Application(what) | Self::NoAction(what) => (*what).into(),
             Self::OpenSearch { domain } => format!("the OpenSearch domain `{domain}`"),
             Self::OpenSearchServerless { .. } => "OpenSearch Serverless".into(),
             Self::Packages { domain, .. } => format!("repositories of CodeArtifact's domain `{domain}`"),
@@ -217,6 +255,7 @@ impl Endpoint {
     pub(crate) fn call(
         &self,
         parts: &Parts,
+        body: Option<&[u8]>,
         place: &Place<'_>,
         signing_name: Option<&str>,
     ) -> Result<Call, DecodeError> {
@@ -230,6 +269,10 @@ impl Endpoint {
             )));
         }
         let signing_name = signing_name.or(self.signing_names().first().copied());
+        if let Self::Mantle = self {
+            let (asks, parameters) = models::mantle(parts, body, place)?;
+            return asks.call(parts, place, signing_name).map(|call| models::with(call, parameters));
+        }
         self.asks(parts, place)?.call(parts, place, signing_name)
     }
 
@@ -258,15 +301,13 @@ impl Endpoint {
             // Which function it is, only AWS knows.
             Self::LambdaUrl => EndpointRequirements::one("lambda", "lambda:InvokeFunctionUrl", Write, "*".into()),
             Self::Lattice { service } => {
-                let tail = format!("service/{service}{}", clear_path(path)?);
-                EndpointRequirements::one(
-                    "vpc-lattice-svcs",
-                    "vpc-lattice-svcs:Invoke",
-                    Write,
-                    place.arn("vpc-lattice", &tail),
-                )
+                let resource = |path: String| place.arn("vpc-lattice", &format!("service/{service}{path}"));
+                let invoke = || vec![("vpc-lattice-svcs:Invoke", Write)];
+                let groups = readings(path)?.into_iter().map(|path| (invoke(), resource(path))).collect();
+                EndpointRequirements { service: "vpc-lattice-svcs", groups }
             }
-            Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
+            Self::Mantle => return Err(none()),
+            Self::Application(what) | Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
             Self::OpenSearch { domain } => {
                 let (action, level) = match parts.method.as_str() {
                     "DELETE" => ("es:ESHttpDelete", Write),
@@ -277,8 +318,9 @@ impl Endpoint {
                     "PUT" => ("es:ESHttpPut", Write),
                     _ => return Err(none()),
                 };
-                let tail = format!("domain/{domain}{}", clear_path(path)?);
-                EndpointRequirements::one("es", action, level, place.arn("es", &tail))
+                let resource = |path: String| place.arn("es", &format!("domain/{domain}{path}"));
+                let groups = readings(path)?.into_iter().map(|path| (vec![(action, level)], resource(path))).collect();
+                EndpointRequirements { service: "es", groups }
             }
             Self::OpenSearchServerless { collection: Some(collection) } => {
                 let resource = place.arn("aoss", &format!("collection/{collection}"));
@@ -363,31 +405,6 @@ fn packages(domain: &str, parts: &Parts, place: &Place<'_>) -> Result<Option<End
     Ok(Some(EndpointRequirements { service: "codeartifact", groups }))
 }
 
-/// A path as a resource names it, decoded; refused if it could be read in two ways.
-pub(crate) fn clear_path(path: &str) -> Result<String, DecodeError> {
-    const UNCLEAR: DecodeError = DecodeError::Path("a path that could be read in two ways");
-    let mut decoded = String::with_capacity(path.len());
-    let mut segments = path.split('/').skip(1).peekable();
-    while let Some(segment) = segments.next() {
-        let plain = percent_encoding::percent_decode_str(segment).decode_utf8().map_err(|_| UNCLEAR)?;
-        let dots = |text: &str| text.split(['/', '\\']).any(|part| part == "." || part == "..");
-        if (segment.is_empty() && segments.peek().is_some()) || dots(&plain) || plain.contains(char::is_control) {
-            return Err(UNCLEAR);
-        }
-        // Letters and digits have no need to be encoded, save to look like something else.
-        let hidden = segment.match_indices('%').any(|(at, _)| {
-            let code = segment.get(at + 1..at + 3).and_then(|digits| u8::from_str_radix(digits, 16).ok());
-            code.is_none_or(|byte| byte.is_ascii_alphanumeric() || b"-._~%".contains(&byte))
-        });
-        if hidden {
-            return Err(UNCLEAR);
-        }
-        decoded.push('/');
-        decoded.push_str(&plain);
-    }
-    Ok(decoded)
-}
-
 /// <https://docs.aws.amazon.com/apigateway/latest/developerguide/api-gateway-control-access-using-iam-policies-to-invoke-api.html>
 fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<EndpointRequirements, DecodeError> {
     // At a VPC endpoint's own name a header says which API it is.
@@ -398,14 +415,6 @@ fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<En
         (Some(_), Some(_)) => return Err(DecodeError::Contradiction("the host and x-apigw-api-id name an API each")),
         _ => return Err(DecodeError::Path("no API named by the host or by x-apigw-api-id")),
     };
-    let path = clear_path(parts.uri.path())?;
-    let (stage, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
-    let resource = place.arn("execute-api", &format!("{api}/{stage}/{}/{rest}", parts.method));
-    let mut actions = if rest.starts_with("@connections/") {
-        vec![("execute-api:ManageConnections", AccessLevel::Write)]
-    } else {
-        vec![("execute-api:Invoke", AccessLevel::Write)]
-    };
     // A client that asks past the stage's cache needs leave to empty it.
     let fresh = |directive: &str| {
         let mut sides = directive.split('=').map(str::trim);
@@ -413,10 +422,19 @@ fn execute_api(api: Option<&str>, parts: &Parts, place: &Place<'_>) -> Result<En
             && sides.next().is_none_or(|age| age.trim_start_matches('0').is_empty())
     };
     let fields = parts.headers.get_all(CACHE_CONTROL).iter();
-    if fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh))) {
-        actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
-    }
-    Ok(EndpointRequirements { service: "execute-api", groups: vec![(actions, resource)] })
+    let invalidates = fields.into_iter().any(|value| value.to_str().map_or(true, |text| text.split(',').any(fresh)));
+    let group = |path: String| {
+        let (stage, rest) = path[1..].split_once('/').unwrap_or((&path[1..], ""));
+        let manages = rest.starts_with("@connections/");
+        let action = if manages { "execute-api:ManageConnections" } else { "execute-api:Invoke" };
+        let mut actions = vec![(action, AccessLevel::Write)];
+        if invalidates {
+            actions.push(("execute-api:InvalidateCache", AccessLevel::Write));
+        }
+        (actions, place.arn("execute-api", &format!("{api}/{stage}/{}/{rest}", parts.method)))
+    };
+    let groups = readings(parts.uri.path())?.into_iter().map(group).collect();
+    Ok(EndpointRequirements { service: "execute-api", groups })
 }
 
 /// git's smart HTTP protocol: <https://git-scm.com/docs/http-protocol>.
@@ -516,6 +534,11 @@ fn registry(parts: &Parts, place: &Place<'_>) -> Option<EndpointRequirements> {
         ("PUT", "manifests") => one("ecr:PutImage", Write, name),
         ("DELETE", "manifests") => one("ecr:BatchDeleteImage", Write, name),
         ("GET", "blobs") => one("ecr:GetDownloadUrlForLayer", Read, name),
+        // Of signatures and the like that refer to an image, by the API of that name.
+        ("GET", "referrers") => Some(EndpointRequirements {
+            service: "ecr",
+            groups: vec![(vec![("ecr:ListImageReferrers", List), ("ecr:BatchGetImage", Read)], repository(name)?)],
+        }),
         ("HEAD", "blobs") => one("ecr:BatchCheckLayerAvailability", Read, name),
         _ => None,
     }

@@ -2,7 +2,13 @@
 
 use bytes::Bytes;
 use chaperone_model::Protocol;
-use http::{HeaderValue, Method, Response, StatusCode, header::CONTENT_TYPE};
+use http::{
+    HeaderValue, Method, Response, StatusCode,
+    header::{CONTENT_TYPE, DATE},
+};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339, macros::format_description};
+
+use crate::MAX_CLOCK_SKEW;
 
 /// Which of AWS's errors it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -13,6 +19,13 @@ pub enum ErrorKind {
     InvalidRequest,
     /// The agent's signature is wrong or by another key: 403, not retried.
     InvalidSignature,
+    /// The agent's clock is wrong: 403, after which SDKs correct theirs by the answer's date, and ask again.
+    Skewed {
+        /// When the request says that it was signed.
+        signed: OffsetDateTime,
+        /// What time it is.
+        now: OffsetDateTime,
+    },
     /// The agent has as much as it may of something: retried by SDKs, more slowly each time.
     Throttled,
     /// Nothing can be done now: 503, retried by SDKs.
@@ -60,7 +73,8 @@ impl AwsError<'_> {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self.kind {
-            ErrorKind::AccessDenied | ErrorKind::InvalidSignature => StatusCode::FORBIDDEN,
+            ErrorKind::Skewed { .. } if self.protocol == Protocol::Ec2 => StatusCode::BAD_REQUEST,
+            ErrorKind::AccessDenied | ErrorKind::InvalidSignature | ErrorKind::Skewed { .. } => StatusCode::FORBIDDEN,
             // The SDKs know it by its code. S3 and EC2 have a status of their own for it.
             ErrorKind::Throttled if self.service == "s3" || self.protocol == Protocol::Ec2 => {
                 StatusCode::SERVICE_UNAVAILABLE
@@ -75,15 +89,17 @@ impl AwsError<'_> {
 
     /// The error's code, as the service spells it.
     pub fn code(&self) -> &'static str {
-        use ErrorKind::{AccessDenied, InvalidRequest, InvalidSignature, Throttled, Unavailable};
+        use ErrorKind::{AccessDenied, InvalidRequest, InvalidSignature, Skewed, Throttled, Unavailable};
         let xml = matches!(self.protocol, Protocol::Ec2 | Protocol::Query | Protocol::RestXml);
         match self.kind {
             AccessDenied if self.protocol == Protocol::Ec2 => "UnauthorizedOperation",
             AccessDenied if xml => "AccessDenied",
             AccessDenied => "AccessDeniedException",
             InvalidSignature if self.protocol == Protocol::Ec2 => "AuthFailure",
-            InvalidSignature if xml => "SignatureDoesNotMatch",
-            InvalidSignature => "InvalidSignatureException",
+            Skewed { .. } if self.protocol == Protocol::Ec2 => "RequestExpired",
+            Skewed { .. } if self.protocol == Protocol::RestXml && self.service == "s3" => "RequestTimeTooSkewed",
+            InvalidSignature | Skewed { .. } if xml => "SignatureDoesNotMatch",
+            InvalidSignature | Skewed { .. } => "InvalidSignatureException",
             InvalidRequest if self.protocol == Protocol::Ec2 => "InvalidRequest",
             InvalidRequest if xml => "InvalidRequest",
             InvalidRequest => "ValidationException",
@@ -97,6 +113,27 @@ impl AwsError<'_> {
             Unavailable => "ServiceUnavailableException",
         }
     }
+}
+
+impl ErrorKind {
+    /// What S3 tells of both clocks.
+    fn times(self) -> String {
+        let Self::Skewed { signed, now } = self else { return String::new() };
+        let text = |time: OffsetDateTime| time.replace_nanosecond(0).ok()?.format(&Rfc3339).ok();
+        let (Some(signed), Some(now)) = (text(signed), text(now)) else { return String::new() };
+        let most = MAX_CLOCK_SKEW.whole_milliseconds();
+        format!(
+            "<RequestTime>{signed}</RequestTime><ServerTime>{now}</ServerTime>\
+             <MaxAllowedSkewMilliseconds>{most}</MaxAllowedSkewMilliseconds>"
+        )
+    }
+}
+
+/// RFC 9110, 5.6.7.
+fn http_date(time: OffsetDateTime) -> Option<HeaderValue> {
+    let format =
+        format_description!("[weekday repr:short], [day] [month repr:short] [year] [hour]:[minute]:[second] GMT");
+    HeaderValue::from_str(&time.to_offset(time::UtcOffset::UTC).format(format).ok()?).ok()
 }
 
 /// The whole answer. A HEAD request's has no body, as AWS's hasn't.
@@ -121,9 +158,10 @@ pub fn error_response(error: &AwsError<'_>, method: &Method) -> Response<Bytes> 
         Protocol::RestXml if error.service == "s3" => (
             "application/xml",
             format!(
-                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{}</Message>\
+                "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<Error><Code>{code}</Code><Message>{}</Message>{}\
                  <RequestId>{}</RequestId><HostId>chaperone</HostId></Error>",
                 escaped(message),
+                error.kind.times(),
                 escaped(id)
             )
             .into_bytes(),
@@ -159,6 +197,11 @@ pub fn error_response(error: &AwsError<'_>, method: &Method) -> Response<Bytes> 
             headers.insert("smithy-protocol", HeaderValue::from_static("rpc-v2-cbor"));
         }
         _ => {}
+    }
+    if let ErrorKind::Skewed { now, .. } = error.kind
+        && let Some(date) = http_date(now)
+    {
+        headers.insert(DATE, date);
     }
     if error.kind == ErrorKind::Unavailable {
         headers.insert("retry-after", HeaderValue::from_static("1"));
@@ -218,6 +261,36 @@ mod tests {
         assert_eq!(head.headers()["smithy-protocol"], "rpc-v2-cbor");
         let read: ciborium::Value = ciborium::from_reader(&head.body()[..]).unwrap();
         assert_eq!(read.as_map().unwrap()[0].1.as_text(), Some("AccessDeniedException"));
+    }
+
+    /// Each SDK knows that its clock is wrong by the code or the words, and what time it is by the date.
+    #[test]
+    fn a_wrong_clock_is_told_as_aws_does_it() {
+        let kind = ErrorKind::Skewed {
+            signed: time::macros::datetime!(2025-06-01 10:00:00 UTC),
+            now: time::macros::datetime!(2025-06-01 12:00:07 UTC),
+        };
+        for (protocol, service, status, code) in [
+            (Protocol::RestXml, "s3", 403, "RequestTimeTooSkewed"),
+            (Protocol::RestXml, "route53", 403, "SignatureDoesNotMatch"),
+            (Protocol::Query, "sts", 403, "SignatureDoesNotMatch"),
+            (Protocol::Ec2, "ec2", 400, "RequestExpired"),
+            (Protocol::Json, "dynamodb", 403, "InvalidSignatureException"),
+            (Protocol::RestJson, "lambda", 403, "InvalidSignatureException"),
+        ] {
+            let (seen, body, head) = answer(protocol, service, kind);
+            assert_eq!(seen, status, "{service}");
+            assert!(body.contains(code), "{service}: {body}");
+            assert_eq!(head.headers()["date"], "Sun, 01 Jun 2025 12:00:07 GMT");
+        }
+        let (_, body, _) = answer(Protocol::RestXml, "s3", kind);
+        assert!(
+            body.contains(
+                "<RequestTime>2025-06-01T10:00:00Z</RequestTime><ServerTime>2025-06-01T12:00:07Z</ServerTime>\
+                 <MaxAllowedSkewMilliseconds>900000</MaxAllowedSkewMilliseconds>"
+            ),
+            "{body}"
+        );
     }
 
     #[test]

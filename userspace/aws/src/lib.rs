@@ -29,6 +29,8 @@ mod envelope_tests;
 mod error;
 mod event_stream;
 mod explain;
+mod form_v2;
+mod git;
 mod head;
 mod host;
 #[cfg(test)]
@@ -64,8 +66,8 @@ mod websocket;
 mod wire_tests;
 
 pub use answers::{AnswerError, CredentialRewriter, MAX_CREDENTIALS_ANSWER, SecretFound, SecretScan, VendingCall};
-pub use bearer::take_bearer;
-pub use canonical::PathRules;
+pub use bearer::{take_api_key, take_bearer};
+pub use canonical::{HeaderForm, PathRules};
 pub use catalog::{Catalog, CatalogVersion};
 pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, ChunkedSink};
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
@@ -75,6 +77,8 @@ pub use endpoint::Endpoint;
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;
+pub use form_v2::SignedForm;
+pub use git::GitCredential;
 pub use host::{HostKind, HostMatch, S3At};
 pub use metadata::{Metadata, MetadataRequest};
 pub use placeholder::{Placeholder, PlaceholderKey};

@@ -76,7 +76,7 @@ impl Presigned {
     pub fn take(parts: &mut Parts, host: &HostMatch, region: &str, now: OffsetDateTime) -> Result<Self, VerifyError> {
         match RequestAuth::of(parts) {
             RequestAuth::Presigned { .. } => Self::v4(parts),
-            RequestAuth::PresignedV2 { .. } => Self::v2(parts, host, region, now),
+            RequestAuth::PresignedV2 { .. } | RequestAuth::HeaderV2 { .. } => Self::v2(parts, host, region, now),
             other => Err(VerifyError::NotSupported(other.describe())),
         }
     }
@@ -131,7 +131,7 @@ impl Presigned {
                     }
                     None => Hashed::Body(body_sha256.ok_or(VerifyError::BodyNeeded)?),
                 };
-                signer.verify_head(&self.signed, &header, stamp, payload, placeholder)
+                signer.verify_head(&self.signed, &header, stamp, payload, placeholder).map(drop)
             }
         }
     }
@@ -187,12 +187,17 @@ impl Presigned {
         let bucket = match &host.kind {
             HostKind::S3Path => None,
             HostKind::S3Bucket { bucket, at: S3At::Bucket } => Some(bucket.as_str()),
-            _ => return Err(VerifyError::NotSupported("a presigned query of Signature Version 2 outside of S3")),
+            _ => return Err(VerifyError::NotSupported("Signature Version 2 outside of S3")),
         };
         let mut query = Query::of(parts)?;
         let signed = parts.clone();
-        let how = v2::Signed::take(parts, &mut query, bucket)?;
-        query.lift(parts)?;
+        let how = if parts.headers.contains_key(AUTHORIZATION) {
+            v2::Signed::take_field(parts, &query, bucket)?
+        } else {
+            let how = v2::Signed::take(parts, &mut query, bucket)?;
+            query.lift(parts)?;
+            how
+        };
         let today = format_date(now);
         let region = host.region.as_deref().unwrap_or(region);
         let content_type = if parts.headers.contains_key(CONTENT_TYPE) { "content-type;" } else { "" };
@@ -428,6 +433,52 @@ mod tests {
                 );
             }
         }
+    }
+
+    /// As tools sign that are older than version 4.
+    #[test]
+    fn a_field_of_version_2_is_believed_about_its_time_and_becomes_one_of_version_4() {
+        use base64::{Engine as _, engine::general_purpose::STANDARD};
+        let own = placeholder();
+        let request = |dated: &str, date: &str, path: &str, resource: &str| {
+            let token = own.session_token();
+            let amz = if dated == "x-amz-date" { format!("x-amz-date:{date}\n") } else { String::new() };
+            let day = if dated == "date" { date } else { "" };
+            let text = format!("PUT\n\ntext/x\n{day}\n{amz}x-amz-meta-a:1\nx-amz-security-token:{token}\n{resource}");
+            let key = aws_lc_rs::hmac::Key::new(
+                aws_lc_rs::hmac::HMAC_SHA1_FOR_LEGACY_USE_ONLY,
+                own.secret_access_key().as_bytes(),
+            );
+            let signature = STANDARD.encode(aws_lc_rs::hmac::sign(&key, text.as_bytes()));
+            let request = Request::put(path).header("host", "bucket.s3.amazonaws.com").header("content-type", "text/x");
+            let request = request.header(dated, date).header("x-amz-meta-a", "1").header("x-amz-security-token", token);
+            let field = format!("AWS {}:{signature}", own.access_key_id());
+            request.header("authorization", field).body(()).unwrap().into_parts().0
+        };
+        let date = "Sun, 01 Jun 2025 12:00:00 +0000";
+        for dated in ["date", "x-amz-date"] {
+            let good = request(dated, date, "/k?acl", "/bucket/k?acl");
+            assert_eq!(verify(good.clone(), NOW), Ok(()), "{dated}");
+            let late = verify(good.clone(), NOW + Duration::minutes(16));
+            assert!(matches!(late, Err(VerifyError::Skewed { .. })), "{late:?}");
+            let mut other = good.clone();
+            other.headers.insert("x-amz-meta-a", "2".parse().unwrap());
+            assert_eq!(verify(other, NOW), Err(VerifyError::Mismatch));
+            let mut taken = good.clone();
+            Presigned::take(&mut taken, &host(&good), "eu-west-1", NOW).unwrap();
+            assert!(matches!(RequestAuth::of(&taken), RequestAuth::Header(_)));
+        }
+        assert_eq!(verify(request("date", date, "/other", "/bucket/k"), NOW), Err(VerifyError::Mismatch));
+        assert!(verify(request("date", "today", "/k", "/bucket/k"), NOW).is_err());
+    }
+
+    /// S3 holds it against the header field, whatever the query says.
+    #[test]
+    fn a_content_type_that_version_2_signed_must_be_there() {
+        let mut parts = line("v2-put");
+        assert_eq!(verify(parts.clone(), NOW), Ok(()));
+        parts.headers.remove("content-type");
+        assert_eq!(verify(parts, NOW), Err(VerifyError::Mismatch));
     }
 
     /// A field that hides in the query is one that decoding sees.

@@ -16,7 +16,7 @@ use aws_smithy_http_client::{
     tls::{Provider, TlsContext, TrustStore, rustls_provider::CryptoMode},
 };
 
-use crate::{CredentialSource, credentials::sentence};
+use crate::CredentialSource;
 
 /// One try at STS; three of them fit into the patience for all.
 const ATTEMPT: Duration = Duration::from_secs(3);
@@ -150,7 +150,7 @@ fn said(error: &aws_sdk_sts::error::SdkError<aws_sdk_sts::operation::assume_role
     use aws_sdk_sts::error::ProvideErrorMetadata as _;
     match (error.code(), error.message()) {
         (Some(code), Some(message)) => format!("{code}: {message}"),
-        _ => sentence(error),
+        _ => chaperone_model::with_causes(error),
     }
 }
 

@@ -23,7 +23,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     AwsCredentials, Placeholder, TokenField,
-    canonical::{AUTHORITY, PathRules, write_head},
+    canonical::{AUTHORITY, HeaderForm, PathRules, write_head},
     chunked::ChunkKey,
     request_auth::{HeaderAuthority, RequestAuth, host_field, payload_shape, single},
 };
@@ -75,12 +75,32 @@ pub enum VerifyError {
     /// The query says that it is presigned, and can't be read in one way only.
     #[error("the presigned query is not valid: {0}")]
     Presigned(&'static str),
+    /// The clock of whoever signed it is wrong. Told in AWS's words, by which SDKs correct theirs.
+    #[error("{}", skewed(*signed, *now))]
+    Skewed {
+        /// When it says that it was signed.
+        signed: OffsetDateTime,
+        /// What time it is.
+        now: OffsetDateTime,
+    },
     /// The session token is missing or another one.
     #[error("the request's x-amz-security-token is not this session's")]
     Token,
     /// A header field is not signed that must be.
     #[error("the header field `{0}` must be signed, once, and is not")]
     Unsigned(String),
+}
+
+/// What AWS says of a clock that is wrong.
+fn skewed(signed: OffsetDateTime, now: OffsetDateTime) -> String {
+    let [at, time] = [signed, now].map(format_date);
+    if signed < now {
+        let bound = format_date(now - MAX_CLOCK_SKEW);
+        format!("Signature expired: {at} is now earlier than {bound} ({time} - 15 min.)")
+    } else {
+        let bound = format_date(now + MAX_CLOCK_SKEW);
+        format!("Signature not yet current: {at} is still later than {bound} ({time} + 15 min.)")
+    }
 }
 
 /// Why a request can't be signed.
@@ -90,7 +110,7 @@ pub enum SignError {
     #[error("BUG: the body's SHA-256 is needed to sign this request")]
     BodyNeeded,
     /// A signed header field can't be put into a canonical request.
-    #[error("the request has a header field that can't be signed: not UTF-8, or missing")]
+    #[error("the request has no header field of a name that must be signed")]
     Header,
     /// The credentials can't be put into a header field.
     #[error("the credentials contain bytes that no header field can carry; check their source")]
@@ -164,7 +184,8 @@ impl Signer {
     }
 
     /// Checks that the request is signed by this placeholder, here and now. `body_sha256` is needed when
-    /// [`payload_shape`] is `ImpliedHash`; when given for a declared hash, the two must agree.
+    /// [`payload_shape`] is `ImpliedHash`; when given for a declared hash, the two must agree. Gives the form that its
+    /// signer has; put into the request's extensions, it is that of [`sign`](Self::sign).
     pub fn verify(
         &self,
         parts: &Parts,
@@ -172,7 +193,7 @@ impl Signer {
         body_sha256: Option<&[u8; 32]>,
         placeholder: &Placeholder,
         now: OffsetDateTime,
-    ) -> Result<(), VerifyError> {
+    ) -> Result<HeaderForm, VerifyError> {
         let header = match authority {
             RequestAuth::Header(header) if header.access_key_id == placeholder.access_key_id() => header,
             other => {
@@ -188,9 +209,7 @@ impl Signer {
             return Err(VerifyError::Token);
         }
         let date = single(&parts.headers, X_AMZ_DATE.as_str()).ok_or(VerifyError::Date("no x-amz-date field"))?;
-        if (now - parse_date(date, header.date)?).abs() > MAX_CLOCK_SKEW {
-            return Err(VerifyError::Date("more than 15 minutes from this host's clock"));
-        }
+        check_time(date, header.date, now)?;
         let payload = payload(parts, body_sha256)?;
         self.verify_head(parts, header, date, payload, placeholder)
     }
@@ -203,14 +222,20 @@ impl Signer {
         date: &str,
         payload: Hashed<'_>,
         placeholder: &Placeholder,
-    ) -> Result<(), VerifyError> {
-        let canonical = canonical_request(parts, header.service, header.signed_headers, payload)?;
-        let to_sign = string_to_sign(&canonical, date, header.date, header.region, header.service);
+    ) -> Result<HeaderForm, VerifyError> {
         let secret = placeholder.secret_access_key();
         let scope = (header.date, header.region, header.service);
-        self.with_key(header.access_key_id, secret, scope, |key| {
-            hmac::verify(key, to_sign.as_bytes(), &header.signature).map_err(|_| VerifyError::Mismatch)
-        })
+        for form in HeaderForm::of(&parts.headers, header.signed_headers.split(';')) {
+            let canonical = canonical_request(parts, header.service, header.signed_headers, payload, form)?;
+            let to_sign = string_to_sign(&canonical, date, header.date, header.region, header.service);
+            let verified = self.with_key(header.access_key_id, secret, scope, |key| {
+                hmac::verify(key, to_sign.as_bytes(), &header.signature)
+            });
+            if verified.is_ok() {
+                return Ok(form);
+            }
+        }
+        Err(VerifyError::Mismatch)
     }
 
     /// Takes the agent's authority out of the request and puts ours in. The body goes on as it is: `body_sha256` is
@@ -273,7 +298,7 @@ impl Signer {
         &self,
         id: &str,
         secret: &str,
-        canonical: &str,
+        canonical: &[u8],
         stamp: &str,
         scope: (&str, &str, &str),
     ) -> hmac::Tag {
@@ -356,15 +381,16 @@ pub(crate) fn canonical_request(
     service: &str,
     signed_headers: &str,
     payload: Hashed<'_>,
-) -> Result<String, VerifyError> {
+    form: HeaderForm,
+) -> Result<Vec<u8>, VerifyError> {
     check_signed(parts, signed_headers)?;
-    let mut canonical = String::with_capacity(1024);
-    if !write_head(&mut canonical, parts, PathRules::of_request(service, parts), signed_headers.split(';')) {
+    let mut canonical = Vec::with_capacity(1024);
+    if !write_head(&mut canonical, parts, PathRules::of_request(service, parts), form, signed_headers.split(';')) {
         return Err(VerifyError::Unsigned("one of SignedHeaders".into()));
     }
     match payload {
-        Hashed::Body(hash) => push_hex(&mut canonical, hash),
-        Hashed::Text(text) => canonical.push_str(text),
+        Hashed::Body(hash) => canonical.extend_from_slice(hex_of(hash).as_bytes()),
+        Hashed::Text(text) => canonical.extend_from_slice(text.as_bytes()),
     }
     Ok(canonical)
 }
@@ -376,7 +402,7 @@ pub(crate) struct Prepared {
     /// The fields to be signed, sorted.
     pub names: Vec<HeaderName>,
     /// The canonical request.
-    pub canonical: String,
+    pub canonical: Vec<u8>,
 }
 
 /// Of the fields that the agent signed, those that reach AWS as they are.
@@ -426,14 +452,16 @@ pub(crate) fn prepare(
     names.push(HOST);
     names.sort_unstable_by(|one, other| one.as_str().cmp(other.as_str()));
     names.dedup();
-    let mut canonical = String::with_capacity(1024);
-    if !write_head(&mut canonical, parts, rules, names.iter().map(HeaderName::as_str)) {
+    let form = parts.extensions.get::<HeaderForm>().copied().unwrap_or_default();
+    let mut canonical = Vec::with_capacity(1024);
+    if !write_head(&mut canonical, parts, rules, form, names.iter().map(HeaderName::as_str)) {
         return Err(SignError::Header);
     }
     match body_sha256 {
-        Some(body) if shape == Payload::ImpliedHash => push_hex(&mut canonical, body),
+        Some(body) if shape == Payload::ImpliedHash => canonical.extend_from_slice(hex_of(body).as_bytes()),
         _ => {
-            canonical.push_str(single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?);
+            let said = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?;
+            canonical.extend_from_slice(said.as_bytes());
         }
     }
     Ok(Prepared { stamp, names, canonical })
@@ -477,14 +505,14 @@ pub(crate) fn derive(secret: &str, date: &str, region: &str, service: &str) -> h
     hmac::Key::new(hmac::HMAC_SHA256, key.as_ref())
 }
 
-fn string_to_sign(canonical: &str, stamp: &str, day: &str, region: &str, service: &str) -> String {
+fn string_to_sign(canonical: &[u8], stamp: &str, day: &str, region: &str, service: &str) -> String {
     let mut out = String::with_capacity(192);
     out.push_str("AWS4-HMAC-SHA256\n");
     out.push_str(stamp);
     out.push('\n');
     push_scope(&mut out, &[day, region, service]);
     out.push('\n');
-    push_hex(&mut out, digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
+    push_hex(&mut out, digest::digest(&digest::SHA256, canonical).as_ref());
     out
 }
 
@@ -504,6 +532,12 @@ pub(crate) fn push_hex(out: &mut String, bytes: &[u8]) {
     }
 }
 
+pub(crate) fn hex_of(bytes: &[u8; 32]) -> String {
+    let mut out = String::with_capacity(64);
+    push_hex(&mut out, bytes);
+    out
+}
+
 pub(crate) fn hex_is(text: &str, bytes: &[u8; 32]) -> bool {
     let mut decoded = [0; 32];
     hex::decode_to_slice(text, &mut decoded).is_ok() && decoded == *bytes
@@ -520,6 +554,12 @@ pub(crate) fn format_date(now: OffsetDateTime) -> String {
         now.minute(),
         now.second()
     )
+}
+
+/// Whether a request was signed at about this time.
+pub(crate) fn check_time(date: &str, scope: &str, now: OffsetDateTime) -> Result<(), VerifyError> {
+    let signed = parse_date(date, scope)?;
+    if (now - signed).abs() > MAX_CLOCK_SKEW { Err(VerifyError::Skewed { signed, now }) } else { Ok(()) }
 }
 
 /// A date as SigV4 has it, which must be of the scope's day.
@@ -577,7 +617,7 @@ fn stays(name: &str) -> bool {
 
 /// The signature of a canonical request, for the vectors.
 #[cfg(test)]
-pub(crate) fn signature_of(secret: &str, canonical: &str, stamp: &str, scope: (&str, &str, &str)) -> String {
+pub(crate) fn signature_of(secret: &str, canonical: &[u8], stamp: &str, scope: (&str, &str, &str)) -> String {
     let (day, region, service) = scope;
     let to_sign = string_to_sign(canonical, stamp, day, region, service);
     hex::encode(hmac::sign(&derive(secret, day, region, service), to_sign.as_bytes()))

@@ -28,7 +28,9 @@ impl Catalog {
             matches!(host.kind, HostKind::Endpoint(Endpoint::Registry { .. }))
                 && call.operation == "GetAuthorizationToken"
         };
-        all || public() || registry()
+        // git asks without credentials first, to be told which it is to send.
+        let git = || host.kind == HostKind::Endpoint(Endpoint::CodeCommit);
+        all || public() || registry() || git()
     }
 }
 

@@ -18,14 +18,14 @@ use zeroize::Zeroizing;
 use crate::{
     AwsCredentials, Endpoint, EventKey, HostKind, HostMatch, PathRules, Placeholder, RequestAuth, SignError, Signer,
     TokenField, VerifyError,
-    canonical::{write_encoded, write_head},
+    canonical::{HeaderForm, write_encoded, write_head},
     decode_error::DecodeError,
     endpoint::{EndpointRequirements, clear_path},
     presigned::{Query, rebuilt},
     request_auth::HeaderAuthority,
     resources::Place,
     route,
-    sign::{EMPTY_SHA256, Hashed, MAX_CLOCK_SKEW, format_date, kept, parse_date, push_hex, push_names, push_scope},
+    sign::{EMPTY_SHA256, Hashed, MAX_CLOCK_SKEW, format_date, hex_of, kept, parse_date, push_names, push_scope},
 };
 
 /// What IoT's message broker is signed as. A session token is no part of what is signed there: it is appended.
@@ -257,7 +257,7 @@ impl SignedHandshake {
         let mut signed = parts.clone();
         let verify = |uri: &Uri| {
             signed.uri = uri.clone();
-            signer.verify_head(&signed, &header, &self.stamp, Hashed::Body(&EMPTY_SHA256), placeholder)
+            signer.verify_head(&signed, &header, &self.stamp, Hashed::Body(&EMPTY_SHA256), placeholder).map(drop)
         };
         let [with, without] = self.signed.each_ref().map(verify);
         if with == Err(VerifyError::Mismatch) { without } else { with }
@@ -299,11 +299,12 @@ impl SignedHandshake {
         }
         let unfit = |_| SignError::Credentials;
         parts.uri = rebuilt(&parts.uri, &query).map_err(unfit)?;
-        let mut canonical = String::with_capacity(1024);
-        if !write_head(&mut canonical, parts, PathRules::of(service), names.iter().map(http::HeaderName::as_str)) {
+        let mut canonical = Vec::with_capacity(1024);
+        let (rules, names) = (PathRules::of(service), names.iter().map(http::HeaderName::as_str));
+        if !write_head(&mut canonical, parts, rules, HeaderForm::default(), names) {
             return Err(SignError::Header);
         }
-        push_hex(&mut canonical, &EMPTY_SHA256);
+        canonical.extend_from_slice(hex_of(&EMPTY_SHA256).as_bytes());
         let secret = credentials.secret_access_key();
         let signature = hex::encode(signer.signature(id, secret, &canonical, &stamp, (day, region, service)));
         push_member(&mut query, "X-Amz-Signature", Some(&signature));

@@ -168,7 +168,7 @@ pub(crate) struct Misses(Vec<OwnedFd>);
 
 impl Misses {
     pub(crate) fn of(ebpf: &Ebpf) -> Result<Self, CaptureError> {
-        let failed = |error: ProgramError| CaptureError::Load { reason: chain(&error) };
+        let failed = |error: ProgramError| CaptureError::Load { reason: chaperone_model::with_causes(&error) };
         let programs = ["again_began", "again_forked", "again_ended"].map(|hook| {
             let fd = ebpf.program(hook).expect("BUG: it was there").fd().map_err(failed)?;
             fd.as_fd().try_clone_to_owned().map_err(CaptureError::system("keeping a program"))
@@ -218,7 +218,7 @@ pub(crate) fn load(
     let ebpf = loader.load(OBJECT);
     // Those that were not made after all.
     made.0.retain(|pin| pin.exists());
-    ebpf.map_err(|error| CaptureError::Load { reason: chain(&error) })
+    ebpf.map_err(|error| CaptureError::Load { reason: chaperone_model::with_causes(&error) })
 }
 
 /// Whether what is pinned there is as this version has it; aya takes it as it is.
@@ -240,14 +240,15 @@ pub(crate) fn attach(
     for hook in HOOKS {
         match attach_one(ebpf, hook, folder, cgroup_root, made) {
             Err(error) if lsm == LsmHooks::WhereAvailable && LATER_HOOKS.contains(&hook) => {
-                missing.push((hook, chain(&error)));
+                missing.push((hook, chaperone_model::with_causes(&error)));
                 continue;
             }
             held => links.push(Link { hook, held: held? }),
         }
         if let Some((_, kind)) = ATTACH_TYPES.iter().find(|(name, _)| *name == hook) {
             let info = ebpf.program(hook).expect("BUG: it was there").info();
-            let program = info.map_err(|error| CaptureError::Load { reason: chain(&error) })?.id();
+            let program =
+                info.map_err(|error| CaptureError::Load { reason: chaperone_model::with_causes(&error) })?.id();
             attached.push(Attached { hook, kind: *kind, program });
         }
     }
@@ -272,7 +273,7 @@ fn attach_one(
         Program::Lsm(program) => {
             let loaded = Btf::from_sys_fs().map_err(Into::into).and_then(|btf| program.load(hook, &btf));
             return loaded
-                .map_err(|error| chain(&error))
+                .map_err(|error| chaperone_model::with_causes(&error))
                 .and_then(|()| {
                     let program = ebpf.program_mut(hook).expect("BUG: it was there");
                     place(program, hook, pin(), cgroup_root, made)
@@ -283,7 +284,7 @@ fn attach_one(
         Program::SockOps(program) => program.load(),
         _ => return Err(failed("BUG: it is of another type".to_owned())),
     }
-    .map_err(|error| CaptureError::Load { reason: format!("{hook}: {}", chain(&error)) })?;
+    .map_err(|error| CaptureError::Load { reason: format!("{hook}: {}", chaperone_model::with_causes(&error)) })?;
     place(program, hook, pin(), cgroup_root, made).map_err(failed)
 }
 
@@ -315,7 +316,7 @@ fn place(
             made.0.push(pin.clone());
         }
         (None, _) => {
-            link(program, hook, cgroup_root)?.pin(&pin).map_err(|error| chain(&error))?;
+            link(program, hook, cgroup_root)?.pin(&pin).map_err(|error| chaperone_model::with_causes(&error))?;
             made.0.push(pin.clone());
         }
         // The kernel can't exchange the program of an LSM's or a tracepoint's link (kernel/bpf/syscall.c,
@@ -328,11 +329,11 @@ fn place(
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(text(error)),
                 _ => {}
             }
-            link(program, hook, cgroup_root)?.pin(&new).map_err(|error| chain(&error))?;
+            link(program, hook, cgroup_root)?.pin(&new).map_err(|error| chaperone_model::with_causes(&error))?;
             fs::rename(&new, &pin).map_err(text)?;
         }
         (Some(earlier), _) => {
-            let program: BorrowedFd<'_> = program.fd().map_err(|error| chain(&error))?.as_fd();
+            let program: BorrowedFd<'_> = program.fd().map_err(|error| chaperone_model::with_causes(&error))?.as_fd();
             sys::update_link(earlier.as_fd(), program).map_err(text)?;
         }
     }
@@ -342,13 +343,15 @@ fn place(
 fn link_device(program: &Program, hook: &str, cgroup_root: &Path) -> Result<OwnedFd, String> {
     let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
     let kind = ATTACH_TYPES.iter().find(|(name, _)| *name == hook).expect("BUG: a hook without a type").1;
-    let program = program.fd().map_err(|error| chain(&error))?.as_fd();
+    let program = program.fd().map_err(|error| chaperone_model::with_causes(&error))?.as_fd();
     sys::link_to_cgroup(program, cgroup.as_fd(), kind).map_err(|error| error.to_string())
 }
 
 fn link(program: &mut Program, hook: &'static str, cgroup_root: &Path) -> Result<FdLink, String> {
     fn taken<L: TryInto<FdLink, Error = LinkError>>(link: Result<L, ProgramError>) -> Result<FdLink, String> {
-        link.map_err(|error| chain(&error))?.try_into().map_err(|error: LinkError| chain(&error))
+        link.map_err(|error| chaperone_model::with_causes(&error))?
+            .try_into()
+            .map_err(|error: LinkError| chaperone_model::with_causes(&error))
     }
     let cgroup = File::open(cgroup_root).map_err(|error| error.to_string())?;
     // Links are "multi" by themselves: other programs at the root go on.
@@ -360,13 +363,19 @@ fn link(program: &mut Program, hook: &'static str, cgroup_root: &Path) -> Result
         }
         Program::CgroupSock(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
         Program::CgroupSockAddr(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
-        Program::Lsm(program) => {
-            program.attach().and_then(|id| program.take_link(id)).map(Into::into).map_err(|error| chain(&error))
-        }
+        Program::Lsm(program) => program
+            .attach()
+            .and_then(|id| program.take_link(id))
+            .map(Into::into)
+            .map_err(|error| chaperone_model::with_causes(&error)),
         Program::RawTracePoint(program) => {
             let (_, event) =
                 TRACEPOINTS.iter().find(|(name, _)| *name == hook).expect("BUG: a tracepoint without event");
-            program.attach(event).and_then(|id| program.take_link(id)).map(Into::into).map_err(|error| chain(&error))
+            program
+                .attach(event)
+                .and_then(|id| program.take_link(id))
+                .map(Into::into)
+                .map_err(|error| chaperone_model::with_causes(&error))
         }
         Program::SockOps(program) => taken(program.attach(cgroup, mode).and_then(|id| program.take_link(id))),
         _ => Err("BUG: it is of another type".to_owned()),
@@ -392,18 +401,4 @@ impl Drop for Made {
             }
         }
     }
-}
-
-/// An error with all its causes.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text = format!("{text}: {more}");
-        }
-        cause = error.source();
-    }
-    text
 }

@@ -28,6 +28,7 @@ use crate::{
     output,
 };
 
+chaperone_model::documented! {
 /// Who approves calls, and how long they have.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
@@ -46,6 +47,7 @@ pub struct ApprovalsSection {
     pub body_bytes: usize,
     /// Users of this host by group: names, or `uid:1001`.
     pub groups: BTreeMap<String, Vec<String>>,
+}
 }
 
 impl Default for ApprovalsSection {

@@ -102,6 +102,9 @@ pub enum Command {
     /// Print a completion script for a shell.
     #[command(after_help = "Example: chaperone completions bash > /etc/bash_completion.d/chaperone")]
     Completions { shell: clap_complete::Shell },
+    /// Check and print the configuration.
+    #[command(subcommand)]
+    Config(Config),
     /// List connections, those too that were passed on or refused.
     #[command(after_help = "Example: chaperone connections --json")]
     Connections {
@@ -246,6 +249,28 @@ pub enum Body {
     RequestFramed,
     /// What came back.
     Response,
+}
+
+/// What can be done with the configuration.
+#[derive(Debug, Subcommand)]
+pub enum Config {
+    /// Check the file, with the place of what is wrong.
+    #[command(after_help = "Examples:
+  chaperone config check
+  chaperone config check --config new.toml && mv new.toml /etc/chaperone/config.toml
+
+Exit codes: 0 it can be used; 2 it can't.")]
+    Check,
+    /// Print every key with its default, what it is for, and whether a reload applies it.
+    #[command(after_help = "Examples:
+  chaperone config default > /etc/chaperone/config.toml
+  chaperone config default --json | jq '.limits.spool_bytes'")]
+    Default,
+    /// Print the configuration that the file makes, with the defaults of what it doesn't say.
+    #[command(after_help = "Examples:
+  chaperone config show
+  chaperone config show --json | jq .limits")]
+    Show,
 }
 
 #[derive(Debug, Subcommand)]

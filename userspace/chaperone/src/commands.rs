@@ -495,6 +495,35 @@ fn over_share(items: &[Value]) -> String {
     if items.is_empty() { "nobody".to_owned() } else { items.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
+/// Checks or prints the configuration.
+pub fn config(path: &Path, what: &cli::Config, json: bool) -> anyhow::Result<ExitCode> {
+    let mut out = io::stdout().lock();
+    match what {
+        cli::Config::Default if json => json_line(&mut out, &crate::config::default_json())?,
+        cli::Config::Default => out.write_all(crate::config::default_file().as_bytes())?,
+        cli::Config::Check => {
+            let config = Config::read(path)?;
+            config.agents()?;
+            config.bound_users()?;
+            config.warehouse()?;
+            if json {
+                json_line(&mut out, &serde_json::json!({ "path": config.path(), "usable": true }))?;
+            } else {
+                writeln!(out, "{}: it can be used", config.path().display())?;
+            }
+        }
+        cli::Config::Show => {
+            let config = Config::read(path)?;
+            if json {
+                json_line(&mut out, &config)?;
+            } else {
+                writeln!(out, "{}", toml::to_string(&config)?.trim_end())?;
+            }
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
 pub fn reload(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
     let ControlResponse::Reloaded(said) = ask(&config, &ControlRequest::Reload)? else { return Err(other_answer()) };

@@ -1,20 +1,47 @@
 //! The configuration file: what it may say, and what is wrong with it, with the place.
 
+mod aws;
+mod capture;
+mod commands;
+mod containers;
+mod journal;
+mod keys;
+mod metrics;
+mod paths;
+mod place;
+mod policy;
+mod proxy;
+mod upstream;
+mod warehouse;
+
 use std::{
     collections::BTreeSet,
     fs,
-    net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
 };
 
-use chaperone_capture::{ArgumentMask, CgroupRules, LsmHooks, PendingPatterns};
-use chaperone_identity::{Agent, Agents, Containers, EngineFolders};
-use chaperone_journal::{Durability, JournalConfig};
+use chaperone_capture::{ArgumentMask, CgroupRules, PendingPatterns};
+use chaperone_identity::{Agent, Agents, Containers};
+use chaperone_journal::JournalConfig;
 use chaperone_proxy::{Limits, Rule};
 use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::{Deserialize, Serialize};
-use toml::Spanned;
+
+use self::place::{line_of, line_of_rule};
+pub use self::{
+    aws::Aws,
+    capture::{CaptureSection, Lsm, user_id},
+    commands::CommandsSection,
+    containers::ContainersSection,
+    journal::Journal,
+    keys::{default_file, default_json, takes_restart},
+    metrics::Metrics,
+    paths::Paths,
+    policy::Policy,
+    proxy::Proxy,
+    upstream::Upstream,
+    warehouse::WarehouseSection,
+};
 
 use crate::{approvals::ApprovalsSection, masking::MaskingSection, roles::RoleSection};
 
@@ -41,7 +68,7 @@ pub const AWS_DOMAINS: [&str; 10] = [
 pub struct ConfigError(pub String);
 
 /// The whole file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
     /// Which cgroups are whose.
@@ -101,276 +128,6 @@ struct Source {
     text: String,
 }
 
-/// Folders and sockets.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Paths {
-    /// The daemon's own folder; the CA is in `ca/` below it.
-    pub state: PathBuf,
-    /// The control socket.
-    pub control: PathBuf,
-    /// The approvers' socket, which any user may connect to.
-    pub approvals: PathBuf,
-    /// The daemon's folder in the BPF filesystem.
-    pub bpffs: PathBuf,
-}
-
-impl Default for Paths {
-    fn default() -> Self {
-        Self {
-            state: "/var/lib/chaperone".into(),
-            control: "/run/chaperone/control.sock".into(),
-            approvals: "/run/chaperone/approvals.sock".into(),
-            bpffs: "/sys/fs/bpf/chaperone".into(),
-        }
-    }
-}
-
-impl Paths {
-    /// The CA's folder.
-    pub fn ca(&self) -> PathBuf {
-        self.state.join("ca")
-    }
-}
-
-/// The kernel hooks.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CaptureSection {
-    /// Whether the daemon starts where the kernel doesn't take the hooks of the LSM.
-    pub lsm: Lsm,
-    /// Users, by name or number, whose processes are agents' wherever they are: outside of enrolled cgroups they get no
-    /// network.
-    pub users: Vec<String>,
-}
-
-impl CaptureSection {
-    /// The users' ids.
-    pub fn user_ids(&self) -> Result<BTreeSet<u32>, ConfigError> {
-        let (ids, mut wrong) = self.known_user_ids();
-        if wrong.is_empty() { Ok(ids) } else { Err(wrong.remove(0)) }
-    }
-
-    /// The ids of those that there are and that can be bound, and what is wrong with the others.
-    pub fn known_user_ids(&self) -> (BTreeSet<u32>, Vec<ConfigError>) {
-        let (mut ids, mut wrong) = (BTreeSet::new(), Vec::new());
-        for user in &self.users {
-            match user_id(user) {
-                Ok(0) => wrong.push("root can't be bound: the host's own services are root's".to_owned()),
-                Ok(id) => drop(ids.insert(id)),
-                Err(why) => wrong.push(why),
-            }
-        }
-        (ids, wrong.into_iter().map(|why| ConfigError(format!("capture.users: {why}"))).collect())
-    }
-}
-
-/// The id of a user by name or number.
-pub fn user_id(user: &str) -> Result<u32, String> {
-    if let Ok(number) = user.parse() {
-        return Ok(number);
-    }
-    match nix::unistd::User::from_name(user) {
-        Ok(Some(found)) => Ok(found.uid.as_raw()),
-        Ok(None) => Err(format!("there is no user `{user}` on this host")),
-        Err(error) => Err(format!("looking up `{user}`: {error}")),
-    }
-}
-
-/// What to do where the kernel doesn't take the hooks of the LSM.
-#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
-#[serde(rename_all = "lowercase")]
-pub enum Lsm {
-    /// The daemon doesn't start.
-    #[default]
-    Required,
-    /// It says what agents can do for the lack of them, and goes on.
-    Optional,
-}
-
-impl From<Lsm> for LsmHooks {
-    fn from(lsm: Lsm) -> Self {
-        match lsm {
-            Lsm::Required => Self::Required,
-            Lsm::Optional => Self::WhereAvailable,
-        }
-    }
-}
-
-/// Where containers are described.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ContainersSection {
-    /// podman's and CRI-O's storage: `graphroot` and `runroot` in storage.conf.
-    pub podman: Vec<PathBuf>,
-    /// Docker's `data-root`.
-    pub docker: Vec<PathBuf>,
-    /// containerd's `state` and `root`.
-    pub containerd: Vec<PathBuf>,
-    /// The kubelet's `--root-dir`.
-    pub kubelet: Vec<PathBuf>,
-    /// Whether the storage in a user's home describes the containers of that user's own podman.
-    pub rootless: bool,
-}
-
-impl Default for ContainersSection {
-    fn default() -> Self {
-        Self {
-            podman: vec!["/var/lib/containers/storage".into(), "/run/containers/storage".into()],
-            docker: vec!["/var/lib/docker".into()],
-            containerd: vec!["/run/containerd".into(), "/var/lib/containerd".into()],
-            kubelet: vec!["/var/lib/kubelet".into()],
-            rootless: true,
-        }
-    }
-}
-
-impl ContainersSection {
-    /// Those that read them.
-    pub fn containers(&self) -> Containers {
-        let Self { podman, docker, containerd, kubelet, rootless } = self.clone();
-        Containers::new(EngineFolders { podman, docker, containerd, kubelet, rootless })
-    }
-}
-
-/// What agents execute.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct CommandsSection {
-    /// Regular expressions for secrets in arguments, beside those that are always masked. Group 1 is masked, or all that
-    /// is found if there is no group.
-    pub mask: Vec<String>,
-}
-
-/// The record.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Journal {
-    /// Its folder.
-    pub dir: PathBuf,
-    /// Size of a segment, in bytes.
-    pub segment_bytes: u64,
-    /// What a call waits for.
-    pub durability: Durability,
-    /// Body bytes that may be on their way to disk.
-    pub queue_bytes: usize,
-    /// Seconds between checkpoints.
-    pub checkpoint_seconds: u64,
-    /// Room on disk, in bytes, that is kept for agents that recorded little lately; at most an eighth of the disk.
-    pub kept_bytes: u64,
-}
-
-impl Default for Journal {
-    fn default() -> Self {
-        let config = JournalConfig::new("/var/lib/chaperone/journal");
-        Self {
-            dir: config.dir,
-            segment_bytes: config.segment_bytes,
-            durability: config.durability,
-            queue_bytes: config.queue_bytes,
-            checkpoint_seconds: config.checkpoint_interval.as_secs(),
-            kept_bytes: config.kept_bytes,
-        }
-    }
-}
-
-impl Journal {
-    /// The journal's own configuration.
-    pub fn config(&self) -> JournalConfig {
-        let mut config = JournalConfig::new(&self.dir);
-        config.segment_bytes = self.segment_bytes;
-        config.durability = self.durability;
-        config.queue_bytes = self.queue_bytes;
-        config.kept_bytes = self.kept_bytes;
-        config.checkpoint_interval = Duration::from_secs(self.checkpoint_seconds.max(1));
-        config
-    }
-}
-
-/// The policies.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Policy {
-    /// A `.cedar` file or a folder of them.
-    pub path: PathBuf,
-}
-
-impl Default for Policy {
-    fn default() -> Self {
-        Self { path: "/etc/chaperone/policies".into() }
-    }
-}
-
-/// The way to AWS.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Upstream {
-    /// CA certificates (PEM) that are trusted besides the system's, for private endpoints.
-    pub ca_file: Option<PathBuf>,
-}
-
-/// What agents are told of AWS, and what we are.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Aws {
-    /// The region that the metadata services tell agents.
-    pub region: String,
-    /// The account of the daemon's credentials, where their source doesn't tell.
-    pub account: Option<String>,
-    /// The role name that the metadata services tell agents.
-    pub role: String,
-}
-
-impl Default for Aws {
-    fn default() -> Self {
-        Self { region: "us-east-1".into(), account: None, role: "chaperone".into() }
-    }
-}
-
-/// The data path.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Proxy {
-    /// Names that are opened like AWS's; `*.example.com` stands for everything below.
-    pub inspect: Vec<String>,
-    /// Ports of the listeners on 127.0.0.1 and ::1; 0 lets the kernel choose.
-    pub ports: [u16; 2],
-    /// Threads of the data path; 0 for one a core.
-    pub threads: usize,
-}
-
-/// Prometheus.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Metrics {
-    /// Where metrics are served; nowhere if not given. It must be a loopback address.
-    pub listen: Option<SocketAddr>,
-}
-
-/// ClickHouse.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct WarehouseSection {
-    /// Its HTTP interface, such as `https://clickhouse.example.com:8443`.
-    pub url: String,
-    /// The database; made if the user may.
-    #[serde(default = "default_database")]
-    pub database: String,
-    /// The user; ClickHouse's default one if not given.
-    pub user: Option<String>,
-    /// A file with the password in it, readable by root alone.
-    pub password_file: Option<PathBuf>,
-    /// CA certificates (PEM) to verify it by, instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// Whose rows these are, where several share a database.
-    #[serde(default)]
-    pub tenant: String,
-}
-
-fn default_database() -> String {
-    "chaperone".into()
-}
-
 impl Config {
     /// Reads and checks the file. That there is nobody of a user's name is no error here: only the daemon needs all of them.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
@@ -403,6 +160,20 @@ impl Config {
         &self.source.text
     }
 
+    /// Where a key such as `capture.users` is in the file, such as `/etc/chaperone/config.toml:12`: for what is found to be
+    /// wrong with it after reading. The file alone, if it isn't set there.
+    pub fn place_of(&self, key: &str) -> String {
+        match place::line(&self.source.text, key) {
+            Some(line) => format!("{}:{line}", self.source.path.display()),
+            None => self.source.path.display().to_string(),
+        }
+    }
+
+    /// `error`, at the place of `key`.
+    pub fn wrong(&self, key: &str, error: impl std::fmt::Display) -> ConfigError {
+        ConfigError(format!("{}: {key}: {error}", self.place_of(key)))
+    }
+
     /// Where that rule of that agent is in the file, such as `/etc/chaperone/config.toml:4`.
     pub fn place(&self, agent: &str, rule: Option<(&str, &str)>) -> String {
         format!("{}:{}", self.source.path.display(), line_of_rule(&self.source.text, agent, rule))
@@ -422,20 +193,23 @@ impl Config {
             && !listen.ip().is_loopback()
         {
             let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
-            return Err(("listen", why));
+            return Err(("metrics.listen", why));
         }
         self.approvals.check()?;
-        self.mask().map_err(|error| ("mask", format!("commands.mask: {error}")))?;
+        self.mask().map_err(|error| ("commands.mask", format!("commands.mask: {error}")))?;
         self.masking.settings().map_err(|error| {
-            let key =
-                if matches!(error, chaperone_masking::DetectorError::Custom { .. }) { "pattern" } else { "detectors" };
+            let key = if matches!(error, chaperone_masking::DetectorError::Custom { .. }) {
+                "masking.custom"
+            } else {
+                "masking.detectors"
+            };
             (key, format!("masking: {error}"))
         })?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
             if chaperone_proxy::connection::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {
                 let why = format!("proxy.inspect: `{name}` is not a DNS name in lower case, nor one after `*.`");
-                return Err(("inspect", why));
+                return Err(("proxy.inspect", why));
             }
         }
         let names: Vec<&str> = self.agents.iter().map(|agent| agent.name.as_str()).collect();
@@ -446,7 +220,7 @@ impl Config {
         if let Some(account) = &self.aws.account
             && (account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()))
         {
-            return Err(("account", format!("aws.account = \"{account}\": an account id has 12 digits")));
+            return Err(("aws.account", format!("aws.account = \"{account}\": an account id has 12 digits")));
         }
         let fits =
             |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+=,.@".contains(&b));
@@ -455,6 +229,12 @@ impl Config {
             return Err(("aws", why));
         }
         Ok(())
+    }
+
+    /// The ids of the users that are bound, at the place of what is wrong with one.
+    pub fn bound_users(&self) -> Result<BTreeSet<u32>, ConfigError> {
+        let place = || self.place_of("capture.users");
+        self.capture.user_ids().map_err(|error| ConfigError(format!("{}: {error}", place())))
     }
 
     /// What is masked in arguments, checked.
@@ -525,67 +305,13 @@ impl Config {
         warehouse.password_file.clone_from(&config.password_file);
         warehouse.ca_file.clone_from(&config.ca_file);
         warehouse.tenant.clone_from(&config.tenant);
-        Warehouse::new(warehouse).map(Some).map_err(|error| ConfigError(format!("[warehouse]: {error}")))
+        Warehouse::new(warehouse).map(Some).map_err(|error| self.wrong("warehouse", error))
     }
 
     /// The journal's own configuration.
     pub fn journal(&self) -> JournalConfig {
         self.journal.config()
     }
-}
-
-/// The first line that sets `key`.
-fn line_of(text: &str, key: &str) -> usize {
-    let sets = |line: &str| {
-        let line = line.trim_start().trim_start_matches('[');
-        line.strip_prefix(key).is_some_and(|rest| rest.trim_start().starts_with(['=', ']']))
-    };
-    text.lines().position(sets).map_or(1, |index| index + 1)
-}
-
-/// The line of an agent's rule, or of its name.
-fn line_of_rule(text: &str, agent: &str, rule: Option<(&str, &str)>) -> usize {
-    #[derive(Deserialize)]
-    struct Places {
-        agents: Vec<AgentPlaces>,
-    }
-    #[derive(Deserialize)]
-    struct AgentPlaces {
-        name: Spanned<String>,
-        #[serde(default)]
-        cgroups: Vec<Spanned<String>>,
-        #[serde(default)]
-        slices: Vec<Spanned<String>>,
-        #[serde(default)]
-        units: Vec<Spanned<String>>,
-        #[serde(default)]
-        users: Vec<Spanned<String>>,
-        #[serde(default)]
-        labels: Vec<Spanned<String>>,
-        #[serde(default)]
-        images: Vec<Spanned<String>>,
-        run: Option<Spanned<bool>>,
-    }
-    // Of two with one name, the second is wrong.
-    let places = toml::from_str::<Places>(text).ok();
-    let Some(place) =
-        places.and_then(|places| places.agents.into_iter().rev().find(|place| place.name.get_ref() == agent))
-    else {
-        return line_of(text, "agents");
-    };
-    let texts = match rule.map(|(key, _)| key) {
-        Some("cgroups") => &place.cgroups[..],
-        Some("slices") => &place.slices,
-        Some("units") => &place.units,
-        Some("users") => &place.users,
-        Some("labels") => &place.labels,
-        Some("images") => &place.images,
-        _ => &[],
-    };
-    let found = texts.iter().rev().find(|text| rule.is_some_and(|(_, rule)| text.get_ref() == rule));
-    let run = place.run.filter(|_| rule.is_some_and(|(key, _)| key == "run"));
-    let at = found.map(Spanned::span).or(run.map(|run| run.span())).unwrap_or_else(|| place.name.span()).start;
-    text.get(..at).map_or(1, |before| before.matches('\n').count() + 1)
 }
 
 #[cfg(test)]

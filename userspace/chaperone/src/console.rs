@@ -180,7 +180,7 @@ impl Console {
         self.authority.check(&config.domains()).map_err(conflict)?;
         let agents = config.agents().map_err(conflict)?;
         let mut current = self.config.lock();
-        let restart = crate::reloading::takes_restart(current.text(), config.text());
+        let restart = crate::config::takes_restart(current.text(), config.text());
         if !restart.is_empty() {
             return Err(conflict(format!("this changed, which takes a restart: {}", restart.join(", "))));
         }
@@ -191,7 +191,10 @@ impl Console {
             (agents.patterns(), agents.users().clone(), containers)
         };
         if of(&before) != of(&agents) {
-            return Err(conflict("the enrolled cgroups changed, which takes a restart"));
+            return Err(conflict(
+                "the enrolled cgroups changed (agents: name, cgroups, slices, units, users, labels, images or run), which takes a \
+                 restart",
+            ));
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);

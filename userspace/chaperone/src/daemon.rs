@@ -95,7 +95,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     }
     approvals::check_groups(&policies, &config)?;
     let agents = config.agents()?;
-    config.capture.user_ids()?;
+    config.bound_users()?;
     enrolment::check(&config, &agents)?;
     let authority = Arc::new(
         CertificateAuthority::open_or_create(&config.ca(), &config.domains())

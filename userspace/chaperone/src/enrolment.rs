@@ -57,7 +57,7 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
             .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
     }
     enroll_cgroups(capture, &config.cgroup_rules(agents)?, &config.containers.containers(), Some(agents))?;
-    let users: BTreeSet<u32> = &config.capture.user_ids()? | agents.users();
+    let users: BTreeSet<u32> = &config.bound_users()? | agents.users();
     capture.bind_users(&users)?;
     let report = Report::of(config, agents, capture.cgroup_root());
     for rule in report.unmatched() {

@@ -21,7 +21,6 @@ mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;
-mod reloading;
 mod roles;
 mod run;
 mod sandbox;
@@ -76,6 +75,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Commands { session, warehouse, limit } => commands::commands(&config, session, warehouse, limit, json),
+        Command::Config(what) => commands::config(&config, &what, json),
         Command::Connections { session } => commands::connections(&config, session, json),
         Command::Daemon => {
             start_log();

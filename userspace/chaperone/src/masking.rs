@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use chaperone_masking::{CustomDetector, DetectorError};
 use chaperone_proxy::{MaskingSettings, OnError};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+chaperone_model::documented! {
 /// How answers are masked.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct MaskingSection {
     /// Whether secrets in AWS's structured answers are masked where no policy says otherwise.
@@ -16,8 +17,10 @@ pub struct MaskingSection {
     pub on_error: OnError,
     /// The detectors that look through structured answers; the credential detectors, if it isn't set.
     pub detectors: Option<Vec<String>>,
-    /// Detectors of your own.
+    /// Detectors of your own: each a `name`, a `pattern` (a regular expression, of whose group `secret` alone is masked, if
+    /// it has one) and a `max_length`.
     pub custom: Vec<CustomSection>,
+}
 }
 
 impl Default for MaskingSection {
@@ -27,7 +30,7 @@ impl Default for MaskingSection {
 }
 
 /// One of `[[masking.custom]]`, which policies and `detectors` name `custom:NAME`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct CustomSection {
     /// Its name.

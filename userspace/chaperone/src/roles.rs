@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 
 use chaperone_aws::Role;
 use chaperone_proxy::Rule;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+chaperone_model::documented! {
 /// One of `[[roles]]`. The first that is for an agent holds.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct RoleSection {
     /// The agents that it is for.
@@ -41,6 +42,7 @@ pub struct RoleSection {
     /// The accounts that may be called and named; all, if empty.
     #[serde(default)]
     pub accounts: Vec<String>,
+}
 }
 
 fn default_name() -> String {

@@ -135,7 +135,8 @@ mod tests {
     fn requests_are_understood_whole_or_not_at_all() {
         let read = serde_json::from_str::<ControlRequest>;
         let launch = ControlRequest::Launch { agent: "coder".into() };
-        assert_eq!(read(&serde_json::to_string(&launch).unwrap()).unwrap(), launch);
+        let text = serde_json::to_string(&launch).unwrap();
+        assert_eq!(read(&text).unwrap(), launch);
         assert_eq!(read(r#"{"request":"reload"}"#).unwrap(), ControlRequest::Reload);
         // Who asks is never in the message.
         for wrong in [

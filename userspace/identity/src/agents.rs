@@ -62,6 +62,7 @@ impl AgentError {
     }
 }
 
+chaperone_model::documented! {
 /// One agent, as it is configured.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -71,27 +72,29 @@ pub struct Agent {
     /// The groups that it is in.
     #[serde(default)]
     pub groups: Vec<String>,
-    /// Paths below the cgroup v2 root; see [`Rule::cgroup`].
+    /// Paths below the cgroup v2 root, such as `/agents/*`: what the whole path names is a session each, and nothing below the
+    /// part before the first `*` is free.
     #[serde(default)]
     pub cgroups: Vec<String>,
-    /// Slices of systemd's; see [`Rule::slice`].
+    /// Slices of systemd's, such as `agents.slice`: each of their units is a session.
     #[serde(default)]
     pub slices: Vec<String>,
-    /// Services and scopes of systemd's; see [`Rule::unit`].
+    /// Services and scopes of systemd's, such as `agent-*.service`, in `system.slice` unless a slice stands before it.
     #[serde(default)]
     pub units: Vec<String>,
-    /// Users, by name or number; see [`Rule::user`].
+    /// Users, by name or number: each login session and the user's own service manager is a session.
     #[serde(default)]
     pub users: Vec<String>,
-    /// Labels of containers or pods; see [`ContainerRule::label`].
+    /// Labels of containers, images or pods: `name`, or `name=value` in whose value `*` stands for any characters.
     #[serde(default)]
     pub labels: Vec<String>,
-    /// Images of containers; see [`ContainerRule::image`].
+    /// Images of containers, as the engine names them; `*` stands for any characters.
     #[serde(default)]
     pub images: Vec<String>,
-    /// Whether `chaperone run` may start it in a cgroup of its own; see [`Rule::run`].
+    /// Whether `chaperone run` may start it in a cgroup of its own.
     #[serde(default)]
     pub run: bool,
+}
 }
 
 impl Agent {

@@ -11,6 +11,7 @@ use aws_lc_rs::{
     rand::SystemRandom,
     signature::{ED25519, Ed25519KeyPair, KeyPair as _, UnparsedPublicKey},
 };
+use pem::{EncodeConfig, LineEnding, Pem};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
@@ -24,6 +25,8 @@ pub(crate) const ID_FILE: &str = "journal.id";
 pub(crate) const KEY_FILE: &str = "journal.key";
 pub(crate) const PUBLIC_FILE: &str = "journal.pub";
 
+/// What stands around it, by RFC 7468.
+const TAG: &str = "PUBLIC KEY";
 /// RFC 8410's SubjectPublicKeyInfo of an Ed25519 key, up to the key's 32 bytes.
 const SPKI: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x03, 0x21, 0x00];
 
@@ -40,13 +43,12 @@ impl PublicKey {
     /// As PEM (`openssl pkey -pubin` reads it).
     pub fn to_pem(&self) -> String {
         let der = [SPKI.as_slice(), &self.0].concat();
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", base64(&der))
+        pem::encode_config(&Pem::new(TAG, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
     }
 
     /// Reads what [`Self::to_pem`] writes.
     pub fn from_pem(pem: &str) -> Option<Self> {
-        let body: String = pem.lines().filter(|line| !line.starts_with("-----")).map(str::trim).collect();
-        let der = unbase64(&body)?;
+        let der = pem::parse(pem).ok().filter(|block| block.tag() == TAG)?.into_contents();
         let key = der.strip_prefix(SPKI.as_slice())?;
         Some(Self(key.try_into().ok()?))
     }
@@ -193,44 +195,22 @@ pub(crate) fn write_whole(path: &Path, bytes: &[u8], mode: u32) -> Result<(), Jo
     fs::File::open(dir).and_then(|dir| dir.sync_all()).context("sync", dir)
 }
 
-const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-
-fn base64(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let word = chunk.iter().fold(0u32, |word, byte| word << 8 | u32::from(*byte)) << (8 * (3 - chunk.len()));
-        for at in 0..4 {
-            let symbol = ALPHABET[(word >> (18 - 6 * at) & 63) as usize];
-            out.push(if at <= chunk.len() { char::from(symbol) } else { '=' });
-        }
-    }
-    out
-}
-
-fn unbase64(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::with_capacity(text.len() / 4 * 3);
-    let (mut word, mut bits) = (0u32, 0);
-    for byte in text.trim_end_matches('=').bytes() {
-        let value = ALPHABET.iter().position(|symbol| *symbol == byte)?;
-        word = (word << 6 | u32::try_from(value).ok()?) & 0xff_ffff;
-        bits += 6;
-        if bits >= 8 {
-            bits -= 8;
-            out.push((word >> bits & 0xff) as u8);
-        }
-    }
-    Some(out)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn base64_as_in_rfc_4648() {
-        for (plain, coded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
-            assert_eq!(base64(plain.as_bytes()), coded);
-            assert_eq!(unbase64(coded).unwrap(), plain.as_bytes());
+    fn a_public_key_in_pem_is_read_as_it_is_written() {
+        let key = PublicKey([7; 32]);
+        let text = key.to_pem();
+        assert_eq!(
+            text,
+            "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEABwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwc=\n-----END PUBLIC KEY-----\n"
+        );
+        assert_eq!(PublicKey::from_pem(&text), Some(key));
+        assert_eq!(PublicKey::from_pem(&text.replace('\n', "\r\n")), Some(key));
+        for wrong in ["", "MCow", &text.replace("MCow", "MCox"), &text.replace("PUBLIC", "PRIVATE"), &text[..70]] {
+            assert_eq!(PublicKey::from_pem(wrong), None, "{wrong}");
         }
     }
 

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod call;
+mod causes;
 mod decision;
+mod documented;
 mod event;
 mod id;
 mod origin;
@@ -16,7 +18,9 @@ mod session;
 pub use call::{
     AccessLevel, Action, CUT, Call, LookedUp, ONLY_TEXTS, Payload, Protocol, References, TRUNCATED, UnknownResources,
 };
+pub use causes::with_causes;
 pub use decision::{Decision, Reason, Verdict};
+pub use documented::Field;
 pub use event::{
     Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,

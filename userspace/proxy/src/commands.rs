@@ -8,9 +8,7 @@ use std::{
 };
 
 use chaperone_capture::{CommandEvent, StartedCommand, cgroup_path};
-use chaperone_model::{
-    CgroupId, CommandEnded, CommandStarted, CommandsLost, Event, SessionEnded, SessionId, SessionStarted,
-};
+use chaperone_model::{CgroupId, CommandEnded, CommandStarted, CommandsLost, Event, SessionId};
 use time::OffsetDateTime;
 use tokio::{
     sync::{mpsc, oneshot},
@@ -165,20 +163,6 @@ impl DataPlane {
         }
         let begun = beginning.await;
         Some(begun.unwrap_or_else(|error| Err(format!("BUG: beginning a session panicked: {error}"))))
-    }
-
-    /// Records a session that nobody saw, of a cgroup that is gone: it begins and ends at once.
-    async fn missed_session(&self, cgroup: CgroupId, path: &str) -> Result<SessionId, String> {
-        let session = self.sessions.missed(cgroup, path).map_err(|error| error.to_string())?;
-        let (id, at) = (session.id, session.started);
-        tracing::info!(session = %id, agent = session.agent, cgroup = path, "a session is over before it was seen");
-        let begun = Event::SessionStarted(SessionStarted { session: session.clone(), host: self.host.clone() });
-        let ended = Event::SessionEnded(SessionEnded { id, at, why: "its cgroup was gone at once".to_owned() });
-        for event in [begun, ended] {
-            self.journal.append(&event, false).await.map_err(|error| error.to_string())?;
-        }
-        self.sessions.is_over(&session);
-        Ok(id)
     }
 }
 

@@ -8,10 +8,9 @@ use chaperone_aws::{Catalog, Metadata, Placeholder, PlaceholderKey, Signer, Vend
 use chaperone_capture::{Origins, netns_cookie};
 use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
-use chaperone_model::{Event, NetnsCookie, SessionEnded, SessionId};
+use chaperone_model::NetnsCookie;
 use chaperone_policy::{PolicyVersion, Principal};
 use rustls::ServerConfig;
-use time::OffsetDateTime;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -194,23 +193,6 @@ impl DataPlane {
         self.quotas.memory_used()
     }
 
-    /// Records the ends of sessions, until told to stop.
-    pub async fn watch_sessions(self: Arc<Self>) {
-        loop {
-            let ended = tokio::select! {
-                () = self.stop.cancelled() => break,
-                ended = self.sessions.ended() => ended,
-            };
-            match ended {
-                Ok(ended) => ended.iter().for_each(|it| self.end_session(it.0.session.id, "its cgroup is empty")),
-                Err(error) => {
-                    tracing::error!(%error, "cgroups can't be watched: sessions will not be seen to end");
-                    break;
-                }
-            }
-        }
-    }
-
     /// Now and then: what has no event of its own.
     pub fn tick(&self) {
         self.upstream.sweep();
@@ -251,13 +233,5 @@ impl DataPlane {
             session.own.lent.store(lent.clone());
         }
         lent
-    }
-
-    fn end_session(&self, id: SessionId, why: &str) {
-        self.approvals.end_session(id);
-        let event = Event::SessionEnded(SessionEnded { id, at: OffsetDateTime::now_utc(), why: why.to_owned() });
-        if let Err(error) = self.journal.append_now(&event) {
-            tracing::error!(session = %id, %error, "the end of a session could not be recorded");
-        }
     }
 }

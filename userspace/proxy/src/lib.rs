@@ -9,7 +9,6 @@
 mod approvals;
 pub mod body;
 pub mod call;
-mod causes;
 mod commands;
 pub mod connection;
 mod data_plane;
@@ -18,6 +17,7 @@ pub mod http;
 mod limits;
 mod masking;
 mod metrics;
+mod sessions;
 mod upstream;
 pub mod websocket;
 

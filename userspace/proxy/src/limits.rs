@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+chaperone_model::documented! {
 /// Bounds on time and memory; every one can be configured.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -65,6 +66,7 @@ pub struct Limits {
     /// For calls under way when the daemon is told to stop.
     #[serde(with = "seconds")]
     pub drain_timeout: Duration,
+}
 }
 
 impl Default for Limits {

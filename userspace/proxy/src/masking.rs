@@ -6,13 +6,13 @@ use aws_lc_rs::hmac;
 use chaperone_masking::{CustomDetector, DETECTORS, DetectorError, Detectors, Secret, Vault};
 use foldhash::HashMap;
 use parking_lot::Mutex;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// Sets of detectors that policies ask for and that are kept ready.
 const MAX_READY: usize = 64;
 
 /// What is done with a body that can't be read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum OnError {
     /// All of it is masked; where some has gone on, the answer breaks off.

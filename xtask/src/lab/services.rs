@@ -93,6 +93,7 @@ fn trust_fakes(lab: &Lab) -> Result<BTreeMap<String, String>> {
     let (id, secret) = key.trim().split_once('\n').context("BUG: the lab's key has not two lines")?;
     Ok([
         ("REQUESTS_CA_BUNDLE", "/etc/ssl/certs/ca-certificates.crt"),
+        ("SSL_CERT_FILE", "/etc/ssl/certs/ca-certificates.crt"),
         ("NODE_EXTRA_CA_CERTS", anchor),
         ("AWS_ACCESS_KEY_ID", id),
         ("AWS_SECRET_ACCESS_KEY", secret),

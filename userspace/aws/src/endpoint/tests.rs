@@ -226,23 +226,59 @@ fn what_iam_has_no_action_for_is_refused_and_says_so() {
     }
 }
 
+/// What has AWS's authority is AWS's API, and what has none is between the agent and the application.
+#[test]
+fn requests_without_a_signature_are_an_applications() {
+    let of = |host: &str, authorization: Option<&str>, target: &str| {
+        let mut request = Request::get(target);
+        if let Some(value) = authorization {
+            request = request.header("authorization", value);
+        }
+        let parts = request.body(()).unwrap().into_parts().0;
+        match Catalog::global().host(host).unwrap().kind {
+            crate::HostKind::Endpoint(endpoint) => endpoint.is_application(&parts),
+            kind => panic!("{host}: {kind:?}"),
+        }
+    };
+    let signed = "AWS4-HMAC-SHA256 Credential=A/20250601/eu-west-1/x/aws4_request, SignedHeaders=host, Signature=0";
+    for host in [
+        "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com",
+        "abcdefg.lambda-url.us-east-1.on.aws",
+        "search-d-abc123.eu-west-1.es.amazonaws.com",
+        "abcdefg.appsync-api.eu-west-1.amazonaws.com",
+    ] {
+        for own in [None, Some("Bearer x"), Some("Basic x")] {
+            assert!(of(host, own, "/s"), "{host} {own:?}");
+        }
+        for aws in [signed, "AWS A:x", "AWS4-ECDSA-P256-SHA256 Credential=A/20250601/x/aws4_request, Signature=0"] {
+            assert!(!of(host, Some(aws), "/s"), "{host} {aws}");
+        }
+        assert!(!of(host, None, "/s?X-Amz-Signature=0&X-Amz-Credential=A%2F20250601"), "{host}");
+    }
+    for host in ["my-lb-1.eu-west-1.elb.amazonaws.com", "ec2-203-0-113-25.us-west-2.compute.amazonaws.com"] {
+        assert!(of(host, None, "/") && of(host, Some(signed), "/"), "{host}");
+    }
+    for host in ["git-codecommit.eu-west-1.amazonaws.com", "aps-workspaces.eu-west-1.amazonaws.com"] {
+        assert!(!of(host, None, "/"), "{host}");
+    }
+}
+
 #[test]
 fn paths_that_hide_something_are_refused() {
     let host = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com";
-    for target in [
-        "/s/%61dmin",
-        "/s/../admin",
-        "/s/%2e%2e/admin",
-        "/s//admin",
-        "/s/a%2F..%2Fadmin",
-        "/s/%00",
-        "/s/%zz",
-        "/s/%ff",
-        "/s/%2561",
-    ] {
+    for target in
+        ["/s/%61dmin", "/s/../admin", "/s/%2e%2e/admin", "/s/a%2F..%2Fadmin", "/s/%00", "/s/%zz", "/s/%ff", "/s/%2561"]
+    {
         assert!(one("GET", host, target).starts_with("refused"), "{target}: {}", one("GET", host, target));
     }
     assert!(one("GET", host, "/s/a%20b/").ends_with("a1b2c3d4e5/s/GET/a b/"));
+    // Whatever the endpoint makes of it must be permitted.
+    let needed = ask("GET", host, "/s//a%2Dmin", &[]).unwrap();
+    for resource in ["s/GET//a-min", "s/GET//a%2Dmin", "s/GET/a-min", "s/GET/a%2Dmin"] {
+        assert!(needed.iter().any(|need| need.ends_with(&format!("a1b2c3d4e5/{resource}"))), "{resource}: {needed:?}");
+    }
+    let needed = ask("GET", "search-d-abc123.eu-west-1.es.amazonaws.com", "/i%2Dj/_search", &[]).unwrap();
+    assert!(needed[0].ends_with("domain/d/i-j/_search") && needed[1].ends_with("domain/d/i%2Dj/_search"), "{needed:?}");
 }
 
 #[test]

@@ -33,6 +33,9 @@ pub enum BodyError {
     /// It can't be changed as it must be, so it doesn't go on.
     #[error("the answer was kept back: {0}")]
     Transform(#[from] TransformError),
+    /// HTTP/2 has fields in trailers that belong into the head, which h2 drops unseen. No request of AWS's has any.
+    #[error("the request has trailers, which no request to AWS has over HTTP/2")]
+    Trailers,
     /// Nothing came for too long.
     #[error("no byte came for {} s", .0.as_secs())]
     Stalled(Duration),
@@ -40,11 +43,14 @@ pub enum BodyError {
 
 impl BodyError {
     pub(crate) fn http(error: &hyper::Error) -> Self {
-        Self::Http(crate::causes::with_causes(error))
+        Self::Http(chaperone_model::with_causes(error))
     }
 
     /// Whether the bytes themselves are to blame, and with them whoever sent them.
     pub(crate) fn blames_sender(&self) -> bool {
-        matches!(self, Self::Chunked(_) | Self::Events(_) | Self::Frames(_) | Self::Hash | Self::Http(_))
+        matches!(
+            self,
+            Self::Chunked(_) | Self::Events(_) | Self::Frames(_) | Self::Hash | Self::Http(_) | Self::Trailers
+        )
     }
 }

@@ -11,6 +11,7 @@ use std::{
 use bytes::Bytes;
 use chaperone_journal::{BodyRecorder, JournalError};
 use chaperone_model::BodyDigest;
+use http::Version;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
@@ -108,8 +109,12 @@ pub struct RequestStream {
     pub(crate) inner: Option<Incoming>,
     pub(crate) recorder: Option<BodyRecorder>,
     pub(crate) chunked: Option<Chunks>,
-    /// The hash that the request declared. Its last frame is held back until the body is known to have it.
+    /// The hash that the request declared.
     pub(crate) declared: Option<[u8; 32]>,
+    /// The last frame is held back until the body is known to be what the head said.
+    pub(crate) hold_last: bool,
+    /// Over HTTP/2 there may be no trailers.
+    pub(crate) version: Version,
     pub(crate) held: Option<Bytes>,
     pub(crate) sent: Arc<Mutex<Sent>>,
     pub(crate) stall: Stall,
@@ -182,7 +187,10 @@ impl RequestStream {
                     let after = self.stall.after;
                     return self.fail(BodyError::Stalled(after));
                 }
-                Poll::Ready(Some(Err(error))) => return self.fail(BodyError::http(&error)),
+                Poll::Ready(Some(Err(error))) => {
+                    self.held = None;
+                    return self.fail(BodyError::http(&error));
+                }
                 Poll::Ready(None) => {
                     if let Err(error) = self.end() {
                         self.held = None;
@@ -193,6 +201,10 @@ impl RequestStream {
                     self.stall.reset();
                     let Ok(bytes) = frame.into_data() else {
                         // Trailers of HTTP itself: AWS's are inside the aws-chunked body, and others aren't signed.
+                        if self.version == Version::HTTP_2 {
+                            self.held = None;
+                            return self.fail(BodyError::Trailers);
+                        }
                         continue;
                     };
                     if bytes.is_empty() {
@@ -207,7 +219,7 @@ impl RequestStream {
                         Ok(bytes) => bytes,
                         Err(error) => return self.fail(error),
                     };
-                    let ready = if self.declared.is_some() { self.held.replace(bytes) } else { Some(bytes) };
+                    let ready = if self.hold_last { self.held.replace(bytes) } else { Some(bytes) };
                     if let Some(bytes) = ready {
                         return Poll::Ready(Some(Ok(Frame::data(bytes))));
                     }

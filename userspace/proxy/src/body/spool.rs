@@ -6,11 +6,13 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use http::Version;
 use http_body::Body;
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{
+    body::error::BodyError,
     connection::quota::{Memory, QuotaExceeded},
     limits::Limits,
 };
@@ -43,7 +45,12 @@ fn due(began: Instant, bytes: usize, limits: &Limits) -> Instant {
 }
 
 /// Reads a body into memory that grows with it. What there was of it stays, if that fails.
-pub(crate) async fn read<B>(body: &mut B, memory: &mut Memory, limits: &Limits) -> (Bytes, Result<(), SpoolError>)
+pub(crate) async fn read<B>(
+    body: &mut B,
+    memory: &mut Memory,
+    version: Version,
+    limits: &Limits,
+) -> (Bytes, Result<(), SpoolError>)
 where
     B: Body<Data = Bytes> + Unpin,
     B::Error: std::fmt::Display,
@@ -66,7 +73,12 @@ where
                 return (whole.bytes(), Err(SpoolError::Slow { bytes, after, rate: limits.body_rate }));
             }
         };
-        let Ok(bytes) = frame.into_data() else { continue };
+        let Ok(bytes) = frame.into_data() else {
+            if version == Version::HTTP_2 {
+                return (whole.bytes(), Err(SpoolError::Broken(BodyError::Trailers.to_string())));
+            }
+            continue;
+        };
         if whole.len() + bytes.len() > limit {
             return (whole.bytes(), Err(SpoolError::TooLarge { limit }));
         }
@@ -142,7 +154,8 @@ mod tests {
         let limits = Limits::default();
         let (quotas, one, _) = share(&limits);
         let mut memory = one.memory();
-        let (bytes, read) = read(&mut slow(10, 10_000, Duration::from_millis(1)), &mut memory, &limits).await;
+        let (bytes, read) =
+            read(&mut slow(10, 10_000, Duration::from_millis(1)), &mut memory, Version::HTTP_11, &limits).await;
         read.unwrap();
         assert_eq!((bytes.len(), memory.bytes(), quotas.memory_used()), (100_000, 100_000, 100_000));
         drop(memory);
@@ -159,7 +172,7 @@ mod tests {
                 let (mut memory, limits) = (one.memory(), limits.clone());
                 tokio::spawn(async move {
                     let mut body = slow(usize::MAX, 1, Duration::from_secs(1));
-                    read(&mut body, &mut memory, &limits).await.1
+                    read(&mut body, &mut memory, Version::HTTP_11, &limits).await.1
                 })
             })
             .collect();
@@ -167,8 +180,13 @@ mod tests {
         let began = Instant::now();
         let mut memory = other.memory();
         let largest = limits.spool_bytes;
-        let (bytes, read) =
-            read(&mut http_body_util::Full::new(Bytes::from(vec![b'x'; largest])), &mut memory, &limits).await;
+        let (bytes, read) = read(
+            &mut http_body_util::Full::new(Bytes::from(vec![b'x'; largest])),
+            &mut memory,
+            Version::HTTP_11,
+            &limits,
+        )
+        .await;
         read.unwrap();
         assert_eq!((bytes.len(), began.elapsed()), (largest, Duration::ZERO));
         for slow in slow {
@@ -186,7 +204,7 @@ mod tests {
         let error = loop {
             let mut memory = one.memory();
             let mut body = http_body_util::Full::new(Bytes::from(vec![b'x'; limits.spool_bytes]));
-            match read(&mut body, &mut memory, &limits).await.1 {
+            match read(&mut body, &mut memory, Version::HTTP_11, &limits).await.1 {
                 Ok(()) => held.push(memory),
                 Err(error) => break error,
             }
@@ -195,7 +213,7 @@ mod tests {
         assert!(!held.is_empty());
         for share in [one, other] {
             let mut memory = share.memory();
-            let (_, read) = read(&mut slow(1, 60_000, Duration::ZERO), &mut memory, &limits).await;
+            let (_, read) = read(&mut slow(1, 60_000, Duration::ZERO), &mut memory, Version::HTTP_11, &limits).await;
             read.unwrap();
         }
     }
@@ -206,8 +224,11 @@ mod tests {
         let (quotas, one, _) = share(&limits);
         let mut memory = one.memory();
         let mut announced = http_body_util::Full::new(Bytes::from(vec![b'x'; 1001]));
-        assert!(matches!(read(&mut announced, &mut memory, &limits).await.1, Err(SpoolError::TooLarge { .. })));
-        let (bytes, read) = read(&mut slow(11, 100, Duration::ZERO), &mut memory, &limits).await;
+        assert!(matches!(
+            read(&mut announced, &mut memory, Version::HTTP_11, &limits).await.1,
+            Err(SpoolError::TooLarge { .. })
+        ));
+        let (bytes, read) = read(&mut slow(11, 100, Duration::ZERO), &mut memory, Version::HTTP_11, &limits).await;
         assert!(matches!(read, Err(SpoolError::TooLarge { .. })));
         assert_eq!((bytes.len(), quotas.memory_used()), (1000, 1000));
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedHandshake, V4aAuth, VendedCredential,
-    VerifyError, payload_shape, take_bearer,
+    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedForm,
+    SignedHandshake, V4aAuth, VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
@@ -21,6 +21,7 @@ use crate::{
         work::Turn,
     },
     connection::http_connection::HttpConnection,
+    http::second,
     upstream::credential_broker::SigningIdentity,
     websocket::frames::Handshake,
 };
@@ -41,7 +42,7 @@ pub(super) enum Subject {
         identity: Arc<SigningIdentity>,
         auth: Authentication,
     },
-    /// A name under `inspect`, where whatever it carries is between the agent and that server.
+    /// A name under `inspect`, or an application on AWS, where whatever it carries is between the agent and that server.
     Inspected,
 }
 
@@ -51,6 +52,10 @@ pub(super) enum Authentication {
     Anonymous,
     /// An S3 POST form, which is signed inside. `put` is the upload that it stands for.
     Form { form: Box<PostPolicy>, put: Box<Parts>, vended: Option<Arc<VendedCredential>> },
+    /// A form of SimpleDB's, which is signed inside by version 2.
+    FormV2 { form: Box<SignedForm>, vended: Option<Arc<VendedCredential>> },
+    /// What git makes of a SigV4 signature for CodeCommit.
+    Git { made: Box<GitCredential>, vended: Option<Arc<VendedCredential>> },
     /// A presigned URL that AWS gave to this session in the answer to this call: it goes on as it is.
     Grant { by: String },
     /// SigV4 in the head, or what was made of a presigned query or bearer token of the session's own.
@@ -69,6 +74,8 @@ impl Authentication {
         match self {
             Self::Anonymous | Self::Grant { .. } | Self::Token(_) => None,
             Self::Form { vended, .. }
+            | Self::FormV2 { vended, .. }
+            | Self::Git { vended, .. }
             | Self::Signed { vended, .. }
             | Self::SignedQuery { vended, .. }
             | Self::V4a { vended, .. } => vended.as_ref(),
@@ -92,6 +99,10 @@ impl<'e> Received<'e> {
     /// Finds out by whose authority the request is, and verifies it.
     pub async fn authenticate(self) -> Result<Authenticated<'e>, CallError> {
         let Received { exchange, mut parts, destination } = self;
+        if second::announces_nothing(&parts) {
+            // Its head would be a whole request, before it is known that no body follows.
+            hold(&exchange.connection.clone(), exchange, &parts).await?;
+        }
         let (found, handshake) = match destination {
             Destination::Inspected => return Ok(Authenticated { exchange, parts, subject: Subject::Inspected }),
             Destination::Aws { found, handshake } => (found, handshake),
@@ -114,12 +125,19 @@ async fn authentication(
         hold(connection, exchange, parts).await?;
         return form(connection, exchange, parts, found);
     }
+    if handshake.is_none() && SignedForm::may_be(parts, found) {
+        hold(connection, exchange, parts).await?;
+        if let Some(signed) = form_v2(connection, exchange, parts)? {
+            return Ok(signed);
+        }
+    }
     if handshake.is_none()
         && let Some(by) = grant(connection, exchange, parts)
     {
         return Ok(Authentication::Grant { by });
     }
     let own = &connection.session.own;
+    take_api_key(parts, found);
     let bearer = parts.headers.contains_key(header::AUTHORIZATION)
         && matches!(RequestAuth::of(parts), RequestAuth::Bearer)
         && take_bearer(parts, found, exchange.generation.default_region(), &own.placeholder, OffsetDateTime::now_utc());
@@ -130,9 +148,20 @@ async fn authentication(
         None => (None, None),
     };
     let claimed = signed.as_ref().map_or_else(|| RequestAuth::of(parts), SignedHandshake::authority);
-    let id = claimed.access_key_id();
+    let git = match claimed {
+        RequestAuth::Other if handshake.is_none() => GitCredential::of(parts, found),
+        _ => None,
+    };
+    let id = claimed.access_key_id().or(git.as_ref().map(GitCredential::access_key_id));
     let vended = id.filter(|id| *id != own.placeholder.access_key_id()).and_then(|id| own.vended.get(id));
     let placeholder = vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder);
+    if let Some(made) = &git {
+        let verify = |now| made.verify(&connection.plane.signer, placeholder, now);
+        connection.plane.upstream.clock.judge(verify).map_err(|error| not_verified(&error))?;
+    }
+    if let Some(made) = git {
+        return Ok(Authentication::Git { made: Box::new(made), vended });
+    }
     let token = match claimed {
         RequestAuth::Bearer | RequestAuth::Other => own.vended.tokens().exchange(parts, found),
         _ => None,
@@ -169,17 +198,18 @@ async fn authentication(
         Some(RequestBody::Whole(_, hash, _)) => Some(hash),
         _ => None,
     };
-    let (signer, now) = (&connection.plane.signer, OffsetDateTime::now_utc());
-    let verified = match (&presigned, &signed) {
-        (Some(presigned), _) => presigned.verify(signer, sha256, placeholder, now),
-        (None, Some(signed)) => signed.verify(signer, parts, placeholder, now),
+    let signer = &connection.plane.signer;
+    let verify = |now| match (&presigned, &signed) {
+        (Some(presigned), _) => presigned.verify(signer, sha256, placeholder, now).map(|()| HeaderForm::default()),
+        (None, Some(signed)) => signed.verify(signer, parts, placeholder, now).map(|()| HeaderForm::default()),
         // Taking it was the check.
-        (None, None) if bearer => Ok(()),
+        (None, None) if bearer => Ok(HeaderForm::default()),
         (None, None) if v4a.is_some() => signer.verify_v4a(parts, sha256, placeholder, now),
         (None, None) if scope.is_some() => signer.verify(parts, &claimed, sha256, placeholder, now),
-        (None, None) => Ok(()),
+        (None, None) => Ok(HeaderForm::default()),
     };
-    verified.map_err(|error| not_verified(&error))?;
+    let form = connection.plane.upstream.clock.judge(verify).map_err(|error| not_verified(&error))?;
+    parts.extensions.insert(form);
     Ok(match (scope, v4a, token, signed) {
         (_, _, _, Some(signed)) => {
             let handshake =
@@ -219,7 +249,8 @@ async fn hold(connection: &HttpConnection, exchange: &mut Exchange, parts: &Part
         }
     };
     let mut memory = connection.share.memory();
-    let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, &connection.plane.limits)).await;
+    let limits = &connection.plane.limits;
+    let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, parts.version, limits)).await;
     let (kind, reason, outcome) = match &read {
         Ok(()) => {
             let turn = Turn::of(&connection.share, bytes.len()).await;
@@ -258,13 +289,11 @@ fn in_query(
     found: &HostMatch,
     handshake: bool,
 ) -> Result<Option<InQuery>, VerifyError> {
-    if parts.uri.query().is_none() || parts.headers.contains_key(header::AUTHORIZATION) {
-        return Ok(None);
-    }
-    let (RequestAuth::Presigned { access_key_id: id } | RequestAuth::PresignedV2 { access_key_id: id }) =
-        RequestAuth::of(parts)
-    else {
-        return Ok(None);
+    let id = match RequestAuth::of(parts) {
+        RequestAuth::Presigned { access_key_id } | RequestAuth::PresignedV2 { access_key_id } => access_key_id,
+        // Of its own form in the head, too, nothing is left afterwards.
+        RequestAuth::HeaderV2 { access_key_id } if !handshake && found.is_s3() => access_key_id,
+        _ => return Ok(None),
     };
     let own = &exchange.connection.session.own;
     if id != own.placeholder.access_key_id() && own.vended.get(id).is_none() {
@@ -312,10 +341,29 @@ fn form(
     Ok(Authentication::Form { form: Box::new(form), put, vended })
 }
 
+/// A form of version 2, if it is signed at all.
+fn form_v2(
+    connection: &HttpConnection,
+    exchange: &Exchange,
+    parts: &Parts,
+) -> Result<Option<Authentication>, CallError> {
+    let wrong = |error: VerifyError| CallError::from(not_verified(&error));
+    let Some(RequestBody::Whole(bytes, ..)) = &exchange.body else { return Ok(None) };
+    let Some(form) = SignedForm::read(parts, bytes).map_err(wrong)? else { return Ok(None) };
+    let own = &connection.session.own;
+    let vended = Some(form.access_key_id())
+        .filter(|id| *id != own.placeholder.access_key_id())
+        .and_then(|id| own.vended.get(id));
+    let placeholder = vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder);
+    connection.plane.upstream.clock.judge(|now| form.verify(placeholder, now)).map_err(wrong)?;
+    Ok(Some(Authentication::FormV2 { form: Box::new(form), vended }))
+}
+
 fn not_verified(error: &VerifyError) -> Refusal {
     let (kind, reason) = match error {
         VerifyError::ForeignKey { .. } => (Kind::Signature, Reason::ForeignAuthority),
         VerifyError::NotSupported(_) => (Kind::AccessDenied, Reason::NotSupported),
+        VerifyError::Skewed { signed, now } => (Kind::Skewed { signed: *signed, now: *now }, Reason::InvalidSignature),
         _ => (Kind::Signature, Reason::InvalidSignature),
     };
     Refusal::denied(kind, reason, error.to_string())

@@ -69,7 +69,9 @@ impl<'e> Authenticated<'e> {
                     parameters.insert(LENT_BY.to_owned(), by.clone().into());
                 }
             }
-            Authentication::Token(_) => call.payload = Payload::None,
+            Authentication::FormV2 { .. } | Authentication::Git { .. } | Authentication::Token(_) => {
+                call.payload = Payload::None;
+            }
             _ => {}
         }
         let refused = if let Some(why) = identity.out_of_reach(&call) {
@@ -126,8 +128,10 @@ fn decode(
                 Authentication::SignedQuery { signed, .. } => SignedHandshake::authority(signed),
                 _ => RequestAuth::of(parts),
             };
-            let body = match &exchange.body {
-                Some(RequestBody::Whole(bytes, ..)) => Some(&bytes[..]),
+            let body = match (auth, &exchange.body) {
+                // What signs it is no part of what is asked.
+                (Authentication::FormV2 { form, .. }, _) => Some(form.rest()),
+                (_, Some(RequestBody::Whole(bytes, ..))) => Some(&bytes[..]),
                 _ => None,
             };
             let mut call = catalog.decode(found, parts, body, &claimed, account)?;

@@ -4,6 +4,7 @@ use chaperone_aws::{ChunkedError, ErrorKind, EventStreamError};
 use chaperone_journal::JournalError;
 use chaperone_model::{Decision, OutcomeStatus, Reason};
 use http::StatusCode;
+use time::OffsetDateTime;
 
 use crate::{body::error::BodyError, connection::quota::QuotaExceeded, upstream::pool::UpstreamError};
 
@@ -85,6 +86,13 @@ pub enum Kind {
     NotImplemented,
     /// SignatureDoesNotMatch, or what the protocol calls it.
     Signature,
+    /// The agent's clock is wrong.
+    Skewed {
+        /// When the request says that it was signed.
+        signed: OffsetDateTime,
+        /// What time it is.
+        now: OffsetDateTime,
+    },
     /// What the protocol says when there are too many requests, which SDKs retry.
     Throttled,
     /// 413.
@@ -105,6 +113,7 @@ impl Kind {
             Self::Misdirected => (ErrorKind::InvalidRequest, Some(StatusCode::MISDIRECTED_REQUEST)),
             Self::NotImplemented => (ErrorKind::InvalidRequest, Some(StatusCode::NOT_IMPLEMENTED)),
             Self::Signature => (ErrorKind::InvalidSignature, None),
+            Self::Skewed { signed, now } => (ErrorKind::Skewed { signed, now }, None),
             Self::Throttled => (ErrorKind::Throttled, None),
             Self::TooLarge => (ErrorKind::InvalidRequest, Some(StatusCode::PAYLOAD_TOO_LARGE)),
             Self::Unavailable | Self::Unreachable => (ErrorKind::Unavailable, None),
@@ -150,6 +159,9 @@ pub enum Failure {
     /// AWS's answer broke off before any of it had gone on.
     #[error("AWS's answer broke off: {0}")]
     Broken(BodyError),
+    /// It was signed by a clock that was wrong, which is known by AWS's refusal.
+    #[error("AWS refused it, and its date says that this host's clock is wrong: the next one is signed by AWS's time")]
+    Clock,
     /// There is nothing to sign with.
     #[error("no credentials to sign with: {0}")]
     Credentials(chaperone_aws::CredentialsError),
@@ -179,7 +191,9 @@ impl Failure {
             Self::Sign(_) => (Kind::AccessDenied, OutcomeStatus::Failed),
             Self::Target => (Kind::BadRequest, OutcomeStatus::Failed),
             Self::Upstream(_) => (Kind::Unreachable, OutcomeStatus::Failed),
-            Self::Body(_) | Self::Broken(_) | Self::Credentials(_) => (Kind::Unavailable, OutcomeStatus::Failed),
+            Self::Body(_) | Self::Broken(_) | Self::Clock | Self::Credentials(_) => {
+                (Kind::Unavailable, OutcomeStatus::Failed)
+            }
         }
     }
 
@@ -188,7 +202,7 @@ impl Failure {
             Self::Answer(_) | Self::Broken(_) | Self::Upstream(_) => Blame::Aws,
             Self::Sign(_) | Self::Target => Blame::Agent,
             Self::Body(error) if error.blames_sender() => Blame::Agent,
-            Self::Body(_) | Self::Credentials(_) => Blame::Us,
+            Self::Body(_) | Self::Clock | Self::Credentials(_) => Blame::Us,
         }
     }
 }

@@ -50,7 +50,7 @@ pub struct Answer {
 impl Signed<'_> {
     /// Sends it, and waits for the answer's head.
     pub async fn forward(self) -> Result<Answer, CallError> {
-        let Self { exchange, target, request, transforms, permit, websocket } = self;
+        let Self { exchange, target, request, transforms, permit, websocket, tells_time } = self;
         let upstream = &exchange.connection.plane.upstream;
         let Some(opening) = websocket else {
             let sent = upstream.send(&target, request).await;
@@ -59,6 +59,11 @@ impl Signed<'_> {
                 // A body that is wrong makes hyper break off: then that is what happened.
                 exchange.sent.lock().error.take().map_or(Failure::Upstream(error), Failure::Body)
             })?;
+            let head = &answer.response;
+            if tells_time && upstream.clock.learn(head.headers()) && matches!(head.status().as_u16(), 400 | 401 | 403) {
+                // SDKs ask again, and then it is signed by the right time.
+                return Err(Failure::Clock.into());
+            }
             return Ok(Answer { response: answer.response, lease: answer.lease, transforms, websocket: None });
         };
         let (response, upgraded) = Box::pin(upstream.switch(&target, request)).await.map_err(Failure::Upstream)?;
@@ -85,6 +90,7 @@ impl Answer {
             parts.headers.remove(name);
         }
         parts.version = Version::HTTP_11;
+        one_length(&mut parts);
         let plane = exchange.connection.plane.clone();
         let recorder = plane.journal.body(exchange.id, Direction::Response);
         if let Some((opening, upgraded)) = websocket {
@@ -122,6 +128,19 @@ impl Answer {
             stream.look_ahead().await;
         }
         Response::from_parts(parts, AnswerBody::Streaming(Box::new(stream)))
+    }
+}
+
+/// The length that the framing check found, said once; and none where there is no body, whatever was said of it.
+fn one_length(parts: &mut Parts) {
+    if parts.status == StatusCode::NO_CONTENT {
+        parts.headers.remove(CONTENT_LENGTH);
+        return;
+    }
+    let Some(length) = parts.headers.get(CONTENT_LENGTH) else { return };
+    let first = length.as_bytes().split(|byte| *byte == b',').next().unwrap_or_default();
+    if let Ok(length) = HeaderValue::from_bytes(first.trim_ascii()) {
+        parts.headers.insert(CONTENT_LENGTH, length);
     }
 }
 
@@ -196,4 +215,27 @@ fn facts(parts: &Parts, exchange: &Exchange) -> AnswerFacts {
 fn text(headers: &HeaderMap, name: &str) -> Option<String> {
     let value = headers.get(name)?.to_str().ok()?;
     Some(value.chars().take(256).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_is_said_once_and_never_where_no_body_is() {
+        let told = |status: u16, lengths: &[&str]| -> Vec<String> {
+            let mut answer = Response::builder().status(status);
+            for length in lengths {
+                answer = answer.header(CONTENT_LENGTH, *length);
+            }
+            let mut parts = answer.body(()).unwrap().into_parts().0;
+            one_length(&mut parts);
+            parts.headers.get_all(CONTENT_LENGTH).iter().map(|it| it.to_str().unwrap().to_owned()).collect()
+        };
+        assert_eq!(told(200, &["5", "5"]), ["5"]);
+        assert_eq!(told(200, &["5, 5"]), ["5"]);
+        assert_eq!(told(200, &["5"]), ["5"]);
+        assert!(told(200, &[]).is_empty());
+        assert!(told(204, &["5"]).is_empty());
+    }
 }

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use chaperone_aws::HostMatch;
+use chaperone_aws::{HostKind, HostMatch};
 use chaperone_model::Reason;
-use http::request::Parts;
+use http::{header::UPGRADE, request::Parts};
 use http_body::Body as _;
 
 use crate::{
@@ -13,7 +13,7 @@ use crate::{
         exchange::{Exchange, RequestBody, RequestHead},
     },
     connection::http_connection::HttpConnection,
-    http::{heads::Refused, keep_alive::More},
+    http::{heads::Refused, keep_alive::More, second, violation::Violation},
     websocket::frames::Handshake,
 };
 
@@ -28,7 +28,7 @@ pub struct Received<'e> {
 pub(super) enum Destination {
     /// AWS's API.
     Aws { found: HostMatch, handshake: Option<Handshake> },
-    /// A name that the configuration lists under `inspect`.
+    /// A name that the configuration lists under `inspect`, or an application on AWS.
     Inspected,
 }
 
@@ -43,15 +43,20 @@ impl<'e> Received<'e> {
         match refused {
             Some(Refused::Quota(exceeded)) => return Err(CallError::Throttled(exceeded)),
             Some(Refused::Violation(violation)) => {
-                let why = format!("the request was refused because of {violation}");
-                return Err(Refusal::denied(Kind::BadRequest, Reason::Undecodable, why).into());
+                return Err(refused_by(&violation).into());
             }
             None => {}
         }
+        second::check(&parts).map_err(|violation| refused_by(&violation))?;
         let host = host?;
         let destination = destination(&connection, exchange, &parts, &host)?;
         Ok(Self { exchange, parts, destination })
     }
+}
+
+fn refused_by(violation: &Violation) -> Refusal {
+    let why = format!("the request was refused because of {violation}");
+    Refusal::denied(Kind::BadRequest, Reason::Undecodable, why)
 }
 
 fn destination(
@@ -60,7 +65,10 @@ fn destination(
     parts: &Parts,
     host: &str,
 ) -> Result<Destination, Refusal> {
-    let inspected = exchange.generation.is_inspected(host);
+    let found = connection.plane.catalog.host(host);
+    let application = matches!(&found, Some(HostMatch { kind: HostKind::Endpoint(endpoint), .. })
+        if !parts.headers.contains_key(UPGRADE) && endpoint.is_application(parts));
+    let inspected = application || exchange.generation.is_inspected(host);
     let handshake = match Handshake::of(parts) {
         None => None,
         Some(Ok(handshake))
@@ -80,7 +88,7 @@ fn destination(
     if inspected {
         return Ok(Destination::Inspected);
     }
-    let Some(found) = connection.plane.catalog.host(host) else {
+    let Some(found) = found else {
         let why = format!("`{host}` is not a name of AWS");
         return Err(Refusal::denied(Kind::Misdirected, Reason::Undecodable, why));
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    AwsChunkedReader, AwsCredentials, ChunkResigner, EventKey, EventResigner, SignError, Signer, TokenField,
+    AwsChunkedReader, AwsCredentials, ChunkResigner, EventKey, EventResigner, HostKind, SignError, Signer, TokenField,
     VendedCredential,
 };
 use chaperone_journal::BodyRecorder;
@@ -15,7 +15,6 @@ use http::{
     request::Parts,
 };
 use http_body::Body as _;
-use time::OffsetDateTime;
 
 use crate::{
     body::{
@@ -33,12 +32,13 @@ use crate::{
         recorded::Recorded,
     },
     connection::{http_connection::HttpConnection, quota::Memory},
+    http::second,
     upstream::{credential_broker::SigningIdentity, pool::Target},
     websocket::{frames::Handshake, handshake},
 };
 
-/// Fields that belong to one connection and never go on (RFC 9110, 7.6.1), and `Expect`, which is answered here.
-pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
+/// Fields that belong to one connection and never go on (RFC 9110, 7.6.1).
+pub(super) const HOP_BY_HOP: [HeaderName; 7] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
     header::PROXY_AUTHENTICATE,
@@ -46,7 +46,6 @@ pub(super) const HOP_BY_HOP: [HeaderName; 8] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
-    header::EXPECT,
 ];
 
 /// A request as AWS gets it.
@@ -58,6 +57,8 @@ pub struct Signed<'e> {
     /// The memory that the body holds.
     pub(super) permit: Option<Memory>,
     pub(super) websocket: Option<Opening>,
+    /// It goes to AWS itself, whose answers tell what time it is there.
+    pub(super) tells_time: bool,
 }
 
 /// A WebSocket that is to be opened.
@@ -67,6 +68,13 @@ pub(super) struct Opening {
     pub(super) keys: Option<(EventKey, EventKey)>,
     pub(super) held: Option<Memory>,
     pub(super) recorder: BodyRecorder,
+}
+
+/// How a body's end is told: by one thing, or by a length and by the frame that is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    One,
+    Two,
 }
 
 /// What signing needs to know of the request as the agent sent it.
@@ -102,20 +110,25 @@ impl<'e> Recorded<'e> {
     pub async fn sign(self) -> Result<Signed<'e>, CallError> {
         let Recorded { exchange, mut parts, subject, mut transforms, held, shape, events } = self;
         let connection = exchange.connection.clone();
+        let came = (parts.version, if second::has_two_ends(&parts) { Ends::Two } else { Ends::One });
         let http2 = strip(&mut parts);
         let authority = connection.authority_of(&exchange.host);
         parts.headers.insert(HOST, HeaderValue::from_str(&authority).map_err(|_| Failure::Target)?);
         if transforms.read() {
             parts.headers.remove(header::ACCEPT_ENCODING);
         }
+        let plain = connection.plain && matches!(subject, Subject::Inspected);
         let mut changes = Changes::default();
+        let mut tells_time = false;
         let mut name = connection.name.clone().unwrap_or_else(|| exchange.host.as_str().into());
         if let Subject::Aws { found, identity, auth } = subject {
             if let Some(endpoint) = found.dotted_buckets_endpoint(&name) {
                 name = endpoint.into();
             }
             let signing = Signing { connection: &connection, identity: &identity, auth, shape, held, events };
+            tells_time = !matches!(found.kind, HostKind::Endpoint(_) | HostKind::Unknown);
             changes = signing.apply(&mut parts, exchange.body.as_ref()).await?;
+            tells_time &= changes.signed_by.is_some();
             if let Some(signed_by) = &changes.signed_by {
                 let own = &connection.session.own.placeholder;
                 transforms.add(Some(ScannedAnswer::for_key(signed_by, own, &parts.method)));
@@ -129,17 +142,25 @@ impl<'e> Recorded<'e> {
         }
         parts.uri = uri.build().map_err(|_| Failure::Target)?;
         let http2 = (http2 && !upgraded).then_some(connection.session.session.id);
-        let target = Target { name, address: connection.upstream, http2 };
+        let target = Target { name, address: connection.upstream, http2, plain };
         let recorder = connection.plane.journal.body(exchange.id, Direction::Request);
         let (body, permit, websocket) = if let Some(Handshaken { handshake, keys, held }) = changes.websocket {
             exchange.body = None;
             (Outgoing::Whole(None), None, Some(Opening { handshake, keys, held, recorder }))
         } else {
             let (body, permit) =
-                outgoing(exchange, &parts.headers, recorder, shape, changes.chunked, changes.form).await?;
+                outgoing(exchange, &parts.headers, came, recorder, shape, changes.chunked, changes.form).await?;
             (body, permit, None)
         };
-        Ok(Signed { exchange, target, request: Request::from_parts(parts, body), transforms, permit, websocket })
+        Ok(Signed {
+            exchange,
+            target,
+            request: Request::from_parts(parts, body),
+            transforms,
+            permit,
+            websocket,
+            tells_time,
+        })
     }
 }
 
@@ -150,7 +171,8 @@ impl Signing<'_> {
             changes.chunked = Some(Chunks::Read(AwsChunkedReader::new(decoded_length(&parts.headers))));
         }
         let vended = self.auth.vended().cloned();
-        let (plane, now) = (&self.connection.plane, OffsetDateTime::now_utc());
+        let plane = &self.connection.plane;
+        let now = plane.upstream.clock.now();
         let signer = &plane.signer;
         let own = &self.connection.session.own.placeholder;
         let agents = vended.as_deref().map_or(own, VendedCredential::placeholder).secret_access_key();
@@ -172,6 +194,21 @@ impl Signing<'_> {
                 let form = form.signed(&credentials, now).map_err(Failure::Sign)?;
                 parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
                 changes.form = Some(form);
+                return Ok(changes);
+            }
+            Authentication::FormV2 { form, .. } => {
+                let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
+                let form = form.signed(&credentials, now).map_err(Failure::Sign)?;
+                parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
+                changes.form = Some(form);
+                return Ok(changes);
+            }
+            Authentication::Git { made, .. } => {
+                let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
+                let field = made.field(signer, &credentials, now).map_err(Failure::Sign)?;
+                parts.headers.insert(header::AUTHORIZATION, field);
                 return Ok(changes);
             }
             Authentication::SignedQuery { signed, handshake, .. } => {
@@ -258,16 +295,25 @@ fn strip(parts: &mut Parts) -> bool {
     for name in &HOP_BY_HOP {
         parts.headers.remove(name);
     }
+    // Answered here. What else is expected, AWS says that it can't do.
+    if parts.headers.get(header::EXPECT).is_some_and(is_continue) {
+        parts.headers.remove(header::EXPECT);
+    }
     if trailers {
         parts.headers.insert(header::TE, HeaderValue::from_static("trailers"));
     }
     http2
 }
 
+pub(super) fn is_continue(expected: &HeaderValue) -> bool {
+    expected.as_bytes().eq_ignore_ascii_case(b"100-continue")
+}
+
 /// The body as it goes on, recorded on its way as the agent sent it.
 async fn outgoing(
     exchange: &mut Exchange,
     headers: &HeaderMap,
+    (version, ends): (Version, Ends),
     recorder: BodyRecorder,
     shape: Payload,
     chunked: Option<Chunks>,
@@ -296,6 +342,8 @@ async fn outgoing(
                 recorder: Some(recorder),
                 chunked,
                 declared,
+                hold_last: declared.is_some() || ends == Ends::Two,
+                version,
                 held: None,
                 sent: exchange.sent.clone(),
                 stall: Stall::new(exchange.connection.plane.limits.body_timeout),
@@ -334,6 +382,8 @@ fn unsigned(parts: &mut Parts, auth: &Authentication) {
             }
         }
         Authentication::Form { .. }
+        | Authentication::FormV2 { .. }
+        | Authentication::Git { .. }
         | Authentication::Signed { .. }
         | Authentication::SignedQuery { .. }
         | Authentication::V4a { .. } => {}

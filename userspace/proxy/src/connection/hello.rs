@@ -1,7 +1,27 @@
 //! The ClientHello's name, read before anything is answered (RFC 8446, 4.1.2; RFC 6066, 3).
 //!
 //! rustls parses the same bytes again when the connection is opened, and what it finds is held against what was found
-//! here; for connections that are passed on, these are the only eyes on them. The size is bounded by the caller.
+//! here; for connections that are passed on, these are the only eyes on them. What is refused is told by the alert that
+//! TLS has for it.
+
+use std::{sync::Arc, time::Duration};
+
+use bytes::BytesMut;
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
+
+use crate::connection::quota::Quota;
+
+/// As much as rustls reads of one message. A ClientHello with post-quantum key shares is about 1.8 KiB, and tickets and
+/// padding make some larger.
+const MAX_HELLO: usize = 64 << 10;
+/// What is counted against the share of whoever sends more.
+const USUAL: usize = 16 << 10;
+/// For an alert to be read, and what the other side was still sending.
+const FAREWELL: Duration = Duration::from_secs(1);
+const FAREWELL_BYTES: usize = 256 << 10;
 
 /// What is wrong with a ClientHello.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,12 +29,31 @@ pub enum HelloError {
     /// It hides its real name.
     #[error("the ClientHello carries Encrypted Client Hello: its real name can't be seen")]
     Encrypted,
-    /// It breaks off, contradicts itself or isn't TLS.
+    /// It breaks off or contradicts itself.
     #[error("not a TLS ClientHello: {0}")]
     Malformed(&'static str),
     /// It names nobody.
     #[error("the ClientHello has no server name")]
     NoName,
+    /// A record is longer than any may be.
+    #[error("not a TLS ClientHello: a record's length is out of bounds")]
+    Overflow,
+    /// It is something else than a ClientHello, or than TLS.
+    #[error("not a TLS ClientHello: {0}")]
+    Unexpected(&'static str),
+}
+
+impl HelloError {
+    /// The alert's number (RFC 8446, 6.2).
+    fn alert(self) -> u8 {
+        match self {
+            Self::Unexpected(_) => 10, // unexpected_message
+            Self::Overflow => 22,      // record_overflow
+            Self::Encrypted => 40,     // handshake_failure
+            Self::Malformed(_) => 50,  // decode_error
+            Self::NoName => 109,       // missing_extension
+        }
+    }
 }
 
 /// What a ClientHello says.
@@ -29,6 +68,46 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
+/// Reads a connection's ClientHello into `start`. Who sent something else is told so.
+pub(crate) async fn read<S>(stream: &mut S, start: &mut BytesMut, share: &Arc<Quota>) -> Result<Hello, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut memory = None;
+    let refused = loop {
+        match parse(start) {
+            Some(Ok(hello)) => return Ok(hello),
+            Some(Err(refused)) => break refused,
+            None if start.len() >= MAX_HELLO => break HelloError::Malformed("it is larger than 64 KiB"),
+            None => {}
+        }
+        if start.len() >= USUAL && memory.is_none() {
+            memory = Some(share.hold(MAX_HELLO).map_err(|exceeded| exceeded.to_string())?);
+        }
+        match stream.read_buf(start).await {
+            Ok(0) => return Err("the connection ended before its ClientHello".to_owned()),
+            Ok(_) => {}
+            Err(error) => return Err(error.to_string()),
+        }
+    };
+    let _ = timeout(FAREWELL, tell(stream, refused.alert())).await;
+    Err(refused.to_string())
+}
+
+/// Sends a fatal alert. Closed at once, with bytes unread, the connection would be reset, and nobody read it.
+async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, alert: u8) -> std::io::Result<()> {
+    stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await?;
+    stream.shutdown().await?;
+    let (mut space, mut left) = ([0; 4096], FAREWELL_BYTES);
+    while left > 0 {
+        match stream.read(&mut space).await? {
+            0 => break,
+            count => left = left.saturating_sub(count),
+        }
+    }
+    Ok(())
+}
+
 /// Reads a ClientHello from the first bytes of a connection. `None`: more bytes are needed.
 pub fn parse(bytes: &[u8]) -> Option<Result<Hello, HelloError>> {
     let mut handshake = Vec::new();
@@ -36,18 +115,21 @@ pub fn parse(bytes: &[u8]) -> Option<Result<Hello, HelloError>> {
     loop {
         let [kind, major, _, high, low, after @ ..] = rest else { return unless_hopeless(rest) };
         if *kind != HANDSHAKE || *major != 3 {
-            return Some(Err(HelloError::Malformed("the first record isn't a handshake")));
+            return Some(Err(HelloError::Unexpected("the first record isn't a handshake")));
         }
         let length = usize::from(u16::from_be_bytes([*high, *low]));
-        if length == 0 || length > 16_384 {
-            return Some(Err(HelloError::Malformed("a record's length is out of bounds")));
+        if length == 0 {
+            return Some(Err(HelloError::Unexpected("an empty record of a handshake")));
+        }
+        if length > 16_384 {
+            return Some(Err(HelloError::Overflow));
         }
         let fragment = after.get(..length)?;
         handshake.extend_from_slice(fragment);
         rest = &after[length..];
         if let [kind, a, b, c, message @ ..] = handshake.as_slice() {
             if *kind != CLIENT_HELLO {
-                return Some(Err(HelloError::Malformed("the first message isn't a ClientHello")));
+                return Some(Err(HelloError::Unexpected("the first message isn't a ClientHello")));
             }
             let length = usize::try_from(u32::from_be_bytes([0, *a, *b, *c])).unwrap_or(usize::MAX);
             if let Some(message) = message.get(..length) {
@@ -60,7 +142,7 @@ pub fn parse(bytes: &[u8]) -> Option<Result<Hello, HelloError>> {
 /// Fewer bytes than a record's head: wait for more, unless what is there can't be TLS.
 fn unless_hopeless(start: &[u8]) -> Option<Result<Hello, HelloError>> {
     match start {
-        [kind, ..] if *kind != HANDSHAKE => Some(Err(HelloError::Malformed("the first record isn't a handshake"))),
+        [kind, ..] if *kind != HANDSHAKE => Some(Err(HelloError::Unexpected("the first record isn't a handshake"))),
         _ => None,
     }
 }
@@ -146,7 +228,6 @@ impl<'a> Fields<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Arc;
 
     /// A ClientHello made by rustls, which nobody here wrote.
     fn hello(name: &str) -> Vec<u8> {
@@ -182,12 +263,74 @@ mod tests {
     #[test]
     fn what_names_nobody_or_hides_is_an_error() {
         assert_eq!(parse(&hello("192.0.2.1")).unwrap(), Err(HelloError::NoName));
-        assert!(matches!(parse(b"GET / HTTP/1.1\r\n").unwrap(), Err(HelloError::Malformed(_))));
+        assert!(matches!(parse(b"GET / HTTP/1.1\r\n").unwrap(), Err(HelloError::Unexpected(_))));
         let mut bytes = hello("example.com");
         // Turn the session ticket extension (35, empty) into an Encrypted Client Hello of the same length.
         let at = bytes.windows(4).position(|it| it == [0, 35, 0, 0]).unwrap();
         bytes[at..at + 2].copy_from_slice(&ENCRYPTED_CLIENT_HELLO.to_be_bytes());
         assert_eq!(parse(&bytes).unwrap(), Err(HelloError::Encrypted));
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_told_by_an_alert() {
+        use crate::{Limits, connection::quota::Quotas};
+        let share = Quotas::new(&Limits::default(), Arc::default()).of("/", "a");
+        let record = |payload: &[u8]| {
+            let length = u16::try_from(payload.len()).unwrap().to_be_bytes();
+            [&[22, 3, 1], &length[..], payload].concat()
+        };
+        let endless = [&[1, 0xff, 0xff, 0xff][..], &[0; 16_380]].concat();
+        let mut cut = hello("example.com");
+        let at = cut.len() - 1;
+        cut[at] = 0xff;
+        for (sent, alert) in [
+            (record(&[]), 10),
+            (record(&[2, 0, 0, 0]), 10),
+            (vec![23, 3, 3, 0, 1, 0], 10),
+            (b"GET / HTTP/1.1\r\n\r\n".to_vec(), 10),
+            (vec![22, 3, 1, 0x40, 0x01], 22),
+            (record(&endless).repeat(5), 50),
+            (record(&[1, 0, 0, 2, 3, 3]), 50),
+            (hello("192.0.2.1"), 109),
+        ] {
+            let (mut client, mut server) = tokio::io::duplex(1 << 20);
+            client.write_all(&sent).await.unwrap();
+            let told = tokio::spawn(async move {
+                let mut told = Vec::new();
+                client.read_to_end(&mut told).await.unwrap();
+                told
+            });
+            let mut start = BytesMut::new();
+            let refused = read(&mut server, &mut start, &share).await.unwrap_err();
+            drop(server);
+            assert_eq!(told.await.unwrap(), [21, 3, 3, 0, 2, 2, alert], "{refused}");
+        }
+        // Larger than any usual one, and whole.
+        let (mut client, mut server) = tokio::io::duplex(1 << 20);
+        let name = hello("s3.amazonaws.com");
+        client.write_all(&padded(&name, 40_000)).await.unwrap();
+        let found = read(&mut server, &mut BytesMut::new(), &share).await.unwrap();
+        assert_eq!(found.name, "s3.amazonaws.com");
+    }
+
+    /// The same ClientHello with an extension of padding, in records as large as may be.
+    fn padded(record: &[u8], padding: u16) -> Vec<u8> {
+        let mut message = record[9..].to_vec();
+        // The version, the random and the session's id; then the suites and the compression.
+        let session = 35 + usize::from(message[34]);
+        let suites = session + 2 + usize::from(u16::from_be_bytes([message[session], message[session + 1]]));
+        let extensions = suites + 1 + usize::from(message[suites]);
+        message.extend_from_slice(&21_u16.to_be_bytes());
+        message.extend_from_slice(&padding.to_be_bytes());
+        message.extend(vec![0; usize::from(padding)]);
+        let length = u16::try_from(message.len() - extensions - 2).unwrap();
+        message[extensions..extensions + 2].copy_from_slice(&length.to_be_bytes());
+        let length = u32::try_from(message.len()).unwrap().to_be_bytes();
+        let handshake = [&[1], &length[1..], &message].concat();
+        let records = handshake.chunks(16_384);
+        records
+            .flat_map(|piece| [&[22, 3, 1], &u16::try_from(piece.len()).unwrap().to_be_bytes()[..], piece].concat())
+            .collect()
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub(crate) struct HttpConnection {
     pub(crate) name: Option<Arc<str>>,
     /// Where AWS is: the agent's original address, port 443 or the other one that the agent dialled.
     pub(crate) upstream: SocketAddr,
+    /// The agent speaks HTTP without TLS. So is spoken to applications; what is AWS's API is never sent in the clear.
+    pub(crate) plain: bool,
     /// What it uses of what agents have in common.
     pub(crate) share: Arc<Quota>,
     /// Told by the framing check of a head that was refused.

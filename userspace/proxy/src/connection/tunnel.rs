@@ -116,7 +116,7 @@ pub(crate) async fn copy<A: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// 169.254.0.0/16, fe80::/10 and fd00:ec2::/32, v4-mapped too.
-fn is_link_local(address: IpAddr) -> bool {
+pub(crate) fn is_link_local(address: IpAddr) -> bool {
     match address.to_canonical() {
         IpAddr::V4(v4) => v4.is_link_local() || v4.is_unspecified(),
         IpAddr::V6(v6) => is_metadata_v6(v6) || v6.is_unicast_link_local() || v6.is_unspecified(),

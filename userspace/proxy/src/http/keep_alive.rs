@@ -202,7 +202,7 @@ pub(crate) fn tell(ended: hyper::Result<()>) -> Result<(), String> {
     match ended {
         Ok(()) => Ok(()),
         Err(error) if error.is_incomplete_message() || error.is_closed() => Ok(()),
-        Err(error) => Err(crate::causes::with_causes(&error)),
+        Err(error) => Err(chaperone_model::with_causes(&error)),
     }
 }
 

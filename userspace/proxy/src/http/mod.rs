@@ -5,6 +5,7 @@ pub(crate) mod frames;
 pub mod heads;
 pub(crate) mod interims;
 pub(crate) mod keep_alive;
+pub(crate) mod second;
 pub mod strict;
 pub(crate) mod through;
 pub(crate) mod violation;

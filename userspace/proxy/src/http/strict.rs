@@ -27,8 +27,13 @@ use crate::http::{
 
 /// The largest request or answer head, with its trailers.
 pub const MAX_HEAD_BYTES: usize = 64 << 10;
-/// The most fields in a head. AWS answers with user metadata have some dozens.
+/// The most fields in a request's head.
 pub const MAX_FIELDS: usize = 200;
+/// The most fields in the head of an answer: an object's metadata comes back as a field for each, and how many fields
+/// there are has one reading.
+pub const MAX_ANSWER_FIELDS: usize = 2000;
+/// Empty lines before a request, which are ignored (RFC 9112, 2.2).
+const MAX_EMPTY_LINES: u8 = 4;
 /// The longest chunk size line; extensions have no use between an SDK and AWS.
 const MAX_CHUNK_LINE: usize = 256;
 
@@ -55,7 +60,7 @@ pub enum BodyLength {
 
 /// Checks one whole request head, its empty line included, as the data path does.
 pub fn check_request_head(head: &[u8]) -> Result<BodyLength, Violation> {
-    let mut framing = Framing { role: Role::Requests(Arc::default()), state: State::Head, searched: 0 };
+    let mut framing = Framing::new(Role::Requests(Arc::default()));
     if framing.find(head, false)? != Some(head.len()) {
         return Err(Violation("the head doesn't end with its empty line"));
     }
@@ -75,6 +80,8 @@ enum State {
     ChunkEnd,
     Trailers,
     UntilClose,
+    /// Nothing more is read: after an answer that has no body and says that it has.
+    Over,
 }
 
 /// The framing of one direction of a connection.
@@ -84,9 +91,17 @@ struct Framing {
     state: State,
     /// Bytes at the start of what is held back that have been searched for the end already.
     searched: usize,
+    /// Empty lines that came before the next head.
+    empty_lines: u8,
+    /// What follows is one of them, and goes nowhere.
+    at_empty_line: bool,
 }
 
 impl Framing {
+    fn new(role: Role) -> Self {
+        Self { role, state: State::Head, searched: 0, empty_lines: 0, at_empty_line: false }
+    }
+
     /// How many of these bytes may go on, and what is wrong with those after them. What is merely incomplete must be
     /// presented again, with more after it.
     fn advance(&mut self, bytes: &[u8]) -> (usize, Result<(), Violation>) {
@@ -99,9 +114,19 @@ impl Framing {
         loop {
             let rest = &bytes[*done..];
             match self.state {
+                State::Head if matches!(self.role, Role::Requests(_)) && rest.starts_with(b"\r\n") => {
+                    self.empty_lines += 1;
+                    if self.empty_lines > MAX_EMPTY_LINES {
+                        return Err(Violation("empty lines instead of a request"));
+                    }
+                    self.searched = 0;
+                    self.at_empty_line = true;
+                    return Ok(());
+                }
                 State::Head | State::Trailers => {
                     let Some(length) = self.find(rest, self.state == State::Trailers)? else { return Ok(()) };
                     if self.state == State::Head {
+                        self.empty_lines = 0;
                         self.state = match &self.role {
                             Role::Requests(_) => request_head(&rest[..length])?,
                             Role::Answers(head) => answer_head(&rest[..length], head.load(Ordering::Acquire), false)?,
@@ -128,6 +153,7 @@ impl Framing {
                 }
                 State::ChunkSize => {
                     let Some(end) = memchr_crlf(rest) else {
+                        clean_so_far(&rest[..rest.len().min(MAX_CHUNK_LINE)], 0)?;
                         let bad = rest.len() > MAX_CHUNK_LINE;
                         return if bad { Err(Violation("a chunk size line is too long")) } else { Ok(()) };
                     };
@@ -147,6 +173,7 @@ impl Framing {
                     *done = bytes.len();
                     return Ok(());
                 }
+                State::Over => return Ok(()),
             }
         }
     }
@@ -162,6 +189,8 @@ impl Framing {
         if found.unwrap_or(bytes.len()) > MAX_HEAD_BYTES {
             return Err(Violation("the head is larger than 64 KiB"));
         }
+        // Of a head with other line ends no end would ever be found.
+        clean_so_far(&bytes[..found.unwrap_or(bytes.len())], self.searched.saturating_sub(1))?;
         self.searched = if found.is_some() { 0 } else { bytes.len() };
         Ok(found)
     }
@@ -177,6 +206,54 @@ fn memchr_crlf(bytes: &[u8]) -> Option<usize> {
     line_end(bounded)
 }
 
+/// Whether lines end by CR LF alone, as far as they have come: others may read a bare one as an end (RFC 9112, 2.2). Before
+/// `from` they were looked at.
+fn clean_so_far(bytes: &[u8], from: usize) -> Result<(), Violation> {
+    let rest = bytes.get(from..).unwrap_or_default();
+    let alone = |at: usize| match bytes[from + at] {
+        b'\n' => (from + at).checked_sub(1).is_none_or(|before| bytes[before] != b'\r'),
+        _ => bytes.get(from + at + 1).is_some_and(|next| *next != b'\n'),
+    };
+    if memchr::memchr2_iter(b'\r', b'\n', rest).any(alone) {
+        return Err(Violation("control characters: a line that ends by CR or LF alone"));
+    }
+    Ok(())
+}
+
+/// What follows a chunk's size: `;name`, `;name=token` or `;name="text"` (RFC 9112, 7.1.1). A quoted text ends on its line,
+/// or whoever reads it otherwise sees the chunk begin elsewhere.
+fn extensions(mut text: &[u8]) -> bool {
+    let spaces = |text: &mut &[u8]| *text = text.trim_ascii_start();
+    let token = |text: &mut &[u8]| {
+        let length = text.iter().take_while(|byte| is_token(**byte)).count();
+        *text = &text[length..];
+        length > 0
+    };
+    loop {
+        spaces(&mut text);
+        let Some((b';', rest)) = text.split_first() else { return text.is_empty() };
+        text = rest;
+        spaces(&mut text);
+        if !token(&mut text) {
+            return false;
+        }
+        spaces(&mut text);
+        let Some((b'=', rest)) = text.split_first() else { continue };
+        text = rest;
+        spaces(&mut text);
+        if let Some((b'"', quoted)) = text.split_first() {
+            // Nothing that is escaped: readers differ in that, too.
+            let Some(end) = quoted.iter().position(|byte| *byte == b'"') else { return false };
+            if quoted[..end].contains(&b'\\') {
+                return false;
+            }
+            text = &quoted[end + 1..];
+        } else if !token(&mut text) {
+            return false;
+        }
+    }
+}
+
 /// RFC 9112, 7.1: hexadecimal digits, then nothing or extensions of visible characters.
 fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
     let digits = line.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();
@@ -185,7 +262,7 @@ fn chunk_size(line: &[u8]) -> Result<u64, Violation> {
         return Err(Violation("a chunk size is not 1 to 15 hexadecimal digits"));
     }
     let clean = |byte: &u8| (0x20..0x7f).contains(byte) || *byte == b'\t';
-    if !extension.is_empty() && (extension[0] != b';' || !extension.iter().all(clean)) {
+    if !extension.is_empty() && (extension[0] != b';' || !extension.iter().all(clean) || !extensions(extension)) {
         return Err(Violation("something other than a clean extension follows a chunk size"));
     }
     Ok(size.iter().fold(0, |sum, digit| sum << 4 | u64::from(char::from(*digit).to_digit(16).unwrap_or(0))))
@@ -224,11 +301,15 @@ fn trim(mut value: &[u8]) -> &[u8] {
 type Field<'a> = (&'a [u8], &'a [u8]);
 
 /// Fields, one a line: a token, a colon without space before it, a value without control characters.
-fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>) -> Result<Vec<Field<'a>>, Violation> {
+fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>, most: usize) -> Result<Vec<Field<'a>>, Violation> {
     let mut all = Vec::with_capacity(16);
     for line in lines {
-        if all.len() == MAX_FIELDS {
-            return Err(Violation("more than 200 header fields"));
+        if all.len() == most {
+            return Err(Violation(if most == MAX_FIELDS {
+                "more than 200 header fields"
+            } else {
+                "more than 2000 header fields"
+            }));
         }
         if line.starts_with(b" ") || line.starts_with(b"\t") {
             return Err(Violation("a folded header field (RFC 9112, 5.2)"));
@@ -259,19 +340,35 @@ fn lines(section: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// How long the body is: the one thing that sender and receiver must agree on.
-fn body_of(fields: &[Field<'_>], version: Version) -> Result<Option<State>, Violation> {
+/// A length as it must be written.
+fn length_of(value: &[u8]) -> Result<u64, Violation> {
+    if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
+        return Err(Violation("Content-Length is not 1 to 18 digits"));
+    }
+    Ok(value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')))
+}
+
+/// How long the body is: the one thing that sender and receiver must agree on. In an answer, the same length said again
+/// has one meaning (RFC 9110, 8.6), and goes on said once.
+fn body_of(fields: &[Field<'_>], version: Version, again: bool) -> Result<Option<State>, Violation> {
     let mut length = None;
     let mut chunked = false;
     for (name, value) in fields {
         if name.eq_ignore_ascii_case(b"content-length") {
-            if length.is_some() {
-                return Err(Violation("two Content-Length fields"));
+            if !again {
+                if length.is_some() {
+                    return Err(Violation("two Content-Length fields"));
+                }
+                length = Some(length_of(value)?);
+                continue;
             }
-            if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
-                return Err(Violation("Content-Length is not 1 to 18 digits"));
+            for value in value.split(|byte| *byte == b',') {
+                let said = length_of(trim(value))?;
+                if length.is_some_and(|length| length != said) {
+                    return Err(Violation("two Content-Length fields that differ"));
+                }
+                length = Some(said);
             }
-            length = Some(value.iter().fold(0u64, |sum, digit| sum * 10 + u64::from(digit - b'0')));
         } else if name.eq_ignore_ascii_case(b"transfer-encoding") {
             if chunked {
                 return Err(Violation("two Transfer-Encoding fields"));
@@ -322,8 +419,8 @@ fn request_head(head: &[u8]) -> Result<State, Violation> {
         b"HTTP/1.0" => Version::Http10,
         _ => return Err(Violation("the version isn't HTTP/1.1 or HTTP/1.0")),
     };
-    let fields = fields(lines)?;
-    let mut hosts = 0;
+    let fields = fields(lines, MAX_FIELDS)?;
+    let (mut hosts, mut expects) = (0, 0);
     for (name, value) in &fields {
         if name.eq_ignore_ascii_case(b"host") {
             hosts += 1;
@@ -337,14 +434,18 @@ fn request_head(head: &[u8]) -> Result<State, Violation> {
             if !value.split(|byte| *byte == b',').all(known) {
                 return Err(Violation("Connection names something other than close, keep-alive, te or upgrade"));
             }
-        } else if name.eq_ignore_ascii_case(b"expect") && !value.eq_ignore_ascii_case(b"100-continue") {
-            return Err(Violation("Expect is not 100-continue"));
+        } else if name.eq_ignore_ascii_case(b"expect") {
+            // What is not 100-continue, AWS answers by itself: 417.
+            expects += 1;
         }
+    }
+    if expects > 1 {
+        return Err(Violation("two Expect fields"));
     }
     if hosts != 1 {
         return Err(Violation("not exactly one Host field"));
     }
-    Ok(body_of(&fields, version)?.unwrap_or(State::Head))
+    Ok(body_of(&fields, version, false)?.unwrap_or(State::Head))
 }
 
 fn answer_head(head: &[u8], to_head: bool, may_switch: bool) -> Result<State, Violation> {
@@ -370,7 +471,7 @@ fn answer_head(head: &[u8], to_head: bool, may_switch: bool) -> Result<State, Vi
     if status == 101 && !may_switch {
         return Err(Violation("101 Relay Protocols, which nobody asked for"));
     }
-    let body = body_of(&fields(lines)?, version)?;
+    let body = body_of(&fields(lines, MAX_ANSWER_FIELDS)?, version, true)?;
     if status == 101 {
         return match body {
             None => Ok(State::UntilClose),
@@ -379,6 +480,8 @@ fn answer_head(head: &[u8], to_head: bool, may_switch: bool) -> Result<State, Vi
     }
     if status < 200 || status == 204 {
         return match body {
+            // It has none, whatever it says (RFC 9112, 6.3), and what follows is nobody's: the connection is over.
+            Some(State::ChunkSize | State::Length(1..)) if status == 204 => Ok(State::Over),
             Some(State::ChunkSize) => Err(Violation("a chunked body where none may be")),
             Some(State::Length(1..)) => Err(Violation("a length where no body may be")),
             _ => Ok(State::Head),
@@ -392,7 +495,7 @@ fn answer_head(head: &[u8], to_head: bool, may_switch: bool) -> Result<State, Vi
 
 fn trailers(section: &[u8]) -> Result<(), Violation> {
     let forbidden = [b"content-length".as_slice(), b"transfer-encoding", b"host", b"authorization", b"connection"];
-    for (name, _) in fields(lines(section))? {
+    for (name, _) in fields(lines(section), MAX_FIELDS)? {
         if forbidden.iter().any(|field| name.eq_ignore_ascii_case(field)) {
             return Err(Violation("a trailer that belongs into the head"));
         }
@@ -409,6 +512,8 @@ pub struct Strict<S> {
     held: BytesMut,
     /// Cleared to go on.
     cleared: BytesMut,
+    /// What is held is to be looked at before more is read.
+    again: bool,
     refused: bool,
     /// Why, to be told as an error once what came before has gone on.
     broken: Option<Violation>,
@@ -417,8 +522,8 @@ pub struct Strict<S> {
 impl<S> Strict<S> {
     /// Checks what comes from `stream`.
     pub fn new(stream: S, role: Role) -> Self {
-        let framing = Framing { role, state: State::Head, searched: 0 };
-        Self { stream, framing, held: BytesMut::new(), cleared: BytesMut::new(), refused: false, broken: None }
+        let (held, cleared) = (BytesMut::new(), BytesMut::new());
+        Self { stream, framing: Framing::new(role), held, cleared, again: false, refused: false, broken: None }
     }
 
     /// Reads on, whatever it is, and throws it away; 0 at the end.
@@ -455,6 +560,25 @@ impl<S> Strict<S> {
         }
     }
 
+    /// Clears what may go on of what is held.
+    fn look_at_held(&mut self) {
+        let (cleared, outcome) = self.framing.advance(&self.held);
+        self.cleared = self.held.split_to(cleared);
+        self.settle(outcome);
+    }
+
+    /// What becomes of what is held after what was cleared.
+    fn settle(&mut self, outcome: Result<(), Violation>) {
+        if std::mem::take(&mut self.framing.at_empty_line) {
+            self.held.advance(2);
+            self.again = !self.held.is_empty();
+        }
+        match outcome {
+            Err(violation) => self.refuse(violation),
+            Ok(()) => self.count(),
+        }
+    }
+
     /// Counts what is held of a head that isn't whole; without memory for it, it is refused.
     fn count(&mut self) {
         if let Role::Requests(heads) = &self.framing.role
@@ -482,6 +606,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
             if buf.remaining() == 0 {
                 return Poll::Ready(Ok(()));
             }
+            if this.framing.state == State::Over {
+                return Poll::Ready(Ok(()));
+            }
             if let Some(violation) = this.broken.take() {
                 return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, violation)));
             }
@@ -489,6 +616,10 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 // Nothing is read any more. An end here would look like the agent's going away, and hyper would drop
                 // the answer; it closes the connection by itself after it.
                 return Poll::Pending;
+            }
+            if std::mem::take(&mut this.again) {
+                this.look_at_held();
+                continue;
             }
             let before = buf.filled().len();
             ready!(Pin::new(&mut this.stream).poll_read(cx, buf))?;
@@ -501,22 +632,14 @@ impl<S: AsyncRead + Unpin> AsyncRead for Strict<S> {
                 let (cleared, outcome) = this.framing.advance(new);
                 this.held.extend_from_slice(&new[cleared..]);
                 buf.set_filled(before + cleared);
-                match outcome {
-                    Err(violation) => this.refuse(violation),
-                    Ok(()) => this.count(),
-                }
+                this.settle(outcome);
                 if cleared > 0 {
                     return Poll::Ready(Ok(()));
                 }
             } else {
                 this.held.extend_from_slice(new);
                 buf.set_filled(before);
-                let (cleared, outcome) = this.framing.advance(&this.held);
-                this.cleared = this.held.split_to(cleared);
-                match outcome {
-                    Err(violation) => this.refuse(violation),
-                    Ok(()) => this.count(),
-                }
+                this.look_at_held();
             }
         }
     }

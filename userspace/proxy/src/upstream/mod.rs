@@ -1,4 +1,5 @@
 //! The real AWS: connections to it, and the authority that calls are made by.
 
+pub(crate) mod clock;
 pub(crate) mod credential_broker;
 pub(crate) mod pool;

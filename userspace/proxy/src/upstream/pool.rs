@@ -32,6 +32,7 @@ use rustls::{
     pki_types::{CertificateDer, ServerName, pem::PemObject},
 };
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::Semaphore,
     time::{sleep, timeout},
@@ -39,12 +40,13 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    causes::with_causes,
+    connection::tunnel::is_link_local,
     http::{
         early::AnswersEarly,
         strict::{Role, Strict, Violation},
     },
     limits::Limits,
+    upstream::clock::Clock,
 };
 
 /// Idle connections kept for one name and address.
@@ -135,6 +137,8 @@ pub struct Target {
     pub address: SocketAddr,
     /// Whose HTTP/2 connection it may be; without one, HTTP/1.1 is spoken.
     pub http2: Option<SessionId>,
+    /// HTTP without TLS, on port 80 of an address that the name has for this host: nothing else tells who it is.
+    pub plain: bool,
 }
 
 struct SharedConnection<B> {
@@ -155,6 +159,8 @@ pub struct Upstream<B> {
     idle: Mutex<HashMap<Target, Vec<Idle<B>>>>,
     shared: Mutex<HashMap<Target, SharedConnection<B>>>,
     limits: Limits,
+    /// What time it is there.
+    pub(crate) clock: Clock,
 }
 
 impl<B> std::fmt::Debug for Upstream<B> {
@@ -249,6 +255,7 @@ where
             idle: Mutex::default(),
             shared: Mutex::default(),
             limits,
+            clock: Clock::default(),
         }
     }
 
@@ -299,7 +306,7 @@ where
         let tls = self.dial(target).await?;
         to_origin_form(&mut request);
         let (mut sender, connection) = http1::Builder::new()
-            .max_headers(crate::http::strict::MAX_FIELDS)
+            .max_headers(crate::http::strict::MAX_ANSWER_FIELDS)
             .handshake(TokioIo::new(Strict::new(tls, Role::Handshake)))
             .await
             .map_err(|error| http(target, &error))?;
@@ -338,12 +345,43 @@ where
         timeout(after, dial).await.map_err(timed_out)?
     }
 
+    /// Without a certificate, the name's own addresses are all that tells whom one talks to.
+    async fn dial_plain(&self, target: &Target) -> Result<TcpStream, UpstreamError> {
+        const PORT: u16 = 80;
+        let (after, name) = (self.limits.connect_timeout, target.name.to_string());
+        let address = SocketAddr::new(target.address.ip(), PORT);
+        let dial = async {
+            let found = {
+                let _turn = LOOK_UPS.acquire().await;
+                tokio::net::lookup_host((name.as_str(), PORT)).await?
+            };
+            let mut own: Vec<SocketAddr> = found.filter(|it| !is_link_local(it.ip())).collect();
+            own.sort_by_key(|it| it.ip() != address.ip());
+            let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address that is dialled");
+            for own in own.into_iter().take(MAX_OTHERS) {
+                match TcpStream::connect(own).await {
+                    Ok(stream) => return stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).map(|()| stream),
+                    Err(error) => failed = error,
+                }
+            }
+            Err(failed)
+        };
+        match timeout(after, dial).await {
+            Ok(dialled) => dialled.map_err(|source| UpstreamError::Connect { name: name.clone(), address, source }),
+            Err(_) => Err(UpstreamError::Timeout { what: "connecting to", name: name.clone(), address, after }),
+        }
+    }
+
     async fn send_on_new(
         &self,
         target: &Target,
-        mut request: Request<B>,
+        request: Request<B>,
         is_head: bool,
     ) -> Result<Answer<B>, UpstreamError> {
+        if target.plain {
+            let tcp = self.dial_plain(target).await?;
+            return self.send_over_http1(target, tcp, request, is_head).await;
+        }
         let tls = self.dial(target).await?;
         if tls.get_ref().1.alpn_protocol() == Some(b"h2") {
             let (mut sender, connection) = http2::Builder::new(TokioExecutor::new())
@@ -365,12 +403,25 @@ where
             let response = sender.send_request(request).await.map_err(|error| http(target, &error))?;
             return Ok(Answer { response, lease: None });
         }
+        self.send_over_http1(target, tls, request, is_head).await
+    }
+
+    async fn send_over_http1<S>(
+        &self,
+        target: &Target,
+        stream: S,
+        mut request: Request<B>,
+        is_head: bool,
+    ) -> Result<Answer<B>, UpstreamError>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         to_origin_form(&mut request);
         let head = Arc::new(AtomicBool::new(is_head));
-        let strict = Strict::new(AnswersEarly::new(tls), Role::Answers(head.clone()));
+        let strict = Strict::new(AnswersEarly::new(stream), Role::Answers(head.clone()));
         let (mut sender, connection) = http1::Builder::new()
             .preserve_header_case(false)
-            .max_headers(crate::http::strict::MAX_FIELDS)
+            .max_headers(crate::http::strict::MAX_ANSWER_FIELDS)
             .handshake(TokioIo::new(strict))
             .await
             .map_err(|error| http(target, &error))?;
@@ -426,7 +477,7 @@ where
 }
 
 fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
-    let (name, address, why) = (target.name.to_string(), target.address, with_causes(error));
+    let (name, address, why) = (target.name.to_string(), target.address, chaperone_model::with_causes(error));
     let mut cause = std::error::Error::source(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
@@ -597,7 +648,7 @@ mod tests {
 
     impl Other {
         async fn send(&self, http2: Option<SessionId>, path: &str) -> Result<Answer<Empty>, UpstreamError> {
-            let target = Target { name: "a.example.com".into(), address: self.address, http2 };
+            let target = Target { name: "a.example.com".into(), address: self.address, http2, plain: false };
             let mut request = Request::get(format!("https://a.example.com{path}"));
             request = request.header("host", "a.example.com");
             if http2.is_some() {

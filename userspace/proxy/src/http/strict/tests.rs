@@ -80,9 +80,35 @@ fn ordinary_requests_pass_unchanged() {
         "PUT / HTTP/1.1\r\nHost: a\r\ntransfer-encoding: Chunked\r\n\r\n5;x=y\r\nhello\r\n0\r\nx-amz-checksum-crc32: AA==\r\n\r\n",
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, TE\r\nX-Y:\t v \r\n\r\nGET /2 HTTP/1.1\r\nHost: a\r\n\r\n",
         "GET / HTTP/1.0\r\nHost: a\r\n\r\n",
+        // AWS answers this by itself: 417.
+        "PUT / HTTP/1.1\r\nHost: a\r\nExpect: a-miracle\r\n\r\n",
+        "PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5; x = \"y;z\" ;w\r\nhello\r\n0;x\r\n\r\n",
     ] {
         request(good.as_bytes()).unwrap_or_else(|why| panic!("{good:?}: {why}"));
     }
+}
+
+/// RFC 9112, 2.2. They don't go on, so that a connection with nothing else is as idle as before.
+#[test]
+fn empty_lines_before_a_request_are_ignored() {
+    let get = "GET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let put = "PUT / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nok";
+    for (bytes, expected) in [
+        (format!("\r\n{get}"), get.to_owned()),
+        (format!("\r\n\r\n{get}\r\n\r\n\r\n{put}\r\n{get}"), format!("{get}{put}{get}")),
+        ("\r\n".to_owned(), String::new()),
+        (format!("{put}\r\n"), put.to_owned()),
+    ] {
+        for step in [1, 2, 3, 7, bytes.len()] {
+            let told = Arc::new(Heads::default());
+            let out = read(bytes.as_bytes(), Role::Requests(told.clone()), step).unwrap();
+            assert_eq!(String::from_utf8_lossy(&out), expected, "{bytes:?} in steps of {step}");
+            assert_eq!(told.violation(), None, "{bytes:?} in steps of {step}");
+        }
+    }
+    let mut strict = Strict::new(tokio_test_io(b"\r\n", 2), Role::Requests(Arc::default()));
+    assert_eq!(strict.read_buf(&mut Vec::new()).now_or_never().unwrap().unwrap(), 0);
+    assert!(strict.is_between());
 }
 
 /// Shapes from the request smuggling literature, each with the word that its refusal must carry.
@@ -120,7 +146,27 @@ fn what_can_be_read_in_two_ways_is_refused() {
         (b"GET / HTTP/1.1\r\nHost: a\r\nConnection: x-amz-date\r\n\r\n", "Connection"),
         (b"CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", "CONNECT"),
         (b"GET / HTTP/2.0\r\nHost: a\r\n\r\n", "version"),
-        (b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "empty line"),
+        (b"\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "empty line"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\nExpect: a\r\nExpect: 100-continue\r\n\r\n", "two Expect"),
+        // Of these no end would ever come: they must not be waited for.
+        (b"GET / HTTP/1.1\nHost: a\n\n", "alone"),
+        (b"\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", "alone"),
+        (b"GET / HTTP/1.1\r\nHost: a\n", "alone"),
+        (b"GET / HTTP/1.1\rHost: a\r\r", "alone"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\n\n", "alone"),
+        (b"GET / HTTP/1.1\r\nHost: a\r\r\n", "control"),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\nhello\n0\n\n", "alone"),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5\rhello", "alone"),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nx: y\n\n", "alone"),
+        // A quoted text that one reader ends with its line, and another doesn't.
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"\r\nhello\r\n0\r\n\r\n\"", "extension"),
+        (
+            b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\"b\\\"\r\nhello\r\n0\r\n\r\n",
+            "extension",
+        ),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=b\"\r\nhello\r\n0\r\n\r\n", "extension"),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;\r\nhello\r\n0\r\n\r\n", "extension"),
+        (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;a=\r\nhello\r\n0\r\n\r\n", "extension"),
         (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n5;\0\r\nhello\r\n0\r\n\r\n", "extension"),
         (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n 5\r\nhello\r\n0\r\n\r\n", "digits"),
         (b"PUT / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\nfffffffffffffffff\r\n", "digits"),
@@ -168,6 +214,21 @@ fn odd_answers_are_refused() {
         assert_eq!(answer(good.as_bytes(), false).unwrap(), good.as_bytes());
     }
     answer(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n", true).unwrap();
+    // What has one meaning goes on: a length that is said again, an object with much metadata, and an answer that never
+    // has a body. What comes after that one is nobody's.
+    for good in ["Content-Length: 2\r\nContent-Length: 2", "Content-Length: 2, 2"] {
+        let bytes = format!("HTTP/1.1 200 OK\r\n{good}\r\n\r\nok");
+        assert_eq!(answer(bytes.as_bytes(), false).unwrap(), bytes.as_bytes());
+    }
+    let many: String = (0..1000).map(|n| format!("x-amz-meta-{n}: {n}\r\n")).collect();
+    answer(format!("HTTP/1.1 200 OK\r\n{many}Content-Length: 2\r\n\r\nok").as_bytes(), false).unwrap();
+    for head in [
+        "HTTP/1.1 204 No Content\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "HTTP/1.1 204 No Content\r\nContent-Length: 2\r\n\r\n",
+    ] {
+        let bytes = format!("{head}0\r\n\r\nHTTP/1.1 200 OK\r\n\r\n");
+        assert_eq!(answer(bytes.as_bytes(), false).unwrap(), head.as_bytes());
+    }
     for (bad, word) in [
         ("HTTP/1.1 2000 OK\r\n\r\n", "three digits"),
         ("HTTP/1.1  200 OK\r\n\r\n", "three digits"),
@@ -176,8 +237,11 @@ fn odd_answers_are_refused() {
         ("HTTP/1.1 101 Relay\r\n\r\n", "101"),
         ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 101 Relay\r\nUpgrade: websocket\r\n\r\n", "101"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nok", "two Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1, 2\r\n\r\nok", "two Content-Length"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 1,\r\n\r\nok", "digits"),
+        ("HTTP/1.1 200 OK\nContent-Length: 1\n\nok", "alone"),
         ("HTTP/1.1 200 OK\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "both"),
-        ("HTTP/1.1 204 No\r\nContent-Length: 2\r\n\r\nok", "no body"),
+        ("HTTP/1.1 100 Continue\r\nContent-Length: 2\r\n\r\nok", "no body"),
     ] {
         let why = answer(bad.as_bytes(), false).expect_err(bad);
         assert!(why.contains(word), "{bad:?}: {why}");

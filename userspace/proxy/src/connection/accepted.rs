@@ -1,0 +1,82 @@
+//! A connection whose process and session are known.
+
+use std::{
+    net::SocketAddr,
+    sync::{Arc, OnceLock},
+};
+
+use chaperone_identity::Resolved;
+use chaperone_journal::JournalError;
+use chaperone_model::{ConnectionId, ConnectionKind, ConnectionOpened, Event, ProcessFacts};
+use parking_lot::Mutex;
+use time::OffsetDateTime;
+
+use crate::{
+    connection::quota::{Place, Quota},
+    data_plane::{DataPlane, SessionContext},
+};
+
+/// A connection of a known process in a known session.
+pub(super) struct Accepted {
+    pub(super) shared: Arc<DataPlane>,
+    pub(super) session: Arc<Resolved<SessionContext>>,
+    pub(super) id: ConnectionId,
+    pub(super) process: Arc<ProcessFacts>,
+    pub(super) destination: SocketAddr,
+    /// What it uses of what agents have in common.
+    pub(super) share: Arc<Quota>,
+    /// Its place among its session's connections, or why it is refused.
+    pub(super) place: Result<Place, String>,
+    /// Whether it came from the daemon's own network namespace.
+    pub(super) at_home: bool,
+    pub(super) opened: Mutex<bool>,
+    /// Why nothing of this connection can go on: its session's or its own beginning is not recorded.
+    pub(super) unrecorded: OnceLock<JournalError>,
+}
+
+impl Accepted {
+    /// Records what becomes of the connection, before it does.
+    pub(super) async fn open(
+        &self,
+        name: Option<&str>,
+        upstream: Option<SocketAddr>,
+        kind: ConnectionKind,
+        error: Option<String>,
+    ) -> Result<(), String> {
+        *self.opened.lock() = true;
+        let event = Event::ConnectionOpened(Box::new(ConnectionOpened {
+            id: self.id,
+            session: self.session.session.id,
+            at: OffsetDateTime::now_utc(),
+            process: self.process.clone(),
+            destination: chaperone_model::OriginalDst(self.destination),
+            upstream,
+            name: name.map(str::to_owned),
+            kind,
+            error,
+        }));
+        // A passed connection may change anything anywhere, as far as we can see.
+        let wait = self.shared.journal.must_wait(kind == ConnectionKind::Passed);
+        let recorded = match self.unrecorded.get() {
+            Some(error) => Err(error.clone()),
+            None => self.shared.journal.append(&event, wait).await,
+        };
+        match recorded {
+            Ok(()) => Ok(()),
+            // Each request is told so in AWS's own words; of the stand-in's answers nothing goes anywhere.
+            Err(error) if matches!(kind, ConnectionKind::Inspected | ConnectionKind::Metadata) => {
+                tracing::error!(%error, "a connection can't be recorded: nothing of it will go on");
+                self.unrecorded.get_or_init(|| error);
+                Ok(())
+            }
+            Err(error) => Err(error.to_string()),
+        }
+    }
+
+    /// Whether the daemon dials that name where the agent did.
+    pub(super) async fn check_reach(&self, name: &str) -> Result<(), String> {
+        let after = self.shared.limits.connect_timeout;
+        let checked = Box::pin(self.shared.reach.check(name, self.destination, &self.share, after)).await;
+        checked.map_err(|error| error.to_string())
+    }
+}

@@ -1,0 +1,43 @@
+//! Connections that begin with a TLS handshake.
+
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use chaperone_model::ConnectionKind;
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::connection::{accepted::Accepted, hello, prefixed::Prefixed};
+
+impl Accepted {
+    pub(super) async fn tls(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
+        let limits = &self.shared.limits;
+        let mut start = BytesMut::with_capacity(2048);
+        let hello = timeout(limits.handshake_timeout, hello::read(&mut stream, &mut start, &self.share));
+        let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
+        let stream = Prefixed { start: start.freeze(), stream };
+        if self.shared.catalog.host(&name).is_none() && !self.shared.generation().is_inspected(&name) {
+            return Box::pin(self.pass_on(&name, stream)).await;
+        }
+        self.check_reach(&name).await?;
+        Box::pin(self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None)).await?;
+        let acceptor = TlsAcceptor::from(self.shared.tls.clone());
+        let handshake = async {
+            let _turn = self.share.handshake().await;
+            acceptor.accept(stream).await
+        };
+        let tls = timeout(limits.handshake_timeout, Box::pin(handshake))
+            .await
+            .map_err(|_| format!("the TLS handshake for {name} took too long"))?
+            .map_err(|error| format!("the TLS handshake for {name} failed: {error}; does the agent trust the CA?"))?;
+        let connection = tls.get_ref().1;
+        if connection.server_name().is_none_or(|seen| !seen.eq_ignore_ascii_case(&name)) {
+            return Err(format!("the ClientHello was read in two ways: `{name}` and {:?}", connection.server_name()));
+        }
+        if connection.alpn_protocol() == Some(b"h2") {
+            Box::pin(self.serve_http2(&name, tls)).await
+        } else {
+            Box::pin(self.serve_http1(Some(&name), tls)).await
+        }
+    }
+}
