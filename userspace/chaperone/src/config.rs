@@ -196,15 +196,12 @@ impl Config {
             return Err(("metrics.listen", why));
         }
         self.approvals.check()?;
-        self.mask().map_err(|error| ("commands.mask", format!("commands.mask: {error}")))?;
         self.masking.settings().map_err(|error| {
-            let key = if matches!(error, chaperone_masking::DetectorError::Custom { .. }) {
-                "masking.custom"
-            } else {
-                "masking.detectors"
-            };
+            let is_custom = matches!(error, chaperone_masking::DetectorError::Custom { .. });
+            let key = if is_custom { "masking.custom" } else { "masking.detectors" };
             (key, format!("masking: {error}"))
         })?;
+        self.mask().map_err(|error| ("commands.mask", format!("commands.mask: {error}")))?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
             if chaperone_proxy::connection::hello::host_name(bare.as_bytes()).as_deref() != Some(bare) {

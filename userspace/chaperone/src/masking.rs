@@ -17,8 +17,7 @@ pub struct MaskingSection {
     pub on_error: OnError,
     /// The detectors that look through structured answers; the credential detectors, if it isn't set.
     pub detectors: Option<Vec<String>>,
-    /// Detectors of your own: each a `name`, a `pattern` (a regular expression, of whose group `secret` alone is masked, if
-    /// it has one) and a `max_length`.
+    /// Detectors of your own.
     pub custom: Vec<CustomSection>,
 }
 }

@@ -118,7 +118,7 @@ pub const SECTIONS: &[Section] = &[
     Section {
         name: "masking",
         is_list: false,
-        documentation: "Secrets in AWS's answers, which agents don't get.",
+        documentation: "Secrets in answers, which agents don't get (docs/masking.md).",
         fields: MaskingSection::FIELDS,
         reloaded: Reloaded::All,
         defaults: || table(&MaskingSection::default()),
