@@ -38,7 +38,7 @@ pub(super) enum Class {
 }
 
 impl Class {
-    fn has(self, byte: u8) -> bool {
+    pub(super) fn has(self, byte: u8) -> bool {
         match self {
             Self::Alnum => byte.is_ascii_alphanumeric(),
             Self::Base32 => matches!(byte, b'A'..=b'Z' | b'2'..=b'7'),

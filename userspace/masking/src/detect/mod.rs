@@ -197,3 +197,96 @@ fn verdict(rule: &Rule, text: &[u8], start: usize, end: usize, before: Option<u8
     }
     rule.matcher.look(text, start, end, last)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{matchers::Matcher, *};
+
+    /// Bytes that nobody can guess and that every run has the same.
+    struct Random(u64);
+
+    impl Random {
+        fn next(&mut self, below: usize) -> usize {
+            self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            usize::try_from(self.0 >> 33).unwrap_or(0) % below
+        }
+
+        fn of(&mut self, alphabet: &[u8], length: usize) -> String {
+            (0..length).map(|_| char::from(alphabet[self.next(alphabet.len())])).collect()
+        }
+    }
+
+    static ALL: LazyLock<Detectors> = LazyLock::new(|| {
+        let all: Vec<&str> = DETECTORS.iter().map(|it| it.name).collect();
+        Detectors::new(&all, Vec::new()).unwrap()
+    });
+
+    fn found(text: &str) -> Vec<(&'static str, String)> {
+        let mut hits = Vec::new();
+        ALL.scan(text.as_bytes(), None, true, &mut hits);
+        let name = |hit: &Hit| match hit.rule {
+            HitRule::BuiltIn(at) => RULES[usize::from(at)].name,
+            HitRule::Custom(_) => "custom",
+        };
+        hits.iter().map(|hit| (name(hit), text[hit.start..hit.end].to_owned())).collect()
+    }
+
+    #[test]
+    fn every_token_that_is_well_formed_is_found_and_what_is_too_short_or_in_a_word_is_not() {
+        let mut random = Random(1);
+        for rule in RULES {
+            let Matcher::Token { class, min, max, inner, .. } = rule.matcher else { continue };
+            let alphabet: Vec<u8> = (0..=255).filter(|b: &u8| class.has(*b) && b.is_ascii_alphanumeric()).collect();
+            for _ in 0..20 {
+                let length = min + random.next((max - min).min(40) + 1);
+                let token = format!("{}{}", rule.literal, random.of(&alphabet, length));
+                let hits = found(&format!("key: {token}, next"));
+                let expected = if inner { &token[rule.literal.len()..] } else { &token };
+                assert!(hits.contains(&(rule.name, expected.to_owned())), "{}: {token}: {hits:?}", rule.name);
+                let short = &token[..rule.literal.len() + min - 1];
+                assert!(found(short).iter().all(|(_, it)| !it.contains(rule.literal)), "{}: {short}", rule.name);
+                if rule.at_word {
+                    let within = format!("x{token}");
+                    assert!(!found(&within).contains(&(rule.name, token.clone())), "{}: {within}", rule.name);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn secrets_behind_names_are_found_and_stand_ins_are_not() {
+        let mut random = Random(2);
+        let alphabet = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        for name in ["aws_secret_access_key = ", "AWS_SECRET_ACCESS_KEY=", "\"SecretAccessKey\": \"", "secret_key: '"] {
+            let secret = format!("a0Z{}", random.of(alphabet, 37));
+            assert_eq!(found(&format!("{name}{secret}\"\n")), [("aws-secret-access-key", secret.clone())], "{name}");
+            assert!(found(&format!("{name}{secret}x")).is_empty());
+            assert!(found(&format!("{name}{}", &secret[..39])).is_empty());
+        }
+        for (text, secret) in [
+            ("postgres://app:hunter2!@db.internal:5432/x", "hunter2!"),
+            ("mongodb+srv://root:p/w?1@cluster0.mongodb.net", "p/w?1"),
+            ("Server=db;User Id=sa;Password=S3cure!;Encrypt=yes", "S3cure!"),
+            ("Endpoint=sb://x/;SharedAccessKeyName=n;SharedAccessKey=abc123=", "abc123="),
+        ] {
+            assert_eq!(found(text), [("connection-string", secret.to_owned())], "{text}");
+        }
+        for clean in [
+            "https://example.com:443/@scope/package",
+            "postgres://app:${PASSWORD}@db/x",
+            "postgres://app:<password>@db/x",
+            "https://user:@host/",
+            "git@github.com:a/b https://a.b/c?d=e@f",
+            "Password=;x ;Password=changeme;",
+            "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+            "-----BEGIN PRIVATE KEY----- is how they begin",
+            "eyJhbGciOiJIUzI1NiJ9 eyJ.eyJ.x eyJxeXJhbGciOiJIUzI1Ni.aaaaaaaaaaaa.b",
+            "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "sk-learn is a library, xoxb- begins a token, AKIAIOSFODNN is short",
+        ] {
+            assert_eq!(found(clean), [], "{clean}");
+        }
+        let key = "-----BEGIN PRIVATE KEY-----\\nMIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQg\\n-----END PRIVATE KEY-----";
+        assert_eq!(found(key)[0].0, "private-key");
+    }
+}
