@@ -7,7 +7,7 @@ pub fn with_causes(error: &dyn std::error::Error) -> String {
     let mut cause = error.source();
     while let Some(error) = cause {
         let more = error.to_string();
-        if !text.contains(&more) {
+        if !text.ends_with(&more) {
             text = format!("{text}: {more}");
         }
         cause = error.source();
