@@ -25,6 +25,8 @@ use crate::{
 
 /// What a change makes a text of that no honest input has.
 const DECOY: &str = "decoy-9c1f";
+/// The same for an account.
+const OTHER_ACCOUNT: &str = "999999999999";
 
 /// What a server could read in a request that reads everything.
 struct Lenient {
@@ -123,6 +125,7 @@ struct Place {
     name: String,
     value: String,
     spot: Spot,
+    decoy: &'static str,
 }
 
 #[derive(Clone, Copy)]
@@ -144,7 +147,9 @@ fn places(subject: &Subject, sent: &Sent, call: &Call) -> Vec<Place> {
             last.len() > 3 && resource.split([':', '/']).any(|part| part == last)
         };
         if call.resources.iter().any(named) {
-            found.push(Place { name: name.to_owned(), value: value.to_owned(), spot });
+            let is_account = value.len() == 12 && value.bytes().all(|byte| byte.is_ascii_digit());
+            let decoy = if is_account { OTHER_ACCOUNT } else { DECOY };
+            found.push(Place { name: name.to_owned(), value: value.to_owned(), spot, decoy });
         }
     };
     if subject.is_form() {
@@ -250,25 +255,25 @@ fn other_case(name: &str) -> String {
 type Smuggle = fn(&Sent, &Place) -> Option<Sent>;
 
 const SMUGGLED: [(&str, Smuggle); 12] = [
-    ("in another case", |r, p| beside(r, p, &other_case(&p.name), DECOY)),
-    ("in capitals", |r, p| beside(r, p, &p.name.to_uppercase(), DECOY).filter(|_| p.name.to_uppercase() != p.name)),
-    ("twice", |r, p| beside(r, p, &p.name, DECOY)),
-    ("in the place of", |r, p| replaced(r, p, DECOY)),
-    ("as an array", |r, p| beside(r, p, &format!("{}[]", p.name), DECOY)),
-    ("with an index", |r, p| beside(r, p, &format!("{}.7", p.name), DECOY)),
-    ("at another index", |r, p| beside(r, p, &format!("{}.x", p.name.strip_suffix(".1")?), DECOY)),
-    ("after a gap", |r, p| beside(r, p, &format!("{}.19", p.name.strip_suffix(".1")?), DECOY)),
-    ("at index nought", |r, p| beside(r, p, &format!("{}.0", p.name.strip_suffix(".1")?), DECOY)),
+    ("in another case", |r, p| beside(r, p, &other_case(&p.name), p.decoy)),
+    ("in capitals", |r, p| beside(r, p, &p.name.to_uppercase(), p.decoy).filter(|_| p.name.to_uppercase() != p.name)),
+    ("twice", |r, p| beside(r, p, &p.name, p.decoy)),
+    ("in the place of", |r, p| replaced(r, p, p.decoy)),
+    ("as an array", |r, p| beside(r, p, &format!("{}[]", p.name), p.decoy)),
+    ("with an index", |r, p| beside(r, p, &format!("{}.7", p.name), p.decoy)),
+    ("at another index", |r, p| beside(r, p, &format!("{}.x", p.name.strip_suffix(".1")?), p.decoy)),
+    ("after a gap", |r, p| beside(r, p, &format!("{}.19", p.name.strip_suffix(".1")?), p.decoy)),
+    ("at index nought", |r, p| beside(r, p, &format!("{}.0", p.name.strip_suffix(".1")?), p.decoy)),
     ("in the list's other style", |r, p| {
         let list = p.name.strip_suffix(".1")?;
         let list = list.strip_suffix(".member").map_or_else(|| format!("{list}.member"), str::to_owned);
-        beside(r, p, &format!("{list}.1"), DECOY)
+        beside(r, p, &format!("{list}.1"), p.decoy)
     }),
     ("in a plural", |r, p| {
         let name = p.name.strip_suffix(".1").map_or_else(|| format!("{}s", p.name), |list| format!("{list}s.1"));
-        beside(r, p, &name, DECOY)
+        beside(r, p, &name, p.decoy)
     }),
-    ("with a space", |r, p| beside(r, p, &format!(" {}", p.name), DECOY).filter(|_| matches!(p.spot, Spot::Json))),
+    ("with a space", |r, p| beside(r, p, &format!(" {}", p.name), p.decoy).filter(|_| matches!(p.spot, Spot::Json))),
 ];
 
 /// Texts that could mean what the honest one means, or more. The last is the resource's ARN.
@@ -361,8 +366,8 @@ fn nothing_that_is_forbidden_is_executed_by_a_lenient_server() {
                     *refused.entry(name).or_default() += 1;
                     continue;
                 };
-                assert!(Lenient::read(service, &changed).names(DECOY), "{name}");
-                let allowed = forbidding.allows_resource(service.name, &format!("*{DECOY}*"), &call);
+                assert!(Lenient::read(service, &changed).names(place.decoy), "{name}");
+                let allowed = forbidding.allows_resource(service.name, &format!("*{}*", place.decoy), &call);
                 note(name.clone(), &changed, Some(allowed), &format!("{name} of {}", place.name));
             }
             let last = place.value.rsplit([':', '/']).next().unwrap_or(&place.value);

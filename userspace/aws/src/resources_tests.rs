@@ -403,3 +403,15 @@ fn an_account_that_is_not_known_could_be_any() {
     assert!(!passes(&format!("arn:aws:rds:{HERE}:db:prod"), call.clone()));
     assert!(passes(&format!("arn:aws:rds:{HERE}:db:dev"), call));
 }
+
+#[test]
+fn another_account_in_the_input_is_looked_at() {
+    let budget = |account: &str| {
+        let body = format!(r#"{{"AccountId":"{account}","BudgetName":"b"}}"#);
+        json("budgets", "AWSBudgetServiceGateway.DescribeBudget", &body)
+    };
+    let other = "arn:aws:budgets::999999999999:budget/b";
+    assert!(!passes(other, budget("999999999999")));
+    assert!(passes(other, budget("123456789012")));
+    assert!(passes("arn:aws:budgets::999999999999:budget/c", budget("999999999999")));
+}

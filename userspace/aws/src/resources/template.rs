@@ -264,16 +264,45 @@ impl Filled {
             arns = arns.iter().flat_map(each).collect();
         }
         filled.widest.push_str(rest);
+        let others = if template.contains("{A}") { other_accounts(members, place) } else { Vec::new() };
         for arn in arns {
             let text = arn.text.into_owned() + rest;
             match (is_said, arn.known) {
-                (true, true) => needs.resource(text)?,
+                (true, true) => {
+                    for account in &others {
+                        needs.unknown(
+                            of_account(&text, account),
+                            Cow::Borrowed("the account that the input names"),
+                            true,
+                        )?;
+                    }
+                    needs.resource(text)?;
+                }
                 (true, false) => needs.unknown(text, Cow::Borrowed(IN_PART), false)?,
                 (false, _) => filled.open.push(text),
             }
         }
         Ok(filled)
     }
+}
+
+/// Accounts that the input names beside the caller's own: of what it is on, or of whom it is for.
+fn other_accounts<'a>(members: &'a Map<String, Value>, place: &Place<'_>) -> Vec<&'a str> {
+    let named = members.iter().filter(|(name, _)| {
+        let name = name.to_ascii_lowercase();
+        name.ends_with("accountid") || matches!(name.as_str(), "catalogid" | "registryid")
+    });
+    let accounts = named.filter_map(|(_, value)| value.as_str().filter(|text| names::is_account(text)));
+    accounts.filter(|account| place.account != Some(account)).collect()
+}
+
+/// The ARN with that account in the place of its own.
+fn of_account(arn: &str, account: &str) -> String {
+    let mut parts: Vec<&str> = arn.splitn(6, ':').collect();
+    if let Some(own) = parts.get_mut(4) {
+        *own = account;
+    }
+    parts.join(":")
 }
 
 /// The texts at a path of members, through lists; whether there is a list on the way.
