@@ -21,7 +21,7 @@ fn start(hold: u32) -> Lab {
     let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
     let config = folder.path().join("approvals.toml");
     let groups = "sre = [\"root\", \"uid:4001\"]\nsecurity = [\"uid:4002\"]";
-    fs::write(&config, format!("[approvals]\nhold = {hold}\n[approvals.groups]\n{groups}\n")).unwrap();
+    fs::write(&config, format!("[approvals]\nhold = {hold}\ninterim = 1\n[approvals.groups]\n{groups}\n")).unwrap();
     Lab::start_in(folder, &["--aws", "moto", "--config", config.to_str().unwrap()], POLICY, &[])
 }
 

@@ -35,6 +35,9 @@ chaperone_model::documented! {
 pub struct ApprovalsSection {
     /// Seconds that a call is held before its client is told to try again.
     pub hold: u64,
+    /// Seconds between two `100 Continue` to a client that waits, which start its read timeout anew. Go's clients before 1.23
+    /// bear no more than five of them in one answer.
+    pub interim: u64,
     /// Minutes after which a question that nobody answered is over, and an approval that wasn't used.
     pub expires: u64,
     /// Minutes that a question waits for its call, when the client is gone.
@@ -52,9 +55,10 @@ pub struct ApprovalsSection {
 
 impl Default for ApprovalsSection {
     fn default() -> Self {
-        let ApprovalSettings { hold, terms, body_bytes, groups } = ApprovalSettings::default();
+        let ApprovalSettings { hold, interim, terms, body_bytes, groups } = ApprovalSettings::default();
         Self {
             hold: hold.as_secs(),
+            interim: interim.as_secs(),
             expires: terms.expires / 60_000,
             returns: terms.returns / 60_000,
             open: terms.open,
@@ -70,6 +74,7 @@ impl ApprovalsSection {
     pub fn settings(&self) -> ApprovalSettings {
         ApprovalSettings {
             hold: Duration::from_secs(self.hold),
+            interim: Duration::from_secs(self.interim),
             terms: Terms {
                 expires: self.expires.saturating_mul(60_000),
                 returns: self.returns.saturating_mul(60_000),
@@ -88,6 +93,7 @@ impl ApprovalsSection {
             ok.then_some(()).ok_or_else(|| (key, format!("approvals.{key} = {value}: from {least} to {most}")))
         };
         bound("hold", self.hold, 1, 600)?;
+        bound("interim", self.interim, 1, 600)?;
         bound("expires", self.expires, 1, 7 * 24 * 60)?;
         bound("returns", self.returns, 1, 7 * 24 * 60)?;
         bound("open", self.open as u64, 1, 100_000)?;

@@ -334,6 +334,11 @@ impl Approvals {
         all
     }
 
+    /// Other terms, for questions that are asked from now on.
+    pub fn set_terms(&mut self, terms: Terms) {
+        self.terms = terms;
+    }
+
     /// A call comes that needs approval. `id` is for its question, if it is a new one; `groups` says what an approver is
     /// in now.
     pub fn ask(

@@ -31,6 +31,8 @@ const KEPT: Millis = 24 * 3_600_000;
 pub struct ApprovalSettings {
     /// How long a call is held before its client is told to try again.
     pub hold: Duration,
+    /// Between two interim answers to a client that waits. Go before 1.23 bears no more than five of them.
+    pub interim: Duration,
     /// How long questions stay open, and how many.
     pub terms: Terms,
     /// Bodies that nothing in the head binds are read whole to be approved, up to this many bytes.
@@ -41,7 +43,13 @@ pub struct ApprovalSettings {
 
 impl Default for ApprovalSettings {
     fn default() -> Self {
-        Self { hold: Duration::from_secs(50), terms: Terms::default(), body_bytes: 1 << 20, groups: BTreeMap::new() }
+        Self {
+            hold: Duration::from_secs(50),
+            interim: Duration::from_secs(10),
+            terms: Terms::default(),
+            body_bytes: 1 << 20,
+            groups: BTreeMap::new(),
+        }
     }
 }
 
@@ -126,6 +134,7 @@ impl ApprovalDesk {
 
     /// Puts other groups and times in force. Open questions keep their ends.
     pub fn replace_settings(&self, settings: ApprovalSettings) {
+        self.state.lock().set_terms(settings.terms);
         self.settings.store(Arc::new(settings));
     }
 

@@ -1,8 +1,8 @@
 //! A call that waits for a person: what makes it the same call when it comes again, what people are shown of it, and how
 //! it is held.
 //!
-//! Clients give up reading after a minute, and people take longer. Over HTTP/1.1 an interim answer every second starts
-//! a client's clock anew; and after `approvals.hold` the client is told to try again, and its retry joins the question.
+//! Clients give up reading after a minute, and people take longer. Over HTTP/1.1 an interim answer now and then starts a
+//! client's clock anew; and after `approvals.hold` the client is told to try again, and its retry joins the question.
 
 use std::time::Duration;
 
@@ -24,8 +24,6 @@ use crate::{
     http::interims::Interims,
 };
 
-/// Between two interim answers.
-const INTERIM: Duration = Duration::from_secs(1);
 /// How much people are shown of a call's parameters, in bytes of JSON.
 const SHOWN: usize = 16 << 10;
 /// Members that tell one attempt from another and that SDKs make up: botocore's models mark them as idempotency tokens.
@@ -97,7 +95,7 @@ pub(super) async fn wait(
     // What is large doesn't lie in memory until somebody answers: it comes again with the retry.
     let end = sleep(if body.len() > settings.body_bytes { Duration::ZERO } else { settings.hold });
     tokio::pin!(end);
-    let mut interims = interval_at(Instant::now() + INTERIM, INTERIM);
+    let mut interims = interval_at(Instant::now() + settings.interim, settings.interim);
     loop {
         tokio::select! {
             biased;
