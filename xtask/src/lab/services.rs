@@ -139,13 +139,14 @@ pub fn daemon(lab: &Lab) -> Result<()> {
     });
     fs::write(root.join(own).join("cgroup.procs"), "0").context("leaving the daemon's cgroup")?;
     let mut child = spawned?;
-    fs::write(lab.dir.join("daemon.pid"), child.id().to_string()).context("writing daemon.pid")?;
+    let pid = child.id();
+    fs::write(lab.dir.join("daemon.pid"), pid.to_string()).context("writing daemon.pid")?;
     // Its end wakes the wait too; and it is reaped whenever it ends.
     let ended = UnixDatagram::unbound().context("making a socket")?;
     let to = socket.clone();
     std::thread::spawn(move || {
         let how = child.wait().map_or_else(|error| error.to_string(), |status| status.to_string());
-        let _ = ended.send_to(format!("ENDED={how}").as_bytes(), to);
+        let _ = ended.send_to(format!("ENDED={pid} {how}").as_bytes(), to);
     });
     let mut buffer = [0; 4096];
     loop {
@@ -156,7 +157,10 @@ pub fn daemon(lab: &Lab) -> Result<()> {
             if line == "READY=1" {
                 return Ok(());
             }
-            if let Some(how) = line.strip_prefix("ENDED=") {
+            // The one before may end when this one is already waited for.
+            if let Some((of, how)) = line.strip_prefix("ENDED=").and_then(|ended| ended.split_once(' '))
+                && of == pid.to_string()
+            {
                 bail!("the daemon ended ({how}); its log ends with:\n{}", tail(&log));
             }
         }
