@@ -136,11 +136,20 @@ pub struct Desk(pub Arc<DataPlane>);
 
 impl ApprovalBackend for Desk {
     async fn serve(&self, peer: Peer, request: ApprovalRequest) -> ApprovalResponse {
-        if let Some(agent) = self.agent_of(peer) {
-            tracing::warn!(uid = peer.uid, pid = peer.pid, agent, "an agent's process asked for approvals");
-            return ApprovalResponse::Error(format!(
-                "this process belongs to the agent `{agent}`: agents approve nothing"
-            ));
+        match self.agent_of(peer) {
+            Ok(None) => {}
+            Ok(Some(agent)) => {
+                tracing::warn!(uid = peer.uid, pid = peer.pid, agent, "an agent's process asked for approvals");
+                let why = format!("this process belongs to the agent `{agent}`: agents approve nothing");
+                return ApprovalResponse::Error(why);
+            }
+            // One that is gone before it is looked at could be anybody's.
+            Err(why) => {
+                tracing::warn!(uid = peer.uid, pid = peer.pid, why, "nobody knows whose process asked for approvals");
+                return ApprovalResponse::Error(format!(
+                    "whose process this is can't be told: {why}; ask again, and wait"
+                ));
+            }
         }
         let desk = &self.0.approvals;
         let (name, by_id) = (name_of(peer.uid), format!("uid:{}", peer.uid));
@@ -176,13 +185,14 @@ impl ApprovalBackend for Desk {
 
 impl Desk {
     /// The agent whose process this is. (Agents' users are kept out by not being in a group.)
-    fn agent_of(&self, peer: Peer) -> Option<String> {
-        let pid = peer.pid?;
-        let cgroups = fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
-        let path = cgroups.lines().find_map(|line| line.strip_prefix("0::"))?;
+    fn agent_of(&self, peer: Peer) -> Result<Option<String>, String> {
+        let pid = peer.pid.ok_or("the kernel doesn't name it")?;
+        let file = format!("/proc/{pid}/cgroup");
+        let cgroups = fs::read_to_string(&file).map_err(|error| format!("reading {file}: {error}"))?;
+        let path = cgroups.lines().find_map(|line| line.strip_prefix("0::")).ok_or("it is in no cgroup")?;
         let below = |of: &str| path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let open = self.0.sessions.open();
-        open.iter().find(|open| below(&open.session.cgroup_path)).map(|open| open.session.agent.clone())
+        Ok(open.iter().find(|open| below(&open.session.cgroup_path)).map(|open| open.session.agent.clone()))
     }
 }
 
