@@ -222,13 +222,11 @@ impl Reader {
     /// `fault`, at the place where the reader is.
     pub(crate) fn wrong(&self, fault: Fault) -> Wrong {
         let seq = self.last.map_or(0, |(seq, _)| seq.0) + 1;
-        Wrong {
-            segment: self.segment,
-            file: disk::segment_path(&self.dir, self.segment),
-            offset: self.offset,
-            seq: Seq(seq),
-            fault,
-        }
+        let (segment, offset) = match fault {
+            Fault::NextSegment => (self.segment + 1, 0),
+            _ => (self.segment, self.offset),
+        };
+        Wrong { segment, file: disk::segment_path(&self.dir, segment), offset, seq: Seq(seq), fault }
     }
 
     /// `fault`, in `record`.
@@ -271,6 +269,7 @@ impl Reader {
                     self.go_on();
                     return self.find();
                 }
+                (Next::Begun(None), _) => Err(Fault::NextSegment),
                 _ => Err(Fault::Content("there are later segments, and records are missing in this one".into())),
             });
         }

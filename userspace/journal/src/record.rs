@@ -244,6 +244,9 @@ pub enum Fault {
     /// There should be a record, and there are other bytes.
     #[error("there is no record where one must be")]
     NotARecord,
+    /// The next segment begins with something else than a record, and this one ended properly.
+    #[error("the segment begins with bytes that are no record")]
+    NextSegment,
     /// The number isn't the next one.
     #[error("its number is {0}, which is not the next one")]
     Sequence(Seq),

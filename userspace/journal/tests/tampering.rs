@@ -103,6 +103,25 @@ fn every_byte_of_a_small_journal_matters() {
     assert!(verify(dir.path(), &VerifyOptions::default(), |_, _| {}).unwrap().is_clean());
 }
 
+/// Segments are made before they are needed: the one behind the last record holds nothing but zeros.
+#[test]
+fn a_flipped_bit_in_the_segment_that_is_not_begun_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), 60);
+    let last = records(dir.path()).last().unwrap().segment;
+    let path = dir.path().join(format!("{:012}.segment", last + 1));
+    if !path.exists() {
+        fs::write(&path, [0; 65_536]).unwrap();
+    }
+    for at in [0, 1, 7, 8, 63, 119, 120, 4_096, 65_535] {
+        flip(&path, at, 0);
+        let wrong = verify(dir.path(), &VerifyOptions::default(), |_, _| {}).unwrap().wrong.unwrap();
+        assert_eq!(wrong.file, path, "byte {at}: {wrong}");
+        flip(&path, at, 0);
+    }
+    assert!(verify(dir.path(), &VerifyOptions::default(), |_, _| {}).unwrap().is_clean());
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 100, ..ProptestConfig::default() })]
 
