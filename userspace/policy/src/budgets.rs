@@ -269,7 +269,8 @@ impl<P: Clone + Default> Budgets<P> {
             recorded,
             agents: agents.into_iter().collect(),
             found: HashSet::new(),
-            changed: false,
+            // From where to count must be known before there is anything.
+            changed: true,
         }
     }
 
@@ -640,9 +641,10 @@ mod tests {
                     // A call comes, gets its record, learns of it, or is given up.
                     0 => {
                         let id = CallId::new();
-                        match budgets.charge(0, coder(), id, &[], &[]).is_empty() {
-                            true => under_way.push_back((id, false)),
-                            false => budgets.release(id),
+                        if budgets.charge(0, coder(), id, &[], &[]).is_empty() {
+                            under_way.push_back((id, false));
+                        } else {
+                            budgets.release(id);
                         }
                     }
                     1 => if let Some(one) = under_way.iter_mut().find(|(_, recorded)| !recorded) {
@@ -651,10 +653,7 @@ mod tests {
                         record.push(one.0);
                     },
                     2 => if let Some((id, recorded)) = under_way.pop_front() {
-                        match recorded {
-                            true => budgets.commit(id),
-                            false => budgets.release(id),
-                        }
+                        if recorded { budgets.commit(id) } else { budgets.release(id) }
                     },
                     3 => {
                         // Only what has been committed for long is behind the place that is kept.

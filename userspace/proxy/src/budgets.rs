@@ -7,18 +7,11 @@ use std::{
 };
 
 use chaperone_journal::{Journal, Position, Reader};
-use chaperone_model::{Call, CallId, Event, OperatorActed, OutcomeStatus, Reason, SessionId};
-use chaperone_policy::budgets::{Budget, Budgets, Kept, Over, OverBudget, Per, Used, Who, bytes_out};
+use chaperone_model::{Call, CallId, Event, OutcomeStatus, Reason, SessionId};
+use chaperone_policy::budgets::{Budget, Budgets, Kept, Over, Used, Who, bytes_out};
 use parking_lot::Mutex;
-use time::OffsetDateTime;
 
-use crate::{
-    approvals::{durable, millis, now},
-    call::error::{Kind, Refusal},
-    call::exchange::Exchange,
-    data_plane::DataPlane,
-    stops::{Stop, Stopped},
-};
+use crate::approvals::{durable, millis, now};
 
 /// Why budgets can't be counted.
 #[derive(Debug, thiserror::Error)]
@@ -105,33 +98,33 @@ impl BudgetDesk {
     }
 
     /// Counts a call, which is not made if the budgets that it is over say so.
-    pub(crate) fn charge(self: &Arc<Self>, exchange: &Exchange, call: &Call) -> Tally {
+    pub(crate) fn charge(self: &Arc<Self>, who: Who<'_>, id: CallId, call: &Call) -> Tally {
         let mut state = self.state.lock();
         if state.is_empty() {
             return Tally::default();
         }
         let actions: Vec<_> = call.actions.iter().map(|action| &*action.name).collect();
-        let over = state.charge(now(), who(exchange), exchange.id, &actions, &call.resources);
+        let over = state.charge(now(), who, id, &actions, &call.resources);
         drop(state);
         let names = over.iter().map(|one| one.budget.name.clone()).collect();
-        Tally { desk: Some((self.clone(), exchange.id)), over, names }
+        Tally { desk: Some((self.clone(), id)), over, names }
     }
 
     /// Counts a refused call.
-    pub(crate) fn denied(&self, exchange: &Exchange, actions: &[String], reason: Reason) {
+    pub(crate) fn denied(&self, who: Who<'_>, id: CallId, actions: &[String], reason: Reason) {
         let mut state = self.state.lock();
         if !state.is_empty() {
             let actions: Vec<_> = actions.iter().map(String::as_str).collect();
-            state.denied(now(), who(exchange), exchange.id, &actions, reason);
+            state.denied(now(), who, id, &actions, reason);
         }
     }
 
     /// Counts what a call has sent.
-    pub(crate) fn sent(&self, exchange: &Exchange, outcome: OutcomeStatus, bytes: Option<u64>) {
+    pub(crate) fn sent(&self, who: Who<'_>, id: CallId, outcome: OutcomeStatus, bytes: Option<u64>) {
         let Some(bytes) = bytes_out(outcome, bytes) else { return };
         let mut state = self.state.lock();
         if !state.is_empty() {
-            state.sent(now(), who(exchange), exchange.id, bytes);
+            state.sent(now(), who, id, bytes);
         }
     }
 
@@ -142,11 +135,6 @@ impl BudgetDesk {
     pub(crate) fn end_session(&self, session: SessionId) {
         self.state.lock().end_session(session);
     }
-}
-
-fn who(exchange: &Exchange) -> Who<'_> {
-    let session = &exchange.connection.session.session;
-    Who { agent: &session.agent, session: session.id }
 }
 
 /// What a call was counted for. It is given back unless the call comes on record.
@@ -161,6 +149,11 @@ impl Tally {
     /// The names of the budgets that the call is over, for policies.
     pub(crate) fn over(&self) -> &[String] {
         &self.names
+    }
+
+    /// The budgets that the call is over.
+    pub(crate) fn budgets(&self) -> &[Over] {
+        &self.over
     }
 
     /// Whether anything is counted at all: then the record must be on disk first.
@@ -187,44 +180,6 @@ impl Drop for Tally {
     fn drop(&mut self) {
         if let Some((desk, call)) = &self.desk {
             desk.state.lock().release(*call);
-        }
-    }
-}
-
-impl DataPlane {
-    /// Why a call that is over budgets isn't made. It may stop whose call it is.
-    pub(crate) fn over_budget(&self, exchange: &Exchange, tally: &Tally) -> Option<Refusal> {
-        let over: Vec<_> = tally.over.iter().filter(|one| one.budget.over != OverBudget::Policy).collect();
-        let first = over.first()?;
-        let message = format!(
-            "not permitted: the budget `{}` of `{}` is used up ({}); trying again doesn't help before its time is over",
-            first.budget.name,
-            first.of,
-            first.budget.terms(),
-        );
-        if let Some(one) = over.iter().find(|one| one.budget.over == OverBudget::Stop) {
-            self.stop_for(exchange, one);
-        }
-        Some(Refusal::denied(Kind::AccessDenied, Reason::OverBudget, message))
-    }
-
-    fn stop_for(&self, exchange: &Exchange, over: &Over) {
-        let session = &exchange.connection.session.session;
-        let of = match over.budget.per {
-            Per::Agent => Stopped::Agent(session.agent.clone()),
-            Per::Session => Stopped::session(session, self.stops.boot()),
-        };
-        let at = OffsetDateTime::now_utc();
-        let reason = format!("the budget `{}` is used up: {}", over.budget.name, over.budget.terms());
-        tracing::warn!(of = %of, reason, "stopped");
-        let actor = chaperone_model::Actor { by: "budget".into(), uid: None, pid: None, login_uid: None, name: None };
-        let acted = OperatorActed { at, actor, act: "stop".into(), on: Some(of.name()) };
-        if let Err(error) = self.journal.append_now(&Event::OperatorActed(Box::new(acted))) {
-            tracing::error!(%error, "it could not be recorded that a budget stopped an agent");
-        }
-        let by = format!("budget {}", over.budget.name);
-        if let Err(error) = self.stops.stop(Stop { of, at, by, reason }) {
-            tracing::error!(%error, "stopped, but only until the daemon is started again");
         }
     }
 }

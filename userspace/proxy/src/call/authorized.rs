@@ -14,6 +14,7 @@ use crate::{
         decoded::{Decoded, has_signed_chunks},
         error::{CallError, Refusal},
         exchange::{Exchange, RequestBody},
+        over_budget,
     },
     connection::quota::Memory,
     websocket::handshake::MAX_EVENT,
@@ -38,7 +39,7 @@ impl<'e> Decoded<'e> {
         let Decoded { exchange, parts, subject, mut transforms } = self;
         let tally = {
             let call = exchange.call.as_ref().ok_or_else(undecoded)?;
-            exchange.connection.plane.budgets.charge(exchange, call)
+            exchange.connection.plane.budgets.charge(exchange.who(), exchange.id, call)
         };
         let permit = rule(exchange, &parts, &tally).await?;
         let call = exchange.call.as_ref().ok_or_else(undecoded)?;
@@ -63,7 +64,7 @@ async fn rule(exchange: &Exchange, parts: &Parts, tally: &Tally) -> Result<Permi
         return Err(denied(&ruling));
     }
     // Nobody is asked about what isn't made anyway.
-    if let Some(refusal) = connection.plane.over_budget(exchange, tally) {
+    if let Some(refusal) = over_budget::refusal(exchange, tally) {
         return Err(refusal.into());
     }
     let question = match ruling {

@@ -9,6 +9,7 @@ use chaperone_model::{
     BodyDigest, Call, CallId, CallIntent, CallOutcome, Decision, Direction, Event, Head, OutcomeStatus, Payload,
     Protocol, Reason,
 };
+use chaperone_policy::budgets::Who;
 use http::{Method, Request, header, request::Parts};
 use hyper::body::Incoming;
 use parking_lot::Mutex;
@@ -178,6 +179,12 @@ impl Exchange {
         }))
     }
 
+    /// Whose it is, for budgets.
+    pub(crate) fn who(&self) -> Who<'_> {
+        let session = &self.connection.session.session;
+        Who { agent: &session.agent, session: session.id }
+    }
+
     /// Whether its intent is on record.
     pub(crate) fn has_intent(&self) -> bool {
         self.recorded == Recorded::Intent
@@ -234,7 +241,7 @@ impl Exchange {
         if let Err(error) = self.connection.plane.journal.append_now(&event) {
             tracing::error!(call = %self.id, %error, "an outcome could not be recorded");
         }
-        self.connection.plane.budgets.sent(self, outcome, bytes);
+        self.connection.plane.budgets.sent(self.who(), self.id, outcome, bytes);
         whole
     }
 

@@ -48,6 +48,7 @@ pub mod exchange;
 pub mod forwarded;
 pub mod http_path;
 pub(crate) mod outcome;
+mod over_budget;
 pub mod received;
 pub mod recorded;
 pub(crate) mod redact;

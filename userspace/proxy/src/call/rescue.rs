@@ -65,7 +65,7 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
             if let Err(error) = exchange.record_intent(decision, plane.journal.must_wait(false)).await {
                 return unrecorded(exchange, &error);
             }
-            plane.budgets.denied(&exchange, &actions, reason);
+            plane.budgets.denied(exchange.who(), exchange.id, &actions, reason);
             (kind, message, outcome)
         }
         CallError::Stopped(_) => unreachable!("BUG: made a refusal above"),
