@@ -29,4 +29,4 @@ pub use event::{
 };
 pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
-pub use session::{Container, Session};
+pub use session::{Container, Identity, Session};
