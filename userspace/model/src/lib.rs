@@ -25,7 +25,8 @@ pub use event::{
     Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
     DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved, Masked, OperatorActed,
-    OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionStarted,
+    OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionIdentified, SessionIdentityRefused,
+    SessionStarted,
 };
 pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};

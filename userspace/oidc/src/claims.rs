@@ -83,7 +83,8 @@ pub(crate) fn identity(
     expires: OffsetDateTime,
 ) -> Result<Identity, TokenError> {
     let one = |path: &str| text(path, find(claims, path));
-    let display_name = issuer.display_name.as_deref().and_then(|path| find(claims, path).map(|it| text(path, Some(it))));
+    let display_name =
+        issuer.display_name.as_deref().and_then(|path| find(claims, path).map(|it| text(path, Some(it))));
     Ok(Identity {
         provider: issuer.name.clone(),
         issuer: issuer.issuer.clone(),

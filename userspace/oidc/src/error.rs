@@ -15,7 +15,9 @@ pub enum TokenError {
         bytes: usize,
     },
     /// `alg`.
-    #[error("the token is signed with `{found}`, and the issuer `{issuer}` may use {allowed} alone (identity.issuers, algorithms)")]
+    #[error(
+        "the token is signed with `{found}`, and the issuer `{issuer}` may use {allowed} alone (identity.issuers, algorithms)"
+    )]
     Algorithm {
         /// The token's.
         found: String,
@@ -25,7 +27,9 @@ pub enum TokenError {
         allowed: String,
     },
     /// `iss`.
-    #[error("no configured issuer is `{0}`: add it to identity.issuers, character for character, if its tokens are to be believed")]
+    #[error(
+        "no configured issuer is `{0}`: add it to identity.issuers, character for character, if its tokens are to be believed"
+    )]
     Issuer(String),
     /// The issuer isn't for this agent.
     #[error("the issuer `{issuer}` says nothing of the agent `{agent}`: it is not among its `agents`")]

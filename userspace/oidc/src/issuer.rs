@@ -172,16 +172,16 @@ impl Issuer {
             return Err(format!("clock_skew = {}: at most {MAX_SKEW}", self.clock_skew));
         }
         let named = [("subject", Some(&self.subject)), ("groups", self.groups.as_ref())];
-        let named = named.into_iter().chain([
-            ("sponsor", self.sponsor.as_ref()),
-            ("display_name", self.display_name.as_ref()),
-        ]);
+        let named =
+            named.into_iter().chain([("sponsor", self.sponsor.as_ref()), ("display_name", self.display_name.as_ref())]);
         let claims = self.claims.values().map(|path| ("claims", Some(path)));
         for (key, path) in named.chain(claims).chain(self.require.keys().map(|path| ("require", Some(path)))) {
             if let Some(path) = path
                 && (path.is_empty() || path == "/")
             {
-                return Err(format!("{key} = \"{path}\": name a claim, such as \"sub\" or \"/kubernetes.io/namespace\""));
+                return Err(format!(
+                    "{key} = \"{path}\": name a claim, such as \"sub\" or \"/kubernetes.io/namespace\""
+                ));
             }
         }
         let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';

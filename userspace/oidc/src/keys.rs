@@ -10,7 +10,10 @@ use jsonwebtoken::{DecodingKey, jwk::Jwk};
 use serde_json::Value;
 use tokio::sync::Mutex;
 
-use crate::{Algorithm, Issuer, ProviderError, TokenError, fetch::{Fetch, MAX_DOCUMENT}};
+use crate::{
+    Algorithm, Issuer, ProviderError, TokenError,
+    fetch::{Fetch, MAX_DOCUMENT},
+};
 
 /// How old keys become before they are asked for anew.
 const REFRESH: Duration = Duration::from_secs(3600);

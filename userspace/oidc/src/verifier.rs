@@ -146,11 +146,14 @@ impl<'a> Token<'a> {
 
 /// SHA-256, in hexadecimal.
 fn sha256(bytes: &[u8]) -> String {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().iter().fold(String::new(), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().iter().fold(
+        String::new(),
+        |mut text, byte| {
+            use std::fmt::Write as _;
+            let _ = write!(text, "{byte:02x}");
+            text
+        },
+    )
 }
 
 fn check_audience(issuer: &Issuer, claims: &Claims) -> Result<(), TokenError> {
@@ -183,7 +186,8 @@ fn check_times(issuer: &Issuer, claims: &Claims, now: OffsetDateTime) -> Result<
         time.map(Some).ok_or(TokenError::Claim { claim: name.to_owned(), why })
     };
     let said = |time: OffsetDateTime| {
-        time.format(&time::format_description::well_known::Rfc3339).unwrap_or_else(|_| time.unix_timestamp().to_string())
+        time.format(&time::format_description::well_known::Rfc3339)
+            .unwrap_or_else(|_| time.unix_timestamp().to_string())
     };
     let skew = time::Duration::seconds(issuer.clock_skew.into());
     let missing = TokenError::Claim { claim: "exp".into(), why: "is missing: a token must have an end".into() };

@@ -15,6 +15,7 @@ use crate::{
         exchange::{Exchange, RequestBody},
     },
     connection::quota::Memory,
+    identities::IdentityState,
     websocket::handshake::MAX_EVENT,
 };
 
@@ -33,10 +34,11 @@ impl<'e> Decoded<'e> {
     /// Asks the policies, and people where the policies say so.
     pub async fn authorize(self) -> Result<Authorized<'e>, CallError> {
         let Decoded { exchange, parts, subject, mut transforms } = self;
-        let permit = rule(exchange, &parts).await?;
+        let standing = exchange.connection.plane.standing(&exchange.connection.session)?;
+        let permit = rule(exchange, &parts, &standing).await?;
         let call = exchange.call.as_ref().ok_or_else(undecoded)?;
         let (own, generation) = (&exchange.connection.session.own, &exchange.generation);
-        let masks = generation.engine.masks(&own.principal, call, facts(exchange));
+        let masks = generation.engine.masks(&standing.principal, call, facts(exchange));
         let masking = &generation.settings.masking;
         transforms.add(MaskedAnswer::of(call, masks, masking, &own.masking, &parts.method, &exchange.masked));
         let held = hold_chunks(exchange, call, &subject)?;
@@ -44,11 +46,11 @@ impl<'e> Decoded<'e> {
     }
 }
 
-async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
+async fn rule(exchange: &Exchange, parts: &Parts, standing: &IdentityState) -> Result<Permit, CallError> {
     let call = exchange.call.as_ref().ok_or_else(undecoded)?;
     let connection = &exchange.connection;
     let facts = facts(exchange);
-    let ask = |engine: &Engine, approval| engine.rule(&connection.session.own.principal, call, facts, approval);
+    let ask = |engine: &Engine, approval| engine.rule(&standing.principal, call, facts, approval);
     let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
     let engine = &exchange.generation.engine;
     let question = match ask(engine, Approval::None) {
@@ -56,7 +58,10 @@ async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
         Ruling::Ask(question) => question,
         ruling @ Ruling::Deny(_) => return Err(denied(&ruling)),
     };
-    let by = approval::wait(exchange, parts, call, &question).await?;
+    let by = approval::wait(exchange, parts, call, &question, standing).await?;
+    // A person took their time: the identity that was asked for must still hold, and be the same.
+    let standing = &*connection.plane.standing(&connection.session)?;
+    let ask = |engine: &Engine, approval| engine.rule(&standing.principal, call, facts, approval);
     // Policies may have changed meanwhile: what was approved must be permitted by those as well.
     let now = connection.plane.generation();
     if now.number != exchange.generation.number
