@@ -26,7 +26,9 @@ use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
-use chaperone_proxy::{ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
+use chaperone_proxy::{
+    ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Upstream, roots,
+};
 use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -181,6 +183,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
         containers: config.containers.containers(),
+        identities: Identities::new(config.identities()?).map_err(|error| config.wrong("identity.issuers", error))?,
         approvals: ApprovalDesk::open(
             &config.paths.state.join("approvals"),
             config.approvals.settings(),
@@ -258,6 +261,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             accepting.spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
+        tokio::spawn(shared.clone().watch_tokens());
         if let Some(appearing) = held {
             pending_cgroups::decide(appearing, capture.clone(), shared.clone())?;
         }
