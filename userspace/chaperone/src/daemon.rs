@@ -27,7 +27,7 @@ use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
 use chaperone_proxy::{
-    ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Upstream, roots,
+    ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops, Upstream, roots,
 };
 use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
@@ -190,6 +190,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             journal.clone(),
         )
         .map_err(|error| ConfigError(error.to_string()))?,
+        stops: Stops::open(&config.paths.state.join("stops.json"), &placeholders.1)
+            .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),

@@ -16,9 +16,9 @@ use crate::{
 };
 
 /// How old keys become before they are asked for anew.
-const REFRESH: Duration = Duration::from_secs(3600);
+const REFRESH: Duration = Duration::from_hours(1);
 /// How old they may be while the provider is away. Then one that it took back might still be believed.
-const MAX_AGE: Duration = Duration::from_secs(24 * 3600);
+const MAX_AGE: Duration = Duration::from_hours(24);
 /// Between two questions, whatever tokens come.
 const PAUSE: Duration = Duration::from_secs(5);
 /// The most keys of a provider.
@@ -32,7 +32,7 @@ struct Key {
     algorithm: Option<String>,
     kind: String,
     curve: Option<String>,
-    key: DecodingKey,
+    verifies: DecodingKey,
 }
 
 impl Key {
@@ -48,8 +48,8 @@ impl Key {
         }
         let kind = text("kty").filter(|kind| matches!(kind.as_str(), "RSA" | "EC" | "OKP"))?;
         let jwk: Jwk = serde_json::from_value(value.clone()).ok()?;
-        let key = DecodingKey::from_jwk(&jwk).ok()?;
-        Some(Self { id: text("kid"), algorithm: text("alg"), kind, curve: text("crv"), key })
+        let verifies = DecodingKey::from_jwk(&jwk).ok()?;
+        Some(Self { id: text("kid"), algorithm: text("alg"), kind, curve: text("crv"), verifies })
     }
 
     fn fits(&self, algorithm: Algorithm) -> bool {
@@ -182,7 +182,7 @@ impl Keys {
 
 fn fitting(keys: &[Key], kid: Option<&str>, algorithm: Algorithm) -> Vec<DecodingKey> {
     let fits = |key: &&Key| key.fits(algorithm) && kid.is_none_or(|kid| key.id.as_deref() == Some(kid));
-    keys.iter().filter(fits).map(|key| key.key.clone()).collect()
+    keys.iter().filter(fits).map(|key| key.verifies.clone()).collect()
 }
 
 fn keys_of(document: &Value) -> Result<Vec<Key>, String> {

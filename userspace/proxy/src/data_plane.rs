@@ -26,6 +26,7 @@ use crate::{
     identities::{Identities, IdentityState},
     limits::Limits,
     metrics::{Metrics, Shared},
+    stops::Stops,
     upstream::{
         credential_broker::{Rule, SigningIdentity},
         pool::Upstream,
@@ -69,6 +70,8 @@ pub struct DataPlane {
     pub identities: Identities,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// Who is stopped.
+    pub stops: Arc<Stops>,
     /// The real AWS.
     pub upstream: Upstream<Outgoing>,
     /// Origins of accepted connections.
@@ -120,6 +123,8 @@ pub struct Components {
     pub identities: Identities,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// Who is stopped.
+    pub stops: Arc<Stops>,
     /// The real AWS.
     pub upstream: Upstream<Outgoing>,
     /// Origins of accepted connections.
@@ -159,6 +164,7 @@ impl DataPlane {
             sessions: parts.sessions,
             identities: parts.identities,
             approvals: parts.approvals,
+            stops: parts.stops,
             upstream: parts.upstream,
             origins: parts.origins,
             metadata: Metadata::new(),

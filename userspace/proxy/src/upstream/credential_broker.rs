@@ -270,7 +270,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&kept.credentials, &plain.to(&session("other", &[])).credentials));
         let after = plain.with_rules(plain.rules.clone());
         assert!(Arc::ptr_eq(&kept.credentials, &after.to(&two).credentials), "a reload doesn't ask again");
-        let filled = named(&role("{agent}@{session}"), &one);
+        let filled = named(&role("{agent}@{session}"), &one, None);
         assert_eq!(filled.session_name, format!("coder@{}", one.id));
         assert_eq!((filled.source_identity.as_deref(), &filled.tags[0].1), (Some("coder"), &one.id.to_string()));
     }
