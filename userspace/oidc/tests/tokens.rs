@@ -1,5 +1,5 @@
 //! Tokens of a provider on loopback: each thing that can be wrong with one has its message.
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::unwrap_used, clippy::needless_pass_by_value, missing_docs)] // `json!` reads better by value
 
 use std::sync::{
     Arc,
