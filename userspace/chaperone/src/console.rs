@@ -149,6 +149,7 @@ impl Console {
                 "of": stop.of.to_string(), "by": stop.by, "reason": stop.reason,
                 "at": stop.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
             })).collect::<Vec<_>>(),
+            "budgets": self.shared.budgets.used(),
             "request_memory_bytes": self.shared.memory_used(),
             "sessions": sessions,
         })
@@ -217,6 +218,7 @@ impl Console {
             .map_err(|error| conflict(config.wrong("identity.issuers", error)))?;
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);
+        self.shared.budgets.replace(config.budgets());
         self.shared.approvals.replace_settings(config.approvals.settings());
         self.shared.replace_generation(policies, config.rules(), settings(&config));
         *current = config;

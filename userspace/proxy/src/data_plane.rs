@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     approvals::ApprovalDesk,
     body::request::Outgoing,
+    budgets::BudgetDesk,
     connection::{
         container_lookup::ContainerLookup,
         quota::{BEYOND, Quotas},
@@ -70,6 +71,8 @@ pub struct DataPlane {
     pub identities: Identities,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// How much agents may do.
+    pub budgets: Arc<BudgetDesk>,
     /// Who is stopped.
     pub stops: Arc<Stops>,
     /// The real AWS.
@@ -123,6 +126,8 @@ pub struct Components {
     pub identities: Identities,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// How much agents may do.
+    pub budgets: Arc<BudgetDesk>,
     /// Who is stopped.
     pub stops: Arc<Stops>,
     /// The real AWS.
@@ -164,6 +169,7 @@ impl DataPlane {
             sessions: parts.sessions,
             identities: parts.identities,
             approvals: parts.approvals,
+            budgets: parts.budgets,
             stops: parts.stops,
             upstream: parts.upstream,
             origins: parts.origins,
