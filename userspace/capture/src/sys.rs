@@ -294,3 +294,15 @@ pub(crate) fn file_identity(file: BorrowedFd<'_>) -> io::Result<FileIdentity> {
         changed: (found.stx_ctime.tv_sec, found.stx_ctime.tv_nsec),
     })
 }
+
+/// A process, held by more than its number, which another one could have later.
+pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
+    // SAFETY: it takes two numbers and gives a descriptor or -1.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) };
+    let fd = i32::try_from(fd).map_err(io::Error::other)?;
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel made it just now, for nobody else.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}

@@ -168,6 +168,11 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Say who a session is, by a token of a configured issuer (docs/identities.md).
+    #[command(after_help = "Examples:
+  chaperone register --cgroup /sys/fs/cgroup/runner.slice/job-7.scope --token-file /run/job-7/token
+  printf %s \"$TOKEN\" | chaperone register --pid 4711 --token-file -")]
+    Register(crate::register::Register),
     /// List sessions.
     #[command(after_help = "Examples:
   chaperone sessions

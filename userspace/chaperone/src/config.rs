@@ -4,6 +4,7 @@ mod aws;
 mod capture;
 mod commands;
 mod containers;
+mod identity;
 mod journal;
 mod keys;
 mod metrics;
@@ -34,6 +35,7 @@ pub use self::{
     capture::{CaptureSection, Lsm, user_id},
     commands::CommandsSection,
     containers::ContainersSection,
+    identity::IdentitySection,
     journal::Journal,
     keys::{default_file, default_json, takes_restart},
     metrics::Metrics,
@@ -110,6 +112,9 @@ pub struct Config {
     /// Secrets in answers.
     #[serde(default)]
     pub masking: MaskingSection,
+    /// Whose tokens say who agents are.
+    #[serde(default)]
+    pub identity: IdentitySection,
     /// Who approves calls.
     #[serde(default)]
     pub approvals: ApprovalsSection,
@@ -152,6 +157,11 @@ impl Config {
         let (agents, _) = config.known_agents()?;
         config.cgroup_rules(&agents)?;
         Ok(config)
+    }
+
+    /// Who agents are, checked.
+    pub fn identities(&self) -> Result<chaperone_proxy::IdentitySettings, ConfigError> {
+        self.identity.settings(&self.agents).map_err(|error| self.wrong("identity", error))
     }
 
     /// Where the file is.
@@ -205,6 +215,7 @@ impl Config {
             return Err(("metrics.listen", why));
         }
         self.approvals.check()?;
+        self.identity.check(&self.agents)?;
         self.masking.settings().map_err(|error| {
             let is_custom = matches!(error, chaperone_masking::DetectorError::Custom { .. });
             let key = if is_custom { "masking.custom" } else { "masking.detectors" };

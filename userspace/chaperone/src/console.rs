@@ -12,10 +12,10 @@ use std::{
 use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_capture::{Capture, Counters};
 use chaperone_console::{Actor, Backend, ControlError, ControlRequest, ControlResponse, ErrorCode, Launch, Metric};
-use chaperone_identity::Agents;
+use chaperone_identity::{Agents, Resolved};
 use chaperone_model::{Event, OperatorActed, OperatorRefused};
 use chaperone_policy::PolicyVersion;
-use chaperone_proxy::DataPlane;
+use chaperone_proxy::{DataPlane, SessionContext};
 use chaperone_warehouse::ShipperStatus;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -25,7 +25,7 @@ use crate::{
     approvals,
     config::Config,
     daemon::{KnownActions, settings},
-    enrolment,
+    enrolment, register,
 };
 
 /// What the control API and the metrics tell.
@@ -50,6 +50,9 @@ impl Backend for Console {
                 ControlResponse::CaughtUp
             }
             ControlRequest::Launch { agent } => ControlResponse::Launched(self.launch(&agent).await?),
+            ControlRequest::Register { cgroup, id, pid, token } => {
+                ControlResponse::Registered(register::register(&self.shared, &cgroup, id, pid, &token).await?)
+            }
             // It reads files, and no call waits for that.
             ControlRequest::Reload => ControlResponse::Reloaded(tokio::task::block_in_place(|| self.reload())?),
             ControlRequest::Resume { of } => {
@@ -120,7 +123,10 @@ impl Console {
                 })
             },
         );
-        let sessions: Vec<_> = self.shared.sessions.open().iter().map(|open| open.session.clone()).collect();
+        let described = |open: &Arc<Resolved<SessionContext>>| {
+            chaperone_proxy::identities::described(&open.session, &open.own.standing.load())
+        };
+        let sessions: Vec<_> = self.shared.sessions.open().iter().map(described).collect();
         let generation = self.shared.generation();
         serde_json::json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -207,6 +213,9 @@ impl Console {
                  restart",
             ));
         }
+        self.shared
+            .replace_identities(config.identities().map_err(conflict)?)
+            .map_err(|error| conflict(config.wrong("identity.issuers", error)))?;
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);
         self.shared.budgets.replace(config.budgets());

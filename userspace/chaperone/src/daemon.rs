@@ -27,7 +27,8 @@ use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
 use chaperone_proxy::{
-    ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Stops, Upstream, roots,
+    ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops,
+    Upstream, roots,
 };
 use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
@@ -183,6 +184,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         journal: journal.clone(),
         sessions: Sessions::new(&cgroups, agents).context("watching cgroups")?,
         containers: config.containers.containers(),
+        identities: Identities::new(config.identities()?).map_err(|error| config.wrong("identity.issuers", error))?,
         approvals: ApprovalDesk::open(
             &config.paths.state.join("approvals"),
             config.approvals.settings(),
@@ -269,6 +271,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             accepting.spawn(shared.clone().accept(listener));
         }
         tokio::spawn(shared.clone().watch_sessions());
+        tokio::spawn(shared.clone().watch_tokens());
         if let Some(appearing) = held {
             pending_cgroups::decide(appearing, capture.clone(), shared.clone())?;
         }

@@ -22,6 +22,7 @@ mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;
+mod register;
 mod roles;
 mod run;
 mod sandbox;
@@ -90,6 +91,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mask(what) => mask::run(&what, json),
         Command::Policy(what) => commands::policy(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
+        Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),
         Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),

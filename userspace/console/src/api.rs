@@ -20,6 +20,18 @@ pub enum ControlRequest {
         /// The agent's name.
         agent: String,
     },
+    /// Says who the session of a cgroup is.
+    Register {
+        /// The cgroup's path below the root of cgroup v2.
+        cgroup: String,
+        /// Its id, as it was when whoever asks looked: another one at the same path isn't meant.
+        id: u64,
+        /// A process in it, if that is what it was named by.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        pid: Option<i32>,
+        /// Who it is.
+        token: Token,
+    },
     /// Reads configuration and policies again.
     Reload,
     /// Lets an agent or a session go on that was stopped.
@@ -42,6 +54,17 @@ pub enum ControlRequest {
     },
 }
 
+/// A token on its way to be verified. It is neither shown nor recorded.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Token(pub String);
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Token(<redacted>)")
+    }
+}
+
 impl ControlRequest {
     /// Whether it is done even if it can't be recorded: it takes authority away, and a journal that can't write is when
     /// somebody wants that.
@@ -54,6 +77,7 @@ impl ControlRequest {
         match self {
             Self::Agents | Self::CatchUp | Self::Status => None,
             Self::Launch { agent } => Some(("launch", Some(agent))),
+            Self::Register { cgroup, .. } => Some(("register", Some(cgroup))),
             Self::Reload => Some(("reload", None)),
             Self::Resume { of } => Some(("resume", Some(of))),
             Self::Stop { of, kill: false, .. } => Some(("stop", Some(of))),
@@ -72,6 +96,8 @@ pub enum ControlResponse {
     CaughtUp,
     /// To [`ControlRequest::Launch`].
     Launched(Launch),
+    /// To [`ControlRequest::Register`]: the session, and who it is.
+    Registered(serde_json::Value),
     /// To [`ControlRequest::Reload`]: what is in force now, for people.
     Reloaded(String),
     /// To [`ControlRequest::Resume`].

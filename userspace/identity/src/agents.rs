@@ -1,6 +1,9 @@
 //! The configured agents, and the rules that make a process one of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
 
 use chaperone_model::Container;
 use serde::{Deserialize, Serialize};
@@ -94,13 +97,31 @@ pub struct Agent {
     /// Whether `chaperone run` may start it in a cgroup of its own.
     #[serde(default)]
     pub run: bool,
+    /// A file with a token of one of `[[identity.issuers]]`, which says who its sessions are. It is read again when it changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_file: Option<PathBuf>,
+    /// `required`: without a token, calls are refused. `optional`: the agent is unidentified, and policies say what it may do.
+    #[serde(default)]
+    pub identity: IdentityNeed,
 }
+}
+
+/// Whether an agent needs an identity.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum IdentityNeed {
+    /// Policies say what it may do without one.
+    #[default]
+    Optional,
+    /// Without one it may do nothing.
+    Required,
 }
 
 impl Agent {
     /// Whether any rule makes a process it.
     pub fn has_rules(&self) -> bool {
-        let Self { name: _, groups: _, cgroups, slices, units, users, labels, images, run } = self;
+        let Self { name: _, groups: _, cgroups, slices, units, users, labels, images, run, token_file: _, identity: _ } =
+            self;
         *run || [cgroups, slices, units, users, labels, images].iter().any(|rules| !rules.is_empty())
     }
 

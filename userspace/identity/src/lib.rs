@@ -12,7 +12,7 @@ mod containers;
 mod rules;
 mod sessions;
 
-pub use agents::{Agent, AgentError, Agents, Ambiguous};
+pub use agents::{Agent, AgentError, Agents, Ambiguous, IdentityNeed};
 pub use container_rules::ContainerRule;
 pub use containers::{Containers, EngineFolders};
 pub use rules::{Rule, RuleKind};

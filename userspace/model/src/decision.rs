@@ -30,6 +30,8 @@ pub enum Reason {
     NotPermitted,
     /// The region or account is not among those that the agent may call.
     OutOfReach,
+    /// The agent's identity has ended, or it needs one and has none.
+    NoIdentity,
     /// A `permit` policy matched and no `forbid`.
     Permitted,
     /// Evaluation failed for at least one policy, and then nothing is permitted.

@@ -12,7 +12,7 @@ pub use contents::{
     Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
     DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked, OperatorActed, OperatorRefused, OutcomeStatus,
-    SessionEnded, SessionStarted,
+    SessionEnded, SessionIdentified, SessionIdentityRefused, SessionStarted,
 };
 
 use crate::SessionId;
@@ -111,6 +111,10 @@ events! {
     OperatorRefused(e: Box<OperatorRefused>) = "operator-refused", about: nothing, session: None;
     /// A session is over.
     SessionEnded(e: SessionEnded) = "session-ended", about: session e.id, session: Some(e.id);
+    /// Who a session's agent is has become known, or is known for longer.
+    SessionIdentified(e: Box<SessionIdentified>) = "session-identified", about: session e.id, session: Some(e.id);
+    /// A token that came for a session was refused.
+    SessionIdentityRefused(e: SessionIdentityRefused) = "session-identity-refused", about: session e.id, session: Some(e.id);
     /// A session began.
     SessionStarted(e: SessionStarted) = "session-started", about: session e.session.id, session: Some(e.session.id);
 }

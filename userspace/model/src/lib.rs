@@ -26,9 +26,10 @@ pub use event::{
     Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
     CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
     DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved, Masked, OperatorActed,
-    OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionStarted,
+    OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionIdentified, SessionIdentityRefused,
+    SessionStarted,
 };
 pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use like::is_like;
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
-pub use session::{Container, Session};
+pub use session::{Container, Identity, Session};

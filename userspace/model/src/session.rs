@@ -42,3 +42,38 @@ pub struct Container {
     /// Its labels, the image's among them.
     pub labels: BTreeMap<String, String>,
 }
+
+/// Who an agent is, by a token that its identity provider signed. Never the token itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The issuer's name in the configuration.
+    pub provider: String,
+    /// The token's `iss`.
+    pub issuer: String,
+    /// Who it is, as the configuration maps it.
+    pub subject: String,
+    /// The groups that the token puts it in, with the configured prefix.
+    #[serde(default)]
+    pub groups: Vec<String>,
+    /// The person whom the agent works for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sponsor: Option<String>,
+    /// What people call it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub display_name: Option<String>,
+    /// The token's `jti`; without one, the SHA-256 of the signed part.
+    pub token_id: String,
+    /// Claims that the configuration keeps, by the names that it gives them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub claims: BTreeMap<String, String>,
+    /// When the token ends, by its `exp`.
+    #[serde(with = "time::serde::rfc3339")]
+    pub expires: OffsetDateTime,
+}
+
+impl Identity {
+    /// Whether both are the same one: a fresh token of the same subject.
+    pub fn is_of_same_subject(&self, other: &Self) -> bool {
+        (&self.issuer, &self.subject) == (&other.issuer, &other.subject)
+    }
+}

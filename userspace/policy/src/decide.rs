@@ -9,7 +9,7 @@ use cedar_policy::{
     AuthorizationError, Authorizer, Context, Effect, Entities, Entity, EntityId, EntityTypeName, EntityUid, Policy,
     PolicySet, Request, RestrictedExpression,
 };
-use chaperone_model::{Action, CUT, Call, Decision, Reason, Session, UnknownResources};
+use chaperone_model::{Action, CUT, Call, Decision, Identity, Reason, Session, UnknownResources};
 use serde_json::Value;
 
 use crate::{
@@ -137,15 +137,47 @@ impl Engine {
         self.version.parameter_paths.clone()
     }
 
-    /// A session's agent.
+    /// A session's agent, without an identity.
     pub fn principal(&self, session: &Session) -> Principal {
+        self.identified(session, None)
+    }
+
+    /// A session's agent with its identity, if it has one.
+    pub fn identified(&self, session: &Session, identity: Option<&Identity>) -> Principal {
         let uid = uid(&self.types.agent, &session.agent);
-        let groups: Vec<EntityUid> = session.groups.iter().map(|group| self::uid(&self.types.group, group)).collect();
-        let attributes = [("name".to_owned(), RestrictedExpression::new_string(session.agent.clone()))];
-        let entity = Entity::new(uid.clone(), attributes.into(), groups.iter().cloned().collect())
-            .expect("BUG: a string attribute evaluates");
-        // Names can't hold a NUL, so that the key is unique.
-        let key = std::iter::once(&session.agent).chain(&session.groups).cloned().collect::<Vec<_>>().join("\0").into();
+        let groups: Vec<EntityUid> = session
+            .groups
+            .iter()
+            .chain(identity.into_iter().flat_map(|identity| &identity.groups))
+            .map(|group| self::uid(&self.types.group, group))
+            .collect();
+        let text = |of: fn(&Identity) -> Option<&String>| identity.and_then(of).cloned().unwrap_or_default();
+        let texts = [
+            ("name", session.agent.clone()),
+            ("issuer", text(|it| Some(&it.issuer))),
+            ("subject", text(|it| Some(&it.subject))),
+            ("sponsor", text(|it| it.sponsor.as_ref())),
+            ("displayName", text(|it| it.display_name.as_ref())),
+        ];
+        let claims = identity.map(|it| it.claims.clone()).unwrap_or_default();
+        // Names and what comes of tokens can't hold a NUL, and the first part is as long for all, so that the key is unique.
+        let key: Vec<_> = std::iter::once(if identity.is_some() { "identified" } else { "" })
+            .chain(texts.iter().map(|(_, text)| text.as_str()))
+            .chain(session.groups.iter().map(String::as_str))
+            .chain(["\x01"])
+            .chain(identity.into_iter().flat_map(|it| &it.groups).map(String::as_str))
+            .chain(["\x01"])
+            .chain(claims.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+            .collect();
+        let key = key.join("\0").into();
+        let attributes: HashMap<String, RestrictedExpression> = texts
+            .map(|(name, text)| (name.to_owned(), RestrictedExpression::new_string(text)))
+            .into_iter()
+            .chain([("identified".to_owned(), RestrictedExpression::new_bool(identity.is_some()))])
+            .collect();
+        let tags = claims.into_iter().map(|(name, value)| (name, RestrictedExpression::new_string(value)));
+        let entity = Entity::new_with_tags(uid.clone(), attributes, groups.iter().cloned(), tags)
+            .expect("BUG: texts and a truth value evaluate");
         Principal { key, name: session.agent.clone(), uid, groups, entity }
     }
 

@@ -480,3 +480,43 @@ fn masks_are_a_set_of_their_own_and_permit_nothing() {
         assert!(error.contains("test.cedar:2:1") && error.contains("@mask"), "{error}");
     }
 }
+
+#[test]
+fn an_identity_is_decided_by_and_is_nobody_elses() {
+    let identity = |subject: &str, groups: &[&str], team: &str| Identity {
+        provider: "idp".into(),
+        issuer: "https://idp".into(),
+        subject: subject.into(),
+        groups: groups.iter().map(|&it| it.to_owned()).collect(),
+        sponsor: Some("alice".into()),
+        display_name: None,
+        token_id: "t".into(),
+        claims: [("team".to_owned(), team.to_owned())].into(),
+        expires: time::OffsetDateTime::UNIX_EPOCH,
+    };
+    let bot = identity("bot", &["idp:a"], "red");
+    for (condition, of_bot, of_nobody, of_other) in [
+        ("principal.identified", true, false, true),
+        ("principal in Group::\"idp:a\"", true, false, false),
+        ("principal in Group::\"developers\"", true, true, true),
+        ("principal.subject == \"bot\" && principal.issuer == \"https://idp\"", true, false, false),
+        ("principal.sponsor == \"alice\"", true, false, true),
+        ("principal.hasTag(\"team\") && principal.getTag(\"team\") == \"red\"", true, false, false),
+        ("principal.subject == \"\"", false, true, false),
+    ] {
+        let policy = format!("@id(\"p\") permit (principal, action, resource) when {{ {condition} }};");
+        let engine = Engine::new(version(&policy).unwrap());
+        let session = session(&["developers"]);
+        // One after the other by the same engine, so that what is kept for one isn't taken for another.
+        for (identity, expected) in
+            [(Some(&bot), of_bot), (None, of_nobody), (Some(&identity("eve", &["idp:b"], "blue")), of_other)]
+        {
+            let decision = engine.decide(
+                &engine.identified(&session, identity),
+                &call(&["s3:GetObject"], &["arn:aws:s3:::b/k"]),
+                FACTS,
+            );
+            assert_eq!(decision.is_allowed(), expected, "{condition} {identity:?}: {}", decision.message);
+        }
+    }
+}

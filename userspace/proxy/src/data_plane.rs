@@ -9,9 +9,9 @@ use chaperone_capture::{Origins, netns_cookie};
 use chaperone_identity::{Containers, Resolved, Sessions};
 use chaperone_journal::Journal;
 use chaperone_model::NetnsCookie;
-use chaperone_policy::{PolicyVersion, Principal};
+use chaperone_policy::PolicyVersion;
 use rustls::ServerConfig;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex, OnceCell, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
@@ -24,6 +24,7 @@ use crate::{
         reach::Reach,
     },
     generation::{Generation, Generations, Settings},
+    identities::{Identities, IdentityState},
     limits::Limits,
     metrics::{Metrics, Shared},
     stops::Stops,
@@ -44,8 +45,10 @@ pub struct SessionContext {
     pub masking: crate::Placeholders,
     /// What the session's calls are made by; newer rules replace it.
     pub lent: ArcSwap<SigningIdentity>,
-    /// The agent, as the policies see it.
-    pub principal: Principal,
+    /// Who the agent is, as the policies see it; a token replaces it.
+    pub standing: ArcSwap<IdentityState>,
+    /// Held while a token is taken.
+    pub(crate) identifying: Mutex<()>,
     /// The session's id as text.
     pub id: String,
     /// Set once the session's beginning is on disk.
@@ -64,6 +67,8 @@ pub struct DataPlane {
     pub sessions: Sessions<SessionContext>,
     /// Containers on this host.
     pub containers: Containers,
+    /// Who agents are.
+    pub identities: Identities,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
     /// How much agents may do.
@@ -117,6 +122,8 @@ pub struct Components {
     pub containers: Containers,
     /// What sessions' placeholders are derived from, with the boot's own name.
     pub placeholders: (PlaceholderKey, String),
+    /// Who agents are.
+    pub identities: Identities,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
     /// How much agents may do.
@@ -160,6 +167,7 @@ impl DataPlane {
             generations: Generations::new(parts.generation),
             journal: parts.journal,
             sessions: parts.sessions,
+            identities: parts.identities,
             approvals: parts.approvals,
             budgets: parts.budgets,
             stops: parts.stops,
@@ -239,7 +247,8 @@ impl DataPlane {
         if lent.is_by(&generation.lending) {
             return Arc::clone(&lent);
         }
-        let lent = generation.lending.to(&session.session);
+        let standing = session.own.standing.load_full();
+        let lent = generation.lending.to_identified(&session.session, standing.identity());
         // A call that was there before the reload leaves the next ones what is theirs.
         if generation.number == self.generation().number {
             session.own.lent.store(lent.clone());

@@ -13,6 +13,7 @@ use tokio::sync::OnceCell;
 use crate::{
     connection::subtree,
     data_plane::{DataPlane, SessionContext},
+    identities::IdentityState,
 };
 
 impl DataPlane {
@@ -64,7 +65,9 @@ impl DataPlane {
         let recorded = session.own.recorded.get_or_try_init(async || {
             let event =
                 Event::SessionStarted(SessionStarted { session: session.session.clone(), host: self.host.clone() });
-            self.journal.append(&event, true).await
+            self.journal.append(&event, true).await?;
+            self.identify(&session).await;
+            Ok(())
         });
         let recorded = recorded.await.copied();
         Ok((session, recorded))
@@ -109,7 +112,8 @@ impl DataPlane {
             vended: chaperone_aws::VendedCredentials::default(),
             masking: crate::Placeholders::new(),
             lent: ArcSwap::new(generation.lending.to(session)),
-            principal: generation.engine.principal(session),
+            standing: ArcSwap::from_pointee(IdentityState::unidentified(generation.engine.principal(session))),
+            identifying: tokio::sync::Mutex::new(()),
             id: session.id.to_string(),
             recorded: OnceCell::new(),
         }

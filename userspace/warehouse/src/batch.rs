@@ -9,8 +9,8 @@ use crate::{
     WarehouseError,
     rows::{
         BodyChunksRow, BodyPartsRow, CallsRow, CheckpointsRow, CommandEndsRow, CommandStartsRow, CommandsLostRow,
-        ConnectionClosesRow, ConnectionOpensRow, DecisionsRow, LedgerRow, SessionEndsRow, SessionStartsRow, Source,
-        body_rows,
+        ConnectionClosesRow, ConnectionOpensRow, DecisionsRow, LedgerRow, SessionEndsRow, SessionIdentitiesRow,
+        SessionStartsRow, Source, body_rows,
     },
 };
 
@@ -34,6 +34,7 @@ pub(crate) struct Batch {
     pub(crate) body_parts: Vec<BodyPartsRow>,
     pub(crate) session_starts: Vec<SessionStartsRow>,
     pub(crate) session_ends: Vec<SessionEndsRow>,
+    pub(crate) session_identities: Vec<SessionIdentitiesRow>,
     pub(crate) command_starts: Vec<CommandStartsRow>,
     pub(crate) command_ends: Vec<CommandEndsRow>,
     pub(crate) commands_lost: Vec<CommandsLostRow>,
@@ -155,6 +156,9 @@ impl Gatherer {
                 batch.connection_opens.push(ConnectionOpensRow::new(source, seq, &opened));
             }
             Event::SessionEnded(ended) => batch.session_ends.push(SessionEndsRow::new(source, seq, ended)),
+            Event::SessionIdentified(identified) => {
+                batch.session_identities.push(SessionIdentitiesRow::new(source, seq, *identified));
+            }
             Event::SessionStarted(started) => {
                 batch.session_starts.push(SessionStartsRow::new(source, seq, started));
             }

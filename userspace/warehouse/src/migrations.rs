@@ -16,6 +16,7 @@ const STEPS: &[(&str, &str)] = &[
     ("commands", include_str!("../migrations/0003_commands.sql")),
     ("containers", include_str!("../migrations/0004_containers.sql")),
     ("events", include_str!("../migrations/0005_events.sql")),
+    ("identities", include_str!("../migrations/0006_identities.sql")),
 ];
 
 #[derive(Row, Serialize, Deserialize)]

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use chaperone_journal::{CallRow, Checkpoint, Kind, Record, Seq};
 use chaperone_model::{
     CallId, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandId, CommandStarted, CommandsLost,
-    ConnectionClosed, ConnectionId, ConnectionOpened, SessionEnded, SessionId, SessionStarted,
+    ConnectionClosed, ConnectionId, ConnectionOpened, SessionEnded, SessionId, SessionIdentified, SessionStarted,
 };
 use clickhouse::Row;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
@@ -263,6 +263,54 @@ impl SessionStartsRow {
             container_image: container.image,
             container_image_id: container.image_id,
             container_labels: container.labels.into_iter().collect(),
+        }
+    }
+}
+
+#[derive(Clone, Debug, Row, Serialize)]
+pub(crate) struct SessionIdentitiesRow {
+    tenant: String,
+    node: String,
+    #[serde(with = "clickhouse::serde::uuid")]
+    journal: Uuid,
+    seq: u64,
+    #[serde(with = "clickhouse::serde::uuid")]
+    id: Uuid,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    at: OffsetDateTime,
+    by: String,
+    provider: String,
+    issuer: String,
+    subject: String,
+    groups: Vec<String>,
+    sponsor: String,
+    display_name: String,
+    token_id: String,
+    claims: Vec<(String, String)>,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    expires: OffsetDateTime,
+}
+
+impl SessionIdentitiesRow {
+    pub(crate) fn new(source: &Source, seq: Seq, event: SessionIdentified) -> Self {
+        let identity = event.identity;
+        Self {
+            tenant: source.tenant.clone(),
+            node: source.node.clone(),
+            journal: source.journal,
+            seq: seq.0,
+            id: event.id.uuid(),
+            at: event.at,
+            by: event.by,
+            provider: identity.provider,
+            issuer: identity.issuer,
+            subject: identity.subject,
+            groups: identity.groups,
+            sponsor: identity.sponsor.unwrap_or_default(),
+            display_name: identity.display_name.unwrap_or_default(),
+            token_id: identity.token_id,
+            claims: identity.claims.into_iter().collect(),
+            expires: identity.expires,
         }
     }
 }

@@ -220,6 +220,7 @@ impl Shipper {
             self.insert_rows("body_parts", batch, &batch.body_parts),
             self.insert_rows("session_starts", batch, &batch.session_starts),
             self.insert_rows("session_ends", batch, &batch.session_ends),
+            self.insert_rows("session_identities", batch, &batch.session_identities),
             self.insert_rows("command_starts", batch, &batch.command_starts),
             self.insert_rows("command_ends", batch, &batch.command_ends),
             self.insert_rows("commands_lost", batch, &batch.commands_lost),

@@ -10,8 +10,8 @@ use serde::Serialize;
 use toml::{Table, Value};
 
 use super::{
-    Aws, CaptureSection, CommandsSection, ContainersSection, Journal, Metrics, Paths, Policy, Proxy, Upstream,
-    WarehouseSection,
+    Aws, CaptureSection, CommandsSection, ContainersSection, IdentitySection, Journal, Metrics, Paths, Policy, Proxy,
+    Upstream, WarehouseSection,
 };
 use crate::{approvals::ApprovalsSection, budgets::BudgetSection, masking::MaskingSection, roles::RoleSection};
 
@@ -56,7 +56,7 @@ pub const SECTIONS: &[Section] = &[
         is_list: true,
         documentation: "Which processes are agents'. At least one is needed, with a rule.",
         fields: Agent::FIELDS,
-        reloaded: Reloaded::Only(&["groups"]),
+        reloaded: Reloaded::Only(&["groups", "identity", "token_file"]),
         defaults: || table(&Agent::default()),
     },
     Section {
@@ -110,6 +110,14 @@ pub const SECTIONS: &[Section] = &[
         fields: ContainersSection::FIELDS,
         reloaded: Reloaded::Only(&[]),
         defaults: || table(&ContainersSection::default()),
+    },
+    Section {
+        name: "identity",
+        is_list: false,
+        documentation: "Whose tokens say who agents are (docs/identities.md).",
+        fields: IdentitySection::FIELDS,
+        reloaded: Reloaded::All,
+        defaults: || table(&IdentitySection::default()),
     },
     Section {
         name: "journal",

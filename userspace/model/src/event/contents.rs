@@ -6,8 +6,8 @@ use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 
 use crate::{
-    ApprovalId, Call, CallId, CgroupId, CommandId, ConnectionId, Decision, OriginalDst, ProcessFacts, Session,
-    SessionId,
+    ApprovalId, Call, CallId, CgroupId, CommandId, ConnectionId, Decision, Identity, OriginalDst, ProcessFacts,
+    Session, SessionId,
 };
 
 /// Which way a body flows.
@@ -359,6 +359,35 @@ pub struct SessionStarted {
     pub session: Session,
     /// The host's name.
     pub host: String,
+}
+
+/// Who a session's agent is has become known, or is known for longer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionIdentified {
+    /// The session.
+    pub id: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How the token came: `token-file` or `register`.
+    pub by: String,
+    /// Who it is.
+    #[serde(flatten)]
+    pub identity: Identity,
+}
+
+/// A token that came for a session was not believed, or is another subject's.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionIdentityRefused {
+    /// The session.
+    pub id: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// How the token came.
+    pub by: String,
+    /// What is wrong with it.
+    pub why: String,
 }
 
 /// A session is over.

@@ -22,6 +22,7 @@ use crate::{
         exchange::{Exchange, RequestBody},
     },
     http::interims::Interims,
+    identities::IdentityState,
 };
 
 /// How much people are shown of a call's parameters, in bytes of JSON.
@@ -69,6 +70,7 @@ pub(super) async fn wait(
     parts: &Parts,
     call: &Call,
     question: &Question,
+    identity: &IdentityState,
 ) -> Result<String, CallError> {
     let desk = exchange.connection.plane.approvals.clone();
     let settings = desk.settings();
@@ -79,7 +81,7 @@ pub(super) async fn wait(
         call: exchange.id,
         session: session.id,
         agent: session.agent.clone(),
-        sponsor: None,
+        sponsor: exchange.connection.plane.identities.sponsor(identity),
         needs: question.refused.iter().map(|one| (one.action.clone(), one.resource.clone())).collect(),
         requirements: Requirement::of(question),
         about: about(exchange, call, question),

@@ -17,6 +17,7 @@ use crate::{
         over_budget,
     },
     connection::quota::Memory,
+    identities::IdentityState,
     websocket::handshake::MAX_EVENT,
 };
 
@@ -41,10 +42,11 @@ impl<'e> Decoded<'e> {
             let call = exchange.call.as_ref().ok_or_else(undecoded)?;
             exchange.connection.plane.budgets.charge(exchange.who(), exchange.id, call)
         };
-        let permit = rule(exchange, &parts, &tally).await?;
+        let standing = exchange.connection.plane.standing(&exchange.connection.session)?;
+        let permit = rule(exchange, &parts, &standing, &tally).await?;
         let call = exchange.call.as_ref().ok_or_else(undecoded)?;
         let (own, generation) = (&exchange.connection.session.own, &exchange.generation);
-        let masks = generation.engine.masks(&own.principal, call, facts(exchange, &tally));
+        let masks = generation.engine.masks(&standing.principal, call, facts(exchange, &tally));
         let masking = &generation.settings.masking;
         transforms.add(MaskedAnswer::of(call, masks, masking, &own.masking, &parts.method, &exchange.masked));
         let held = hold_chunks(exchange, call, &subject)?;
@@ -52,11 +54,16 @@ impl<'e> Decoded<'e> {
     }
 }
 
-async fn rule(exchange: &Exchange, parts: &Parts, tally: &Tally) -> Result<Permit, CallError> {
+async fn rule(
+    exchange: &Exchange,
+    parts: &Parts,
+    standing: &IdentityState,
+    tally: &Tally,
+) -> Result<Permit, CallError> {
     let call = exchange.call.as_ref().ok_or_else(undecoded)?;
     let connection = &exchange.connection;
     let facts = facts(exchange, tally);
-    let ask = |engine: &Engine, approval| engine.rule(&connection.session.own.principal, call, facts, approval);
+    let ask = |engine: &Engine, approval| engine.rule(&standing.principal, call, facts, approval);
     let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
     let engine = &exchange.generation.engine;
     let ruling = ask(engine, Approval::None);
@@ -72,7 +79,10 @@ async fn rule(exchange: &Exchange, parts: &Parts, tally: &Tally) -> Result<Permi
         Ruling::Ask(question) => question,
         Ruling::Deny(_) => unreachable!("BUG: returned above"),
     };
-    let by = approval::wait(exchange, parts, call, &question).await?;
+    let by = approval::wait(exchange, parts, call, &question, standing).await?;
+    // A person took their time: the identity that was asked for must still hold, and be the same.
+    let standing = &*connection.plane.standing(&connection.session)?;
+    let ask = |engine: &Engine, approval| engine.rule(&standing.principal, call, facts, approval);
     // Policies may have changed meanwhile: what was approved must be permitted by those as well.
     let now = connection.plane.generation();
     if now.number != exchange.generation.number

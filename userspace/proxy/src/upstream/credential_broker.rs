@@ -6,8 +6,10 @@ use std::{
 };
 
 use chaperone_aws::{CredentialSource, Role, Sts};
-use chaperone_model::{Call, Session};
+use chaperone_model::{Call, Identity, Session};
 use parking_lot::Mutex;
+
+use super::role_text::{self, Place};
 
 /// What the configuration says of some agents' authority.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -17,7 +19,7 @@ pub struct Rule {
     /// By their groups.
     pub groups: Vec<String>,
     /// The role that is assumed for them; the daemon's own credentials, if `None`. In its texts `{agent}` and `{session}`
-    /// stand for what they are called.
+    /// stand for what they are called, and `{subject}`, `{sponsor}` and `{claim.NAME}` for who they are (`role_text`).
     pub role: Option<Role>,
     /// The regions that they may call; all, if empty.
     pub regions: Vec<String>,
@@ -86,12 +88,17 @@ impl CredentialBroker {
         &self.own
     }
 
-    /// What a session is lent.
+    /// What a session without an identity is lent.
     pub fn to(self: &Arc<Self>, session: &Session) -> Arc<SigningIdentity> {
+        self.to_identified(session, None)
+    }
+
+    /// What a session is lent, with its identity if it has one.
+    pub fn to_identified(self: &Arc<Self>, session: &Session, identity: Option<&Identity>) -> Arc<SigningIdentity> {
         let rule = self.rules.iter().find(|rule| rule.is_for(session));
         let role = rule.and_then(|rule| rule.role.as_ref());
         let credentials = match (role, &self.sts) {
-            (Some(role), Some(sts)) => self.assumed(named(role, session), sts),
+            (Some(role), Some(sts)) => self.assumed(named(role, session, identity), sts),
             _ => Arc::new(self.own.clone()),
         };
         let (regions, accounts) = rule.map(|it| (it.regions.clone(), it.accounts.clone())).unwrap_or_default();
@@ -155,13 +162,12 @@ impl SigningIdentity {
 }
 
 /// The role as it is asked for on behalf of this session.
-fn named(role: &Role, session: &Session) -> Role {
-    let id = session.id.to_string();
-    let filled = |text: &String| text.replace("{agent}", &session.agent).replace("{session}", &id);
+fn named(role: &Role, session: &Session, identity: Option<&Identity>) -> Role {
+    let filled = |text: &String, place| role_text::fill(text, session, identity, place);
     Role {
-        session_name: filled(&role.session_name),
-        source_identity: role.source_identity.as_ref().map(filled),
-        tags: role.tags.iter().map(|(name, value)| (name.clone(), filled(value))).collect(),
+        session_name: filled(&role.session_name, Place::Name),
+        source_identity: role.source_identity.as_ref().map(|text| filled(text, Place::Name)),
+        tags: role.tags.iter().map(|(name, value)| (name.clone(), filled(value, Place::Tag))).collect(),
         ..role.clone()
     }
 }
@@ -264,7 +270,7 @@ mod tests {
         assert!(!Arc::ptr_eq(&kept.credentials, &plain.to(&session("other", &[])).credentials));
         let after = plain.with_rules(plain.rules.clone());
         assert!(Arc::ptr_eq(&kept.credentials, &after.to(&two).credentials), "a reload doesn't ask again");
-        let filled = named(&role("{agent}@{session}"), &one);
+        let filled = named(&role("{agent}@{session}"), &one, None);
         assert_eq!(filled.session_name, format!("coder@{}", one.id));
         assert_eq!((filled.source_identity.as_deref(), &filled.tags[0].1), (Some("coder"), &one.id.to_string()));
     }

@@ -3,3 +3,4 @@
 pub(crate) mod clock;
 pub(crate) mod credential_broker;
 pub(crate) mod pool;
+pub(crate) mod role_text;
