@@ -10,8 +10,10 @@ mod batch;
 mod config;
 mod error;
 mod migrations;
+mod notable;
 mod progress;
 mod queries;
+mod questions;
 mod rows;
 #[cfg(test)]
 mod server_tests;
@@ -22,5 +24,6 @@ pub use config::WarehouseConfig;
 pub use error::WarehouseError;
 pub use progress::shipped;
 pub use queries::{ChainBreak, WarehouseBody, WarehouseExchange};
+pub use questions::{Answer, Arguments, Parameter, QUESTIONS, Question};
 pub use shipper::{Shipper, ShipperOptions, ShipperStatus};
 pub use warehouse::Warehouse;
