@@ -20,6 +20,7 @@ mod sensitive;
 mod setup;
 mod test;
 mod vm;
+mod warehouse;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -74,6 +75,8 @@ enum Task {
     Sensitive(sensitive::Options),
     /// Run every test: what CI runs.
     Test(test::Options),
+    /// Fill a ClickHouse with a made-up past, and time the questions of docs/queries.md on it.
+    Warehouse(warehouse::Options),
     /// Run the kernel tests on other kernels, in virtual machines.
     VmTest(vm::Options),
     /// Run gVisor in a virtual machine, started by an agent and for one.
@@ -96,6 +99,7 @@ fn main() -> ExitCode {
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Sensitive(options) => sensitive::run(&options).map(|()| 0),
         Task::Test(options) => test::run(&options).map(|()| 0),
+        Task::Warehouse(options) => warehouse::run(&options).map(|()| 0),
         Task::VmTest(options) => vm::run(&options).map(|()| 0),
         Task::VmGvisor(options) => debian::run(&debian::GVISOR, &options).map(|()| 0),
         Task::VmRootless(options) => debian::run(&debian::ROOTLESS, &options).map(|()| 0),

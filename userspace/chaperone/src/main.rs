@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod approvals;
+mod ask;
 mod cli;
 mod commands;
 mod config;
@@ -69,6 +70,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Approvals(what) => approvals::run(&config, &what, json),
         Command::Agents => commands::agents(&config, json),
+        Command::Ask(asked) => ask::run(&config, &asked, json),
         Command::Calls(filter) => commands::calls(&config, &filter, json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "chaperone", &mut std::io::stdout());

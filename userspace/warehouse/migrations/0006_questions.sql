@@ -99,14 +99,15 @@ ORDER BY calls DESC
 COMMENT 'What an agent did, by operation and decision.';
 
 CREATE OR REPLACE VIEW denials_by_policy AS
-SELECT tenant, if(policy = '', concat('(', reason, ')'), policy) AS policy, any(reason) AS reason, count() AS calls,
+SELECT tenant, if(d.by = '', concat('(', any(d.why), ')'), d.by) AS policy, any(d.why) AS reason, count() AS calls,
        uniq(agent) AS agents, uniq(session) AS sessions, topK(3)(concat(service, ':', operation)) AS operations,
-       max(at) AS last, argMax(agent, at) AS last_agent, argMax(call, at) AS last_call, argMax(message, at) AS message
-FROM (SELECT tenant, agent, session, call, at, service, operation, toString(reason) AS reason, message,
-             arrayJoin(if(empty(policies), [''], policies)::Array(String)) AS policy
+       max(d.at) AS last, argMax(agent, d.at) AS last_agent, argMax(call, d.at) AS last_call,
+       argMax(d.message, d.at) AS message
+FROM (SELECT tenant, agent, session, call, at, service, operation, toString(reason) AS why, message,
+             arrayJoin(if(empty(policies), [''], policies)::Array(String)) AS by
       FROM decisions
-      WHERE decision = 'deny' AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')})
-GROUP BY tenant, policy, if(policy = '', reason, '')
+      WHERE decision = 'deny' AND at >= {since:DateTime('UTC')} AND at < {until:DateTime('UTC')}) AS d
+GROUP BY tenant, d.by, if(d.by = '', d.why, '')
 ORDER BY calls DESC
 COMMENT 'Which policies refused what, most first; where no policy was asked, the reason in brackets.';
 
@@ -129,7 +130,7 @@ ORDER BY sent_bytes DESC
 COMMENT 'How many bytes agents sent to AWS, and where to, most first.';
 
 CREATE OR REPLACE VIEW volume_elsewhere AS
-SELECT tenant, o.name AS host, any(s.agent) AS agent, uniq(o.session) AS sessions, count() AS connections,
+SELECT o.tenant AS tenant, o.name AS host, any(s.agent) AS agent, uniq(o.session) AS sessions, count() AS connections,
        sum(c.sent_bytes) AS sent_bytes, sum(c.received_bytes) AS received_bytes, max(o.opened) AS last
 FROM (SELECT tenant, session, id, opened, if(name != '', toString(name), destination) AS name
       FROM connection_opens
@@ -226,12 +227,12 @@ COMMENT 'Commands that could not be put down to a session, or that are not recor
 
 CREATE OR REPLACE VIEW gaps AS
 SELECT tenant, node, journal, what, at, amount FROM (
-  SELECT tenant, toString(any(node)) AS node, journal, 'records missing' AS what, max(at) AS at,
+  SELECT tenant, toString(any(l.node)) AS node, journal, 'records missing' AS what, max(l.at) AS at,
          toInt64(max(seq) - min(seq) + 1) - toInt64(count()) AS amount
-  FROM ledger WHERE at >= {since:DateTime('UTC')} GROUP BY tenant, journal HAVING amount > 0
+  FROM ledger AS l WHERE l.at >= {since:DateTime('UTC')} GROUP BY tenant, journal HAVING amount > 0
   UNION ALL
   SELECT tenant, toString(node), journal, 'host silent, in seconds', last, toInt64(dateDiff('second', last, now64(6, 'UTC')))
-  FROM (SELECT tenant, any(node) AS node, journal, max(at) AS last FROM shipped GROUP BY tenant, journal)
+  FROM (SELECT tenant, any(node) AS node, journal, max(at) AS last FROM shipped GROUP BY tenant, journal) AS h
   WHERE last < now64(6, 'UTC') - INTERVAL 10 MINUTE
   UNION ALL
   SELECT tenant, toString(node), journal, 'commands lost', at, toInt64(count) FROM commands_lost
@@ -240,7 +241,7 @@ ORDER BY at DESC
 COMMENT 'What is missing: records, hosts that fell silent, and commands that were lost. The chain itself: chain_breaks.';
 
 CREATE OR REPLACE VIEW hosts AS
-SELECT tenant, any(h.node) AS node, h.journal AS journal, max(h.at) AS last_shipped, max(h.seq) AS records,
+SELECT h.tenant AS tenant, any(h.node) AS node, h.journal AS journal, max(h.at) AS last_shipped, max(h.seq) AS records,
        dateDiff('second', last_shipped, now64(6, 'UTC')) AS silent_seconds,
        any(s.agents) AS agents, any(s.sessions) AS sessions, any(s.last_session) AS last_session
 FROM shipped AS h
