@@ -22,7 +22,7 @@ const AT_ONCE: u64 = 1_000_000;
 const CALLS_OF_A_SESSION: u64 = 250;
 /// A statement that takes longer than this hangs.
 const PATIENCE: Duration = Duration::from_secs(1800);
-/// A question may take so long.
+/// A question about a week may take so long.
 const BEARABLE: Duration = Duration::from_secs(1);
 /// An answer's lines are cut to what a page holds.
 const WIDEST: usize = 150;
@@ -159,7 +159,7 @@ fn time(server: &Server<'_>, write: bool) -> Result<()> {
         let (answer, took) = timed(server, sql, "PrettySpaceNoEscapes")?;
         let (_, took_all) = timed(server, &over_all(sql), "Null")?;
         println!("{name:<24} {:>6.3} s   over 90 days {:>6.3} s", took.as_secs_f64(), took_all.as_secs_f64());
-        if took.max(took_all) > BEARABLE {
+        if took > BEARABLE {
             slow.push(name);
         }
         let shown: Vec<String> = answer

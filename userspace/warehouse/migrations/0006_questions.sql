@@ -149,8 +149,8 @@ SELECT tenant, agent, action, resources, decision, count() AS calls, max(started
 FROM (SELECT *, arrayJoin(if(empty(actions), [''], actions)::Array(String)) AS action FROM calls
       WHERE started >= {since:DateTime('UTC')} AND started < {until:DateTime('UTC')}
         AND (notEmpty(masked_rules)
-             OR hasAny(actions, (SELECT groupArray(action) FROM notable_actions
-                                 WHERE kind = 'secret' AND list = (SELECT max(list) FROM notable_actions)))))
+             OR arrayExists(x -> x IN (SELECT action FROM notable_actions WHERE kind = 'secret'
+                                       AND list = (SELECT max(list) FROM notable_actions)), actions)))
 WHERE notEmpty(masked_rules) OR action IN (
   SELECT action FROM notable_actions
   WHERE kind = 'secret' AND list = (SELECT max(list) FROM notable_actions))
@@ -166,8 +166,8 @@ FROM (SELECT tenant, started, agent, resources, decision, outcome, status, sessi
              arrayJoin(actions)::String AS action
       FROM calls
       WHERE started >= {since:DateTime('UTC')} AND started < {until:DateTime('UTC')}
-        AND hasAny(actions, (SELECT groupArray(action) FROM notable_actions
-                             WHERE kind = 'risk' AND list = (SELECT max(list) FROM notable_actions)))) AS c
+        AND arrayExists(x -> x IN (SELECT action FROM notable_actions WHERE kind = 'risk'
+                                       AND list = (SELECT max(list) FROM notable_actions)), actions)) AS c
 INNER JOIN (SELECT DISTINCT action, severity, reason FROM notable_actions
             WHERE kind = 'risk' AND list = (SELECT max(list) FROM notable_actions)) AS n ON n.action = c.action
 ORDER BY at DESC
@@ -180,8 +180,8 @@ SELECT c.tenant AS tenant, c.agent AS agent, c.action AS action, n.severity AS s
 FROM (SELECT tenant, started, agent, account, region, decision, id, arrayJoin(actions)::String AS action
       FROM calls
       WHERE started >= {since:DateTime('UTC')} AND started < {until:DateTime('UTC')}
-        AND hasAny(actions, (SELECT groupArray(action) FROM notable_actions
-                             WHERE kind = 'cost' AND list = (SELECT max(list) FROM notable_actions)))) AS c
+        AND arrayExists(x -> x IN (SELECT action FROM notable_actions WHERE kind = 'cost'
+                                       AND list = (SELECT max(list) FROM notable_actions)), actions)) AS c
 INNER JOIN (SELECT DISTINCT action, severity, reason FROM notable_actions
             WHERE kind = 'cost' AND list = (SELECT max(list) FROM notable_actions)) AS n ON n.action = c.action
 GROUP BY tenant, agent, action, severity, reason, account, region

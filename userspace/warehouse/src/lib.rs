@@ -6,6 +6,8 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod analyst_tests;
 mod batch;
 mod config;
 mod error;

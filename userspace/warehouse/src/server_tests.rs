@@ -31,7 +31,7 @@ mod next;
 mod samples;
 
 /// A ClickHouse of the test's own.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     data: PathBuf,
     http: u16,
@@ -39,7 +39,7 @@ struct Server {
 }
 
 impl Server {
-    fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (http, tcp) = (free(), free());
         Self { child: spawn(data, http, tcp), data: data.to_owned(), http, tcp }
@@ -55,7 +55,12 @@ impl Server {
         self.child = spawn(&self.data, self.http, self.tcp);
     }
 
-    fn warehouse(&self) -> Warehouse {
+    /// The port of its HTTP interface.
+    pub(crate) const fn http(&self) -> u16 {
+        self.http
+    }
+
+    pub(crate) fn warehouse(&self) -> Warehouse {
         Warehouse::new(WarehouseConfig::new(format!("http://127.0.0.1:{}", self.http), "node")).unwrap()
     }
 }
