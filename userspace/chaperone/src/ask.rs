@@ -8,7 +8,10 @@ use std::{
     process::ExitCode,
 };
 
-use chaperone_warehouse::{Answer, Arguments, Parameter, QUESTIONS, Question};
+use chaperone_warehouse::{
+    Answer, Arguments, Parameter, QUESTIONS, Question,
+    roles::{self, Seen},
+};
 use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
@@ -44,6 +47,22 @@ pub fn run(config: &Path, asked: &cli::Ask, as_json: bool) -> anyhow::Result<Exi
         answer
     };
     print(&mut out, &answer, as_json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Prints what ClickHouse has to be told.
+pub fn warehouse(what: &cli::Warehouse) -> anyhow::Result<ExitCode> {
+    let cli::Warehouse::Roles { format, database, tenant, group } = what;
+    if database.is_empty() || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
+        let why = format!("--database: `{database}` is not made of letters, digits and underscores");
+        return Err(ConfigError(why).into());
+    }
+    let seen = Seen { tenant: tenant.clone(), group: group.clone() };
+    let text = match format {
+        cli::RolesFormat::Sql => roles::sql(database, &seen),
+        cli::RolesFormat::Xml => roles::users_xml(database, &seen),
+    };
+    io::stdout().lock().write_all(text.as_bytes())?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -217,6 +217,9 @@ pub enum Command {
     /// The local CA in the host's trust stores.
     #[command(subcommand)]
     Trust(Trust),
+    /// What ClickHouse has to be told.
+    #[command(subcommand)]
+    Warehouse(Warehouse),
     /// Verify the whole journal: chain, digests, checkpoints and their signatures.
     #[command(after_help = "Examples:
   chaperone verify
@@ -333,6 +336,38 @@ pub enum Trust {
     /// Tell which stores know the CA.
     #[command(after_help = "Example: chaperone trust status --json")]
     Status,
+}
+
+/// What can be printed for ClickHouse.
+#[derive(Debug, Subcommand)]
+pub enum Warehouse {
+    /// Print the roles: who may read and write what. Needs no daemon and no configuration.
+    #[command(after_help = "Examples:
+  chaperone warehouse roles | clickhouse-client --multiquery
+  chaperone warehouse roles --format xml --tenant acme > /etc/clickhouse-server/users.d/chaperone.xml")]
+    Roles {
+        /// As statements, or as a file for users.d.
+        #[arg(long, value_enum, default_value_t = RolesFormat::Sql)]
+        format: RolesFormat,
+        /// The database.
+        #[arg(long, default_value = "chaperone")]
+        database: String,
+        /// People see this tenant's rows alone.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// People see rows of agents in this group alone.
+        #[arg(long)]
+        group: Option<String>,
+    },
+}
+
+/// How roles are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RolesFormat {
+    /// Statements.
+    Sql,
+    /// A file for `users.d`.
+    Xml,
 }
 
 /// A question.

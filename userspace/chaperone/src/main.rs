@@ -99,6 +99,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => commands::status(&config, json),
         Command::Tail(filter) => commands::tail(&config, &filter, json),
         Command::Trust(what) => commands::trust(&config, &what, json),
+        Command::Warehouse(what) => ask::warehouse(&what),
         Command::Verify { dir, key } => commands::verify(&config, dir, key.as_deref(), json),
     }
 }

@@ -35,7 +35,9 @@ CREATE TABLE IF NOT EXISTS first_uses (
 SETTINGS non_replicated_deduplication_window = 10000
 COMMENT 'When each agent first used each action, service, region, account, host and bucket.';
 
-CREATE MATERIALIZED VIEW IF NOT EXISTS first_uses_of_calls TO first_uses AS
+-- With the rights of whoever makes it: a user who inserts calls need not be able to read them.
+CREATE MATERIALIZED VIEW IF NOT EXISTS first_uses_of_calls TO first_uses
+DEFINER = CURRENT_USER SQL SECURITY DEFINER AS
 SELECT tenant, agent, tupleElement(used, 1) AS kind, tupleElement(used, 2) AS value, min(started) AS first
 FROM calls
 ARRAY JOIN arrayConcat(

@@ -16,6 +16,9 @@ mod notable;
 mod progress;
 mod queries;
 mod questions;
+pub mod roles;
+#[cfg(test)]
+mod roles_tests;
 mod rows;
 #[cfg(test)]
 mod server_tests;
