@@ -8,6 +8,7 @@ mod bench;
 mod bpf;
 mod catalog;
 mod clients;
+mod dashboards;
 mod debian;
 mod demo;
 mod engines;
@@ -58,6 +59,8 @@ enum Task {
     },
     /// Compile the AWS catalog from botocore's models and the IAM data, check it, or prove the decoder by it.
     Catalog(catalog::Options),
+    /// Write Grafana's dashboards, or check them.
+    Dashboards(dashboards::Options),
     /// Show the main job with real clients, and check every claim.
     Demo(demo::Options),
     /// Feed the readers of what agents send with whatever libFuzzer thinks of.
@@ -92,6 +95,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
         Task::Catalog(options) => catalog::run(&options).map(|()| 0),
+        Task::Dashboards(options) => dashboards::run(&options).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),

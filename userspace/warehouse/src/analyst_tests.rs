@@ -129,3 +129,52 @@ async fn a_migration_that_broke_off_and_calls_of_before_are_mended() {
     let lists = "SELECT uniqExact(list), toUInt8(count() > 50) FROM notable_actions";
     assert_eq!(run(&warehouse, lists).await.unwrap().trim(), "1\t1");
 }
+
+/// A query of a dashboard's as Grafana's data source sends it.
+fn as_sent(sql: &str, session: &str) -> String {
+    let time = |sql: String, name: &str, text: &dyn Fn(&str) -> String| {
+        let mut sql = sql;
+        while let Some((before, rest)) = sql.split_once(name) {
+            let (column, after) = rest.split_once(')').unwrap();
+            sql = format!("{before}{}{after}", text(column));
+        }
+        sql
+    };
+    let (from, to) = ("toDateTime(now() - INTERVAL 90 DAY)", "toDateTime(now())");
+    let sql = time(sql.to_owned(), "$__timeFilter(", &|column| format!("{column} >= {from} AND {column} <= {to}"));
+    let sql =
+        time(sql, "$__timeInterval(", &|column| format!("toStartOfInterval(toDateTime({column}), INTERVAL 60 second)"));
+    let sql = sql.replace("$__fromTime", from).replace("$__toTime", to).replace("${tenant:singlequote}", "'generated'");
+    sql.replace("${agent:singlequote}", "'agent-001','agent-002'")
+        .replace("${session:singlequote}", &format!("'{session}'"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_panel_and_variable_of_the_dashboards_is_answered() {
+    let data = tempfile::tempdir().unwrap();
+    let server = Server::start(data.path());
+    let warehouse = filled(&server).await;
+    let session = run(&warehouse, "SELECT id FROM session_starts LIMIT 1").await.unwrap();
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dashboards/grafana");
+    let (mut dashboards, mut panels) = (0, 0);
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "json") {
+            continue;
+        }
+        dashboards += 1;
+        let dashboard: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let asked =
+            dashboard["panels"].as_array().unwrap().iter().map(|it| (&it["title"], &it["targets"][0]["rawSql"]));
+        let variables = dashboard["templating"]["list"].as_array().unwrap().iter();
+        let variables = variables.filter(|it| it["type"] == "query").map(|it| (&it["name"], &it["query"]));
+        for (title, sql) in asked.chain(variables) {
+            let sql = as_sent(sql.as_str().unwrap(), session.trim());
+            assert!(!sql.contains('$'), "{title}: {sql}");
+            let answer = run(&warehouse, &sql).await.unwrap_or_else(|error| panic!("{title}: {error}: {sql}"));
+            assert!(!answer.trim().is_empty(), "{title} shows nothing: {sql}");
+            panels += 1;
+        }
+    }
+    assert!(dashboards == 7 && panels > 35, "{dashboards} {panels}");
+}
