@@ -426,4 +426,21 @@ mod tests {
             }
         }
     }
+
+    #[test]
+    fn each_alert_has_a_section_of_the_docs_and_a_test() {
+        let read = |path: &str| fs::read_to_string(place::root().join(path)).unwrap();
+        let (rules, tests) = (read("dashboards/prometheus/rules.yml"), read("dashboards/prometheus/rules.test.yml"));
+        let docs = read("docs/alerts.md");
+        let alerts: Vec<_> = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")).collect();
+        assert!(alerts.len() >= 7);
+        for alert in alerts {
+            assert!(rules.contains(&format!("docs/alerts.md#{}\n", alert.to_lowercase())), "{alert}");
+            assert!(tests.contains(&format!("alertname: {alert}\n")), "{alert} is not seen to fire");
+            assert!(tests.contains(&format!("alertname: {alert}, exp_alerts: []")), "{alert} is not seen to clear");
+            let section = docs.split("\n## ").find(|section| section.starts_with(&format!("{alert}\n")));
+            let section = section.unwrap_or_else(|| panic!("docs/alerts.md has no {alert}"));
+            assert!(["**Means**", "**Look at**", "**Do**"].iter().all(|part| section.contains(part)), "{alert}");
+        }
+    }
 }

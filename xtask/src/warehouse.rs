@@ -21,7 +21,7 @@ const AT_ONCE: u64 = 1_000_000;
 /// How many calls a session has.
 const CALLS_OF_A_SESSION: u64 = 250;
 /// A statement that takes longer than this hangs.
-const PATIENCE: Duration = Duration::from_secs(1800);
+const PATIENCE: Duration = Duration::from_mins(30);
 /// A question about a week may take so long.
 const BEARABLE: Duration = Duration::from_secs(1);
 /// An answer's lines are cut to what a page holds.
