@@ -5,6 +5,7 @@
 
 mod approvals;
 mod ask;
+mod budgets;
 mod cli;
 mod commands;
 mod config;
