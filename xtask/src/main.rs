@@ -8,6 +8,7 @@ mod bench;
 mod bpf;
 mod catalog;
 mod clients;
+mod dashboards;
 mod debian;
 mod demo;
 mod engines;
@@ -20,6 +21,7 @@ mod sensitive;
 mod setup;
 mod test;
 mod vm;
+mod warehouse;
 mod watch;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -57,6 +59,8 @@ enum Task {
     },
     /// Compile the AWS catalog from botocore's models and the IAM data, check it, or prove the decoder by it.
     Catalog(catalog::Options),
+    /// Write Grafana's dashboards, or check them.
+    Dashboards(dashboards::Options),
     /// Show the main job with real clients, and check every claim.
     Demo(demo::Options),
     /// Feed the readers of what agents send with whatever libFuzzer thinks of.
@@ -74,6 +78,8 @@ enum Task {
     Sensitive(sensitive::Options),
     /// Run every test: what CI runs.
     Test(test::Options),
+    /// Fill a ClickHouse with a made-up past, and time the questions of docs/queries.md on it.
+    Warehouse(warehouse::Options),
     /// Run the kernel tests on other kernels, in virtual machines.
     VmTest(vm::Options),
     /// Run gVisor in a virtual machine, started by an agent and for one.
@@ -89,6 +95,7 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::run(&options).map(|()| 0),
         Task::Bpf { check } => bpf::build(&place::root(), check).map(|()| 0),
         Task::Catalog(options) => catalog::run(&options).map(|()| 0),
+        Task::Dashboards(options) => dashboards::run(&options).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),
@@ -96,6 +103,7 @@ fn main() -> ExitCode {
         Task::LabEnter(options) => lab::enter::run(options),
         Task::Sensitive(options) => sensitive::run(&options).map(|()| 0),
         Task::Test(options) => test::run(&options).map(|()| 0),
+        Task::Warehouse(options) => warehouse::run(&options).map(|()| 0),
         Task::VmTest(options) => vm::run(&options).map(|()| 0),
         Task::VmGvisor(options) => debian::run(&debian::GVISOR, &options).map(|()| 0),
         Task::VmRootless(options) => debian::run(&debian::ROOTLESS, &options).map(|()| 0),

@@ -79,6 +79,12 @@ pub enum Command {
     /// Answer questions: calls that wait for a person.
     #[command(subcommand)]
     Approvals(Approvals),
+    /// Ask a question by its name: who used this bucket, what did this agent do, which policies refuse most?
+    #[command(after_help = "Examples:
+  chaperone ask --list
+  chaperone ask what_did agent=coder since=1d
+  chaperone ask risky_calls --json | jq 'select(.severity == \"critical\")'")]
+    Ask(Ask),
     /// List calls, each when it ended.
     #[command(after_help = "Examples:
   chaperone calls --service s3 --action 's3:Delete*'
@@ -216,6 +222,9 @@ pub enum Command {
     /// The local CA in the host's trust stores.
     #[command(subcommand)]
     Trust(Trust),
+    /// What ClickHouse has to be told.
+    #[command(subcommand)]
+    Warehouse(Warehouse),
     /// Verify the whole journal: chain, digests, checkpoints and their signatures.
     #[command(after_help = "Examples:
   chaperone verify
@@ -334,6 +343,58 @@ pub enum Trust {
     Status,
 }
 
+/// What can be printed for ClickHouse.
+#[derive(Debug, Subcommand)]
+pub enum Warehouse {
+    /// Print the roles: who may read and write what. Needs no daemon and no configuration.
+    #[command(after_help = "Examples:
+  chaperone warehouse roles | clickhouse-client --multiquery
+  chaperone warehouse roles --format xml --tenant acme > /etc/clickhouse-server/users.d/chaperone.xml")]
+    Roles {
+        /// As statements, or as a file for users.d.
+        #[arg(long, value_enum, default_value_t = RolesFormat::Sql)]
+        format: RolesFormat,
+        /// The database.
+        #[arg(long, default_value = "chaperone")]
+        database: String,
+        /// People see this tenant's rows alone.
+        #[arg(long)]
+        tenant: Option<String>,
+        /// People see rows of agents in this group alone.
+        #[arg(long)]
+        group: Option<String>,
+    },
+}
+
+/// How roles are written.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub enum RolesFormat {
+    /// Statements.
+    Sql,
+    /// A file for `users.d`.
+    Xml,
+}
+
+/// A question.
+#[derive(Args, Debug)]
+pub struct Ask {
+    /// The question's name, as --list has it.
+    #[arg(required_unless_present = "list")]
+    pub name: Option<String>,
+    /// What it has to be told. `since` and `until` are times (RFC 3339) or a while ago (15m, 2h, 7d).
+    #[arg(value_name = "KEY=VALUE")]
+    pub parameters: Vec<String>,
+    /// List the questions.
+    #[arg(long, conflicts_with = "name")]
+    pub list: bool,
+    /// Ask this host's journal, also if there is a ClickHouse.
+    #[arg(long)]
+    pub journal: bool,
+    /// At most so many rows.
+    #[arg(long, default_value_t = 1000)]
+    pub limit: u64,
+}
+
 /// Which calls are wanted.
 #[derive(Args, Debug)]
 pub struct Filter {
@@ -391,7 +452,8 @@ impl Filter {
     }
 }
 
-fn moment(text: &str) -> Result<OffsetDateTime, String> {
+/// A time, or a while ago.
+pub fn moment(text: &str) -> Result<OffsetDateTime, String> {
     let ago = || {
         let unit = match text.chars().last()? {
             's' => Duration::SECOND,

@@ -29,7 +29,7 @@ const CALL_HEADS: [&str; 10] =
     ["STARTED", "AGENT", "ACTION", "RESOURCE", "REGION", "DECISION", "STATUS", "TIME", "SENT/GOT", "ID"];
 
 /// Asks ClickHouse something.
-fn from_warehouse<T>(
+pub fn from_warehouse<T>(
     config: &Config,
     ask: impl AsyncFnOnce(chaperone_warehouse::Warehouse) -> Result<T, chaperone_warehouse::WarehouseError>,
 ) -> anyhow::Result<T> {

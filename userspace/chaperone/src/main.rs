@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod approvals;
+mod ask;
 mod budgets;
 mod cli;
 mod commands;
@@ -72,6 +73,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
     match command {
         Command::Approvals(what) => approvals::run(&config, &what, json),
         Command::Agents => commands::agents(&config, json),
+        Command::Ask(asked) => ask::run(&config, &asked, json),
         Command::Calls(filter) => commands::calls(&config, &filter, json),
         Command::Completions { shell } => {
             clap_complete::generate(shell, &mut Cli::command(), "chaperone", &mut std::io::stdout());
@@ -100,6 +102,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => commands::status(&config, json),
         Command::Tail(filter) => commands::tail(&config, &filter, json),
         Command::Trust(what) => commands::trust(&config, &what, json),
+        Command::Warehouse(what) => ask::warehouse(&what),
         Command::Verify { dir, key } => commands::verify(&config, dir, key.as_deref(), json),
     }
 }

@@ -2,7 +2,7 @@
 
 use chaperone_capture::Counters;
 use chaperone_console::{Kind, Metric};
-use chaperone_proxy::{BUCKETS_US, DataPlane};
+use chaperone_proxy::DataPlane;
 use chaperone_warehouse::ShipperStatus;
 
 /// All metrics, now.
@@ -52,28 +52,17 @@ pub fn read(
         counter("requests_unrecorded", "Requests refused because they could not be recorded", metrics.unrecorded.get()),
         counter("commands_undigested", "Commands recorded without the digest of their file", metrics.undigested.get()),
     ];
-    let (buckets, count, sum_us) = metrics.seconds.read();
-    let mut sum = 0;
-    let mut cumulative: Vec<_> = BUCKETS_US
-        .iter()
-        .zip(buckets)
-        .map(|(bound, bucket)| {
-            sum += bucket;
-            (vec![("le", seconds(*bound).to_string())], float(sum))
-        })
-        .collect();
-    cumulative.push((vec![("le", "+Inf".to_owned())], float(count)));
     all.push(Metric {
-        name: "call_duration_seconds_bucket",
-        help: "Forwarded calls up to this duration, from the head read to the answer's end",
-        kind: Kind::Gauge,
-        values: cumulative,
+        name: "call_duration_seconds",
+        help: "How long forwarded calls took, from the head read to the answer's end",
+        kind: Kind::Histogram(metrics.seconds.histogram()),
+        values: Vec::new(),
     });
     all.push(Metric {
-        name: "call_duration_seconds_sum",
-        help: "Sum of the forwarded calls' durations",
+        name: "build_info",
+        help: "1, with the version as a label",
         kind: Kind::Gauge,
-        values: vec![(vec![], seconds(sum_us))],
+        values: vec![(vec![("version", env!("CARGO_PKG_VERSION").to_owned())], 1.0)],
     });
     if let Ok(state) = shared.journal.state() {
         all.push(gauge(
@@ -127,8 +116,4 @@ fn gauge(name: &'static str, help: &'static str, value: u64) -> Metric {
 #[allow(clippy::cast_precision_loss)]
 fn float(value: u64) -> f64 {
     value as f64
-}
-
-fn seconds(micros: u64) -> f64 {
-    float(micros) / 1e6
 }

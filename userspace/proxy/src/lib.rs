@@ -31,7 +31,7 @@ pub use generation::{Generation, Settings};
 pub use identities::{AgentIdentity, Identities, IdentitySettings, IdentityState};
 pub use limits::Limits;
 pub use masking::{MaskingSettings, OnError, Placeholders};
-pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare, Shared};
+pub use metrics::{Count, Durations, Gauge, Metrics, OverShare, Shared};
 pub use stops::{Stop, Stopped, Stops, StopsError};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
 pub use upstream::pool::{Roots, RootsError, Upstream, UpstreamError, roots};

@@ -5,6 +5,8 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use prometheus_client::metrics::histogram::Histogram;
+
 /// A number that only grows.
 #[derive(Debug, Default)]
 pub struct Count(AtomicU64);
@@ -47,31 +49,27 @@ impl Drop for Held<'_> {
     }
 }
 
-/// Upper bounds of the durations' buckets, in microseconds.
-pub const BUCKETS_US: [u64; 12] =
-    [500, 1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 1_000_000, 5_000_000, 30_000_000];
+/// Upper bounds of the durations' buckets, in seconds.
+const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
 /// How long calls took, in buckets.
-#[derive(Debug, Default)]
-pub struct Durations {
-    buckets: [Count; BUCKETS_US.len()],
-    count: Count,
-    sum_us: AtomicU64,
+#[derive(Debug)]
+pub struct Durations(Histogram);
+
+impl Default for Durations {
+    fn default() -> Self {
+        Self(Histogram::new(BUCKETS))
+    }
 }
 
 impl Durations {
     pub(crate) fn observe(&self, micros: u64) {
-        if let Some(bucket) = BUCKETS_US.iter().position(|bound| micros <= *bound) {
-            self.buckets[bucket].inc();
-        }
-        self.count.inc();
-        self.sum_us.fetch_add(micros, Ordering::Relaxed);
+        self.0.observe(std::time::Duration::from_micros(micros).as_secs_f64());
     }
 
-    /// Calls up to each bound of [`BUCKETS_US`] (not cumulative), all calls, and the sum in microseconds.
-    pub fn read(&self) -> ([u64; BUCKETS_US.len()], u64, u64) {
-        let buckets = std::array::from_fn(|index| self.buckets[index].get());
-        (buckets, self.count.get(), self.sum_us.load(Ordering::Relaxed))
+    /// The histogram, which goes on counting.
+    pub fn histogram(&self) -> Histogram {
+        self.0.clone()
     }
 }
 

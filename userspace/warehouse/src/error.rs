@@ -74,6 +74,14 @@ pub enum WarehouseError {
         /// What is wrong with it.
         why: String,
     },
+    /// A question was not told all that it has to be.
+    #[error("the question `{question}` has to be told `{lacks}`: give {lacks}=…")]
+    Unasked {
+        /// The question.
+        question: &'static str,
+        /// What it lacks.
+        lacks: &'static str,
+    },
     /// BUG: a background task ended by itself.
     #[error("BUG: the shipper's reading task ended by itself: {0}")]
     Task(String),

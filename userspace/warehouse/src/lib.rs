@@ -6,12 +6,19 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(test)]
+mod analyst_tests;
 mod batch;
 mod config;
 mod error;
 mod migrations;
+mod notable;
 mod progress;
 mod queries;
+mod questions;
+pub mod roles;
+#[cfg(test)]
+mod roles_tests;
 mod rows;
 #[cfg(test)]
 mod server_tests;
@@ -22,5 +29,6 @@ pub use config::WarehouseConfig;
 pub use error::WarehouseError;
 pub use progress::shipped;
 pub use queries::{ChainBreak, WarehouseBody, WarehouseExchange};
+pub use questions::{Answer, Arguments, Parameter, QUESTIONS, Question};
 pub use shipper::{Shipper, ShipperOptions, ShipperStatus};
 pub use warehouse::Warehouse;

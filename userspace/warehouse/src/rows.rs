@@ -73,6 +73,9 @@ pub(crate) struct CallsRow {
     pub(crate) ttfb_us: Option<u64>,
     #[serde(with = "clickhouse::serde::uuid::option")]
     pub(crate) command: Option<Uuid>,
+    pub(crate) masked_rules: Vec<String>,
+    pub(crate) masked_paths: Vec<String>,
+    pub(crate) masked_counts: Vec<u64>,
 }
 
 impl CallsRow {
@@ -123,6 +126,9 @@ impl CallsRow {
             duration_us: outcome.duration_us,
             ttfb_us: row.ttfb_us,
             command: row.command.map(CommandId::uuid),
+            masked_rules: outcome.masked.iter().map(|masked| masked.rule.clone()).collect(),
+            masked_paths: outcome.masked.iter().map(|masked| masked.path.clone()).collect(),
+            masked_counts: outcome.masked.iter().map(|masked| masked.count).collect(),
         }
     }
 

@@ -31,7 +31,7 @@ mod next;
 mod samples;
 
 /// A ClickHouse of the test's own.
-struct Server {
+pub(crate) struct Server {
     child: Child,
     data: PathBuf,
     http: u16,
@@ -39,10 +39,17 @@ struct Server {
 }
 
 impl Server {
-    fn start(data: &Path) -> Self {
+    pub(crate) fn start(data: &Path) -> Self {
         let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let (http, tcp) = (free(), free());
-        Self { child: spawn(data, http, tcp), data: data.to_owned(), http, tcp }
+        Self { child: spawn(data, http, tcp, None), data: data.to_owned(), http, tcp }
+    }
+
+    /// With users of the test's own.
+    pub(crate) fn start_with_users(data: &Path, users: &Path) -> Self {
+        let free = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let (http, tcp) = (free(), free());
+        Self { child: spawn(data, http, tcp, Some(users)), data: data.to_owned(), http, tcp }
     }
 
     /// SIGKILL, as a crash would.
@@ -52,10 +59,15 @@ impl Server {
     }
 
     fn restart(&mut self) {
-        self.child = spawn(&self.data, self.http, self.tcp);
+        self.child = spawn(&self.data, self.http, self.tcp, None);
     }
 
-    fn warehouse(&self) -> Warehouse {
+    /// The port of its HTTP interface.
+    pub(crate) const fn http(&self) -> u16 {
+        self.http
+    }
+
+    pub(crate) fn warehouse(&self) -> Warehouse {
         Warehouse::new(WarehouseConfig::new(format!("http://127.0.0.1:{}", self.http), "node")).unwrap()
     }
 }
@@ -67,7 +79,7 @@ impl Drop for Server {
     }
 }
 
-fn spawn(data: &Path, http: u16, tcp: u16) -> Child {
+fn spawn(data: &Path, http: u16, tcp: u16, users: Option<&Path>) -> Child {
     let python = std::env::var("CHAPERONE_TEST_PYTHON").expect(
         "CHAPERONE_TEST_PYTHON must name a Python that has the package chdb-core 26.9.0: \
          python3 -m venv V && V/bin/pip install chdb-core==26.9.0 (`cargo xtask test` does it)",
@@ -77,6 +89,7 @@ fn spawn(data: &Path, http: u16, tcp: u16) -> Child {
         .arg(script.canonicalize().unwrap())
         .args(["--log-level", "fatal", "--http-port", &http.to_string(), "--tcp-port", &tcp.to_string(), "--dir"])
         .arg(data)
+        .args(users.into_iter().flat_map(|users| [Path::new("--users"), users]))
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
