@@ -150,6 +150,12 @@ pub enum Command {
     /// Have the daemon read its configuration and policies again.
     #[command(after_help = "Example: chaperone policy check && chaperone reload")]
     Reload,
+    /// Let an agent or a session go on that was stopped.
+    #[command(after_help = "Example: chaperone resume coder")]
+    Resume {
+        /// The agent's name, or the session's id.
+        of: String,
+    },
     /// Start a command as an agent, for trying.
     #[command(after_help = "Examples:
   chaperone run -- aws sts get-caller-identity
@@ -184,6 +190,20 @@ pub enum Command {
         /// Write this body alone, whole and as it is.
         #[arg(long)]
         body: Option<Body>,
+    },
+    /// Refuse everything of an agent or a session from now on, and cut off what is under way.
+    #[command(after_help = "Examples:
+  chaperone stop coder --reason 'it deletes what it should list'
+  chaperone stop 0199b0c4-6a7e-7c31-9d0e-3f5b8a2c4d61 --kill")]
+    Stop {
+        /// The agent's name, or the session's id.
+        of: String,
+        /// End its processes, too, and all others in their cgroups.
+        #[arg(long)]
+        kill: bool,
+        /// Why: the agent is told so, and the record.
+        #[arg(long, default_value = "")]
+        reason: String,
     },
     /// Tell how the daemon is.
     #[command(after_help = "Example: chaperone status --json")]

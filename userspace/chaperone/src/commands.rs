@@ -473,6 +473,7 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
             let text = match value {
                 Value::String(text) => clean(text),
                 Value::Array(items) if name == "over_share" => over_share(items),
+                Value::Array(items) if name == "stopped" => stopped(items),
                 Value::Array(items) => items.len().to_string(),
                 other => other.to_string(),
             };
@@ -484,6 +485,16 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// Who is stopped, by whom and why.
+fn stopped(items: &[Value]) -> String {
+    let text = |item: &Value, name: &str| clean(item[name].as_str().unwrap_or_default());
+    let one = |item: &Value| match text(item, "reason") {
+        reason if reason.is_empty() => format!("{} by {}", text(item, "of"), text(item, "by")),
+        reason => format!("{} by {} ({reason})", text(item, "of"), text(item, "by")),
+    };
+    if items.is_empty() { "nobody".to_owned() } else { items.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
 /// Which agents had their share of what lately.

@@ -42,7 +42,7 @@ pub struct Console {
 }
 
 impl Backend for Console {
-    async fn handle(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
+    async fn handle(&self, actor: &Actor, request: ControlRequest) -> Result<ControlResponse, ControlError> {
         Ok(match request {
             ControlRequest::Agents => ControlResponse::Agents(self.agents()?),
             ControlRequest::CatchUp => {
@@ -52,6 +52,12 @@ impl Backend for Console {
             ControlRequest::Launch { agent } => ControlResponse::Launched(self.launch(&agent).await?),
             // It reads files, and no call waits for that.
             ControlRequest::Reload => ControlResponse::Reloaded(tokio::task::block_in_place(|| self.reload())?),
+            ControlRequest::Resume { of } => {
+                ControlResponse::Resumed(tokio::task::block_in_place(|| self.resume(&of))?)
+            }
+            ControlRequest::Stop { of, kill, reason } => {
+                ControlResponse::Stopped(tokio::task::block_in_place(|| self.stop(actor, &of, kill, reason))?)
+            }
             ControlRequest::Status => ControlResponse::Status(self.status()),
         })
     }
@@ -133,6 +139,10 @@ impl Console {
             "over_share": self.shared.over_share().into_iter().map(|(agent, what, times)| {
                 serde_json::json!({ "agent": agent, "what": what, "times": times })
             }).collect::<Vec<_>>(),
+            "stopped": self.shared.stops.list().iter().map(|stop| serde_json::json!({
+                "of": stop.of.to_string(), "by": stop.by, "reason": stop.reason,
+                "at": stop.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
+            })).collect::<Vec<_>>(),
             "request_memory_bytes": self.shared.memory_used(),
             "sessions": sessions,
         })
@@ -205,7 +215,7 @@ impl Console {
     }
 }
 
-fn conflict(why: impl std::fmt::Display) -> ControlError {
+pub fn conflict(why: impl std::fmt::Display) -> ControlError {
     ControlError::new(ErrorCode::Conflict, why)
 }
 

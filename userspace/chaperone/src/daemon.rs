@@ -26,7 +26,9 @@ use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
-use chaperone_proxy::{ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Upstream, roots};
+use chaperone_proxy::{
+    ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Stops, Upstream, roots,
+};
 use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -187,6 +189,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             journal.clone(),
         )
         .map_err(|error| ConfigError(error.to_string()))?,
+        stops: Stops::open(&config.paths.state.join("stops.json"), &placeholders.1)
+            .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
         upstream: Upstream::new(&roots, config.limits.clone()),
         origins: capture.origins(),

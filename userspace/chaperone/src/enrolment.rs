@@ -191,7 +191,7 @@ pub struct RuleReport {
 }
 
 /// How many cgroups of the host are looked at, and how many are told of a rule.
-const MAX_CGROUPS: usize = 100_000;
+pub const MAX_CGROUPS: usize = 100_000;
 const MAX_TOLD: usize = 1000;
 
 impl Report {

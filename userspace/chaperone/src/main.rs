@@ -26,6 +26,7 @@ mod roles;
 mod run;
 mod sandbox;
 mod show;
+mod stop;
 
 use std::process::ExitCode;
 
@@ -90,9 +91,11 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mask(what) => mask::run(&what, json),
         Command::Policy(what) => commands::policy(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
+        Command::Resume { of } => stop::resume(&config, &of, json),
         Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
         Command::Show { call, body } => show::run(&config, call, body, json),
+        Command::Stop { of, kill, reason } => stop::stop(&config, &of, kill, &reason, json),
         Command::Status => commands::status(&config, json),
         Command::Tail(filter) => commands::tail(&config, &filter, json),
         Command::Trust(what) => commands::trust(&config, &what, json),

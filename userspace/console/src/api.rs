@@ -22,17 +22,42 @@ pub enum ControlRequest {
     },
     /// Reads configuration and policies again.
     Reload,
+    /// Lets an agent or a session go on that was stopped.
+    Resume {
+        /// The agent's name, or the session's id.
+        of: String,
+    },
     /// How the daemon is.
     Status,
+    /// From now on nothing of an agent or a session goes out.
+    Stop {
+        /// The agent's name, or the session's id.
+        of: String,
+        /// Ends its processes, too.
+        #[serde(default)]
+        kill: bool,
+        /// Why, for the agent and the record; may be empty.
+        #[serde(default)]
+        reason: String,
+    },
 }
 
 impl ControlRequest {
+    /// Whether it is done even if it can't be recorded: it takes authority away, and a journal that can't write is when
+    /// somebody wants that.
+    pub const fn is_urgent(&self) -> bool {
+        matches!(self, Self::Stop { .. })
+    }
+
     /// What it changes, and on what, for the record; `None` if it only asks.
     pub fn act(&self) -> Option<(&'static str, Option<&str>)> {
         match self {
             Self::Agents | Self::CatchUp | Self::Status => None,
             Self::Launch { agent } => Some(("launch", Some(agent))),
             Self::Reload => Some(("reload", None)),
+            Self::Resume { of } => Some(("resume", Some(of))),
+            Self::Stop { of, kill: false, .. } => Some(("stop", Some(of))),
+            Self::Stop { of, kill: true, .. } => Some(("stop-and-kill", Some(of))),
         }
     }
 }
@@ -49,8 +74,32 @@ pub enum ControlResponse {
     Launched(Launch),
     /// To [`ControlRequest::Reload`]: what is in force now, for people.
     Reloaded(String),
+    /// To [`ControlRequest::Resume`].
+    Resumed(Resumed),
     /// To [`ControlRequest::Status`].
     Status(serde_json::Value),
+    /// To [`ControlRequest::Stop`].
+    Stopped(Stopped),
+}
+
+/// What goes on again.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resumed {
+    /// In words.
+    pub resumed: Vec<String>,
+    /// What it is stopped by nevertheless: a session whose agent is.
+    pub still_stopped: Vec<String>,
+}
+
+/// What is stopped.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stopped {
+    /// In words.
+    pub stopped: String,
+    /// Open sessions that this holds.
+    pub sessions: Vec<String>,
+    /// The cgroups whose processes were ended, if that was asked for.
+    pub killed: Vec<String>,
 }
 
 /// Where a new agent shall run.

@@ -13,7 +13,7 @@ mod metrics;
 mod server;
 
 pub use actor::Actor;
-pub use api::{ControlError, ControlRequest, ControlResponse, ErrorCode, Launch};
+pub use api::{ControlError, ControlRequest, ControlResponse, ErrorCode, Launch, Resumed, Stopped};
 pub use approvals::{ApprovalBackend, ApprovalRequest, ApprovalResponse, Peer, approvals, serve_approvals};
 pub use client::{ClientError, request};
 pub use metrics::{Kind, Metric};

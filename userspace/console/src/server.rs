@@ -35,6 +35,8 @@ const MAX_REQUEST_BYTES: usize = 64 << 10;
 /// A request's head: what hyper reads before it gives up.
 const MAX_HEAD_BYTES: usize = 16 << 10;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long who asked for something urgent waits for its record.
+const URGENT: Duration = Duration::from_secs(5);
 /// Connections to the metrics at once. Any process of the host can make them; more wait.
 const MAX_SCRAPES: usize = 32;
 /// For one of them, from its beginning to its end: one that asks nothing, or doesn't read the answer, keeps nobody out.
@@ -45,8 +47,12 @@ pub(crate) const PATH: &str = "/v1/control";
 
 /// The daemon, as far as the console is concerned.
 pub trait Backend: Send + Sync + 'static {
-    /// Does what is asked. Acts were recorded before.
-    fn handle(&self, request: ControlRequest) -> impl Future<Output = Result<ControlResponse, ControlError>> + Send;
+    /// Does what is asked. Acts were recorded before, but for urgent ones.
+    fn handle(
+        &self,
+        actor: &Actor,
+        request: ControlRequest,
+    ) -> impl Future<Output = Result<ControlResponse, ControlError>> + Send;
     /// Records that somebody asks for an act, durably; or, with `refused`, that it wasn't done.
     fn record(
         &self,
@@ -59,19 +65,29 @@ pub trait Backend: Send + Sync + 'static {
 }
 
 /// Does what `actor` asks, if it may, and records acts: that they are asked for before they are done, since what can't be
-/// recorded isn't done, and why, if they aren't.
+/// recorded isn't done, and why, if they aren't. What is urgent is done first.
 pub async fn control<B: Backend>(
     backend: &B,
     actor: &Actor,
     request: ControlRequest,
 ) -> Result<ControlResponse, ControlError> {
     if request.act().is_none() {
-        return backend.handle(request).await;
+        return backend.handle(actor, request).await;
+    }
+    if request.is_urgent() {
+        let done = backend.handle(actor, request.clone()).await;
+        // A journal that hangs keeps nobody from being told.
+        match timeout(URGENT, backend.record(actor, &request, done.as_ref().err())).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(error, ?request, "an operator's act could not be recorded"),
+            Err(_) => tracing::error!(?request, "an operator's act could not be recorded: the journal doesn't answer"),
+        }
+        return done;
     }
     backend.record(actor, &request, None).await.map_err(|why| {
         ControlError::new(ErrorCode::Unrecorded, format!("this can't be recorded, so it isn't done: {why}"))
     })?;
-    let done = backend.handle(request.clone()).await;
+    let done = backend.handle(actor, request.clone()).await;
     if let Err(refused) = &done
         && let Err(error) = backend.record(actor, &request, Some(refused)).await
     {
@@ -271,7 +287,7 @@ mod tests {
     }
 
     impl Backend for Nothing {
-        async fn handle(&self, request: ControlRequest) -> Result<ControlResponse, ControlError> {
+        async fn handle(&self, _: &Actor, request: ControlRequest) -> Result<ControlResponse, ControlError> {
             match request {
                 ControlRequest::Launch { agent } => Err(ControlError::new(ErrorCode::NotFound, agent)),
                 ControlRequest::Reload => Ok(ControlResponse::Reloaded("reloaded".into())),

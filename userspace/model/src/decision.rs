@@ -34,6 +34,13 @@ pub enum Reason {
     Permitted,
     /// Evaluation failed for at least one policy, and then nothing is permitted.
     PolicyError,
+    /// The agent or the session has used up a budget.
+    OverBudget,
+    /// An operator has stopped the agent or the session.
+    Stopped,
+    /// One that a later version of Chaperone knows.
+    #[serde(other)]
+    Unknown,
 }
 
 /// The policies' answer for one call.

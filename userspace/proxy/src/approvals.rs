@@ -342,7 +342,7 @@ impl Drop for Waiting {
 }
 
 /// Written whole, and on disk, before it has its name.
-fn durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
+pub(crate) fn durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
     use std::{io::Write as _, os::unix::fs::OpenOptionsExt as _};
     let new = path.with_extension(format!("{}.new", uuid::Uuid::now_v7().simple()));
     let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&new)?;

@@ -25,6 +25,7 @@ use crate::{
     generation::{Generation, Generations, Settings},
     limits::Limits,
     metrics::{Metrics, Shared},
+    stops::Stops,
     upstream::{
         credential_broker::{Rule, SigningIdentity},
         pool::Upstream,
@@ -64,6 +65,8 @@ pub struct DataPlane {
     pub containers: Containers,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// Who is stopped.
+    pub stops: Arc<Stops>,
     /// The real AWS.
     pub upstream: Upstream<Outgoing>,
     /// Origins of accepted connections.
@@ -113,6 +116,8 @@ pub struct Components {
     pub placeholders: (PlaceholderKey, String),
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// Who is stopped.
+    pub stops: Arc<Stops>,
     /// The real AWS.
     pub upstream: Upstream<Outgoing>,
     /// Origins of accepted connections.
@@ -151,6 +156,7 @@ impl DataPlane {
             journal: parts.journal,
             sessions: parts.sessions,
             approvals: parts.approvals,
+            stops: parts.stops,
             upstream: parts.upstream,
             origins: parts.origins,
             metadata: Metadata::new(),

@@ -18,6 +18,7 @@ mod limits;
 mod masking;
 mod metrics;
 mod sessions;
+mod stops;
 mod upstream;
 pub mod websocket;
 
@@ -27,5 +28,6 @@ pub use generation::{Generation, Settings};
 pub use limits::Limits;
 pub use masking::{MaskingSettings, OnError, Placeholders};
 pub use metrics::{BUCKETS_US, Count, Durations, Gauge, Metrics, OverShare, Shared};
+pub use stops::{Stop, Stopped, Stops, StopsError};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
 pub use upstream::pool::{Roots, RootsError, Upstream, UpstreamError, roots};

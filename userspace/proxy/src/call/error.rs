@@ -31,6 +31,8 @@ pub enum CallError {
     Failed(Failure),
     /// It never came to the policies.
     Refused(Refusal),
+    /// Its agent or session is stopped, before it went out or while it was under way.
+    Stopped(Refusal),
     /// Its agent has used up a share of what all agents have in common. Recording each such request would be at the cost
     /// of those that keep to theirs: they are counted.
     Throttled(QuotaExceeded),
@@ -43,7 +45,7 @@ impl CallError {
     pub fn blame(&self) -> Blame {
         match self {
             Self::Refused(refusal) if refusal.kind == Kind::Unavailable => Blame::Us,
-            Self::Denied(_) | Self::Held(_) | Self::Refused(_) | Self::Throttled(_) => Blame::Agent,
+            Self::Denied(_) | Self::Held(_) | Self::Refused(_) | Self::Stopped(_) | Self::Throttled(_) => Blame::Agent,
             Self::Unrecorded(_) => Blame::Us,
             Self::Failed(failure) => failure.blame(),
         }

@@ -178,6 +178,11 @@ impl Exchange {
         }))
     }
 
+    /// Whether its intent is on record.
+    pub(crate) fn has_intent(&self) -> bool {
+        self.recorded == Recorded::Intent
+    }
+
     /// Nothing of it is recorded: it is one of many that are counted.
     pub(crate) fn forget(&mut self) {
         self.recorded = Recorded::Outcome;

@@ -55,7 +55,10 @@ pub(crate) mod rescue;
 pub mod signed;
 pub(crate) mod work;
 
-use std::sync::Arc;
+use std::{
+    pin::{Pin, pin},
+    sync::Arc,
+};
 
 use http::{Request, Response};
 use hyper::body::Incoming;
@@ -82,17 +85,26 @@ pub(crate) async fn answer(connection: Arc<HttpConnection>, request: Request<Inc
 }
 
 async fn carry_out(head: RequestHead, exchange: &mut Exchange) -> Result<Answer, CallError> {
-    Received::parse(head, exchange)?
-        .authenticate()
-        .await?
-        .decode()
-        .await?
-        .authorize()
-        .await?
-        .record()
-        .await?
-        .sign()
-        .await?
-        .forward()
-        .await
+    let connection = exchange.connection.clone();
+    let authorized = {
+        let deciding =
+            pin!(async { Received::parse(head, exchange)?.authenticate().await?.decode().await?.authorize().await });
+        unless_stopped(&connection, deciding).await?
+    };
+    // The record is made whole or not at all.
+    let recorded = authorized.record().await?;
+    let sending = pin!(async { recorded.sign().await?.forward().await });
+    unless_stopped(&connection, sending).await
+}
+
+/// Whatever a call is doing, it ends when its session is stopped.
+async fn unless_stopped<T>(
+    connection: &HttpConnection,
+    doing: Pin<&mut (impl Future<Output = Result<T, CallError>> + Send)>,
+) -> Result<T, CallError> {
+    tokio::select! {
+        biased;
+        stop = connection.plane.stops.stopped(&connection.session.session) => Err(CallError::Stopped(stop.refusal())),
+        done = doing => done,
+    }
 }

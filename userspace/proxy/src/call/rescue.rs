@@ -27,6 +27,14 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
     let call = exchange.call.as_ref();
     exchange.protocol = call.map_or(exchange.protocol, |call| call.protocol);
     let plane = exchange.connection.plane.clone();
+    let error = match error {
+        // Of a call that was under way it isn't known whether AWS has it.
+        CallError::Stopped(refusal) if exchange.has_intent() => {
+            return answered(exchange, refusal.kind, refusal.message, OutcomeStatus::Aborted).await;
+        }
+        CallError::Stopped(refusal) => CallError::Refused(refusal),
+        error => error,
+    };
     let (kind, message, outcome) = match error {
         CallError::Throttled(exceeded) => return throttled(exchange, &exceeded),
         CallError::Unrecorded(error) => return unrecorded(exchange, &error),
@@ -47,7 +55,7 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
                 CallError::Refused(refusal) => {
                     (refusal.kind, Decision::refused(refusal.reason, refusal.message), refusal.outcome)
                 }
-                CallError::Failed(_) | CallError::Throttled(_) | CallError::Unrecorded(_) => {
+                CallError::Failed(_) | CallError::Stopped(_) | CallError::Throttled(_) | CallError::Unrecorded(_) => {
                     unreachable!("BUG: matched above")
                 }
             };
@@ -58,8 +66,15 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
             }
             (kind, message, outcome)
         }
+        CallError::Stopped(_) => unreachable!("BUG: made a refusal above"),
     };
+    answered(exchange, kind, message, outcome).await
+}
+
+/// Answers a request whose intent is recorded, and ends it.
+async fn answered(mut exchange: Exchange, kind: Kind, message: String, outcome: OutcomeStatus) -> Response<AnswerBody> {
     exchange.record_unsent().await;
+    let plane = exchange.connection.plane.clone();
     let response = error_answer(&exchange, kind, &message);
     let mut recorder = plane.journal.body(exchange.id, Direction::Response);
     let _ = recorder.push(response.body().clone());

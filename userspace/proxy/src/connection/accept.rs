@@ -1,6 +1,9 @@
 //! From an accepted socket to what becomes of it.
 
-use std::sync::{Arc, OnceLock};
+use std::{
+    sync::{Arc, OnceLock},
+    time::Duration,
+};
 
 use chaperone_capture::cgroup_path;
 use chaperone_model::{ConnectionClosed, ConnectionId, ConnectionKind, Event};
@@ -49,7 +52,7 @@ impl DataPlane {
                 Err(error) => {
                     // Out of files or memory: what is open must end first. A pause keeps the loop from spinning.
                     tracing::error!(%error, "accepting a connection failed");
-                    sleep(std::time::Duration::from_millis(50)).await;
+                    sleep(Duration::from_millis(50)).await;
                 }
             }
         }
@@ -71,7 +74,11 @@ impl DataPlane {
             tracing::debug!(%error, "TCP_NODELAY");
         }
         let result = match &accepted.place {
-            Ok(_) => accepted.clone().dispatch(stream).await,
+            Ok(_) => tokio::select! {
+                biased;
+                why = accepted.clone().cut_off() => Err(why),
+                ended = accepted.clone().dispatch(stream) => ended,
+            },
             Err(why) => Err(why.clone()),
         };
         let (sent_bytes, received_bytes, error) = match result {
@@ -133,7 +140,19 @@ impl DataPlane {
     }
 }
 
+/// Calls under way are told why they end before their connection does.
+const LAST_WORDS: Duration = Duration::from_millis(50);
+
 impl Accepted {
+    /// Ends when the session is stopped from now on. What comes while it is stopped is refused call by call.
+    async fn cut_off(self: Arc<Self>) -> String {
+        let (stops, session) = (&self.shared.stops, &self.session.session);
+        stops.resumed(session).await;
+        let stop = stops.stopped(session).await;
+        sleep(LAST_WORDS).await;
+        format!("{} was stopped", stop.of)
+    }
+
     async fn dispatch(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
         match self.destination.port() {
             _ if is_metadata(self.destination.ip()) => Box::pin(self.serve_metadata(stream)).await,

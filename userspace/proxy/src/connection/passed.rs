@@ -8,6 +8,11 @@ use crate::connection::{accepted::Accepted, prefixed::Prefixed, tunnel};
 
 impl Accepted {
     pub(super) async fn pass_on(self: Arc<Self>, name: &str, mut stream: Prefixed) -> Result<(u64, u64), String> {
+        if let Some(stop) = self.shared.stops.of(&self.session.session) {
+            let why = format!("{} is stopped", stop.of);
+            self.open(Some(name), None, ConnectionKind::Refused, Some(why.clone())).await?;
+            return Err(why);
+        }
         let from = if self.at_home { None } else { Some(&stream.stream) };
         let after = self.shared.limits.connect_timeout;
         let mut upstream = match tunnel::connect(name, self.destination, from, &self.share, after).await {
