@@ -12,7 +12,7 @@ within() { chroot $root /usr/bin/env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIA
 check() { what=$1; shift; if "$@" > /mnt/said 2>&1; then echo "ok: $what"; else echo "FAILED: $what"; cat /mnt/said; fi; }
 shell() { within sh -c "$1"; }
 said() { grep -q "$1" /mnt/last; }
-files() { (cd $root && find etc usr var/lib -xdev \( -path var/lib/dpkg -o -path var/lib/rpm \) -prune -o -print | LC_ALL=C sort); }
+files() { (cd $root && find etc usr var/lib -xdev \( -path var/lib/dpkg -o -path var/lib/rpm \) -prune -o ! -type d -print | LC_ALL=C sort); }
 
 files > /mnt/before
 check "the .deb installs" sh -c "chroot $root dpkg -i /packages/first.deb > /mnt/last 2>&1 || { cat /mnt/last; false; }"
@@ -44,14 +44,13 @@ files > /mnt/after
 check "the host's files are as they were before" diff /mnt/before /mnt/after
 
 # The .rpm by Debian's rpm, with its own database in the same tree: no distribution of RPM's is booted.
-rpm() { command rpm --root $root --nodeps --nosignature "$@"; }
-check "the .rpm installs, and its script says what to do next" sh -c "command rpm --root $root --nodeps --nosignature -i $rpm > /mnt/last 2>&1; grep -q 'Nothing on this host is changed' /mnt/last || { cat /mnt/last; false; }"
-check "its files are as packaged" rpm -V chaperone
+check "the .rpm installs, and its script says what to do next" sh -c "rpm --root $root --nodeps --nosignature -i $rpm > /mnt/last 2>&1; grep -q 'Nothing on this host is changed' /mnt/last || { cat /mnt/last; false; }"
+check "its files are as packaged" rpm --root $root -V --nodeps chaperone
 (cd $root && dpkg-deb -c "$deb") | awk '$6 !~ /\/$/ { print substr($6, 2) }' | LC_ALL=C sort > /mnt/of-deb
-rpm -ql chaperone | grep -v -x -e /etc/chaperone -e /etc/chaperone/policies | LC_ALL=C sort > /mnt/of-rpm
+rpm --root $root -ql chaperone | grep -v -x -e /etc/chaperone -e /etc/chaperone/policies | LC_ALL=C sort > /mnt/of-rpm
 check "both formats have the same files" diff /mnt/of-deb /mnt/of-rpm
 check "the program runs from it" within chaperone --version
 shell 'printf "[[agents]]\nname = \"coder\"\nslices = [\"agents.slice\"]\n" >> /etc/chaperone/config.toml'
-check "the .rpm's upgrade keeps the configuration" sh -c "command rpm --root $root --nodeps --nosignature -U $next_rpm && grep -q coder $root/etc/chaperone/config.toml"
-check "the .rpm is removed and says how agents are left" sh -c "command rpm --root $root --nodeps -e chaperone > /mnt/last 2>&1; grep -q 'no hooks are in force' /mnt/last && [ ! -e $root/usr/bin/chaperone ] && ls $root/etc/chaperone/config.toml.rpmsave"
+check "the .rpm's upgrade keeps the configuration" sh -c "rpm --root $root --nodeps --nosignature -U $next_rpm && grep -q coder $root/etc/chaperone/config.toml"
+check "the .rpm is removed and says how agents are left" sh -c "rpm --root $root --nodeps -e chaperone > /mnt/last 2>&1; grep -q 'no hooks are in force' /mnt/last && [ ! -e $root/usr/bin/chaperone ] && ls $root/etc/chaperone/config.toml.rpmsave"
 echo end
