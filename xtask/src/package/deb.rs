@@ -53,14 +53,15 @@ pub fn make(release: &Release, tree: &Tree, work: &Path, out: &Path) -> Result<V
     }
     let symbols_tree = copied(&tree.symbols, &folder.join("chaperone-dbgsym"))?;
     fs::create_dir_all(symbols_tree.join("DEBIAN")).context("making the package's control folder")?;
-    [(main_tree, main, "chaperone"), (symbols_tree, symbols, "chaperone-dbgsym")]
+    // Symbols are compressed already, section by section.
+    [(main_tree, main, "chaperone", "-Zxz"), (symbols_tree, symbols, "chaperone-dbgsym", "-Znone")]
         .into_iter()
-        .map(|(tree, text, name)| {
+        .map(|(tree, text, name, compression)| {
             write(&tree.join("DEBIAN/control"), &text, 0o644)?;
             sums(&tree)?;
             let package = out.join(format!("{name}_{version}_{debian}.deb"));
             let mut tool = Command::new("dpkg-deb");
-            tool.args(["--root-owner-group", "-Zxz", "--threads-max=1", "--build"]).arg(&tree).arg(&package);
+            tool.args(["--root-owner-group", compression, "--threads-max=1", "--build"]).arg(&tree).arg(&package);
             setup::run(tool.env("SOURCE_DATE_EPOCH", &release.epoch).stdout(std::process::Stdio::null()))?;
             Ok(package)
         })

@@ -18,7 +18,7 @@ use super::{
 
 /// Nothing that says where or when it was built, and nothing done to the files.
 const MACROS: [(&str, &str); 10] = [
-    ("_binary_payload", "w19.zstdio"),
+    ("_binary_payload", "w9.zstdio"),
     ("_build_id_links", "none"),
     ("_buildhost", "reproducible"),
     ("__brp_strip", "%{nil}"),
