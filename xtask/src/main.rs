@@ -15,6 +15,8 @@ mod fuzz;
 #[cfg(test)]
 mod imports;
 mod lab;
+#[cfg(test)]
+mod links;
 mod package;
 mod place;
 mod sensitive;
