@@ -473,6 +473,7 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
             let text = match value {
                 Value::String(text) => clean(text),
                 Value::Array(items) if name == "over_share" => over_share(items),
+                Value::Array(items) if name == "budgets" => budgets(items),
                 Value::Array(items) if name == "stopped" => stopped(items),
                 Value::Array(items) => items.len().to_string(),
                 other => other.to_string(),
@@ -485,6 +486,15 @@ pub fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
     } else {
         ExitCode::FAILURE
     })
+}
+
+/// What is used of budgets.
+fn budgets(items: &[Value]) -> String {
+    let text = |item: &Value, name: &str| clean(item[name].as_str().unwrap_or_default());
+    let one = |item: &Value| {
+        format!("{} of {}: {} of {}", text(item, "budget"), text(item, "of"), item["used"], item["limit"])
+    };
+    if items.is_empty() { "nothing".to_owned() } else { items.iter().map(one).collect::<Vec<_>>().join(", ") }
 }
 
 /// Who is stopped, by whom and why.

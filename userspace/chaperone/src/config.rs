@@ -23,6 +23,7 @@ use std::{
 use chaperone_capture::{ArgumentMask, CgroupRules, PendingPatterns};
 use chaperone_identity::{Agent, Agents, Containers};
 use chaperone_journal::JournalConfig;
+use chaperone_policy::budgets::Budget;
 use chaperone_proxy::{Limits, Rule};
 use chaperone_warehouse::{Warehouse, WarehouseConfig};
 use serde::{Deserialize, Serialize};
@@ -43,7 +44,7 @@ pub use self::{
     warehouse::WarehouseSection,
 };
 
-use crate::{approvals::ApprovalsSection, masking::MaskingSection, roles::RoleSection};
+use crate::{approvals::ApprovalsSection, budgets::BudgetSection, masking::MaskingSection, roles::RoleSection};
 
 /// Where the configuration is when nobody says otherwise.
 pub const DEFAULT_PATH: &str = "/etc/chaperone/config.toml";
@@ -112,6 +113,9 @@ pub struct Config {
     /// Who approves calls.
     #[serde(default)]
     pub approvals: ApprovalsSection,
+    /// How much agents may do.
+    #[serde(default)]
+    pub budgets: Vec<BudgetSection>,
     /// Prometheus.
     #[serde(default)]
     pub metrics: Metrics,
@@ -184,6 +188,11 @@ impl Config {
         self.roles.iter().map(RoleSection::rule).collect()
     }
 
+    /// How much agents may do.
+    pub fn budgets(&self) -> Vec<Budget> {
+        self.budgets.iter().map(BudgetSection::budget).collect()
+    }
+
     /// What TOML's types can't say.
     fn check(&self) -> Result<(), (&'static str, String)> {
         if self.agents.is_empty() {
@@ -214,6 +223,7 @@ impl Config {
         for role in &self.roles {
             role.check(&names, &groups).map_err(|why| ("roles", format!("[[roles]]: {why}")))?;
         }
+        BudgetSection::check(&self.budgets, &names).map_err(|why| ("budgets", why))?;
         if let Some(account) = &self.aws.account
             && (account.len() != 12 || !account.bytes().all(|byte| byte.is_ascii_digit()))
         {

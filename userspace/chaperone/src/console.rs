@@ -143,6 +143,7 @@ impl Console {
                 "of": stop.of.to_string(), "by": stop.by, "reason": stop.reason,
                 "at": stop.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
             })).collect::<Vec<_>>(),
+            "budgets": self.shared.budgets.used(),
             "request_memory_bytes": self.shared.memory_used(),
             "sessions": sessions,
         })
@@ -208,6 +209,7 @@ impl Console {
         }
         let said = format!("reloaded: {} policies, version {}", policies.len(), &policies.digest[..12]);
         self.shared.sessions.replace_agents(agents);
+        self.shared.budgets.replace(config.budgets());
         self.shared.approvals.replace_settings(config.approvals.settings());
         self.shared.replace_generation(policies, config.rules(), settings(&config));
         *current = config;

@@ -27,7 +27,7 @@ use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
 use chaperone_policy::{ActionCatalog, PolicyVersion};
 use chaperone_proxy::{
-    ApprovalDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Stops, Upstream, roots,
+    ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Settings, Stops, Upstream, roots,
 };
 use chaperone_warehouse::{Shipper, ShipperOptions};
 use parking_lot::Mutex;
@@ -51,7 +51,7 @@ use crate::{
 pub struct KnownActions;
 
 impl KnownActions {
-    fn all() -> &'static BTreeMap<String, AccessLevel> {
+    pub fn all() -> &'static BTreeMap<String, AccessLevel> {
         static ALL: OnceLock<BTreeMap<String, AccessLevel>> = OnceLock::new();
         ALL.get_or_init(|| Catalog::global().actions())
     }
@@ -189,6 +189,13 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             journal.clone(),
         )
         .map_err(|error| ConfigError(error.to_string()))?,
+        budgets: BudgetDesk::open(
+            &config.paths.state.join("budgets.json"),
+            config.budgets(),
+            journal.clone(),
+            &config.journal.dir,
+        )
+        .map_err(|error| ConfigError(error.to_string()))?,
         stops: Stops::open(&config.paths.state.join("stops.json"), &placeholders.1)
             .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
@@ -288,6 +295,17 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             loop {
                 tick.tick().await;
                 questions.tick().await;
+            }
+        });
+        let budgets = shared.budgets.clone();
+        tokio::spawn(async move {
+            let mut tick = tokio::time::interval(Duration::from_secs(2));
+            loop {
+                tick.tick().await;
+                let budgets = budgets.clone();
+                if let Ok(Err(error)) = tokio::task::spawn_blocking(move || budgets.keep()).await {
+                    tracing::error!(%error, "after a crash the record is read from where it could be kept last");
+                }
             }
         });
         let (ticking, hooks) = (shared.clone(), capture.clone());

@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod approvals;
+mod budgets;
 mod cli;
 mod commands;
 mod config;

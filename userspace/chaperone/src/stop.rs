@@ -55,13 +55,7 @@ impl Console {
         let open = self.shared.sessions.open();
         if let Some(open) = open.iter().find(|open| open.session.id.to_string() == of) {
             let session = &open.session;
-            return Ok(Stopped::Session {
-                id: session.id,
-                agent: session.agent.clone(),
-                cgroup: session.cgroup_path.clone(),
-                number: session.cgroup.0,
-                boot: self.shared.stops.boot().to_owned(),
-            });
+            return Ok(Stopped::session(session, self.shared.stops.boot()));
         }
         let agents = self.config.lock().agents().map_err(conflict)?;
         if agents.named(of).is_some() || open.iter().any(|open| open.session.agent == of) {

@@ -8,7 +8,7 @@ use std::{
 
 use chaperone_model::{
     CallId, CallIntent, CallOutcome, CommandId, CommandStarted, ConnectionId, ConnectionOpened, Direction, Event,
-    OutcomeStatus, SessionId, Verdict,
+    OutcomeStatus, SessionId, Verdict, is_like,
 };
 use time::OffsetDateTime;
 
@@ -51,22 +51,6 @@ impl CallFilter {
             && self.since.is_none_or(|since| row.started >= since)
             && self.until.is_none_or(|until| row.started < until)
     }
-}
-
-/// Whether `text` is like `pattern`, in which `*` stands for any characters; linear in both for each star.
-fn is_like(pattern: &str, text: &str) -> bool {
-    let (pattern, text) = (pattern.to_ascii_lowercase(), text.to_ascii_lowercase());
-    let mut parts = pattern.split('*');
-    let first = parts.next().unwrap_or_default();
-    let Some(mut rest) = text.strip_prefix(first) else { return false };
-    let Some(last) = parts.next_back() else { return rest.is_empty() };
-    for part in parts {
-        match rest.find(part) {
-            Some(at) => rest = &rest[at + part.len()..],
-            None => return false,
-        }
-    }
-    rest.ends_with(last)
 }
 
 /// The calls in a journal, each when it ends.

@@ -111,7 +111,7 @@ fn a_flipped_bit_in_the_segment_that_is_not_begun_is_named() {
     let last = records(dir.path()).last().unwrap().segment;
     let path = dir.path().join(format!("{:012}.segment", last + 1));
     if !path.exists() {
-        fs::write(&path, [0; 65_536]).unwrap();
+        fs::write(&path, vec![0; 65_536]).unwrap();
     }
     for at in [0, 1, 7, 8, 63, 119, 120, 4_096, 65_535] {
         flip(&path, at, 0);

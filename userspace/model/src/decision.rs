@@ -36,6 +36,8 @@ pub enum Reason {
     PolicyError,
     /// The agent or the session has used up a budget.
     OverBudget,
+    /// A person must say yes first, and hasn't yet.
+    Waiting,
     /// An operator has stopped the agent or the session.
     Stopped,
     /// One that a later version of Chaperone knows.

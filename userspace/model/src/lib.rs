@@ -12,6 +12,7 @@ mod decision;
 mod documented;
 mod event;
 mod id;
+mod like;
 mod origin;
 mod session;
 
@@ -28,5 +29,6 @@ pub use event::{
     OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionStarted,
 };
 pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
+pub use like::is_like;
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 pub use session::{Container, Session};

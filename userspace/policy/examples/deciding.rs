@@ -77,7 +77,14 @@ fn main() {
         container: None,
         started: time::OffsetDateTime::UNIX_EPOCH,
     };
-    let facts = CallFacts { method: "GET", host: "data.s3.amazonaws.com", path: "/a/b", session: "s", exe: "/bin/aws" };
+    let facts = CallFacts {
+        method: "GET",
+        host: "data.s3.amazonaws.com",
+        path: "/a/b",
+        session: "s",
+        exe: "/bin/aws",
+        over_budget: &[],
+    };
     for count in [10, 100, 1_000] {
         let text = policies(count);
         let file = [(PathBuf::from("measure.cedar"), text.clone())];

@@ -55,6 +55,8 @@ pub struct CallFacts<'a> {
     pub session: &'a str,
     /// The connecting process's executable.
     pub exe: &'a str,
+    /// The names of budgets that the call is over.
+    pub over_budget: &'a [String],
 }
 
 /// Whether a person has approved a call that the policies wanted one to look at.
@@ -443,7 +445,8 @@ impl Engine {
         let parameters = slice.reads.context("parameters").then(parameters);
         let approved =
             slice.reads.context("approved").then(|| ("approved".to_owned(), RestrictedExpression::new_bool(approved)));
-        let sets = [("arns", &call.references.arns), ("accounts", &call.references.accounts)]
+        let (arns, accounts) = (&call.references.arns[..], &call.references.accounts[..]);
+        let sets = [("arns", arns), ("accounts", accounts), ("over_budget", facts.over_budget)]
             .into_iter()
             .filter(|(name, _)| slice.reads.context(name))
             .map(|(name, all)| {

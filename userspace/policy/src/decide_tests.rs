@@ -68,7 +68,8 @@ fn session(groups: &[&str]) -> Session {
     }
 }
 
-const FACTS: CallFacts<'_> = CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws" };
+const FACTS: CallFacts<'_> =
+    CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws", over_budget: &[] };
 const OBJECT: &str = "arn:aws:s3:::data/a/b";
 
 fn decide(text: &str, call: &Call) -> Decision {

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 pub mod approvals;
+pub mod budgets;
 mod decide;
 mod incomplete;
 mod load;

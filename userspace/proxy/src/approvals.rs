@@ -352,9 +352,13 @@ pub(crate) fn durable(path: &Path, bytes: &[u8]) -> io::Result<()> {
     fs::File::open(path.parent().unwrap_or(path))?.sync_all()
 }
 
-fn now() -> Millis {
+pub(crate) fn now() -> Millis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Millis::try_from(since.as_millis()).unwrap_or(Millis::MAX)
+}
+
+pub(crate) fn millis(at: OffsetDateTime) -> Millis {
+    Millis::try_from(at.unix_timestamp_nanos() / 1_000_000).unwrap_or(0)
 }
 
 fn at(millis: Millis) -> OffsetDateTime {

@@ -17,6 +17,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     approvals::ApprovalDesk,
     body::request::Outgoing,
+    budgets::BudgetDesk,
     connection::{
         container_lookup::ContainerLookup,
         quota::{BEYOND, Quotas},
@@ -65,6 +66,8 @@ pub struct DataPlane {
     pub containers: Containers,
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// How much agents may do.
+    pub budgets: Arc<BudgetDesk>,
     /// Who is stopped.
     pub stops: Arc<Stops>,
     /// The real AWS.
@@ -116,6 +119,8 @@ pub struct Components {
     pub placeholders: (PlaceholderKey, String),
     /// Questions to people.
     pub approvals: Arc<ApprovalDesk>,
+    /// How much agents may do.
+    pub budgets: Arc<BudgetDesk>,
     /// Who is stopped.
     pub stops: Arc<Stops>,
     /// The real AWS.
@@ -156,6 +161,7 @@ impl DataPlane {
             journal: parts.journal,
             sessions: parts.sessions,
             approvals: parts.approvals,
+            budgets: parts.budgets,
             stops: parts.stops,
             upstream: parts.upstream,
             origins: parts.origins,

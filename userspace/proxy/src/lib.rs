@@ -8,6 +8,7 @@
 
 mod approvals;
 pub mod body;
+mod budgets;
 pub mod call;
 mod commands;
 pub mod connection;
@@ -23,6 +24,7 @@ mod upstream;
 pub mod websocket;
 
 pub use approvals::{AnswerFailed, ApprovalDesk, ApprovalSettings, HoldError};
+pub use budgets::{BudgetDesk, BudgetError};
 pub use data_plane::{Components, DataPlane, SessionContext};
 pub use generation::{Generation, Settings};
 pub use limits::Limits;

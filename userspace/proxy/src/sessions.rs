@@ -148,6 +148,7 @@ impl DataPlane {
 
     pub(crate) fn end_session(&self, id: SessionId, why: &str) {
         self.approvals.end_session(id);
+        self.budgets.end_session(id);
         let event = Event::SessionEnded(SessionEnded { id, at: OffsetDateTime::now_utc(), why: why.to_owned() });
         if let Err(error) = self.journal.append_now(&event) {
             tracing::error!(session = %id, %error, "the end of a session could not be recorded");

@@ -54,6 +54,17 @@ pub enum Stopped {
 }
 
 impl Stopped {
+    /// This session.
+    pub fn session(session: &Session, boot: &str) -> Self {
+        Self::Session {
+            id: session.id,
+            agent: session.agent.clone(),
+            cgroup: session.cgroup_path.clone(),
+            number: session.cgroup.0,
+            boot: boot.to_owned(),
+        }
+    }
+
     /// The name that resumes it.
     pub fn name(&self) -> String {
         match self {
@@ -85,6 +96,11 @@ impl Stop {
         }
     }
 
+    /// Who stopped it, as an agent is told: people's names are none of its business.
+    fn whom(&self) -> &'static str {
+        if self.by.starts_with("budget ") { "its budget" } else { "an operator" }
+    }
+
     /// What the agent is told: language models read errors.
     pub(crate) fn refusal(&self) -> Refusal {
         let why = match self.reason.as_str() {
@@ -92,8 +108,9 @@ impl Stop {
             why => format!(" (\"{why}\")"),
         };
         let message = format!(
-            "not permitted: {} is stopped by an operator{why}; no call is made until it is resumed, so trying again doesn't help",
-            self.of
+            "not permitted: {} is stopped by {}{why}; no call is made until it is resumed, so trying again doesn't help",
+            self.of,
+            self.whom()
         );
         Refusal::denied(Kind::AccessDenied, Reason::Stopped, message)
     }
@@ -225,13 +242,7 @@ mod tests {
     }
 
     fn one(session: &Session, boot: &str) -> Stop {
-        stop(Stopped::Session {
-            id: session.id,
-            agent: session.agent.clone(),
-            cgroup: session.cgroup_path.clone(),
-            number: session.cgroup.0,
-            boot: boot.into(),
-        })
+        stop(Stopped::session(session, boot))
     }
 
     #[test]

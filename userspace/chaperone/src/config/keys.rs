@@ -13,7 +13,7 @@ use super::{
     Aws, CaptureSection, CommandsSection, ContainersSection, Journal, Metrics, Paths, Policy, Proxy, Upstream,
     WarehouseSection,
 };
-use crate::{approvals::ApprovalsSection, masking::MaskingSection, roles::RoleSection};
+use crate::{approvals::ApprovalsSection, budgets::BudgetSection, masking::MaskingSection, roles::RoleSection};
 
 /// When a changed value is in force.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -74,6 +74,18 @@ pub const SECTIONS: &[Section] = &[
         fields: Aws::FIELDS,
         reloaded: Reloaded::But(&["account"]),
         defaults: || table(&Aws::default()),
+    },
+    Section {
+        name: "budgets",
+        is_list: true,
+        documentation: "How much agents may do.",
+        fields: BudgetSection::FIELDS,
+        reloaded: Reloaded::All,
+        defaults: || {
+            "agents = []\nper = \"agent\"\nactions = []\nwindow = 0\nover = \"deny\""
+                .parse::<Table>()
+                .expect("BUG: a table")
+        },
     },
     Section {
         name: "capture",
@@ -378,17 +390,21 @@ mod tests {
     #[test]
     fn what_is_printed_as_the_default_is_read_as_the_default() {
         let text = default_file();
-        let on: Vec<_> = text
-            .lines()
-            .map(|line| match line.strip_prefix("# ") {
-                // Keys and sections, not what is said of them.
-                Some(key) if key.starts_with('[') => key,
-                Some(key) if key.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => key,
-                _ => line,
-            })
-            .map(|line| if line == "name = \"\"" { "name = \"x\"\nrun = true" } else { line })
-            .filter(|line| *line != "run = false")
-            .collect();
+        let on: Vec<_> =
+            text.lines()
+                .map(|line| match line.strip_prefix("# ") {
+                    // Keys and sections, not what is said of them.
+                    Some(key) if key.starts_with('[') => key,
+                    Some(key) if key.split_once(" = ").is_some_and(|(name, _)| !name.contains(' ')) => key,
+                    _ => line,
+                })
+                // What has no default is needed.
+                .map(|line| {
+                    if line == "[[budgets]]" { "[[budgets]]\nname = \"b\"\ncount = \"calls\"\nlimit = 1" } else { line }
+                })
+                .map(|line| if line == "name = \"\"" { "name = \"x\"\nrun = true" } else { line })
+                .filter(|line| *line != "run = false")
+                .collect();
         let config: super::super::Config = toml::from_str(&on.join("\n")).unwrap_or_else(|error| panic!("{error}"));
         for section in SECTIONS.iter().filter(|section| !section.is_list) {
             assert_eq!(table(&config)[section.name].as_table(), Some(&section.defaults()), "{}", section.name);

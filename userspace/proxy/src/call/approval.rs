@@ -86,7 +86,7 @@ pub(super) async fn wait(
     };
     let unavailable = |error: &dyn std::fmt::Display| Refusal {
         kind: Kind::Unavailable,
-        reason: Reason::NotSupported,
+        reason: Reason::Waiting,
         message: format!("this call needs approval, and nobody can be asked now: {error}"),
         outcome: OutcomeStatus::Failed,
     };

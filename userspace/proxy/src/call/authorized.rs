@@ -7,6 +7,7 @@ use http_body::Body as _;
 
 use crate::{
     body::{masked::MaskedAnswer, transform::Transforms},
+    budgets::Tally,
     call::{
         approval,
         authenticated::{Authentication, Subject},
@@ -25,6 +26,8 @@ pub struct Authorized<'e> {
     pub(super) subject: Subject,
     pub(super) transforms: Transforms,
     pub(super) permit: Permit,
+    /// What it was counted for.
+    pub(super) tally: Tally,
     /// The memory in which chunks are held to be checked.
     pub(super) held: Option<Memory>,
 }
@@ -33,28 +36,40 @@ impl<'e> Decoded<'e> {
     /// Asks the policies, and people where the policies say so.
     pub async fn authorize(self) -> Result<Authorized<'e>, CallError> {
         let Decoded { exchange, parts, subject, mut transforms } = self;
-        let permit = rule(exchange, &parts).await?;
+        let tally = {
+            let call = exchange.call.as_ref().ok_or_else(undecoded)?;
+            exchange.connection.plane.budgets.charge(exchange, call)
+        };
+        let permit = rule(exchange, &parts, &tally).await?;
         let call = exchange.call.as_ref().ok_or_else(undecoded)?;
         let (own, generation) = (&exchange.connection.session.own, &exchange.generation);
-        let masks = generation.engine.masks(&own.principal, call, facts(exchange));
+        let masks = generation.engine.masks(&own.principal, call, facts(exchange, &tally));
         let masking = &generation.settings.masking;
         transforms.add(MaskedAnswer::of(call, masks, masking, &own.masking, &parts.method, &exchange.masked));
         let held = hold_chunks(exchange, call, &subject)?;
-        Ok(Authorized { exchange, parts, subject, transforms, permit, held })
+        Ok(Authorized { exchange, parts, subject, transforms, permit, tally, held })
     }
 }
 
-async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
+async fn rule(exchange: &Exchange, parts: &Parts, tally: &Tally) -> Result<Permit, CallError> {
     let call = exchange.call.as_ref().ok_or_else(undecoded)?;
     let connection = &exchange.connection;
-    let facts = facts(exchange);
+    let facts = facts(exchange, tally);
     let ask = |engine: &Engine, approval| engine.rule(&connection.session.own.principal, call, facts, approval);
     let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
     let engine = &exchange.generation.engine;
-    let question = match ask(engine, Approval::None) {
+    let ruling = ask(engine, Approval::None);
+    if let Ruling::Deny(_) = &ruling {
+        return Err(denied(&ruling));
+    }
+    // Nobody is asked about what isn't made anyway.
+    if let Some(refusal) = connection.plane.over_budget(exchange, tally) {
+        return Err(refusal.into());
+    }
+    let question = match ruling {
         Ruling::Permit(permit) => return Ok(permit),
         Ruling::Ask(question) => question,
-        ruling @ Ruling::Deny(_) => return Err(denied(&ruling)),
+        Ruling::Deny(_) => unreachable!("BUG: returned above"),
     };
     let by = approval::wait(exchange, parts, call, &question).await?;
     // Policies may have changed meanwhile: what was approved must be permitted by those as well.
@@ -71,13 +86,14 @@ async fn rule(exchange: &Exchange, parts: &Parts) -> Result<Permit, CallError> {
 }
 
 /// What the policies may look at besides the call.
-fn facts(exchange: &Exchange) -> CallFacts<'_> {
+fn facts<'a>(exchange: &'a Exchange, tally: &'a Tally) -> CallFacts<'a> {
     CallFacts {
         method: exchange.method.as_str(),
         host: &exchange.host,
         path: &exchange.path,
         session: &exchange.connection.session.own.id,
         exe: &exchange.connection.process.exe,
+        over_budget: tally.over(),
     }
 }
 

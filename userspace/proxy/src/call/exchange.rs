@@ -211,6 +211,7 @@ impl Exchange {
             None => (None, None, None, None, None),
         };
         let whole = outcome == OutcomeStatus::Completed && digest.is_some() && !cut;
+        let bytes = digest.as_ref().map(|digest| digest.bytes);
         let early = "AWS answered before it had read the whole request";
         let error = error.or_else(|| (cut && outcome == OutcomeStatus::Completed).then(|| early.to_owned()));
         let event = Event::CallOutcome(Box::new(CallOutcome {
@@ -233,6 +234,7 @@ impl Exchange {
         if let Err(error) = self.connection.plane.journal.append_now(&event) {
             tracing::error!(call = %self.id, %error, "an outcome could not be recorded");
         }
+        self.connection.plane.budgets.sent(self, outcome, bytes);
         whole
     }
 

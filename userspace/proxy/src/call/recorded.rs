@@ -24,18 +24,20 @@ pub struct Recorded<'e> {
 impl<'e> Authorized<'e> {
     /// Records the intent.
     pub async fn record(self) -> Result<Recorded<'e>, CallError> {
-        let Authorized { exchange, parts, subject, transforms, permit, held } = self;
+        let Authorized { exchange, parts, subject, transforms, permit, tally, held } = self;
         let (mutating, shape, events, protocol) = match &exchange.call {
             Some(call) => (call.is_mutating(), call.payload, call.service == "transcribe-streaming", call.protocol),
             None => (true, Payload::None, false, Protocol::Http),
         };
         // The record takes the call; errors are still told in its protocol.
         exchange.protocol = protocol;
-        let wait = exchange.connection.plane.journal.must_wait(mutating);
+        let wait = exchange.connection.plane.journal.must_wait(mutating || tally.counts());
         // The permit ends here: it is for one record, and so for one call.
         let decision = permit.decision();
         drop(permit);
+        tally.recording();
         exchange.record_intent(decision, wait).await.map_err(CallError::Unrecorded)?;
+        tally.commit();
         // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of
         // the host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a
         // microsecond.

@@ -60,15 +60,27 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
                 }
             };
             let message = decision.message.clone();
+            let (reason, actions) = (decision.reason, counted_actions(&exchange));
             // A refusal changes nothing at AWS, so that it needn't be on disk before the agent knows.
             if let Err(error) = exchange.record_intent(decision, plane.journal.must_wait(false)).await {
                 return unrecorded(exchange, &error);
             }
+            plane.budgets.denied(&exchange, &actions, reason);
             (kind, message, outcome)
         }
         CallError::Stopped(_) => unreachable!("BUG: made a refusal above"),
     };
     answered(exchange, kind, message, outcome).await
+}
+
+/// The actions of a refused call, if there are budgets that count by them.
+fn counted_actions(exchange: &Exchange) -> Vec<String> {
+    match &exchange.call {
+        Some(call) if !exchange.connection.plane.budgets.is_empty() => {
+            call.actions.iter().map(|action| action.name.to_string()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// Answers a request whose intent is recorded, and ends it.
