@@ -16,6 +16,9 @@ mod fuzz;
 #[cfg(test)]
 mod imports;
 mod lab;
+#[cfg(test)]
+mod links;
+mod package;
 mod place;
 mod sensitive;
 mod setup;
@@ -74,6 +77,8 @@ enum Task {
     /// Go into a lab and become a command there (used by `lab`).
     #[command(hide = true)]
     LabEnter(lab::enter::Options),
+    /// Make the .deb and the .rpm, with their symbols, the manual and what they are made of.
+    Package(package::Options),
     /// Compile from botocore's models which members of answers are masked, or check that.
     Sensitive(sensitive::Options),
     /// Run every test: what CI runs.
@@ -101,6 +106,7 @@ fn main() -> ExitCode {
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
+        Task::Package(options) => package::run(&options).map(|()| 0),
         Task::Sensitive(options) => sensitive::run(&options).map(|()| 0),
         Task::Test(options) => test::run(&options).map(|()| 0),
         Task::Warehouse(options) => warehouse::run(&options).map(|()| 0),

@@ -98,8 +98,13 @@ pub fn lab() -> Result<Ready> {
     lock.lock().context("waiting for another set-up to end")?;
     packages(&LAB)?;
     let venv = folder.join("venv");
-    python(&venv, "requirements.txt", "clients, moto, ClickHouse")?;
-    build()?;
+    // The one waits for the network, the other for the processors.
+    std::thread::scope(|scope| {
+        let clients = scope.spawn(|| python(&venv, "requirements.txt", "clients, moto, ClickHouse"));
+        let built = build();
+        let clients = clients.join().unwrap_or_else(|_| bail!("BUG: the set-up of Python panicked"));
+        built.and(clients)
+    })?;
     Ok(Ready { bin: folder, venv })
 }
 
@@ -244,8 +249,11 @@ fn plain_python(command: &mut Command) -> &mut Command {
 fn build() -> Result<()> {
     let mut command = place::cargo();
     // Always both: alone, each would be built with other features of what they share, and all of it again.
-    command.args(["build", "--quiet", "--locked", "--profile", "lab", "-p", "chaperone", "-p", "chaperone-fakes"]);
-    if !place::target()?.join("lab/chaperone-fakes").exists() {
+    command.args(["build", "--locked", "--profile", "lab", "-p", "chaperone", "-p", "chaperone-fakes"]);
+    if place::target()?.join("lab/chaperone-fakes").exists() {
+        command.arg("--quiet");
+    } else {
+        // What cargo compiles is shown: it is silent for too long otherwise.
         eprintln!("set-up: building the daemon and the fakes: some minutes, once");
     }
     run(&mut command)

@@ -34,7 +34,7 @@ pub enum TrustError {
     },
     /// No known system store.
     #[error(
-        "found neither update-ca-certificates (Debian: apt-get install ca-certificates) nor update-ca-trust (Fedora): \
+        "found neither update-ca-certificates (Debian, SUSE, Alpine: package ca-certificates) nor update-ca-trust (Fedora, Arch): \
          install one of them, so that programs can be told of the CA"
     )]
     NoSystemStore,
@@ -54,23 +54,52 @@ pub enum TrustError {
 /// A family of system trust stores.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Family {
+    /// A folder that this family alone has, where its program isn't enough to tell.
+    mark: Option<&'static str>,
     anchors: &'static str,
     program: &'static str,
-    arguments: &'static [&'static str],
+    /// What the program is told when an anchor was added, and when one was taken away.
+    added: &'static [&'static str],
+    removed: &'static [&'static str],
     bundle: &'static str,
 }
 
-const FAMILIES: [Family; 2] = [
+/// Those first that are told by a folder: others have programs of the same names.
+const FAMILIES: [Family; 4] = [
+    // SUSE. Its bundle in /etc is a link to this one.
     Family {
-        anchors: "usr/local/share/ca-certificates",
+        mark: Some("etc/pki/trust/anchors"),
+        anchors: "etc/pki/trust/anchors",
         program: "update-ca-certificates",
-        arguments: &[],
+        added: &[],
+        removed: &[],
+        bundle: "/var/lib/ca-certificates/ca-bundle.pem",
+    },
+    // Arch.
+    Family {
+        mark: Some("etc/ca-certificates/trust-source/anchors"),
+        anchors: "etc/ca-certificates/trust-source/anchors",
+        program: "update-ca-trust",
+        added: &["extract"],
+        removed: &["extract"],
         bundle: "/etc/ssl/certs/ca-certificates.crt",
     },
+    // Debian, Ubuntu, Alpine. Only `--fresh` takes away the links to what is gone.
     Family {
+        mark: None,
+        anchors: "usr/local/share/ca-certificates",
+        program: "update-ca-certificates",
+        added: &[],
+        removed: &["--fresh"],
+        bundle: "/etc/ssl/certs/ca-certificates.crt",
+    },
+    // Fedora, RHEL, Amazon Linux.
+    Family {
+        mark: None,
         anchors: "etc/pki/ca-trust/source/anchors",
         program: "update-ca-trust",
-        arguments: &["extract"],
+        added: &["extract"],
+        removed: &["extract"],
         bundle: "/etc/pki/tls/certs/ca-bundle.crt",
     },
 ];
@@ -118,6 +147,7 @@ impl Trust {
     fn below(root: &Path) -> Result<Self, TrustError> {
         let there = |family: &&Family| {
             ["usr/sbin", "usr/bin"].iter().any(|folder| root.join(folder).join(family.program).exists())
+                && family.mark.is_none_or(|folder| root.join(folder).is_dir())
         };
         let family = *FAMILIES.iter().find(there).ok_or(TrustError::NoSystemStore)?;
         Ok(Self { root: root.to_owned(), family })
@@ -140,7 +170,7 @@ impl Trust {
         let anchor = self.anchor();
         if fs::read(&anchor).ok().as_deref() != Some(&pem) || !self.bundle_has(&pem) {
             write(&anchor, &pem)?;
-            self.refresh()?;
+            self.refresh(self.family.added)?;
         }
         for (path, text) in self.environment_files() {
             if fs::read_to_string(&path).is_ok_and(|there| !there.starts_with(MARK)) {
@@ -175,7 +205,7 @@ impl Trust {
         let anchor = self.anchor();
         if anchor.exists() {
             fs::remove_file(&anchor).map_err(|source| error("removing", &anchor, source))?;
-            self.refresh()?;
+            self.refresh(self.family.removed)?;
         }
         Ok(())
     }
@@ -207,10 +237,10 @@ impl Trust {
         ]
     }
 
-    fn refresh(&self) -> Result<(), TrustError> {
+    fn refresh(&self, arguments: &[&str]) -> Result<(), TrustError> {
         let program = self.family.program;
         let output = Command::new(program)
-            .args(self.family.arguments)
+            .args(arguments)
             .output()
             .map_err(|why| TrustError::Program { program, why: why.to_string() })?;
         if output.status.success() {
@@ -253,6 +283,51 @@ mod tests {
     fn a_host_without_a_store_is_told_what_to_install() {
         let root = tempfile::tempdir().unwrap();
         assert!(matches!(Trust::below(root.path()), Err(TrustError::NoSystemStore)));
+    }
+
+    #[test]
+    fn each_distribution_s_store_is_known_from_the_others() {
+        for (name, program, folder, bundle) in [
+            (
+                "Debian",
+                "usr/sbin/update-ca-certificates",
+                "usr/local/share/ca-certificates",
+                "/etc/ssl/certs/ca-certificates.crt",
+            ),
+            (
+                "Alpine",
+                "usr/sbin/update-ca-certificates",
+                "usr/local/share/ca-certificates",
+                "/etc/ssl/certs/ca-certificates.crt",
+            ),
+            (
+                "SUSE",
+                "usr/sbin/update-ca-certificates",
+                "etc/pki/trust/anchors",
+                "/var/lib/ca-certificates/ca-bundle.pem",
+            ),
+            (
+                "Fedora",
+                "usr/bin/update-ca-trust",
+                "etc/pki/ca-trust/source/anchors",
+                "/etc/pki/tls/certs/ca-bundle.crt",
+            ),
+            (
+                "Arch",
+                "usr/bin/update-ca-trust",
+                "etc/ca-certificates/trust-source/anchors",
+                "/etc/ssl/certs/ca-certificates.crt",
+            ),
+        ] {
+            let root = tempfile::tempdir().unwrap();
+            for path in ["usr/sbin", "usr/bin", folder] {
+                fs::create_dir_all(root.path().join(path)).unwrap();
+            }
+            fs::write(root.path().join(program), "").unwrap();
+            let trust = Trust::below(root.path()).unwrap();
+            assert_eq!((trust.family.anchors, trust.family.bundle), (folder, bundle), "{name}");
+            assert!(trust.environment().contains(&("SSL_CERT_FILE", bundle.to_owned())), "{name}");
+        }
     }
 
     #[test]

@@ -144,6 +144,9 @@ pub enum Command {
         #[arg(last = true, required = true)]
         command: Vec<String>,
     },
+    /// Write the manual's pages and every shell's completions below a folder (used to make packages).
+    #[command(hide = true)]
+    Manual { folder: PathBuf },
     /// Show what is masked in answers.
     #[command(subcommand)]
     Mask(MaskCommand),

@@ -16,6 +16,7 @@ mod doctor;
 mod enrolment;
 mod explain;
 mod in_force;
+mod manual;
 mod mask;
 mod masking;
 mod metrics;
@@ -90,6 +91,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Doctor => doctor::run(&config, json),
         Command::Explain(what) => explain::run(&what, json),
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
+        Command::Manual { folder } => manual::write(&folder),
         Command::Mask(what) => mask::run(&what, json),
         Command::Policy(what) => commands::policy(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
