@@ -107,9 +107,10 @@ impl RoleSection {
                 if partition.starts_with("aws") && account(id) && role.starts_with("role/") => {}
             _ => return Err(format!("arn = \"{arn}\": not a role's, such as arn:aws:iam::123456789012:role/agents")),
         }
-        // The longest that they can become, and the shortest.
+        // The longest that they can become, and the shortest. What tokens say is made to fit when it is filled in.
         let fits = |text: &str, name: &str| {
-            let filled = text.replace("{agent}", name).replace("{session}", "01890a5d-ac96-774b-bcce-b302099a8057");
+            let filled =
+                of_tokens(text).replace("{agent}", name).replace("{session}", "01890a5d-ac96-774b-bcce-b302099a8057");
             let allowed = |b: u8| b.is_ascii_alphanumeric() || b"_+=,.@-".contains(&b);
             (2..=64).contains(&filled.len()) && filled.bytes().all(allowed)
         };
@@ -140,9 +141,32 @@ impl RoleSection {
     }
 }
 
+/// The text with something that fits in the place of what tokens say: `{subject}`, `{sponsor}`, `{claim.NAME}`.
+fn of_tokens(text: &str) -> String {
+    let mut filled = text.replace("{subject}", "xx").replace("{sponsor}", "xx");
+    while let Some(at) = filled.find("{claim.") {
+        match filled[at..].find('}') {
+            Some(end) if end > "{claim.".len() => filled.replace_range(at..=at + end, "xx"),
+            _ => break,
+        }
+    }
+    filled
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_tokens_say_may_be_part_of_names() {
+        let arn = "agents = [\"coder\"]\narn = \"arn:aws:iam::123456789012:role/agents\"\n";
+        let names = "session_name = \"{subject}\"\nsource_identity = \"{sponsor}\"\n[tags]\nteam = \"{claim.team}\"";
+        assert_eq!(checked(&format!("{arn}{names}")), Ok(()));
+        for wrong in ["{subjct}", "{claim.}", "{claim.team", "{Subject}"] {
+            let error = checked(&format!("{arn}session_name = \"{wrong}\"")).unwrap_err();
+            assert!(error.contains("session_name"), "{wrong}: {error}");
+        }
+    }
 
     fn checked(text: &str) -> Result<(), String> {
         let section: RoleSection = toml::from_str(text).map_err(|error| error.to_string())?;
