@@ -15,6 +15,7 @@ pub mod connection;
 mod data_plane;
 mod generation;
 pub mod http;
+mod identified;
 pub mod identities;
 mod limits;
 mod masking;
