@@ -257,7 +257,7 @@ pub struct Budgets<P> {
     changed: bool,
 }
 
-impl<P: Clone + Default> Budgets<P> {
+impl<P: Clone + Default + PartialEq> Budgets<P> {
     /// With what was kept; or none of it used, counted from `end` of the record.
     pub fn restore(rules: Vec<Budget>, kept: Option<Kept<P>>, end: P) -> Self {
         let Kept { recorded, counters, charges, agents } =
@@ -438,10 +438,10 @@ impl<P: Clone + Default> Budgets<P> {
         all
     }
 
-    /// What is to be written down, if anything has changed. From the next time on the record counts from `committed`, which
+    /// What is to be written down, if anything has changed or the record has grown, which would have to be read again. From the next time on the record counts from `committed`, which
     /// is its end now.
     pub fn keep(&mut self, committed: P) -> Option<Kept<P>> {
-        if !std::mem::take(&mut self.changed) {
+        if !std::mem::take(&mut self.changed) && self.recorded == committed {
             return None;
         }
         let kept = Kept {
@@ -602,6 +602,14 @@ mod tests {
         assert!(call(&mut budgets, 0, &[], &[]));
         budgets.sent(0, coder(), CallId::new(), 2);
         assert!(!call(&mut budgets, 0, &[], &[]));
+    }
+
+    #[test]
+    fn a_record_that_grows_without_counting_is_not_read_again_for_ever() {
+        let mut budgets = of(vec![budget(Count::Calls, 2)]);
+        assert!(budgets.keep(5).is_some() && budgets.keep(5).is_none());
+        assert_eq!(budgets.keep(9).map(|kept| kept.recorded), Some(5));
+        assert_eq!(budgets.keep(12).map(|kept| kept.recorded), Some(9));
     }
 
     #[test]

@@ -49,6 +49,8 @@ impl BudgetDesk {
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => return Err(failed(error)),
         };
+        // Without budgets nothing is counted, and what was isn't kept for others that may come.
+        let kept = kept.filter(|_| !rules.is_empty());
         let known = kept.is_some();
         let mut state = Budgets::restore(rules, kept, journal.state()?.committed);
         if known {
@@ -85,8 +87,13 @@ impl BudgetDesk {
     /// Writes down what has changed. It blocks.
     pub fn keep(&self) -> Result<(), BudgetError> {
         let _alone = self.keeping.lock();
-        if self.state.lock().is_empty() && !self.path.exists() {
-            return Ok(());
+        if self.state.lock().is_empty() {
+            return match fs::remove_file(&self.path) {
+                Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                    Err(BudgetError::File { doing: "removing", path: self.path.clone(), source })
+                }
+                _ => Ok(()),
+            };
         }
         let committed = self.journal.state()?.committed;
         let Some(kept) = self.state.lock().keep(committed) else { return Ok(()) };
