@@ -133,8 +133,8 @@ impl<'a> Token<'a> {
     fn id(&self) -> Result<String, TokenError> {
         match self.claims.get("jti") {
             None => {
-                let digest = sha256(self.signed.as_bytes());
-                Ok(format!("sha256:{digest}"))
+                let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, self.signed.as_bytes());
+                Ok(format!("sha256:{}", hex::encode(digest)))
             }
             Some(Value::String(id)) if (1..=256).contains(&id.len()) && !id.chars().any(char::is_control) => {
                 Ok(id.clone())
@@ -142,18 +142,6 @@ impl<'a> Token<'a> {
             Some(_) => Err(TokenError::Claim { claim: "jti".into(), why: "is not a text of 1 to 256 bytes".into() }),
         }
     }
-}
-
-/// SHA-256, in hexadecimal.
-fn sha256(bytes: &[u8]) -> String {
-    aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, bytes).as_ref().iter().fold(
-        String::new(),
-        |mut text, byte| {
-            use std::fmt::Write as _;
-            let _ = write!(text, "{byte:02x}");
-            text
-        },
-    )
 }
 
 fn check_audience(issuer: &Issuer, claims: &Claims) -> Result<(), TokenError> {
