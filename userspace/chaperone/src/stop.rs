@@ -76,7 +76,8 @@ impl Console {
         let by = by.unwrap_or_else(|| actor.by.clone());
         let stop = Stop { of: of.clone(), at: OffsetDateTime::now_utc(), by, reason };
         tracing::warn!(of = %of, by = stop.by, reason = stop.reason, kill, "stopped");
-        let kept = self.shared.stops.stop(stop);
+        self.shared.stops.stop(stop);
+        let kept = self.shared.stops.keep();
         let open = self.shared.sessions.open();
         let held: Vec<_> = open.iter().filter(|open| self.shared.stops.of(&open.session).is_some()).collect();
         let mut killed = Vec::new();

@@ -185,12 +185,19 @@ impl Stops {
         &self.boot
     }
 
-    /// Puts it in force, and then writes it down.
-    pub fn stop(&self, stop: Stop) -> Result<(), StopsError> {
-        self.change(move |stops| {
-            stops.retain(|other| other.of != stop.of);
-            stops.push(stop);
-        })
+    /// Puts it in force. [`keep`](Self::keep) writes it down.
+    pub fn stop(&self, stop: Stop) {
+        self.current.send_modify(|stops| {
+            let mut all: Vec<_> = stops.iter().filter(|other| other.of != stop.of).cloned().collect();
+            all.push(stop);
+            *stops = Arc::new(all);
+        });
+    }
+
+    /// Writes down who is stopped. It blocks.
+    pub fn keep(&self) -> Result<(), StopsError> {
+        let _alone = self.writing.lock();
+        self.write(&self.list())
     }
 
     /// Writes down that it is no more, and then lets it go on. Gives what that was.
@@ -199,17 +206,12 @@ impl Stops {
         let (gone, left): (Vec<_>, Vec<_>) = self.list().iter().cloned().partition(|stop| stop.of.name() == name);
         if !gone.is_empty() {
             self.write(&left)?;
-            self.current.send_replace(Arc::new(left));
+            // Others may have been stopped meanwhile.
+            self.current.send_modify(|stops| {
+                *stops = Arc::new(stops.iter().filter(|stop| !gone.contains(stop)).cloned().collect());
+            });
         }
         Ok(gone)
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Vec<Stop>)) -> Result<(), StopsError> {
-        let _alone = self.writing.lock();
-        let mut stops = self.list().to_vec();
-        change(&mut stops);
-        self.current.send_replace(Arc::new(stops.clone()));
-        self.write(&stops)
     }
 
     fn write(&self, stops: &[Stop]) -> Result<(), StopsError> {
@@ -253,7 +255,8 @@ mod tests {
         let (own, other) = (session("coder", 7, "/agents/a"), session("coder", 8, "/agents/ab"));
         let stops = open();
         assert!(stops.of(&own).is_none());
-        stops.stop(one(&own, "boot-1")).unwrap();
+        stops.stop(one(&own, "boot-1"));
+        stops.keep().unwrap();
         let (inside, again) = (session("coder", 9, "/agents/a/libpod-1"), session("coder", 7, "/agents/a"));
         for stops in [stops, open()] {
             assert!(stops.of(&own).is_some() && stops.of(&inside).is_some() && stops.of(&again).is_some());
@@ -263,7 +266,7 @@ mod tests {
         assert!(Stops::open(&path, "boot-2").unwrap().of(&again).is_none());
 
         let stops = open();
-        stops.stop(stop(Stopped::Agent("coder".into()))).unwrap();
+        stops.stop(stop(Stopped::Agent("coder".into())));
         let told = stops.of(&other).unwrap().refusal().message;
         assert!(told.contains("the agent `coder` is stopped") && told.contains("it deletes things"), "{told}");
         assert!(stops.of(&session("builder", 10, "/b")).is_none());
@@ -292,8 +295,8 @@ mod tests {
             let (stops, own) = (stops.clone(), own.clone());
             tokio::spawn(async move { stops.stopped(&own).await })
         };
-        stops.stop(stop(Stopped::Agent("builder".into()))).unwrap();
-        stops.stop(stop(Stopped::Agent("coder".into()))).unwrap();
+        stops.stop(stop(Stopped::Agent("builder".into())));
+        stops.stop(stop(Stopped::Agent("coder".into())));
         assert_eq!(waiting.await.unwrap().of, Stopped::Agent("coder".into()));
         let waiting = {
             let (stops, own) = (stops.clone(), own.clone());

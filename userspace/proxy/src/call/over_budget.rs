@@ -32,6 +32,9 @@ pub(super) fn refusal(exchange: &Exchange, tally: &Tally) -> Option<Refusal> {
 fn stop(exchange: &Exchange, over: &Over) {
     let plane = &exchange.connection.plane;
     let session = &exchange.connection.session.session;
+    if plane.stops.of(session).is_some() {
+        return;
+    }
     let of = match over.budget.per {
         Per::Agent => Stopped::Agent(session.agent.clone()),
         Per::Session => Stopped::session(session, plane.stops.boot()),
@@ -45,7 +48,11 @@ fn stop(exchange: &Exchange, over: &Over) {
         tracing::error!(%error, "it could not be recorded that a budget stopped an agent");
     }
     let by = format!("budget {}", over.budget.name);
-    if let Err(error) = plane.stops.stop(Stop { of, at, by, reason }) {
-        tracing::error!(%error, "stopped, but only until the daemon is started again");
-    }
+    plane.stops.stop(Stop { of, at, by, reason });
+    let stops = plane.stops.clone();
+    tokio::task::spawn_blocking(move || {
+        if let Err(error) = stops.keep() {
+            tracing::error!(%error, "stopped, but only until the daemon is started again");
+        }
+    });
 }

@@ -27,15 +27,9 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
     let call = exchange.call.as_ref();
     exchange.protocol = call.map_or(exchange.protocol, |call| call.protocol);
     let plane = exchange.connection.plane.clone();
-    let error = match error {
-        // Of a call that was under way it isn't known whether AWS has it.
-        CallError::Stopped(refusal) if exchange.has_intent() => {
-            return answered(exchange, refusal.kind, refusal.message, OutcomeStatus::Aborted).await;
-        }
-        CallError::Stopped(refusal) => CallError::Refused(refusal),
-        error => error,
-    };
     let (kind, message, outcome) = match error {
+        // Of a call that was under way it isn't known whether AWS has it.
+        CallError::Stopped(refusal) if exchange.has_intent() => (refusal.kind, refusal.message, OutcomeStatus::Aborted),
         CallError::Throttled(exceeded) => return throttled(exchange, &exceeded),
         CallError::Unrecorded(error) => return unrecorded(exchange, &error),
         CallError::Failed(failure) => {
@@ -44,7 +38,7 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
             tracing::warn!(call = %exchange.id, host = exchange.host, error = message, "a call could not be carried out");
             (kind, message, outcome)
         }
-        CallError::Denied(_) | CallError::Held(_) | CallError::Refused(_) => {
+        CallError::Denied(_) | CallError::Held(_) | CallError::Refused(_) | CallError::Stopped(_) => {
             plane.metrics.denied.inc();
             if let Err(exceeded) = exchange.connection.share.refuse() {
                 return throttled(exchange, &exceeded);
@@ -52,10 +46,10 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
             let (kind, decision, outcome) = match error {
                 CallError::Denied(decision) => (Kind::AccessDenied, *decision, OutcomeStatus::Denied),
                 CallError::Held(decision) => (Kind::Unavailable, *decision, OutcomeStatus::Denied),
-                CallError::Refused(refusal) => {
+                CallError::Refused(refusal) | CallError::Stopped(refusal) => {
                     (refusal.kind, Decision::refused(refusal.reason, refusal.message), refusal.outcome)
                 }
-                CallError::Failed(_) | CallError::Stopped(_) | CallError::Throttled(_) | CallError::Unrecorded(_) => {
+                CallError::Failed(_) | CallError::Throttled(_) | CallError::Unrecorded(_) => {
                     unreachable!("BUG: matched above")
                 }
             };
@@ -68,25 +62,8 @@ pub(crate) async fn rescue(mut exchange: Exchange, error: CallError) -> Response
             plane.budgets.denied(exchange.who(), exchange.id, &actions, reason);
             (kind, message, outcome)
         }
-        CallError::Stopped(_) => unreachable!("BUG: made a refusal above"),
     };
-    answered(exchange, kind, message, outcome).await
-}
-
-/// The actions of a refused call, if there are budgets that count by them.
-fn counted_actions(exchange: &Exchange) -> Vec<String> {
-    match &exchange.call {
-        Some(call) if !exchange.connection.plane.budgets.is_empty() => {
-            call.actions.iter().map(|action| action.name.to_string()).collect()
-        }
-        _ => Vec::new(),
-    }
-}
-
-/// Answers a request whose intent is recorded, and ends it.
-async fn answered(mut exchange: Exchange, kind: Kind, message: String, outcome: OutcomeStatus) -> Response<AnswerBody> {
     exchange.record_unsent().await;
-    let plane = exchange.connection.plane.clone();
     let response = error_answer(&exchange, kind, &message);
     let mut recorder = plane.journal.body(exchange.id, Direction::Response);
     let _ = recorder.push(response.body().clone());
@@ -99,6 +76,16 @@ async fn answered(mut exchange: Exchange, kind: Kind, message: String, outcome: 
     });
     exchange.end(Ending { outcome, answer, response: Some(recorder.finish()), error: Some(message) });
     response.map(|bytes| AnswerBody::Whole(Some(bytes)))
+}
+
+/// The actions of a refused call, if there are budgets that count by them.
+fn counted_actions(exchange: &Exchange) -> Vec<String> {
+    match &exchange.call {
+        Some(call) if !exchange.connection.plane.budgets.is_empty() => {
+            call.actions.iter().map(|action| action.name.to_string()).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// There is no share left for it. How many there were is logged every ten seconds, and counted.
