@@ -80,7 +80,6 @@ fn policies_see_a_budget_and_others_stop_the_agent() {
         ["forbidden", "over-budget", "stopped"].iter().all(|one| reasons.iter().any(|it| it == one)),
         "{reasons:?}"
     );
-    // A reload with more room, and a person.
     lab.operator_ok("chaperone resume coder");
     lab.agent_ok(&format!("{REGION} aws s3api list-buckets"));
 }

@@ -237,6 +237,8 @@ const fn step_of(budget: &Budget, now: Millis) -> u64 {
 pub struct Kept<P> {
     /// Up to where the record is in the counts; behind it, what stands in `charges` is.
     pub recorded: P,
+    /// By what it was counted.
+    rules: Vec<Budget>,
     counters: Vec<(String, String, Counter)>,
     charges: Vec<Charge>,
     agents: Vec<(SessionId, String)>,
@@ -260,10 +262,10 @@ pub struct Budgets<P> {
 impl<P: Clone + Default + PartialEq> Budgets<P> {
     /// With what was kept; or none of it used, counted from `end` of the record.
     pub fn restore(rules: Vec<Budget>, kept: Option<Kept<P>>, end: P) -> Self {
-        let Kept { recorded, counters, charges, agents } =
+        let Kept { recorded, rules: before, counters, charges, agents } =
             kept.unwrap_or_else(|| Kept { recorded: end, ..Kept::default() });
-        Self {
-            rules,
+        let mut restored = Self {
+            rules: before,
             counters: counters.into_iter().map(|(budget, of, counter)| ((budget, of), counter)).collect(),
             charges: charges.into_iter().map(|charge| ((charge.call, charge.part), charge)).collect(),
             recorded,
@@ -271,7 +273,9 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
             found: HashSet::new(),
             // From where to count must be known before there is anything.
             changed: true,
-        }
+        };
+        restored.replace(rules);
+        restored
     }
 
     /// From where the record is to be read again.
@@ -296,7 +300,7 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
         self.rules.is_empty()
     }
 
-    /// Counts a call that may be made, unless that is too much. What it is over isn't counted.
+    /// Counts a call that may be made, unless that is too much. What it is over isn't counted. Gives whether anything is.
     pub fn charge(
         &mut self,
         now: Millis,
@@ -304,7 +308,7 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
         call: CallId,
         actions: &[&str],
         resources: &[String],
-    ) -> Vec<Over> {
+    ) -> (bool, Vec<Over>) {
         let mut over = Vec::new();
         let mut added = Vec::new();
         for budget in &self.rules {
@@ -340,8 +344,9 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
             counter.seen.extend(new.iter().map(|one| (one.clone(), step)));
             added.push(Added { budget: key.0, of: key.1, step, amount, resources: new });
         }
+        let counted = !added.is_empty();
         self.log(who, call, Part::Permitted, Stage::Charged, added);
-        over
+        (counted, over)
     }
 
     /// That the call may be made goes into the record now.
@@ -411,11 +416,16 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
     }
 
     fn log(&mut self, who: Who<'_>, call: CallId, part: Part, stage: Stage, added: Vec<Added>) {
-        if added.is_empty() && !self.rules.iter().any(|budget| budget.count == Count::BytesOut) {
+        if self.rules.iter().any(|budget| budget.count == Count::BytesOut) {
+            self.agents.entry(who.session).or_insert_with(|| {
+                self.changed = true;
+                who.agent.to_owned()
+            });
+        }
+        if added.is_empty() {
             return;
         }
         self.changed = true;
-        self.agents.entry(who.session).or_insert_with(|| who.agent.to_owned());
         self.charges.insert((call, part), Charge { call, part, stage, older: false, added });
     }
 
@@ -446,6 +456,7 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
         }
         let kept = Kept {
             recorded: std::mem::replace(&mut self.recorded, committed),
+            rules: self.rules.clone(),
             counters: self.counters.iter().map(|((name, of), one)| (name.clone(), of.clone(), one.clone())).collect(),
             charges: self.charges.values().cloned().collect(),
             agents: self.agents.iter().map(|(id, agent)| (*id, agent.clone())).collect(),
@@ -514,6 +525,10 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
         for charge in self.charges.values_mut() {
             charge.stage = Stage::Recorded;
         }
+        // Sessions begin anew with the daemon.
+        self.agents.clear();
+        let of_sessions = |name: &str| self.rules.iter().any(|one| one.name == name && one.per == Per::Session);
+        self.counters.retain(|(name, _), _| !of_sessions(name));
         self.changed = true;
     }
 }
@@ -553,7 +568,7 @@ mod tests {
     fn call(budgets: &mut Budgets<u64>, now: Millis, actions: &[&str], resources: &[&str]) -> bool {
         let id = CallId::new();
         let resources: Vec<_> = resources.iter().map(|&one| one.to_owned()).collect();
-        let over = budgets.charge(now, coder(), id, actions, &resources);
+        let (_, over) = budgets.charge(now, coder(), id, actions, &resources);
         if over.is_empty() {
             budgets.commit(id);
         } else {
@@ -613,12 +628,28 @@ mod tests {
     }
 
     #[test]
+    fn what_was_counted_by_another_budget_of_the_name_is_not_taken_over() {
+        let mut budgets = of(vec![budget(Count::Calls, 1)]);
+        assert!(call(&mut budgets, 90_000_000, &[], &[]));
+        let kept = serde_json::to_string(&budgets.keep(0)).unwrap();
+        let again = |rule: Budget| {
+            let mut budgets: Budgets<u64> = Budgets::restore(vec![rule], serde_json::from_str(&kept).unwrap(), 0);
+            budgets.replayed();
+            call(&mut budgets, 90_000_000, &[], &[])
+        };
+        assert!(!again(budget(Count::Calls, 1)) && again(budget(Count::Calls, 2)));
+        // Its steps are of another length.
+        assert!(again(Budget { window: 86_400_000, ..budget(Count::Calls, 1) }));
+        assert!(again(Budget { per: Per::Session, ..budget(Count::Calls, 1) }));
+    }
+
+    #[test]
     fn sessions_have_their_own_and_end() {
         let mut budgets = of(vec![Budget { per: Per::Session, window: 0, ..budget(Count::Calls, 1) }]);
         let other = Who { session: SessionId::new(), ..coder() };
-        assert!(budgets.charge(0, coder(), CallId::new(), &[], &[]).is_empty());
-        assert!(budgets.charge(0, other, CallId::new(), &[], &[]).is_empty());
-        assert_eq!(budgets.charge(u64::MAX, other, CallId::new(), &[], &[])[0].of, other.session.to_string());
+        assert!(budgets.charge(0, coder(), CallId::new(), &[], &[]).1.is_empty());
+        assert!(budgets.charge(0, other, CallId::new(), &[], &[]).1.is_empty());
+        assert_eq!(budgets.charge(u64::MAX, other, CallId::new(), &[], &[]).1[0].of, other.session.to_string());
         assert_eq!(budgets.used(0).len(), 2);
         budgets.end_session(other.session);
         assert_eq!(budgets.used(0).len(), 1);
@@ -649,7 +680,7 @@ mod tests {
                     // A call comes, gets its record, learns of it, or is given up.
                     0 => {
                         let id = CallId::new();
-                        if budgets.charge(0, coder(), id, &[], &[]).is_empty() {
+                        if budgets.charge(0, coder(), id, &[], &[]).1.is_empty() {
                             under_way.push_back((id, false));
                         } else {
                             budgets.release(id);

@@ -52,7 +52,7 @@ impl BudgetDesk {
         // Without budgets nothing is counted, and what was isn't kept for others that may come.
         let kept = kept.filter(|_| !rules.is_empty());
         let known = kept.is_some();
-        let mut state = Budgets::restore(rules, kept, journal.state()?.committed);
+        let mut state = Budgets::restore(rules, kept, *journal.subscribe().borrow());
         if known {
             let mut reader = match Reader::resume(dir, *state.recorded()) {
                 // Retired meanwhile, with all that was counted there.
@@ -95,8 +95,13 @@ impl BudgetDesk {
                 _ => Ok(()),
             };
         }
-        let committed = self.journal.state()?.committed;
-        let Some(kept) = self.state.lock().keep(committed) else { return Ok(()) };
+        let kept = {
+            let mut state = self.state.lock();
+            // With the lock held: what is counted later is recorded behind this place.
+            let committed = *self.journal.subscribe().borrow();
+            state.keep(committed)
+        };
+        let Some(kept) = kept else { return Ok(()) };
         let written = serde_json::to_vec(&kept).map_err(io::Error::other);
         written.and_then(|bytes| durable(&self.path, &bytes)).map_err(|source| {
             self.state.lock().not_kept(kept);
@@ -111,10 +116,10 @@ impl BudgetDesk {
             return Tally::default();
         }
         let actions: Vec<_> = call.actions.iter().map(|action| &*action.name).collect();
-        let over = state.charge(now(), who, id, &actions, &call.resources);
+        let (counted, over) = state.charge(now(), who, id, &actions, &call.resources);
         drop(state);
         let names = over.iter().map(|one| one.budget.name.clone()).collect();
-        Tally { desk: Some((self.clone(), id)), over, names }
+        Tally { desk: counted.then(|| (self.clone(), id)), over, names }
     }
 
     /// Counts a refused call.
