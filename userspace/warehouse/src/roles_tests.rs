@@ -56,13 +56,10 @@ const ANALYST_TRIES: &[&str] = &[
     "SELECT * FROM url('http://127.0.0.1:1/', 'LineAsString')",
     "SELECT * FROM remote('127.0.0.1', 'chaperone', 'ledger')",
     "SELECT * FROM remoteSecure('127.0.0.1', 'chaperone', 'ledger')",
-    "SELECT * FROM cluster('default', 'chaperone', 'ledger')",
-    "SELECT * FROM s3('http://127.0.0.1:1/b/k', 'CSV')",
+    "SELECT * FROM s3('http://127.0.0.1:1/bucket/key', 'CSV', 'a String')",
     "SELECT * FROM mysql('127.0.0.1:1', 'd', 't', 'u', 'p')",
     "SELECT * FROM postgresql('127.0.0.1:1', 'd', 't', 'u', 'p')",
     "SELECT * FROM executable('x', 'TSV', 'a String')",
-    "SELECT * FROM input('a String')",
-    "SELECT dictGet('d', 'a', 1)",
     "CREATE DICTIONARY d (a UInt64, p String) PRIMARY KEY a SOURCE(CLICKHOUSE(TABLE 'ledger')) LAYOUT(FLAT()) LIFETIME(1)",
     "CREATE VIEW stolen AS SELECT payload FROM ledger",
     "CREATE MATERIALIZED VIEW stolen ENGINE = Memory AS SELECT payload FROM ledger",
@@ -93,7 +90,6 @@ const ANALYST_TRIES: &[&str] = &[
     "DESCRIBE TABLE body_chunks",
     "SHOW CREATE TABLE body_chunks",
     "SELECT * FROM system.query_log",
-    "SELECT * FROM system.zookeeper WHERE path = '/'",
     "SELECT * FROM mergeTreeIndex('chaperone', 'body_chunks')",
     "SELECT agent FROM calls SETTINGS readonly = 0",
     "SELECT agent FROM calls SETTINGS max_memory_usage = 0",
@@ -132,6 +128,16 @@ const AUDITOR_TRIES: &[&str] = &[
     "SET readonly = 0",
 ];
 
+/// What ClickHouse says to who may not; the last, where a pattern of names fits nothing that he may see.
+const REFUSED: [&str; 6] = [
+    "(ACCESS_DENIED)",
+    "(READONLY)",
+    "(SETTING_CONSTRAINT_VIOLATION)",
+    "(QUERY_IS_PROHIBITED)",
+    "(INTO_OUTFILE_NOT_ALLOWED)",
+    "(CANNOT_EXTRACT_TABLE_STRUCTURE)",
+];
+
 #[tokio::test(flavor = "multi_thread")]
 async fn each_role_does_its_work_and_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
@@ -167,13 +173,14 @@ async fn each_role_does_its_work_and_nothing_else() {
     let mut passed = Vec::new();
     for (user, tries) in tries {
         for sql in tries {
-            if let Ok(answer) = run(user, sql).await {
-                passed.push(format!(
-                    "{:?}: {sql}: {}",
-                    user.config().user,
-                    answer.chars().take(80).collect::<String>()
-                ));
-            }
+            // Who is refused is told so: a try that fails for another reason shows nothing.
+            let answer = match run(user, sql).await {
+                Err(error) if REFUSED.iter().any(|code| error.contains(code)) => continue,
+                Err(error) => error,
+                Ok(answer) => answer,
+            };
+            let answer: String = answer.chars().take(300).collect();
+            passed.push(format!("{:?}: {sql}: {answer}", user.config().user));
         }
     }
     assert!(passed.is_empty(), "{}", passed.join("\n"));
