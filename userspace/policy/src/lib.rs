@@ -8,6 +8,7 @@
 pub mod approvals;
 pub mod budgets;
 mod decide;
+mod egress;
 mod incomplete;
 mod load;
 mod masks;
@@ -16,6 +17,7 @@ mod ruling;
 mod slice;
 
 pub use decide::{Approval, CallFacts, Engine, Principal};
+pub use egress::{Egress, EgressKind};
 pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, schema_text};
 pub use masks::{MaskTarget, Masks};
 pub use ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling};

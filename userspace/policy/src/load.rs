@@ -16,7 +16,7 @@ use miette::Diagnostic;
 use parking_lot::RwLock;
 
 use crate::{
-    approvals,
+    approvals, egress,
     masks::{self, MaskTarget},
     slice::{Reads, Slices},
 };
@@ -282,6 +282,9 @@ fn schema(mentioned: &BTreeSet<String>, catalog: &dyn ActionCatalog) -> Result<S
     }
     for name in mentioned {
         let Some((prefix, action)) = name.split_once(':') else { continue };
+        if prefix == egress::PREFIX {
+            continue; // in what is checked in
+        }
         prefixes.insert(prefix.to_owned());
         if action == "*" {
             actions.insert(format!("{prefix}:any"), AccessLevel::Read);
@@ -324,7 +327,8 @@ fn unknown_actions(
             let Some(name) = code[at + 9..].split('"').next() else { continue };
             let known = match name.split_once(':') {
                 None => LEVELS.iter().any(|level| level.as_str() == name),
-                Some((prefix, "*")) => prefix == "http" || catalog.has_prefix(prefix),
+                Some((prefix, "*")) => ["http", egress::PREFIX].contains(&prefix) || catalog.has_prefix(prefix),
+                Some((egress::PREFIX, kind)) => matches!(kind, "HTTP" | "TLS"),
                 Some(_) => known_level(name, catalog).is_some(),
             };
             if known {
@@ -337,7 +341,8 @@ fn unknown_actions(
                     message: format!("there is no action `{name}`"),
                     help: Some(
                         "actions are IAM's, such as s3:GetObject, a service's `s3:*`, or Read, List, Tagging, \
-                                Write, PermissionsManagement: `chaperone policy schema` lists them"
+                         Write, PermissionsManagement; http:GET and its like; egress:TLS and egress:HTTP for what is \
+                         passed on: `chaperone policy schema` lists them"
                             .into(),
                     ),
                 });
