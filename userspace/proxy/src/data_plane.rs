@@ -20,6 +20,7 @@ use crate::{
     budgets::BudgetDesk,
     connection::{
         container_lookup::ContainerLookup,
+        presented::Presented,
         quota::{BEYOND, Quotas},
         reach::Reach,
     },
@@ -94,6 +95,7 @@ pub struct DataPlane {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) quotas: Quotas,
     pub(crate) reach: Reach,
+    pub(crate) presented: Presented,
     pub(crate) descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
     pub(crate) home: Option<NetnsCookie>,
@@ -185,6 +187,7 @@ impl DataPlane {
             )),
             quotas,
             reach: Reach::default(),
+            presented: Presented::default(),
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,

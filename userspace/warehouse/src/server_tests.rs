@@ -251,6 +251,7 @@ async fn the_warehouse_answers_as_the_journal_does() {
         name: Some("example.com".into()),
         kind: ConnectionKind::Passed,
         error: None,
+        decision: None,
     };
     journal.append(&Event::ConnectionOpened(Box::new(opened)), false).await.unwrap();
     for n in 0..20 {

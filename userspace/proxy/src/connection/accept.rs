@@ -6,7 +6,7 @@ use std::{
 };
 
 use chaperone_capture::cgroup_path;
-use chaperone_model::{ConnectionClosed, ConnectionId, ConnectionKind, Event};
+use chaperone_model::{ConnectionClosed, ConnectionId, Event};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
@@ -15,7 +15,11 @@ use tokio::{
 };
 
 use crate::{
-    connection::{accepted::Accepted, http_connection::ALTERNATE_HTTPS, metadata::is_metadata},
+    connection::{
+        accepted::{Accepted, Opening},
+        http_connection::ALTERNATE_HTTPS,
+        metadata::is_metadata,
+    },
     data_plane::DataPlane,
 };
 
@@ -89,7 +93,7 @@ impl DataPlane {
             && !*accepted.opened.lock()
         {
             self.metrics.refused.inc();
-            let _ = Box::pin(accepted.open(None, None, ConnectionKind::Refused, Some(why.clone()))).await;
+            let _ = Box::pin(accepted.open(Opening::refused(None, why.clone()))).await;
         }
         let event = Event::ConnectionClosed(ConnectionClosed {
             id: accepted.id,

@@ -7,7 +7,7 @@ use std::{
 
 use chaperone_identity::Resolved;
 use chaperone_journal::JournalError;
-use chaperone_model::{ConnectionId, ConnectionKind, ConnectionOpened, Event, ProcessFacts};
+use chaperone_model::{ConnectionId, ConnectionKind, ConnectionOpened, Decision, Event, ProcessFacts};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
@@ -34,15 +34,39 @@ pub(super) struct Accepted {
     pub(super) unrecorded: OnceLock<JournalError>,
 }
 
+/// What becomes of a connection.
+pub(super) struct Opening<'a> {
+    /// The name that it is for.
+    pub(super) name: Option<&'a str>,
+    /// Where it goes on to.
+    pub(super) upstream: Option<SocketAddr>,
+    pub(super) kind: ConnectionKind,
+    /// Why it is refused.
+    pub(super) error: Option<String>,
+    /// What the policies said of passing it on.
+    pub(super) decision: Option<Decision>,
+}
+
+impl<'a> Opening<'a> {
+    /// Its requests are looked into.
+    pub(super) const fn inspected(name: &'a str, upstream: SocketAddr) -> Self {
+        let kind = ConnectionKind::Inspected;
+        Self { name: Some(name), upstream: Some(upstream), kind, error: None, decision: None }
+    }
+
+    pub(super) const fn metadata() -> Self {
+        Self { name: None, upstream: None, kind: ConnectionKind::Metadata, error: None, decision: None }
+    }
+
+    pub(super) const fn refused(name: Option<&'a str>, why: String) -> Self {
+        Self { name, upstream: None, kind: ConnectionKind::Refused, error: Some(why), decision: None }
+    }
+}
+
 impl Accepted {
     /// Records what becomes of the connection, before it does.
-    pub(super) async fn open(
-        &self,
-        name: Option<&str>,
-        upstream: Option<SocketAddr>,
-        kind: ConnectionKind,
-        error: Option<String>,
-    ) -> Result<(), String> {
+    pub(super) async fn open(&self, opening: Opening<'_>) -> Result<(), String> {
+        let Opening { name, upstream, kind, error, decision } = opening;
         *self.opened.lock() = true;
         let event = Event::ConnectionOpened(Box::new(ConnectionOpened {
             id: self.id,
@@ -54,6 +78,7 @@ impl Accepted {
             name: name.map(str::to_owned),
             kind,
             error,
+            decision,
         }));
         // A passed connection may change anything anywhere, as far as we can see.
         let wait = self.shared.journal.must_wait(kind == ConnectionKind::Passed);

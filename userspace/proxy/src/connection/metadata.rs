@@ -7,7 +7,6 @@ use std::{
 };
 
 use chaperone_aws::MetadataRequest;
-use chaperone_model::ConnectionKind;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{
@@ -20,7 +19,7 @@ use time::OffsetDateTime;
 use tokio::net::TcpStream;
 
 use crate::{
-    connection::accepted::Accepted,
+    connection::accepted::{Accepted, Opening},
     http::{
         heads::{Heads, Refused},
         keep_alive::tell,
@@ -36,7 +35,7 @@ const METADATA_V6: [Ipv6Addr; 2] =
 impl Accepted {
     pub(super) async fn serve_metadata(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
         self.shared.metrics.metadata.inc();
-        self.open(None, None, ConnectionKind::Metadata, None).await?;
+        self.open(Opening::metadata()).await?;
         let heads = Arc::new(Heads::new(&self.share));
         let strict = Strict::new(stream, Role::Requests(heads.clone()));
         let accepted = self.clone();

@@ -11,6 +11,7 @@ mod metadata;
 mod passed;
 mod plain;
 mod prefixed;
+pub(crate) mod presented;
 pub(crate) mod quota;
 pub(crate) mod reach;
 pub(crate) mod subtree;

@@ -32,62 +32,102 @@ pub(crate) enum TunnelError {
     Forbidden { name: String, address: IpAddr },
     #[error("entering the network namespace that this connection came from: {0}")]
     Namespace(io::Error),
-    #[error("resolving `{name}`: {source}")]
-    Resolve { name: String, source: io::Error },
+    #[error("`{name}` has no address for this host, and where it was dialled nothing may be passed on")]
+    Unknown { name: String },
     #[error("`{name}`: there is no way to {address} in the network namespace that this connection came from: {source}")]
     Unreachable { name: String, address: SocketAddr, source: io::Error },
     #[error("{what} `{name}` took longer than {} s", .after.as_secs())]
     Timeout { what: &'static str, name: String, after: Duration },
 }
 
-/// Connects to `name` at an address that is resolved here. The agent's own choice is taken when it is among them, so
-/// that its load balancing stays as it is, and never otherwise: the name that was asked for is the name that is met.
-///
-/// `from` is the agent's end of a connection that isn't from the daemon's own network namespace.
-pub(crate) async fn connect(
-    name: &str,
-    original: SocketAddr,
-    from: Option<&TcpStream>,
-    share: &Quota,
-    after: Duration,
-) -> Result<TcpStream, TunnelError> {
-    let timed_out = |what| move |_| TunnelError::Timeout { what, name: name.to_owned(), after };
-    let resolve = |source| TunnelError::Resolve { name: name.to_owned(), source };
-    let namespace = from.map(NetworkNamespace::of).transpose().map_err(TunnelError::Namespace)?.map(Arc::new);
-    if let Some(namespace) = namespace.clone() {
-        // Nothing is asked of the host's resolver, either, for who could not have sent anything there.
-        blocking(move || namespace.routes_to(original))
+/// The way that a connection goes on by: from the network namespace that it came from.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// `None`: the daemon's own.
+    namespace: Option<Arc<NetworkNamespace>>,
+}
+
+impl Way {
+    /// From the daemon's own namespace.
+    pub(super) const fn home() -> Self {
+        Self { namespace: None }
+    }
+
+    /// From that of this connection.
+    pub(super) fn of(agent: &TcpStream) -> Result<Self, TunnelError> {
+        let namespace = NetworkNamespace::of(agent).map_err(TunnelError::Namespace)?;
+        Ok(Self { namespace: Some(Arc::new(namespace)) })
+    }
+
+    /// Whether it leads there at all.
+    pub(super) async fn leads_to(&self, name: &str, address: SocketAddr) -> Result<(), TunnelError> {
+        let Some(namespace) = self.namespace.clone() else { return Ok(()) };
+        blocking(move || namespace.routes_to(address))
             .await
             .map_err(TunnelError::Namespace)?
-            .map_err(|source| TunnelError::Unreachable { name: name.to_owned(), address: original, source })?;
+            .map_err(|source| TunnelError::Unreachable { name: name.to_owned(), address, source })
     }
-    let found = timeout(after, look_up(name, original.port(), share)).await.map_err(timed_out("resolving"))?;
-    let mut addresses: Vec<SocketAddr> = found.map_err(resolve)?;
-    // A name that an attacker owns may resolve to the real metadata service, which answers the daemon with real
-    // credentials.
+
+    /// Connects.
+    pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = match self.namespace.clone() {
+            None => TcpStream::connect(address).await?,
+            Some(namespace) => {
+                let socket = blocking(move || namespace.socket_for(address)).await??;
+                TcpSocket::from_std_stream(socket).connect(address).await?
+            }
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// Where a name is met: at the agent's own choice first, if it is among what the host's resolver has, so that its load
+/// balancing stays as it is. An empty list is for a name that this resolver doesn't know.
+///
+/// A name that an attacker owns may resolve to the real metadata service, which answers the daemon with real credentials.
+pub(super) async fn resolve(
+    name: &str,
+    original: SocketAddr,
+    share: &Quota,
+    after: Duration,
+) -> Result<Vec<SocketAddr>, TunnelError> {
+    let found = timeout(after, look_up(name, original.port(), share)).await.map_err(|_| TunnelError::Timeout {
+        what: "resolving",
+        name: name.to_owned(),
+        after,
+    })?;
+    let mut addresses: Vec<SocketAddr> = match found {
+        Ok(found) => found,
+        // What it says of a name that there isn't differs by library. A resolver that fails knows nothing, either.
+        Err(error) => {
+            tracing::debug!(%error, name, "not resolved");
+            Vec::new()
+        }
+    };
     if let Some(address) = addresses.iter().find(|address| is_link_local(address.ip())) {
         return Err(TunnelError::Forbidden { name: name.to_owned(), address: address.ip() });
     }
-    addresses.sort_by_key(|address| *address != original);
+    let wanted = original.ip().to_canonical();
+    addresses.sort_by_key(|address| address.ip().to_canonical() != wanted);
     addresses.truncate(MAX_ADDRESSES);
-    let mut last = resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
-    for address in addresses {
-        let connected = async {
-            match namespace.clone() {
-                None => TcpStream::connect(address).await,
-                Some(namespace) => {
-                    let socket = blocking(move || namespace.socket_for(address)).await??;
-                    TcpSocket::from_std_stream(socket).connect(address).await
-                }
-            }
+    Ok(addresses)
+}
+
+/// Connects to the first of these addresses that answers.
+pub(super) async fn connect(
+    name: &str,
+    addresses: &[SocketAddr],
+    way: &Way,
+    after: Duration,
+) -> Result<TcpStream, TunnelError> {
+    let mut last = TunnelError::Unknown { name: name.to_owned() };
+    for &address in addresses {
+        last = match timeout(after, way.dial(address)).await {
+            Ok(Ok(stream)) => return Ok(stream),
+            Ok(Err(source)) => TunnelError::Connect { name: name.to_owned(), address, source },
+            Err(_) => TunnelError::Timeout { what: "connecting to", name: name.to_owned(), after },
         };
-        match timeout(after, connected).await.map_err(timed_out("connecting to"))? {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(resolve)?;
-                return Ok(stream);
-            }
-            Err(source) => last = TunnelError::Connect { name: name.to_owned(), address, source },
-        }
     }
     Err(last)
 }
