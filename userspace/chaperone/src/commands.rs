@@ -526,6 +526,7 @@ pub fn config(path: &Path, what: &cli::Config, json: bool) -> anyhow::Result<Exi
             let config = Config::read(path)?;
             config.agents()?;
             config.bound_users()?;
+            config.captured_proxies()?;
             config.warehouse()?;
             if json {
                 json_line(&mut out, &serde_json::json!({ "path": config.path(), "usable": true }))?;

@@ -27,6 +27,8 @@ pub(crate) const PREFIX: &str = "egress";
 pub enum EgressKind {
     /// A request in the clear.
     Http,
+    /// Anything else, which a proxy was asked for.
+    Tcp,
     /// A TLS handshake.
     Tls,
 }
@@ -35,6 +37,7 @@ impl EgressKind {
     const fn action(self) -> &'static str {
         match self {
             Self::Http => "egress:HTTP",
+            Self::Tcp => "egress:TCP",
             Self::Tls => "egress:TLS",
         }
     }

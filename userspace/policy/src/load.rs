@@ -328,7 +328,7 @@ fn unknown_actions(
             let known = match name.split_once(':') {
                 None => LEVELS.iter().any(|level| level.as_str() == name),
                 Some((prefix, "*")) => ["http", egress::PREFIX].contains(&prefix) || catalog.has_prefix(prefix),
-                Some((egress::PREFIX, kind)) => matches!(kind, "HTTP" | "TLS"),
+                Some((egress::PREFIX, kind)) => matches!(kind, "HTTP" | "TCP" | "TLS"),
                 Some(_) => known_level(name, catalog).is_some(),
             };
             if known {
@@ -341,7 +341,7 @@ fn unknown_actions(
                     message: format!("there is no action `{name}`"),
                     help: Some(
                         "actions are IAM's, such as s3:GetObject, a service's `s3:*`, or Read, List, Tagging, \
-                         Write, PermissionsManagement; http:GET and its like; egress:TLS and egress:HTTP for what is \
+                         Write, PermissionsManagement; http:GET and its like; egress:TLS, egress:HTTP and egress:TCP for what is \
                          passed on: `chaperone policy schema` lists them"
                             .into(),
                     ),

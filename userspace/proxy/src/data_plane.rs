@@ -1,6 +1,6 @@
 //! What the data path works with: everything that connections and calls share.
 
-use std::{os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_authority::CertificateAuthority;
@@ -96,6 +96,7 @@ pub struct DataPlane {
     pub(crate) quotas: Quotas,
     pub(crate) reach: Reach,
     pub(crate) presented: Presented,
+    pub(crate) proxies: BTreeSet<SocketAddr>,
     pub(crate) descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
     pub(crate) home: Option<NetnsCookie>,
@@ -138,6 +139,8 @@ pub struct Components {
     pub origins: Origins,
     /// The bounds.
     pub limits: Limits,
+    /// Proxies that agents dial, which are captured.
+    pub proxies: BTreeSet<SocketAddr>,
     /// Where cgroup v2 is mounted.
     pub cgroup_root: PathBuf,
     /// The host's name.
@@ -188,6 +191,7 @@ impl DataPlane {
             quotas,
             reach: Reach::default(),
             presented: Presented::default(),
+            proxies: parts.proxies,
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,

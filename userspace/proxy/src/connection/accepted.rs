@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use bytes::Bytes;
 use chaperone_identity::Resolved;
 use chaperone_journal::JournalError;
 use chaperone_model::{ConnectionId, ConnectionKind, ConnectionOpened, Decision, Event, ProcessFacts};
@@ -23,6 +24,8 @@ pub(super) struct Accepted {
     pub(super) id: ConnectionId,
     pub(super) process: Arc<ProcessFacts>,
     pub(super) destination: SocketAddr,
+    /// What the proxy there was asked for, if that is a proxy.
+    pub(super) asked: OnceLock<Asked>,
     /// What it uses of what agents have in common.
     pub(super) share: Arc<Quota>,
     /// Its place among its session's connections, or why it is refused.
@@ -32,6 +35,19 @@ pub(super) struct Accepted {
     pub(super) opened: Mutex<bool>,
     /// Why nothing of this connection can go on: its session's or its own beginning is not recorded.
     pub(super) unrecorded: OnceLock<JournalError>,
+}
+
+/// What an agent asked a proxy for, which was answered here.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The name.
+    pub(super) name: Option<String>,
+    /// Where that is; of a name, as far as this host's resolver knows.
+    pub(super) address: SocketAddr,
+    /// The head that the proxy gets.
+    pub(super) head: Bytes,
+    /// Whether that is for a connection, and not for one answer.
+    pub(super) connects: bool,
 }
 
 /// What becomes of a connection.
@@ -98,10 +114,20 @@ impl Accepted {
         }
     }
 
+    /// Where the agent wants to get to.
+    pub(super) fn target(&self) -> SocketAddr {
+        self.asked.get().map_or(self.destination, |asked| asked.address)
+    }
+
     /// Whether the daemon dials that name where the agent did.
     pub(super) async fn check_reach(&self, name: &str) -> Result<(), String> {
+        if let Some(asked) = self.asked.get()
+            && asked.name.is_some()
+        {
+            return Ok(()); // The daemon's own resolver has it there.
+        }
         let after = self.shared.limits.connect_timeout;
-        let checked = Box::pin(self.shared.reach.check(name, self.destination, &self.share, after)).await;
+        let checked = Box::pin(self.shared.reach.check(name, self.target(), &self.share, after)).await;
         checked.map_err(|error| error.to_string())
     }
 }

@@ -4,7 +4,11 @@
 //! here; for connections that are passed on, these are the only eyes on them. What is refused is told by the alert that
 //! TLS has for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -214,6 +218,15 @@ pub fn host_name(bytes: &[u8]) -> Option<String> {
     let labels_fit = bytes.split(|byte| *byte == b'.').all(|label| !label.is_empty() && label.len() <= 63);
     let last_is_name = bytes.rsplit(|byte| *byte == b'.').next()?.iter().any(u8::is_ascii_alphabetic);
     (labels_fit && last_is_name).then(|| bytes.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect())
+}
+
+/// An address as a URL has it: IPv6 in brackets.
+pub(super) fn address(host: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(host).ok()?;
+    match text.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|v6| IpAddr::V6(v6).to_canonical()),
+        None => text.parse().ok().filter(IpAddr::is_ipv4),
+    }
 }
 
 struct Fields<'a>(&'a [u8]);

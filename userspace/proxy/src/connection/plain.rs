@@ -1,9 +1,6 @@
 //! Connections that begin with a request in the clear.
 
-use std::{
-    net::{IpAddr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{net::IpAddr, sync::Arc};
 
 use bytes::BytesMut;
 use chaperone_policy::EgressKind;
@@ -27,10 +24,17 @@ enum Host {
 }
 
 impl Accepted {
-    pub(super) async fn plain(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
-        let mut start = BytesMut::with_capacity(2048);
+    pub(super) async fn plain(
+        self: Arc<Self>,
+        mut stream: TcpStream,
+        mut start: BytesMut,
+    ) -> Result<(u64, u64), String> {
+        start.reserve(2048);
         let host = timeout(self.shared.limits.handshake_timeout, async {
             loop {
+                if let Some(host) = host_field(&start)? {
+                    return Ok(host);
+                }
                 if start.len() > MAX_HEAD_BYTES {
                     return Err("the request head is larger than 64 KiB".to_owned());
                 }
@@ -39,29 +43,29 @@ impl Accepted {
                     Ok(_) => {}
                     Err(error) => return Err(error.to_string()),
                 }
-                if let Some(host) = host_field(&start)? {
-                    return Ok(host);
-                }
             }
         });
         let host = host.await.map_err(|_| "no request head came in time".to_owned())??;
         let stream = Prefixed { start: start.freeze(), stream };
         let host = match host {
             Host::Name(host) => host,
-            Host::Address(address) if address == self.destination.ip().to_canonical() => {
+            Host::Address(address) if address == self.target().ip().to_canonical() => {
                 return Box::pin(self.pass_on(None, EgressKind::Http, stream)).await;
             }
             Host::Address(address) => {
                 return Err(format!("the request's Host is {address}, which is not where it was sent to"));
             }
         };
+        if let Some(asked) = self.asked.get().and_then(|asked| asked.name.as_ref()).filter(|asked| **asked != host) {
+            return Err(format!("the proxy was asked for `{asked}`, and the request is for `{host}`"));
+        }
         if self.shared.catalog.host(&host).is_none() && !self.shared.generation().is_inspected(&host) {
             return Box::pin(self.pass_on(Some(&host), EgressKind::Http, stream)).await;
         }
         self.check_reach(&host).await?;
-        Box::pin(self.open(Opening::inspected(&host, self.destination))).await?;
+        Box::pin(self.open(Opening::inspected(&host, self.target()))).await?;
         // At an address that is this name's alone, other names are not asked for.
-        let name = Some(host.as_str()).filter(|_| !is_public(self.destination.ip()));
+        let name = Some(host.as_str()).filter(|_| !is_public(self.target().ip()));
         Box::pin(self.serve_http1(name, stream)).await
     }
 }
@@ -80,18 +84,9 @@ fn host_field(start: &[u8]) -> Result<Option<Host>, String> {
                 return Err("the request has not exactly one Host field".to_owned());
             };
             let host = host.value.strip_suffix(b":80").unwrap_or(host.value);
-            let name = hello::host_name(host).map(Host::Name).or_else(|| address(host).map(Host::Address));
+            let name = hello::host_name(host).map(Host::Name).or_else(|| hello::address(host).map(Host::Address));
             name.map(Some).ok_or_else(|| "the request's Host is not a plain DNS name or an address".to_owned())
         }
-    }
-}
-
-/// An address as a URL has it: IPv6 in brackets.
-fn address(host: &[u8]) -> Option<IpAddr> {
-    let text = std::str::from_utf8(host).ok()?;
-    match text.strip_prefix('[') {
-        Some(v6) => v6.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|v6| IpAddr::V6(v6).to_canonical()),
-        None => text.parse().ok().filter(IpAddr::is_ipv4),
     }
 }
 

@@ -22,14 +22,11 @@ use rustls::{
     crypto::CryptoProvider,
     pki_types::{CertificateDer, ServerName, UnixTime},
 };
-use tokio::{
-    net::TcpStream,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 
-use crate::connection::tunnel::Way;
+use crate::connection::tunnel::{Tunnel, Way};
 
 /// For how long it holds what was shown.
 const HOLDS: Duration = Duration::from_secs(300);
@@ -78,11 +75,13 @@ impl Presented {
         {
             return found.clone();
         }
-        let own = shown(way, address, name);
+        // By a proxy, it is met by that name.
+        let by = name.filter(|_| greetings == Greetings::Own);
+        let own = shown(way, by, address, name);
         let other = async {
             match greetings {
                 Greetings::Own => Vec::new(),
-                Greetings::All => shown(way, address, Some(AN_API)).await,
+                Greetings::All => shown(way, by, address, Some(AN_API)).await,
             }
         };
         let (own, other) = tokio::join!(own, other);
@@ -107,10 +106,10 @@ fn is_aws(shown: &str) -> bool {
 }
 
 /// The names in the certificate that a server shows to this greeting; none, if it shows none.
-async fn shown(way: &Way, address: SocketAddr, greeting: Option<&str>) -> Vec<String> {
+async fn shown(way: &Way, by: Option<&str>, address: SocketAddr, greeting: Option<&str>) -> Vec<String> {
     let asked = async {
-        let stream = way.dial(address).await?;
-        certificate(stream, greeting).await
+        let tunnel = way.dial(by, address).await?;
+        certificate(tunnel, address, greeting).await
     };
     match timeout(PATIENCE, asked).await {
         Ok(Ok(certificate)) => names(&certificate),
@@ -123,7 +122,11 @@ async fn shown(way: &Way, address: SocketAddr, greeting: Option<&str>) -> Vec<St
 }
 
 /// A server's certificate. The handshake ends there: nothing is sent to it.
-async fn certificate(stream: TcpStream, greeting: Option<&str>) -> io::Result<CertificateDer<'static>> {
+async fn certificate(
+    tunnel: Tunnel,
+    address: SocketAddr,
+    greeting: Option<&str>,
+) -> io::Result<CertificateDer<'static>> {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let seen = Arc::new(Seen { provider: provider.clone(), certificate: OnceLock::new() });
     let mut config = ClientConfig::builder_with_provider(provider)
@@ -135,9 +138,9 @@ async fn certificate(stream: TcpStream, greeting: Option<&str>) -> io::Result<Ce
     config.enable_sni = greeting.is_some();
     let name = match greeting {
         Some(name) => ServerName::try_from(name.to_owned()).map_err(io::Error::other)?,
-        None => ServerName::IpAddress(stream.peer_addr()?.ip().into()),
+        None => ServerName::IpAddress(address.ip().into()),
     };
-    let ended = TlsConnector::from(Arc::new(config)).connect(name, stream).await;
+    let ended = TlsConnector::from(Arc::new(config)).connect(name, tunnel).await;
     let shown = seen.certificate.get().cloned();
     shown.ok_or_else(|| ended.err().unwrap_or_else(|| io::Error::other("no certificate")))
 }

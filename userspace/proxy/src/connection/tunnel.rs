@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use chaperone_capture::NetworkNamespace;
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
@@ -16,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::connection::quota::Quota;
+use crate::{
+    connection::{prefixed::Prefixed, quota::Quota},
+    upstream::http_proxy::{HttpProxy, ask},
+};
 
 /// How many addresses of a name are tried.
 const MAX_ADDRESSES: usize = 4;
@@ -40,27 +44,38 @@ pub(crate) enum TunnelError {
     Timeout { what: &'static str, name: String, after: Duration },
 }
 
-/// The way that a connection goes on by: from the network namespace that it came from.
+/// The way that a connection goes on by: from the network namespace that it came from, or by a proxy.
 #[derive(Clone, Debug)]
 pub(super) struct Way {
     /// `None`: the daemon's own.
     namespace: Option<Arc<NetworkNamespace>>,
+    /// The daemon's own proxy.
+    proxy: Option<Arc<HttpProxy>>,
+    /// The proxy that the agent dialled, and what it is asked before it is the other side.
+    agents_proxy: Option<(SocketAddr, Option<Bytes>)>,
 }
 
 impl Way {
     /// From the daemon's own namespace.
     pub(super) const fn home() -> Self {
-        Self { namespace: None }
+        Self { namespace: None, proxy: None, agents_proxy: None }
     }
 
     /// From that of this connection.
     pub(super) fn of(agent: &TcpStream) -> Result<Self, TunnelError> {
         let namespace = NetworkNamespace::of(agent).map_err(TunnelError::Namespace)?;
-        Ok(Self { namespace: Some(Arc::new(namespace)) })
+        Ok(Self { namespace: Some(Arc::new(namespace)), ..Self::home() })
+    }
+
+    /// By the daemon's own proxy where there is one, or by that which the agent asked.
+    pub(super) fn by(self, own: Option<&Arc<HttpProxy>>, agents: Option<(SocketAddr, Option<Bytes>)>) -> Self {
+        let proxy = own.filter(|_| agents.is_none()).cloned();
+        Self { proxy, agents_proxy: agents, ..self }
     }
 
     /// Whether it leads there at all.
     pub(super) async fn leads_to(&self, name: &str, address: SocketAddr) -> Result<(), TunnelError> {
+        let address = self.agents_proxy.as_ref().map_or(address, |(proxy, _)| *proxy);
         let Some(namespace) = self.namespace.clone() else { return Ok(()) };
         blocking(move || namespace.routes_to(address))
             .await
@@ -68,8 +83,31 @@ impl Way {
             .map_err(|source| TunnelError::Unreachable { name: name.to_owned(), address, source })
     }
 
-    /// Connects.
-    pub(super) async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+    /// Whether somebody else than the host's resolver says where a name is.
+    pub(super) fn is_by_proxy(&self, name: &str, address: SocketAddr) -> bool {
+        self.agents_proxy.is_some() || self.proxy.as_ref().is_some_and(|proxy| proxy.is_for(Some(name), address.ip()))
+    }
+
+    /// Connects; `name`: for whom a proxy is asked, if not for the address.
+    pub(super) async fn dial(&self, name: Option<&str>, address: SocketAddr) -> io::Result<Tunnel> {
+        if let Some((proxy, asked)) = &self.agents_proxy {
+            let mut stream = self.dial_directly(*proxy).await?;
+            let said = match asked {
+                Some(asked) => ask(&mut stream, asked).await?,
+                None => Bytes::new(),
+            };
+            return Ok(Tunnel { start: said, stream });
+        }
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(name, address.ip())) {
+            let authority = name.map_or_else(|| address.to_string(), |name| format!("{name}:{}", address.port()));
+            let (stream, said) = proxy.connect(&authority).await?;
+            return Ok(Tunnel { start: said, stream });
+        }
+        Ok(Tunnel { start: Bytes::new(), stream: self.dial_directly(address).await? })
+    }
+
+    /// Connects to that address itself.
+    pub(super) async fn dial_directly(&self, address: SocketAddr) -> io::Result<TcpStream> {
         let stream = match self.namespace.clone() {
             None => TcpStream::connect(address).await?,
             Some(namespace) => {
@@ -81,6 +119,9 @@ impl Way {
         Ok(stream)
     }
 }
+
+/// A connection, and what has come by it already.
+pub(super) type Tunnel = Prefixed;
 
 /// Where a name is met: at the agent's own choice first, if it is among what the host's resolver has, so that its load
 /// balancing stays as it is. An empty list is for a name that this resolver doesn't know.
@@ -114,17 +155,19 @@ pub(super) async fn resolve(
     Ok(addresses)
 }
 
-/// Connects to the first of these addresses that answers.
+/// Connects to the first of these addresses that answers; a proxy is asked for the name where somebody else than the agent
+/// vouches for it.
 pub(super) async fn connect(
     name: &str,
     addresses: &[SocketAddr],
+    is_vouched_for: impl Fn(SocketAddr) -> bool,
     way: &Way,
     after: Duration,
-) -> Result<TcpStream, TunnelError> {
+) -> Result<(Tunnel, SocketAddr), TunnelError> {
     let mut last = TunnelError::Unknown { name: name.to_owned() };
     for &address in addresses {
-        last = match timeout(after, way.dial(address)).await {
-            Ok(Ok(stream)) => return Ok(stream),
+        last = match timeout(after, way.dial(is_vouched_for(address).then_some(name), address)).await {
+            Ok(Ok(tunnel)) => return Ok((tunnel, address)),
             Ok(Err(source)) => TunnelError::Connect { name: name.to_owned(), address, source },
             Err(_) => TunnelError::Timeout { what: "connecting to", name: name.to_owned(), after },
         };
@@ -148,9 +191,9 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -
 }
 
 /// Copies both ways until both are over; gives the bytes from and to the agent.
-pub(crate) async fn copy<A: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn copy<A: AsyncRead + AsyncWrite + Unpin>(
     agent: &mut A,
-    upstream: &mut TcpStream,
+    upstream: &mut Tunnel,
 ) -> io::Result<(u64, u64)> {
     copy_bidirectional_with_sizes(agent, upstream, BUFFER, BUFFER).await
 }
