@@ -97,8 +97,11 @@ class Filler:
         self.members = {key: name for key, name, _ in members}
         # `{plain name: path}` of members of structures, where only one has that name.
         self.nested = {}
+        # All of them: `{plain name: [path]}`.
+        self.everywhere = {}
         for key, path in nested:
             self.nested[key] = None if key in self.nested else path
+            self.everywhere.setdefault(key, []).append(path)
         self.noun = noun(operation)
         # All types that the service has, for the longest that the noun begins with.
         self.kinds = kinds
@@ -171,6 +174,29 @@ class Filler:
         names = {before + candidate for candidate in candidates for before in BEFORE if len(candidate) >= 4}
         return [name for key, name in self.members.items() if key in names and name not in used]
 
+    def others(self, filled, used):
+        """The same template by other members that say the same: `SecondaryAllocationIds` and
+        `AvailabilityZoneAddresses.AllocationIds` besides `AllocationId`, and `SourceConfiguration.TemplateName`
+        with its `ApplicationName`."""
+        top = [plain(name) for name in used]
+        if not used or any(key not in self.members for key in top):
+            return
+        if len(used) == 1:
+            forms = list(dict.fromkeys((top[0], singular(top[0]), singular(top[0]) + "s")))
+            alike = [name for form in forms for name in self.prefixed([form], used)]
+            if len(stem(top[0])) >= 4:
+                alike += [path for form in forms for path in self.everywhere.get(form, ())]
+            for other in dict.fromkeys(alike):
+                yield filled.replace("{=%s}" % used[0], "{=%s}" % other)
+            return
+        outer = [{path.rpartition(".")[0] for path in self.everywhere.get(key, ())} for key in top]
+        for structure in sorted(set.intersection(*outer)):
+            text = filled
+            for key, name in zip(top, used):
+                path = next(p for p in self.everywhere[key] if p.rpartition(".")[0] == structure)
+                text = text.replace("{=%s}" % name, "{=%s}" % path)
+            yield text
+
     def fill(self, prefix, kind, template, only):
         """The template as far as members fill it, and which of them do."""
         template = re.sub(r"^(arn:[^:]*:[^:]*:[^:]*:)\$\{AccountId\}", r"\1${Account}", template)
@@ -235,10 +261,9 @@ def templates(service, operation, actions, members, nested, iam):
                 else:
                     mark = "!"
                 rank = "+!|-?"
-                if len(used) == 1 and plain(used[0]) in filler.members and not mark == "?":
-                    # Others of the same type, which the operation is for as well.
-                    for other in filler.prefixed([plain(used[0])], used):
-                        found.setdefault(filled.replace("{=%s}" % used[0], "{=%s}" % other), "-")
+                if mark != "?":
+                    for other in filler.others(filled, used):
+                        found.setdefault(other, "-")
                 if filled not in found or rank.index(mark) < rank.index(found[filled]):
                     found[filled] = mark
     for mark in "|?":

@@ -415,3 +415,61 @@ fn another_account_in_the_input_is_looked_at() {
     assert!(passes(other, budget("123456789012")));
     assert!(passes("arn:aws:budgets::999999999999:budget/c", budget("999999999999")));
 }
+
+#[test]
+fn the_end_of_an_arn_in_a_names_place_is_not_another_name() {
+    let grafana = format!("arn:aws:grafana:{HERE}:/workspaces/g-1");
+    assert!(!passes(&grafana, rest("DELETE", "grafana", "/workspaces/%2Fworkspaces%2Fg-1", "")));
+    assert!(!passes(&grafana, rest("DELETE", "grafana", "/workspaces/g-1", "")));
+    assert!(passes(&grafana, rest("DELETE", "grafana", "/workspaces/g-2", "")));
+    let stage = format!("arn:aws:codepipeline:{HERE}:release/approve");
+    let disable = |stage: &str| {
+        let body = format!(
+            r#"{{"pipelineName":"release","stageName":"{stage}","transitionType":"Inbound","reason":"because"}}"#
+        );
+        json("codepipeline", "CodePipeline_20150709.DisableStageTransition", &body)
+    };
+    for (name, passed) in [("approve", false), ("release/approve", false), ("Release/approve", false), ("build", true)]
+    {
+        assert_eq!(passes(&stage, disable(name)), passed, "{name}");
+    }
+    // A stream of logs may begin with a word of its group's name.
+    let stream = |name: &str| {
+        let body = format!(r#"{{"logGroupName":"/ecs/app","logStreamName":"{name}","logEvents":[]}}"#);
+        json("logs", "Logs_20140328.PutLogEvents", &body)
+    };
+    assert!(passes(&format!("arn:aws:logs:{HERE}:log-group:/ecs/app:log-stream:app/web/2"), stream("app/web/1")));
+    assert!(!passes(&format!("arn:aws:logs:{HERE}:log-group:/ecs/app:log-stream:app/web/1"), stream("app/web/1")));
+}
+
+#[test]
+fn what_another_member_of_the_same_type_names_is_found() {
+    let address = format!("arn:aws:ec2:{HERE}:elastic-ip/eipalloc-prod");
+    for member in [
+        "AllocationId",
+        "SecondaryAllocationId.1",
+        "AvailabilityZoneAddress.1.AllocationId.1",
+        "SecondaryAllocationId.2",
+    ] {
+        let call = ec2(&format!("Action=CreateNatGateway&Version=2016-11-15&SubnetId=subnet-1&{member}=eipalloc-prod"));
+        assert!(!passes(&address, call), "{member}");
+    }
+    let saved = format!("arn:aws:elasticbeanstalk:{HERE}:configurationtemplate/shop/prod");
+    let call = form(
+        "elasticbeanstalk",
+        "Action=CreateConfigurationTemplate&Version=2010-12-01&ApplicationName=mine&TemplateName=copy\
+         &SourceConfiguration.ApplicationName=shop&SourceConfiguration.TemplateName=prod",
+    );
+    assert!(!passes(&saved, call));
+}
+
+#[test]
+fn another_region_in_the_input_is_looked_at() {
+    let copy = |region: &str| {
+        ec2(&format!("Action=CopyImage&Version=2016-11-15&Name=n&SourceImageId=ami-1&SourceRegion={region}"))
+    };
+    assert!(!passes("arn:aws:ec2:us-east-1:*", copy("us-east-1")));
+    assert!(!passes("arn:aws:ec2:us-east-1:*", copy("us-east-1 ")));
+    assert!(passes("arn:aws:ec2:us-east-1:*", copy("eu-west-1")));
+    assert!(passes("arn:aws:ec2:us-east-1:*", copy("us-west-2")));
+}
