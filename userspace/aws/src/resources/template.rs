@@ -25,6 +25,8 @@ enum Mark {
     New,
     /// Touched or not, and nothing in the input says.
     Possible,
+    /// Named by the input, though IAM has no permission for it: for policies that forbid.
+    Mentioned,
 }
 
 impl Mark {
@@ -34,6 +36,7 @@ impl Mark {
             Some(b'|') => Self::OneOf,
             Some(b'+') => Self::New,
             Some(b'?') => Self::Possible,
+            Some(b'~') => Self::Mentioned,
             _ => Self::Required,
         };
         (mark, template.get(1..).unwrap_or_default())
@@ -63,6 +66,10 @@ pub(super) fn fill(
     let mut possible = Vec::new();
     for template in &operation.templates {
         let (mark, text) = Mark::split(template);
+        if mark == Mark::Mentioned {
+            needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place).map(drop))?;
+            continue;
+        }
         let filled = Filled::of(needs, candidate, text, members, place)?;
         if let Some(selector) = selector
             && matches!(mark, Mark::Optional | Mark::Required)
@@ -86,6 +93,7 @@ pub(super) fn fill(
             Mark::Optional => absent.extend(filled.open),
             Mark::Possible => possible.extend(filled.open),
             Mark::OneOf if !arns.is_empty() => {}
+            Mark::Mentioned => {}
             Mark::OneOf | Mark::Required => {
                 let why = match filled.missing[..] {
                     [] => Cow::Borrowed("the request can't name it"),
