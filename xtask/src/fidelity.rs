@@ -37,7 +37,8 @@ pub struct Options {
 #[derive(Clone, Debug, Deserialize)]
 struct Ended {
     test: String,
-    ended: String,
+    #[serde(rename = "ended")]
+    how: String,
     why: String,
 }
 
@@ -106,7 +107,7 @@ pub fn run(options: &Options) -> Result<()> {
     let mut found = Found::default();
     let differing = |outcomes: &[Outcomes; 2]| -> Vec<String> {
         let names = outcomes[0].keys().chain(outcomes[1].keys().filter(|name| !outcomes[0].contains_key(*name)));
-        let ended = |side: usize, name: &str| outcomes[side].get(name).map(|it| it.ended.clone());
+        let ended = |side: usize, name: &str| outcomes[side].get(name).map(|it| it.how.clone());
         names.filter(|name| ended(0, name) != ended(1, name)).cloned().collect()
     };
     for name in differing(&outcomes) {
@@ -114,7 +115,7 @@ pub fn run(options: &Options) -> Result<()> {
         for (world, outcomes) in worlds.iter_mut().zip(&mut outcomes) {
             outcomes.extend(world.run(&tests, std::slice::from_ref(&name))?);
         }
-        let ended = |side: usize| outcomes[side].get(&name).map_or_else(|| "not run".to_owned(), |it| it.ended.clone());
+        let ended = |side: usize| outcomes[side].get(&name).map_or_else(|| "not run".to_owned(), |it| it.how.clone());
         if ended(0) == ended(1) {
             found.unsteady.push(name);
             continue;
@@ -131,9 +132,8 @@ pub fn run(options: &Options) -> Result<()> {
     }
     let [direct, through] = &outcomes;
     found.tests = direct.len();
-    found.passed_directly = direct.values().filter(|it| it.ended == "passed").count();
-    found.same =
-        direct.iter().filter(|(name, it)| through.get(*name).is_some_and(|other| other.ended == it.ended)).count();
+    found.passed_directly = direct.values().filter(|it| it.how == "passed").count();
+    found.same = direct.iter().filter(|(name, it)| through.get(*name).is_some_and(|other| other.how == it.how)).count();
     let differs = |accepted: &&Accepted| found.differences.iter().any(|it| it.test.starts_with(&accepted.test));
     let ran = |accepted: &&Accepted| direct.keys().any(|name| name.starts_with(&accepted.test));
     found.outdated = list.accepted.iter().filter(ran).filter(|it| !differs(it)).map(|it| it.test.clone()).collect();

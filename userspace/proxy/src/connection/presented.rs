@@ -29,7 +29,7 @@ use x509_parser::prelude::{FromDer as _, GeneralName, X509Certificate};
 use crate::connection::tunnel::{Tunnel, Way};
 
 /// For how long it holds what was shown.
-const HOLDS: Duration = Duration::from_secs(300);
+const HOLDS: Duration = Duration::from_mins(5);
 /// How many answers are remembered.
 const MAX_ANSWERS: usize = 4096;
 /// How long an address has to show anything. AWS's own are there at once; what doesn't answer can't be reached by the agent,

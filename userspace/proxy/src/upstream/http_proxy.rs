@@ -79,7 +79,8 @@ impl HttpProxy {
         let mut head = format!("CONNECT {authority} HTTP/1.1\r\nHost: {authority}\r\n");
         if let Some(file) = self.credentials_file.clone() {
             let credentials = spawn_blocking(move || credentials(&file)).await.map_err(io::Error::other)??;
-            head.push_str(&format!("Proxy-Authorization: Basic {}\r\n", BASE64_STANDARD.encode(credentials)));
+            let credentials = BASE64_STANDARD.encode(credentials);
+            head.extend(["Proxy-Authorization: Basic ", &credentials, "\r\n"]);
         }
         head.push_str("\r\n");
         let mut stream = TcpStream::connect((self.host.as_str(), self.port)).await.map_err(failed)?;

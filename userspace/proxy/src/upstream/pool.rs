@@ -346,12 +346,11 @@ where
         let (name, address) = (target.name.to_string(), target.address);
         let dial = async {
             let connect = |source| UpstreamError::Connect { name: name.clone(), address, source };
-            let tcp = match self.dial_by_proxy(target, target.address.port()).await {
-                Some(dialled) => dialled,
-                None => {
-                    let look_up = || tokio::net::lookup_host((name.as_str(), target.address.port()));
-                    connect_any(target.address, look_up).await
-                }
+            let tcp = if let Some(dialled) = self.dial_by_proxy(target, target.address.port()).await {
+                dialled
+            } else {
+                let look_up = || tokio::net::lookup_host((name.as_str(), target.address.port()));
+                connect_any(target.address, look_up).await
             };
             let tcp = tcp.map_err(connect)?;
             tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(connect)?;
