@@ -24,6 +24,7 @@ use crate::{
         accepted::{Accepted, Asked},
         hello::{self, host_name, take_leave},
         http_connection::ALTERNATE_HTTPS,
+        metadata::is_metadata,
         prefixed::Prefixed,
         tunnel::look_up,
     },
@@ -79,6 +80,11 @@ impl Accepted {
             Wish::Connection { host, port, head } => Box::pin(self.tunnelled(stream, rest, &host, port, head)).await,
             Wish::Answer { host, head, proxys, body } => {
                 self.note(&host, 80, proxys.into_bytes().into(), false).await;
+                if is_metadata(self.target().ip()) {
+                    // Clients that mind `HTTP_PROXY` there, too.
+                    let start = [head.as_bytes(), &rest].concat().into();
+                    return Box::pin(self.serve_metadata(Prefixed { start, stream })).await;
+                }
                 let catalogued = self.shared.catalog.host(&host).is_some();
                 if catalogued || self.shared.generation().is_inspected(&host) {
                     let mut request = BytesMut::from(head.as_bytes());
@@ -121,6 +127,9 @@ impl Accepted {
         let opened = stream.write_all(b"HTTP/1.1 200 Connection established\r\n\r\n").await;
         opened.map_err(|error| error.to_string())?;
         match port {
+            _ if is_metadata(self.target().ip()) => {
+                Box::pin(self.serve_metadata(Prefixed { start: start.freeze(), stream })).await
+            }
             443 | ALTERNATE_HTTPS => self.tls(stream, start).await,
             80 => self.plain(stream, start).await,
             _ => {
