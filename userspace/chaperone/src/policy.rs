@@ -185,7 +185,7 @@ fn check(config: &Path, path: Option<&Path>, json: bool) -> anyhow::Result<ExitC
     let agents = Agents::of(config, path.is_none())?;
     let (path, zone) = policies_at(config, path)?;
     let version = match PolicyVersion::read(&path, &KnownActions) {
-        Ok(version) => PolicyVersion { time_zone: zone, ..version },
+        Ok(version) => version.in_zone(zone),
         Err(PolicyError::Invalid(problems)) if json => {
             json_line(&mut io::stdout(), &serde_json::json!({ "valid": false, "problems": problems }))?;
             return Ok(ExitCode::from(2));
@@ -269,5 +269,5 @@ fn policies_at(config: &Path, path: Option<&Path>) -> Result<(PathBuf, TimeZone)
 fn read(config: &Path, path: Option<&Path>) -> Result<PolicyVersion, ConfigError> {
     let (path, time_zone) = policies_at(config, path)?;
     let version = PolicyVersion::read(&path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
-    Ok(PolicyVersion { time_zone, ..version })
+    Ok(version.in_zone(time_zone))
 }

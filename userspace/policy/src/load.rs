@@ -116,7 +116,7 @@ pub struct PolicyVersion {
     pub(crate) lifts: Option<Box<PolicyVersion>>,
     pub(crate) mask_targets: HashMap<String, Arc<Vec<MaskTarget>>>,
     /// The zone of `context.hour` and its like.
-    pub time_zone: TimeZone,
+    pub(crate) time_zone: TimeZone,
     /// SHA-256 over the files' names and contents, in hexadecimal.
     pub digest: String,
     /// Notes that don't stop it from being put in force.
@@ -146,6 +146,12 @@ impl PolicyVersion {
             Ok(version) if version.policies.is_empty() => Err(PolicyError::Empty(path.to_owned())),
             other => other,
         }
+    }
+
+    /// With the clock of a zone.
+    #[must_use]
+    pub fn in_zone(self, time_zone: TimeZone) -> Self {
+        Self { time_zone, ..self }
     }
 
     /// The groups that policies ask for approval, each with the policy's id.

@@ -92,9 +92,11 @@ impl ConditionReport {
 }
 
 impl PolicyReport {
-    /// How many parts of the scope and conditions would have to be others for it to match.
+    /// How far it is from matching: how many conditions are in the way, and parts of its scope, which count for more, as
+    /// what is outside of that is about something else.
     pub fn distance(&self) -> usize {
-        self.outside.len() + self.conditions.iter().filter(|condition| condition.is_in_the_way()).count()
+        const SCOPE: usize = 16;
+        SCOPE * self.outside.len() + self.conditions.iter().filter(|condition| condition.is_in_the_way()).count()
     }
 }
 

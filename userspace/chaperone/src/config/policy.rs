@@ -31,7 +31,7 @@ impl Policy {
     pub fn read(&self) -> Result<PolicyVersion, ConfigError> {
         let time_zone = self.zone()?;
         let version = PolicyVersion::read(&self.path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
-        Ok(PolicyVersion { time_zone, ..version })
+        Ok(version.in_zone(time_zone))
     }
 
     /// The zone, checked.

@@ -205,7 +205,7 @@ pub fn run(config: &Path, path: Option<&Path>, json: bool) -> anyhow::Result<Exi
             let (path, zone) = policies_at(config, path)?;
             let read = || PolicyVersion::read(&path, &KnownActions);
             let version = read().map_err(|error| ConfigError(error.to_string()))?;
-            let ran = beside(&path, PolicyVersion { time_zone: zone, ..version }, &agents)?;
+            let ran = beside(&path, version.in_zone(zone), &agents)?;
             if ran.is_empty() {
                 return Err(ConfigError(format!(
                     "no table tests beside {}: put them into a file there whose name ends in .test.toml (docs/policies.md)",
@@ -349,7 +349,7 @@ impl Text {
                 self.wrong(name, "there is no such time zone; write an IANA name such as Europe/Berlin")
             })?,
         };
-        Ok(Some(Engine::new(PolicyVersion { time_zone, ..version })))
+        Ok(Some(Engine::new(version.in_zone(time_zone))))
     }
 
     fn run(&self, engine: &Engine, agents: &Agents) -> Result<Vec<Ran>, ConfigError> {

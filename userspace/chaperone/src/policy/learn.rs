@@ -376,7 +376,8 @@ mod tests {
         assert!(judge.rule(&other, recorded.sessions()).is_err());
         let document = iam::document(&statements);
         assert_eq!(iam::prove(&document, &calls), [""; 0]);
-        for (action, resource) in OTHERS {
+        // To IAM `*` is every resource, of an action that it can't be narrowed for.
+        for (action, resource) in OTHERS.into_iter().filter(|(action, _)| *action != "sqs:ListQueues") {
             assert_eq!(iam::prove(&document, &[recorded.call(action, resource)]).len(), 1, "{action} {resource}");
         }
     }

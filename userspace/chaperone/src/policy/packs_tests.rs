@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf, str::FromStr};
 
-use cedar_policy::{Authorizer, Context, Entities, Entity, EntityUid, PolicySet, Request, RestrictedExpression};
+use cedar_policy::{
+    Authorizer, Context, Entities, Entity, EntityId, EntityUid, PolicySet, Request, RestrictedExpression,
+};
 use chaperone_aws::Catalog;
 use chaperone_model::{AccessLevel, CallIntent, Verdict};
 use chaperone_policy::{Approval, CallFacts, DEFAULT_POLICY, Engine, PolicyVersion, Ruling};
@@ -137,7 +139,7 @@ fn string(text: &str) -> RestrictedExpression {
 /// What Cedar says of a request with everything in it, by the whole set, put together here and not by our engine.
 fn by_cedar(set: &PolicySet, intent: &CallIntent, approved: bool) -> bool {
     let call = intent.call.as_ref().unwrap();
-    let uid = |kind: &str, id: &str| EntityUid::from_str(&format!("{kind}::{id:?}")).unwrap();
+    let uid = |kind: &str, id: &str| EntityUid::from_type_name_and_id(kind.parse().unwrap(), EntityId::new(id));
     let (action, arn) = (&call.actions[0], call.resources[0].as_str());
     let prefix = action.name.split(':').next().unwrap();
     let parts: Vec<&str> = arn.splitn(6, ':').chain([""; 6]).take(6).collect();
@@ -238,8 +240,8 @@ fn ten_thousand_requests_are_decided_as_cedar_decides_the_whole_set() {
     let (mut numbers, recorded) = (Numbers(14), samples::Recorded::default());
     let (mut permitted, mut refused, mut asked) = (0, 0, 0);
     for n in 0..REQUESTS {
-        let action: &str = if n % 3 == 0 { numbers.one_of(&often) } else { numbers.one_of(&actions) };
-        let mut intent = recorded.call(action, numbers.one_of(&resources));
+        let action: &str = if n % 3 == 0 { *numbers.one_of(&often) } else { numbers.one_of::<&String>(&actions) };
+        let mut intent = recorded.call(action, numbers.one_of::<&str>(&resources));
         let call = intent.call.as_mut().unwrap();
         call.region = numbers.one_of(&[Some("eu-west-1"), Some("us-east-1"), None]).map(Into::into);
         call.account = numbers.one_of(&[Some("123456789012"), Some("210987654321"), None]).map(Into::into);

@@ -216,10 +216,6 @@ impl Judge {
         Self { engine: Engine::new(version), principals: HashMap::new() }
     }
 
-    pub fn engine(&self) -> &Engine {
-        &self.engine
-    }
-
     /// What the policies say of a call, or why that can't be said.
     pub fn rule(&mut self, intent: &CallIntent, sessions: &Sessions) -> Result<Ruling, String> {
         let principal = self.principal(intent, sessions)?;
