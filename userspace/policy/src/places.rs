@@ -79,10 +79,9 @@ impl Places {
 
 /// Line and column, both from 1, of a place in a text.
 pub(crate) fn line_and_column(text: &str, at: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..at.min(text.len())];
-    let line_start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
-    let characters = String::from_utf8_lossy(&before[line_start..]).chars().count();
-    (before.iter().filter(|byte| **byte == b'\n').count() + 1, characters + 1)
+    let before = String::from_utf8_lossy(&text.as_bytes()[..at.min(text.len())]);
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    (before.matches('\n').count() + 1, line.chars().count() + 1)
 }
 
 fn tokens(text: &str) -> Vec<(usize, Token)> {
