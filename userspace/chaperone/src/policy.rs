@@ -52,7 +52,7 @@ Exit codes: 0 they can be put in force; 1 a table test fails; 2 they are wrong."
   chaperone policy learn --agent coder --since 7d --generalize 'arn:aws:s3:::data/*' --iam > role-policy.json
 
 Exit codes: 0 every call is permitted by what was made; 1 some can't be; 2 bad input, or nothing to learn from.")]
-    Learn(Learn),
+    Learn(Box<Learn>),
     /// Print the Cedar schema with every action.
     #[command(after_help = "Example: chaperone policy schema > chaperone.cedarschema")]
     Schema,
@@ -72,7 +72,7 @@ Exit codes: 0 all pass; 1 some fail; 2 a table or a policy is wrong.")]
   chaperone policy try new.cedar --agent coder --warehouse --json | jq 'select(.to == \"deny\")'
 
 Exit codes: 0 nothing would change; 1 something would, or can't be said; 2 bad input or wrong policies.")]
-    Try(Try),
+    Try(Box<Try>),
     /// Tell what each policy made of a recorded call: what it looked at, and which would have to change.
     #[command(after_help = "Examples:
   chaperone policy why 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081

@@ -291,7 +291,7 @@ pub fn print(out: &mut impl Write, ran: &[Ran], all: bool) -> io::Result<()> {
 /// A table's file: what is wrong in it is told with its place.
 struct Text {
     path: PathBuf,
-    text: String,
+    source: String,
     table: Table,
 }
 
@@ -309,11 +309,11 @@ impl Text {
         let toml = |error: toml::de::Error| wrong(error.span().map_or(0, |span| span.start), error.message());
         check_keys(&DeTable::parse(&text).map_err(toml)?, &FILE_KEYS, "").map_err(|(at, what)| wrong(at, &what))?;
         let table = toml::from_str(&text).map_err(toml)?;
-        Ok(Self { path: path.to_owned(), table, text })
+        Ok(Self { path: path.to_owned(), table, source: text })
     }
 
     fn wrong<T>(&self, at: &Spanned<T>, what: &str) -> ConfigError {
-        ConfigError(format!("{}: {what}", place(&self.path, &self.text, at.span().start)))
+        ConfigError(format!("{}: {what}", place(&self.path, &self.source, at.span().start)))
     }
 
     /// The policies that it names itself.
@@ -414,9 +414,9 @@ impl Text {
         let ruling = engine.rule(&principal, &call, facts, approval);
         let mut differences = self.compare(case, engine, &ruling)?;
         if let Some(wanted) = &case.masks {
-            differences.extend(self.compare_masks(wanted, engine.masks(&principal, &call, facts))?);
+            differences.extend(self.compare_masks(wanted, &engine.masks(&principal, &call, facts))?);
         }
-        let line = self.text[..case.name.span().start].matches('\n').count() + 1;
+        let line = self.source[..case.name.span().start].matches('\n').count() + 1;
         let name = case.name.get_ref().clone();
         Ok(Ran { file: self.path.clone(), line, name, passed: differences.is_empty(), differences })
     }
@@ -554,7 +554,7 @@ impl Text {
     fn compare_masks(
         &self,
         wanted: &[Spanned<String>],
-        masks: chaperone_policy::Masks,
+        masks: &chaperone_policy::Masks,
     ) -> Result<Option<String>, ConfigError> {
         let mut names = Vec::new();
         for name in wanted {
@@ -607,7 +607,7 @@ fn place(path: &Path, text: &str, at: usize) -> String {
 
 /// Keys that mean nothing, with what was meant. Of tables in tables, too.
 fn check_keys(table: &Spanned<DeTable<'_>>, known: &[&str], of: &str) -> Result<(), (usize, String)> {
-    for (key, value) in table.get_ref().iter() {
+    for (key, value) in table.get_ref() {
         let name: &str = key.get_ref();
         if !known.contains(&name) {
             let meant = nearest(name, known.iter().copied());

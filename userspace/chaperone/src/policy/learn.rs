@@ -354,7 +354,9 @@ mod tests {
 
     fn learnt(calls: &[CallIntent], general: &General) -> Vec<Statement> {
         let mut learnt = Learnt::default();
-        calls.iter().for_each(|call| learnt.take(call, general));
+        for call in calls {
+            learnt.take(call, general);
+        }
         learnt.statements()
     }
 

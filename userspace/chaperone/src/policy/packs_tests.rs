@@ -240,7 +240,8 @@ fn ten_thousand_requests_are_decided_as_cedar_decides_the_whole_set() {
     let (mut numbers, recorded) = (Numbers(14), samples::Recorded::default());
     let (mut permitted, mut refused, mut asked) = (0, 0, 0);
     for n in 0..REQUESTS {
-        let action: &str = if n % 3 == 0 { *numbers.one_of(&often) } else { numbers.one_of::<&String>(&actions) };
+        let action: &str =
+            if n % 3 == 0 { numbers.one_of::<&str>(&often) } else { numbers.one_of::<&String>(&actions) };
         let mut intent = recorded.call(action, numbers.one_of::<&str>(&resources));
         let call = intent.call.as_mut().unwrap();
         call.region = numbers.one_of(&[Some("eu-west-1"), Some("us-east-1"), None]).map(Into::into);

@@ -110,9 +110,9 @@ pub fn run(config: &Path, what: &Try, json: bool) -> anyhow::Result<ExitCode> {
     })?;
     let mut out = io::stdout().lock();
     if json {
-        in_json(&mut out, &trial)?
+        in_json(&mut out, &trial)?;
     } else {
-        for_people(&mut out, &trial)?
+        for_people(&mut out, &trial)?;
     }
     Ok(ExitCode::from(u8::from(!trial.is_same())))
 }

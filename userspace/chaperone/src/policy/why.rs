@@ -196,7 +196,9 @@ mod tests {
         let recorded = samples::Recorded::default();
         let needs = judge(POLICIES).report(&recorded.call(action, resource), recorded.sessions()).unwrap();
         let mut out = Vec::new();
-        needs.iter().for_each(|need| for_people(&mut out, need, false).unwrap());
+        for need in &needs {
+            for_people(&mut out, need, false).unwrap();
+        }
         (String::from_utf8(out).unwrap(), needs.iter().flat_map(changes).collect())
     }
 
