@@ -219,6 +219,7 @@ impl Config {
             let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
             return Err(("metrics.listen", why));
         }
+        self.policy.zone().map_err(|error| ("policy.time_zone", error.to_string()))?;
         self.approvals.check()?;
         self.identity.check(&self.agents)?;
         self.masking.settings().map_err(|error| {

@@ -43,6 +43,13 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
+impl Head {
+    /// The first value of a field; `name` in lower case.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// A call was decoded and decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallIntent {
