@@ -147,7 +147,7 @@ fn an_approval_can_reach_further_and_ends() {
     assert!(matches!(ask(&mut all, 4, 2, session), Ok(Standing::Wait { .. })));
     assert!(all.granted(&asked(1, SessionId::new()), &groups).is_none());
     assert!(all.granted(&asked(1, session), &groups).is_some());
-    assert!(all.granted(&asked(1, session), &|_| Vec::new()).is_none());
+    assert!(all.granted(&asked(1, session), &|_: &str| Vec::new()).is_none());
     all.tick(500);
     assert!(all.grants().is_empty());
 }

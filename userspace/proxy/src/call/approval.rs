@@ -236,6 +236,8 @@ fn about(exchange: &Exchange, call: &Call, question: &Question) -> Value {
     json!({
         "agent": exchange.connection.session.session.agent,
         "command": process.argv,
+        // Looking at this link takes no lock that the process could hold. It describes, like the arguments.
+        "directory": std::fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap_or_default(),
         "executable": process.exe,
         "host": exchange.host,
         "method": exchange.method.as_str(),
