@@ -7,11 +7,10 @@ mod provider;
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    path::Path,
     process::{Child, Command},
 };
 
-use chaperone_system_tests::{Lab, both, script, text, until};
+use chaperone_system_tests::{Lab, both, python, script, secret_file, text, until};
 use provider::Provider;
 use serde_json::{Value, json};
 
@@ -24,19 +23,6 @@ const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
 const SECRET: &str = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw";
 const ORIGIN: &str = "https://127.0.0.1:8443";
 
-fn python() -> String {
-    std::env::var("CHAPERONE_TEST_PYTHON").expect("run these tests by `cargo xtask test`")
-}
-
-/// A file of root's that nobody else can read.
-fn secret(folder: &Path, name: &str, text: &str) -> String {
-    use std::os::unix::fs::PermissionsExt as _;
-    let path = folder.join(name);
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-    path.display().to_string()
-}
-
 /// A lab that approvers reach over HTTPS with tokens of `provider`.
 fn start(provider: &Provider, webhooks: &[(&str, u16)]) -> Lab {
     // What is trusted to hold secrets is no folder that everybody can write to.
@@ -45,7 +31,7 @@ fn start(provider: &Provider, webhooks: &[(&str, u16)]) -> Lab {
     let made = Command::new(python()).arg(script("certificate.py")).arg(at).status().unwrap();
     assert!(made.success());
     fs::write(at.join("jwks.json"), provider.jwks()).unwrap();
-    let file = secret(at, "webhook.secret", SECRET);
+    let file = secret_file(at, "webhook.secret", SECRET);
     let mut config = format!(
         "[approvals]\nhold = 60\ninterim = 1\n[approvals.groups]\nsre = [\"group:corp:ops\"]\nsecurity = [\"group:corp:sec\"]\n\
          [approvals.api]\nlisten = \"127.0.0.1:8443\"\nurl = \"{ORIGIN}\"\ncertificate = \"{0}/approvals.crt\"\n\

@@ -44,9 +44,8 @@ const acts = {
     await own.click('button[type="submit"]');
     // Consent.
     await own.click('button[type="submit"]');
-    await own.waitForURL(`${origin}/**`);
-    // What leads on to the page itself.
-    await own.waitForLoadState("networkidle");
+    const done = own.getByRole("button", { name: "Sign out" });
+    await done.or(own.getByRole("heading", { name: "Not signed in" })).waitFor();
     const cookies = await context.cookies(origin);
     return {
       url: own.url(),
@@ -67,6 +66,11 @@ const acts = {
     await own.goto(`${origin}/`);
     await own.waitForLoadState("networkidle");
     return own.innerText("body");
+  },
+  async open(who, path) {
+    const { page: own } = await page(who);
+    const response = await own.goto(`${origin}${path}`);
+    return { status: response.status(), text: await own.innerText("body") };
   },
   async read(who, id) {
     const { page: own } = await page(who);
@@ -113,22 +117,18 @@ const acts = {
     }, path);
     result.form = (await posted).status();
     await evil.goto(elsewhere);
-    const framed = await evil.evaluate(async (to) => {
+    await evil.evaluate(async (to) => {
       const frame = document.createElement("iframe");
-      frame.src = to;
-      document.body.append(frame);
-      await new Promise((resolve) => {
+      // A frame that isn't allowed loads, too: a page of the browser's own.
+      const loaded = new Promise((resolve) => {
         frame.onload = resolve;
       });
-      try {
-        return frame.contentDocument === null ? "elsewhere" : frame.contentDocument.body.innerText;
-      } catch (error) {
-        return String(error);
-      }
-    }, origin);
+      frame.src = to;
+      document.body.append(frame);
+      await loaded;
+    }, `${origin}/`);
     const inside = evil.frames().find((frame) => frame !== evil.mainFrame());
-    result.framed = framed;
-    result.inside = inside ? await inside.content().catch(String) : "";
+    result.framed = await inside.evaluate(() => document.documentElement.outerHTML).catch(String);
     await evil.close();
     return result;
   },

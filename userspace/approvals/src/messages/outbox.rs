@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::{Message, at, durable};
 
 /// The most messages that wait.
-pub(super) const MOST_WAITING: usize = 2_000;
+const MOST_WAITING: usize = 2_000;
 /// The most that were given up and are kept.
 const MOST_DEAD: usize = 1_000;
 
@@ -45,6 +45,7 @@ pub struct Heading {
 pub(super) struct Outbox {
     folder: PathBuf,
     all: BTreeMap<String, Heading>,
+    pub(super) most_waiting: usize,
 }
 
 impl Outbox {
@@ -62,7 +63,7 @@ impl Outbox {
             let message: Message = serde_json::from_slice(&text).map_err(|error| at(&path)(error.into()))?;
             all.insert(message.heading.id.clone(), message.heading);
         }
-        Ok(Self { folder: folder.to_owned(), all })
+        Ok(Self { folder: folder.to_owned(), all, most_waiting: MOST_WAITING })
     }
 
     /// Keeps a new message; `false` if there is no room among those that wait, and it is given up at once.
@@ -70,11 +71,11 @@ impl Outbox {
         if self.all.contains_key(&message.heading.id) {
             return Ok(true);
         }
-        let has_room = self.waiting().count() < MOST_WAITING;
+        let has_room = self.waiting().count() < self.most_waiting;
         let mut message = message.clone();
         if !has_room {
             message.heading.dead = true;
-            message.heading.last = format!("{MOST_WAITING} messages wait already");
+            message.heading.last = format!("{} messages wait already", self.most_waiting);
         }
         self.write(message)?;
         self.bury_no_more_than();
@@ -111,7 +112,7 @@ impl Outbox {
     pub(super) fn revive(&mut self, id: &str, now: u64) -> io::Result<usize> {
         let wanted = |heading: &&Heading| heading.dead && (id == "all" || heading.id == id);
         let ids: Vec<String> = self.all.values().filter(wanted).map(|heading| heading.id.clone()).collect();
-        let room = MOST_WAITING.saturating_sub(self.waiting().count());
+        let room = self.most_waiting.saturating_sub(self.waiting().count());
         for id in ids.iter().take(room) {
             let mut message = self.read(id)?;
             (message.heading.dead, message.heading.attempts, message.heading.next) = (false, 0, now);

@@ -179,11 +179,12 @@ fn the_queue_is_bounded() {
     desk.ask("sre", 1, None);
     let all = desk.questions();
     let mut outbox = Outbox::open(folder.path()).unwrap();
+    outbox.most_waiting = 20;
     let mut message = message("asked", &all[0], &all, 0);
-    for number in 0..outbox::MOST_WAITING + 10 {
+    for number in 0..30 {
         message.heading.id = format!("msg_{number}_asked");
-        assert_eq!(outbox.put(&message).unwrap(), number < outbox::MOST_WAITING);
+        assert_eq!(outbox.put(&message).unwrap(), number < 20);
     }
-    assert_eq!(outbox.counts(), (outbox::MOST_WAITING, 10));
-    assert_eq!(Outbox::open(folder.path()).unwrap().counts(), (outbox::MOST_WAITING, 10));
+    assert_eq!(outbox.counts(), (20, 10));
+    assert_eq!(Outbox::open(folder.path()).unwrap().counts(), (20, 10));
 }
