@@ -1,6 +1,6 @@
 //! What the configuration says of these surfaces.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{collections::BTreeMap, net::SocketAddr, path::PathBuf};
 
 use chaperone_oidc::{Issuer, SignIn};
 use http::Uri;
@@ -68,7 +68,7 @@ impl ApiSection {
         let own = self.sign_in.iter().map(|it| (&it.name, &it.issuer));
         let mut seen: Vec<(&String, &String)> = Vec::new();
         for (name, issuer) in own.chain(self.issuers.iter().map(|it| (&it.name, &it.issuer))) {
-            if ["group", "slack", "uid"].contains(&name.as_str()) {
+            if ["group", "uid"].contains(&name.as_str()) {
                 return Err(format!("`{name}` means something else among approvers: give the provider another name"));
             }
             // The same provider may vouch for people and for programs, by one name.
@@ -152,6 +152,70 @@ impl WebhookSection {
     }
 }
 
+chaperone_model::documented! {
+/// `[approvals.slack]`: the workspace where approvers are asked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SlackSection {
+    /// The workspace's id, such as `T0123ABCD`: users of others aren't believed to be anybody.
+    pub team: String,
+    /// The channel that questions are posted to, by its id.
+    pub channel: String,
+    /// A file with the bot's token (`xoxb-…`, scope `chat:write`): root's, mode 0600.
+    pub token_file: PathBuf,
+    /// A file with the app's signing secret, if Slack calls `/slack/interactions` of `[approvals.api]`.
+    pub signing_secret_file: Option<PathBuf>,
+    /// A file with the app's token (`xapp-…`, scope `connections:write`), for Socket Mode: the daemon needn't be reachable.
+    pub app_token_file: Option<PathBuf>,
+    /// Who users of the workspace are, by their ids: names as `[approvals.groups]` has them.
+    #[serde(default)]
+    pub people: BTreeMap<String, String>,
+    /// Where Slack's methods are.
+    #[serde(default = "default_api")]
+    pub api: String,
+    /// The certificates (PEM) that Slack is verified by, if not the host's.
+    pub ca_file: Option<PathBuf>,
+    /// Whether it may be reached without TLS, on loopback addresses only: for tests.
+    #[serde(default)]
+    pub insecure_loopback: bool,
+}
+}
+
+fn default_api() -> String {
+    "https://slack.com/api".into()
+}
+
+impl SlackSection {
+    /// What TOML's types can't say. The error begins with the key that it is about.
+    pub fn check(&self) -> Result<(), String> {
+        let is_id = |text: &str| (2..=64).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
+        for (key, id) in [("team", &self.team), ("channel", &self.channel)] {
+            if !is_id(id) {
+                return Err(format!("{key} = \"{id}\": give the id, which is letters and digits"));
+            }
+        }
+        if let Some(user) = self.people.keys().find(|user| !is_id(user)) {
+            return Err(format!("people: `{user}`: give the user's id, which is letters and digits"));
+        }
+        if self.people.is_empty() {
+            return Err(
+                "people: nobody in Slack is anybody here; say who its users are, such as U0123ABCD = \"alice\"".into(),
+            );
+        }
+        if self.signing_secret_file.is_none() && self.app_token_file.is_none() {
+            return Err(
+                "signing_secret_file: buttons would do nothing; name it, or `app_token_file` for Socket Mode".into()
+            );
+        }
+        self.uri().map(|_| ())
+    }
+
+    /// Where Slack's methods are.
+    pub(crate) fn uri(&self) -> Result<Uri, String> {
+        outgoing("api", &self.api, self.insecure_loopback)
+    }
+}
+
 /// A URL that messages may be sent to.
 pub(crate) fn outgoing(key: &str, url: &str, insecure_loopback: bool) -> Result<Uri, String> {
     let wrong = |why: &str| format!("{key} = \"{url}\": {why}");
@@ -160,13 +224,20 @@ pub(crate) fn outgoing(key: &str, url: &str, insecure_loopback: bool) -> Result<
     if uri.authority().is_some_and(|it| it.as_str().contains('@')) {
         return Err(wrong("a password doesn't belong into a URL"));
     }
-    let is_loopback = host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback());
     match uri.scheme_str() {
         Some("https") => Ok(uri),
-        Some("http") if insecure_loopback && is_loopback => Ok(uri),
-        Some("http") if is_loopback => Err(wrong("without TLS only with `insecure_loopback = true`, in tests")),
+        Some("http") if is_allowed_loopback(host, insecure_loopback) => Ok(uri),
+        Some("http") if is_allowed_loopback(host, true) => {
+            Err(wrong("without TLS only with `insecure_loopback = true`, in tests"))
+        }
         _ => Err(wrong("it must be https")),
     }
+}
+
+/// Whether a host may be reached without TLS.
+pub(crate) fn is_allowed_loopback(host: &str, insecure_loopback: bool) -> bool {
+    insecure_loopback
+        && host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Where approvers answer besides the command line: an HTTPS API with its page, and messages to webhooks and to Slack.
 //!
-//! [`Api`] serves people who signed in at an OpenID Connect provider, and programs with a token of one. [`Messages`](messages::Messages)
-//! tell others what becomes of questions. None of them decides anything: an answer goes to the daemon's
+//! [`Api`] serves people who signed in at an OpenID Connect provider, and programs with a token of one. [`Messages`] tell
+//! webhooks and [`Slack`] what becomes of questions. None of them decides anything: an answer goes to the daemon's
 //! [`Backend`], where the command line's goes, and who may give it is looked at there, when it is given.
 //!
 //! It fails closed: whoever isn't known, or can't be held against their provider now, sees and answers nothing. What
@@ -23,11 +23,13 @@ mod sealed;
 mod server;
 mod sessions;
 mod sign_in;
+mod slack;
 mod types;
 
 pub use backend::{Backend, BoxFuture, Person, Refused};
-pub use config::{ApiSection, WebhookSection};
+pub use config::{ApiSection, SlackSection, WebhookSection};
 pub use messages::Messages;
 pub use openapi::document;
 pub use server::{Api, ApiError};
+pub use slack::Slack;
 pub use types::Question;

@@ -10,12 +10,13 @@ use std::{
 };
 
 use axum::{
-    Router,
-    extract::DefaultBodyLimit,
-    http::StatusCode,
+    Extension, Router,
+    extract::{DefaultBodyLimit, State},
+    http::{HeaderMap, StatusCode},
     middleware,
     routing::{get, post},
 };
+use bytes::Bytes;
 use chaperone_oidc::{RelyingParty, Verifier};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -34,8 +35,8 @@ use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
 use crate::{
-    Backend, api, config::ApiSection, guard, limits::Limits, openapi, page, sealed::Seal, sessions::Sessions, sign_in,
-    types::Problem,
+    Backend, Slack, api, config::ApiSection, guard, limits::Limits, openapi, page, sealed::Seal, sessions::Sessions,
+    sign_in, types::Problem,
 };
 
 /// Connections at once; more wait.
@@ -85,6 +86,8 @@ pub(crate) struct App {
     pub(crate) people: Limits<String>,
     /// Answers, by person.
     pub(crate) answers: Limits<String>,
+    /// Where buttons are pressed, if that comes here.
+    pub(crate) slack: Option<Arc<Slack>>,
 }
 
 /// The approvers' API, with everything of it that is in files read, and not yet served.
@@ -129,16 +132,17 @@ impl Api {
     pub async fn serve(
         self,
         backend: Arc<dyn Backend>,
+        slack: Option<Arc<Slack>>,
     ) -> Result<(impl Future<Output = ()> + Send, SocketAddr), ApiError> {
         let failed = |what: io::Error| ApiError { key: "listen", why: format!("listening on {}: {what}", self.listen) };
         let listener = TcpListener::bind(self.listen).await.map_err(failed)?;
         let address = listener.local_addr().map_err(failed)?;
-        let (app, tls) = self.app(backend);
+        let (app, tls) = self.app(backend, slack);
         let behind_proxy = app.behind_proxy;
         Ok((accept(listener, router(app), tls, behind_proxy), address))
     }
 
-    fn app(self, backend: Arc<dyn Backend>) -> (Arc<App>, Option<Tls>) {
+    fn app(self, backend: Arc<dyn Backend>, slack: Option<Arc<Slack>>) -> (Arc<App>, Option<Tls>) {
         let minute = Duration::from_mins(1);
         let app = App {
             backend,
@@ -153,6 +157,7 @@ impl Api {
             attempts: Limits::new(20, minute),
             people: Limits::new(300, minute),
             answers: Limits::new(30, minute),
+            slack: slack.filter(|slack| slack.has_callback()),
         };
         (Arc::new(app), self.tls)
     }
@@ -172,6 +177,7 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .route("/api/v1/questions/{id}", get(api::show))
         .route("/api/v1/questions/{id}/approve", post(api::approve))
         .route("/api/v1/questions/{id}/deny", post(api::deny))
+        .route("/slack/interactions", post(slack_pressed))
         .fallback(async || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here; see /openapi.json"))
         .method_not_allowed_fallback(async || {
             let why = "this can't be done with it; see /openapi.json";
@@ -180,6 +186,21 @@ pub(crate) fn router(app: Arc<App>) -> Router {
         .layer(DefaultBodyLimit::max(MOST_BODY))
         .layer(middleware::from_fn_with_state(app.clone(), guard::guard))
         .with_state(app)
+}
+
+/// What somebody pressed in Slack. Slack waits for three seconds, so that it is done later.
+async fn slack_pressed(
+    State(app): State<Arc<App>>,
+    Extension(guard::Address(address)): Extension<guard::Address>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Result<(), Problem> {
+    let nothing = || Problem::new(StatusCode::NOT_FOUND, "not-found", "there is nothing here; see /openapi.json");
+    let slack = app.slack.as_ref().ok_or_else(nothing)?;
+    slack.callback(&app.backend, &headers, &body).map_err(|why| {
+        tracing::warn!(%address, why, "a request that claims to be Slack's is refused");
+        Problem::new(StatusCode::UNAUTHORIZED, "signature", why)
+    })
 }
 
 async fn accept(listener: TcpListener, router: Router, tls: Option<Tls>, behind_proxy: bool) {

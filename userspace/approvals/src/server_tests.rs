@@ -31,7 +31,7 @@ fn site() -> Site {
     );
     let section: ApiSection = toml::from_str(&text).unwrap();
     section.check().unwrap();
-    let (app, _) = Api::new(&section).unwrap().app(desk.clone());
+    let (app, _) = Api::new(&section).unwrap().app(desk.clone(), None);
     Site { app, desk, provider }
 }
 

@@ -23,6 +23,7 @@ pub(crate) const MAX_DOCUMENT: usize = 256 << 10;
 #[derive(Clone, Debug)]
 pub struct Fetch {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
+    tls: std::sync::Arc<ClientConfig>,
 }
 
 /// What was answered.
@@ -61,8 +62,15 @@ impl Fetch {
             .with_root_certificates(roots)
             .with_no_client_auth();
         // Which schemes may be asked, `Issuer::url` has said.
-        let connector = HttpsConnectorBuilder::new().with_tls_config(tls).https_or_http().enable_http1().build();
-        Ok(Self { client: Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector) })
+        let connector =
+            HttpsConnectorBuilder::new().with_tls_config(tls.clone()).https_or_http().enable_http1().build();
+        let client = Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build(connector);
+        Ok(Self { client, tls: std::sync::Arc::new(tls) })
+    }
+
+    /// How servers are verified, for connections that aren't HTTP's.
+    pub fn tls(&self) -> std::sync::Arc<ClientConfig> {
+        self.tls.clone()
     }
 
     /// The JSON document at `uri`.

@@ -43,6 +43,11 @@ pub trait Receiver: Send + Sync + 'static {
 
     /// Delivers a message, within a minute; gives what was answered.
     fn send<'a>(&'a self, message: &'a Message) -> BoxFuture<'a, Result<String, Failure>>;
+
+    /// What is wrong with it beside messages that failed.
+    fn trouble(&self) -> Option<String> {
+        None
+    }
 }
 
 /// How a receiver is.
@@ -97,7 +102,8 @@ impl Lane {
 
     pub(super) fn status(&self) -> LaneStatus {
         let (waiting, dead) = self.outbox.lock().counts();
-        LaneStatus { waiting, dead, ..self.status.lock().clone() }
+        let status = self.status.lock().clone();
+        LaneStatus { waiting, dead, trouble: status.trouble.clone().or_else(|| self.receiver.trouble()), ..status }
     }
 
     pub(super) fn headings(&self) -> Vec<Heading> {

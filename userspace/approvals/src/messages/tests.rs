@@ -146,7 +146,7 @@ async fn who_hangs_or_refuses_delays_nobody_and_is_asked_again() {
     running.abort();
     let _ = running.await;
     // What hung is there after a restart.
-    let (taker, mut lane) = self::lane("hung");
+    let (taker, mut lane) = lane("hung");
     let running = tokio::spawn(open(folder.path(), vec![taker], &desk).run());
     assert_eq!(kinds_of(&mut lane, 5).await.len(), 5);
     running.abort();

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use chaperone_approvals::{ApiSection, WebhookSection};
+use chaperone_approvals::{ApiSection, SlackSection, WebhookSection};
 use chaperone_policy::{PolicyVersion, approvals::Terms};
 use chaperone_proxy::ApprovalSettings;
 use serde::{Deserialize, Serialize};
@@ -41,6 +41,8 @@ pub struct ApprovalsSection {
     pub api: Option<ApiSection>,
     /// Whom to tell what becomes of questions, each in an `[[approvals.webhooks]]` of its own.
     pub webhooks: Vec<WebhookSection>,
+    /// Where approvers are asked in Slack, if they are: the section `[approvals.slack]`.
+    pub slack: Option<SlackSection>,
 }
 }
 
@@ -59,6 +61,7 @@ impl Default for ApprovalsSection {
             people,
             api: None,
             webhooks: Vec::new(),
+            slack: None,
         }
     }
 }
@@ -122,6 +125,19 @@ impl ApprovalsSection {
             webhook.check().map_err(wrong)?;
             if !names.insert(&webhook.name) {
                 return Err(wrong("there are two of this name".into()));
+            }
+            if webhook.name == "slack" {
+                return Err(wrong("that is what Slack is called in records: give it another name".into()));
+            }
+        }
+        if let Some(slack) = &self.slack {
+            let wrong = |why: String| ("approvals.slack", format!("approvals.slack.{why}"));
+            slack.check().map_err(wrong)?;
+            if slack.signing_secret_file.is_some() && self.api.is_none() {
+                return Err(wrong("signing_secret_file: Slack can call nothing without [approvals.api]".into()));
+            }
+            for (user, name) in &slack.people {
+                self.known(name).map_err(|why| wrong(format!("people.{user} = \"{name}\": {why}")))?;
             }
         }
         Ok(())

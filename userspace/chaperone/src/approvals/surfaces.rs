@@ -4,7 +4,7 @@
 use std::{path::Path, sync::Arc};
 
 use chaperone_approvals::{
-    Api, Backend, Messages,
+    Api, Backend, Messages, Slack,
     messages::{Receiver, Webhook},
 };
 use chaperone_proxy::DataPlane;
@@ -16,6 +16,7 @@ use crate::config::{Config, ConfigError};
 pub struct Surfaces {
     api: Option<Api>,
     receivers: Vec<Box<dyn Receiver>>,
+    slack: Option<Arc<Slack>>,
 }
 
 impl Surfaces {
@@ -30,7 +31,10 @@ impl Surfaces {
             let made = made.map_err(|why| config.wrong("approvals.webhooks", format!("`{}`: {why}", webhook.name)))?;
             receivers.push(Box::new(made));
         }
-        Ok(Self { api, receivers })
+        let slack = section.slack.clone().map(|slack| Slack::new(slack, &folder(&config.paths.state))).transpose();
+        let slack = slack.map_err(|why| config.wrong("approvals.slack", why))?;
+        receivers.extend(slack.clone().map(|slack| Box::new(slack) as Box<dyn Receiver>));
+        Ok(Self { api, receivers, slack })
     }
 
     /// Serves them until the daemon ends.
@@ -39,8 +43,11 @@ impl Surfaces {
         let messages = Messages::open(&folder(&config.paths.state), self.receivers, desk.clone());
         let messages = messages.map_err(|error| ConfigError(format!("keeping messages about questions: {error}")))?;
         tokio::spawn(messages.clone().run());
+        if let Some(slack) = &self.slack {
+            tokio::spawn(slack.clone().listen(desk.clone()));
+        }
         if let Some(api) = self.api {
-            let served = api.serve(desk).await;
+            let served = api.serve(desk, self.slack).await;
             let (serving, address) =
                 served.map_err(|error| config.wrong(&format!("approvals.api.{}", error.key), &error.why))?;
             tracing::info!(%address, url = config.approvals.api.as_ref().map(|api| &api.url), "approvers are served");

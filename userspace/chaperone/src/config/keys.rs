@@ -64,7 +64,7 @@ pub const SECTIONS: &[Section] = &[
         is_list: false,
         documentation: "Who approves calls, and how long they have.",
         fields: ApprovalsSection::FIELDS,
-        reloaded: Reloaded::But(&["api", "webhooks"]),
+        reloaded: Reloaded::But(&["api", "slack", "webhooks"]),
         defaults: || table(&ApprovalsSection::default()),
     },
     Section {
@@ -323,6 +323,7 @@ fn reference() -> String {
 const NESTED: &[(&str, &[Field])] = &[
     ("[approvals.api]", chaperone_approvals::ApiSection::FIELDS),
     ("[approvals.api.sign_in]", chaperone_oidc::SignIn::FIELDS),
+    ("[approvals.slack]", chaperone_approvals::SlackSection::FIELDS),
     ("[[approvals.webhooks]]", chaperone_approvals::WebhookSection::FIELDS),
     ("[[identity.issuers]]", chaperone_oidc::Issuer::FIELDS),
 ];
