@@ -273,6 +273,18 @@ class Service:
                 if inner_shape["type"] == "string":
                     yield plain(inner), f"{member}.{inner}"
 
+    def texts(self, structure, path=(), seen=()):
+        """All texts of an input, through structures and lists: (plain name, path)."""
+        shapes = self.description["shapes"]
+        for member, reference in shapes[structure]["members"].items() if structure else ():
+            name = reference["shape"]
+            while shapes[name]["type"] == "list":
+                name = shapes[name]["member"]["shape"]
+            if shapes[name]["type"] == "string" and not shapes[name].get("enum"):
+                yield plain(member), ".".join((*path, member))
+            elif shapes[name]["type"] == "structure" and name not in seen and len(path) < catalog_resources.DEEPEST:
+                yield from self.texts(name, (*path, member), (*seen, name))
+
     def resources(self, operation, actions, input_name):
         """Marked ARN templates, members that carry an ARN themselves, and members that choose resources otherwise."""
         members = list(self.members(input_name))
@@ -290,8 +302,11 @@ class Service:
             for member, reference in shapes[input_name]["members"].items():
                 if catalog_resources.is_selector(shapes, member, shapes[reference["shape"]]):
                     selectors.append(member)
-        return catalog_resources.templates(
-            self.name, operation, actions, members, self.nested(input_name), self.iam), arns, selectors
+        found = catalog_resources.templates(
+            self.name, operation, actions, members, self.nested(input_name), self.iam)
+        found += catalog_resources.mentioned(
+            self.name, operation, actions, members, list(self.texts(input_name)), found, self.iam)
+        return found, arns, selectors
 
     def operation(self, name, description):
         http = description.get("http", {})

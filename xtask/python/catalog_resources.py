@@ -17,6 +17,7 @@ MARKS = {
     "|": "required, or one of several: whatever ARN a member such as `resourceArn` holds is the one",
     "+": "made by the operation, with a name that AWS assigns as far as no member says it",
     "?": "optional, like all of the operation's: if none is named, it could be any of these",
+    "~": "named by the input, though IAM has no permission for it: it counts for policies that forbid",
 }
 
 # Members that hold whichever of several types an operation is for.
@@ -40,6 +41,9 @@ BEFORE = ("source", "target", "destination", "from", "to", "new", "old", "curren
 # Members that choose resources by what they are like, besides those with a name and values of their own.
 SELECTORS = re.compile(r"^(.*filters?|.*filtercriteria|targets|targetmaps|selectors?|.*tagfilters?.*|resourcetags|tagset"
                        r"|.*selectioncriteria|searchcriteria|filterexpression)$")
+
+# Structures in structures that are looked at for what they name.
+DEEPEST = 3
 
 # An account whose resources are meant, where it isn't the caller's.
 OWNERS = {"registryid": None, "catalogid": None, "domainowner": None, "awsaccountid": {"quicksight"},
@@ -97,8 +101,11 @@ class Filler:
         self.members = {key: name for key, name, _ in members}
         # `{plain name: path}` of members of structures, where only one has that name.
         self.nested = {}
+        # All of them: `{plain name: [path]}`.
+        self.everywhere = {}
         for key, path in nested:
             self.nested[key] = None if key in self.nested else path
+            self.everywhere.setdefault(key, []).append(path)
         self.noun = noun(operation)
         # All types that the service has, for the longest that the noun begins with.
         self.kinds = kinds
@@ -171,6 +178,29 @@ class Filler:
         names = {before + candidate for candidate in candidates for before in BEFORE if len(candidate) >= 4}
         return [name for key, name in self.members.items() if key in names and name not in used]
 
+    def others(self, filled, used):
+        """The same template by other members that say the same: `SecondaryAllocationIds` and
+        `AvailabilityZoneAddresses.AllocationIds` besides `AllocationId`, and `SourceConfiguration.TemplateName`
+        with its `ApplicationName`."""
+        top = [plain(name) for name in used]
+        if not used or any(key not in self.members for key in top):
+            return
+        if len(used) == 1:
+            forms = list(dict.fromkeys((top[0], singular(top[0]), singular(top[0]) + "s")))
+            alike = [name for form in forms for name in self.prefixed([form], used)]
+            if len(stem(top[0])) >= 4:
+                alike += [path for form in forms for path in self.everywhere.get(form, ())]
+            for other in dict.fromkeys(alike):
+                yield filled.replace("{=%s}" % used[0], "{=%s}" % other)
+            return
+        outer = [{path.rpartition(".")[0] for path in self.everywhere.get(key, ())} for key in top]
+        for structure in sorted(set.intersection(*outer)):
+            text = filled
+            for key, name in zip(top, used):
+                path = next(p for p in self.everywhere[key] if p.rpartition(".")[0] == structure)
+                text = text.replace("{=%s}" % name, "{=%s}" % path)
+            yield text
+
     def fill(self, prefix, kind, template, only):
         """The template as far as members fill it, and which of them do."""
         template = re.sub(r"^(arn:[^:]*:[^:]*:[^:]*:)\$\{AccountId\}", r"\1${Account}", template)
@@ -195,6 +225,27 @@ class Filler:
                 filled = ("{~%s}" if unnamed else "{=%s}") % found if found else "{*}"
             template = template.replace("${%s}" % variable, filled, 1)
         return template.replace("*", "{*}").replace("{{*}}", "{*}"), used
+
+
+    def by(self, prefix, kind, template, path):
+        """A type's template with a path of members for its last variable, or `None` where it has none."""
+        template = re.sub(r"^(arn:[^:]*:[^:]*:[^:]*:)\$\{AccountId\}", r"\1${Account}", template)
+        variables = re.findall(r"\$\{([^}]*)\}", template)
+        named = [v for v in variables if v not in ("Partition", "Region", "Account")]
+        if not named or "*" in template:
+            return None
+        used = [path]
+        for variable in variables:
+            if variable in ("Partition", "Region", "Account"):
+                filled = "{%s}" % variable[0]
+            elif variable == named[-1]:
+                filled = "{=%s}" % path
+            else:
+                found = self.member(prefix, kind, variable, False, used, False)
+                used += [found] if found else []
+                filled = "{=%s}" % found if found else "{*}"
+            template = template.replace("${%s}" % variable, filled, 1)
+        return template
 
 
 def is_selector(shapes, member, shape):
@@ -235,10 +286,9 @@ def templates(service, operation, actions, members, nested, iam):
                 else:
                     mark = "!"
                 rank = "+!|-?"
-                if len(used) == 1 and plain(used[0]) in filler.members and not mark == "?":
-                    # Others of the same type, which the operation is for as well.
-                    for other in filler.prefixed([plain(used[0])], used):
-                        found.setdefault(filled.replace("{=%s}" % used[0], "{=%s}" % other), "-")
+                if mark != "?":
+                    for other in filler.others(filled, used):
+                        found.setdefault(other, "-")
                 if filled not in found or rank.index(mark) < rank.index(found[filled]):
                     found[filled] = mark
     for mark in "|?":
@@ -249,3 +299,39 @@ def templates(service, operation, actions, members, nested, iam):
             found = {template: m for template, m in found.items() if template not in same}
             found.update({"arn:{P}:%s:{*}:{*}:{*}" % service: mark for service in sorted(services)})
     return [mark + template for template, mark in found.items()]
+
+
+def mentioned(service, operation, actions, members, texts, found, iam):
+    """Templates for members that name something of the service's which no template of the operation's has, such as the
+    image that `CopyImage` copies: by a type's own name, alone or behind a word such as `source`."""
+    if (service, operation) in exceptions.TEMPLATES:
+        return []
+    consumed = {path for template in found for path in re.findall(r"\{[=~]([^}]*)\}", template)}
+    all_of_it = {template[1:] for template in found}
+    mentions = []
+    for prefix in dict.fromkeys(action.partition(":")[0] for action in actions):
+        filler = Filler(service, operation, members, [], iam.kinds(prefix))
+        # By each name the types that it could be.
+        kinds = {}
+        types = [(kind, [form.strip() for form in (kind.get("arn") or "").split(",") if form.strip().startswith("arn:")])
+                 for kind in iam.types.get(prefix, {}).values()]
+        own = any(form.split(":")[2] == prefix for _, forms in types for form in forms)
+        for kind, forms in types:
+            # Other services' types are among a service's own where it has permissions for them.
+            forms = [form for form in forms if not own or form.split(":")[2] == prefix]
+            for name in filler.nouns(prefix, kind["key"]) if forms else ():
+                kinds.setdefault(name, []).append((kind["key"], forms[0]))
+        for key, path in texts:
+            if path in consumed or key.endswith(("arn", "arns")):
+                continue
+            base = stem(key) or key
+            for before in ("", *BEFORE):
+                if not base.startswith(before) or base == before:
+                    continue
+                for kind, form in kinds.get(base[len(before):], ()):
+                    if len(base) - len(before) < 4 and before == "" and key == base:
+                        continue
+                    template = filler.by(prefix, kind, form, path)
+                    if template and template not in all_of_it:
+                        mentions.append("~" + template)
+    return list(dict.fromkeys(mentions))

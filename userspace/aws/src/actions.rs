@@ -18,6 +18,9 @@ use crate::{
 /// More resources than this in one call are refused.
 pub(crate) const MAX_RESOURCES: usize = 1000;
 
+/// Other names and mentions that are kept one by one.
+const MAX_MENTIONS: usize = 200;
+
 /// All actions that S3 Express has in IAM; a test holds it against the catalog.
 pub(crate) const EXPRESS: [&str; 28] = [
     "CreateAccessPoint",
@@ -62,6 +65,8 @@ pub(crate) struct Requirements {
     open_unknown: Vec<(String, Cow<'static, str>, bool)>,
     unknown: Vec<UnknownResources>,
     references: resources::References,
+    /// What is named now is only mentioned.
+    is_mention: bool,
 }
 
 /// All that a call needs.
@@ -94,8 +99,19 @@ impl Requirements {
         }
     }
 
+    /// What is named meanwhile has no permission of its own in IAM, and counts for policies that forbid alone.
+    pub fn only_mentioned<T>(&mut self, name: impl FnOnce(&mut Self) -> T) -> T {
+        self.is_mention = true;
+        let result = name(self);
+        self.is_mention = false;
+        result
+    }
+
     /// A resource that isn't there yet, whose ARN may say `*` for what AWS will assign; or one that is known otherwise.
     pub fn made_resource(&mut self, arn: String) -> Result<(), DecodeError> {
+        if self.is_mention {
+            return self.unknown(arn, Cow::Borrowed("the request mentions it"), true);
+        }
         // Whose credentials will sign isn't known: then it is of any account, for a policy that forbids one.
         if arn.split(':').nth(4) == Some("*") {
             self.unknown(arn.clone(), Cow::Borrowed("the account isn't known"), true)?;
@@ -115,6 +131,13 @@ impl Requirements {
     /// Resources that the request doesn't say, of which an ARN with `*` tells what they look like. `alias`: it is only
     /// another name of something that is named.
     pub fn unknown(&mut self, pattern: String, why: Cow<'static, str>, alias: bool) -> Result<(), DecodeError> {
+        let alias = alias || self.is_mention;
+        // Of long lists that are only mentioned no more is kept: then they could be of anything.
+        let (pattern, why) = if self.is_mention && self.open_unknown.len() >= MAX_MENTIONS {
+            ("*".to_owned(), Cow::Borrowed("the request mentions more than is looked at"))
+        } else {
+            (pattern, why)
+        };
         let same = |(other, _, other_alias): &(String, Cow<'_, str>, bool)| *other == pattern && *other_alias == alias;
         if !self.open_unknown.iter().any(same) {
             if self.open_unknown.len() + self.unknown.len() >= MAX_RESOURCES {

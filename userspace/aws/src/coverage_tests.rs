@@ -43,7 +43,9 @@ fn said(service: &str, operation: &Operation) -> Option<Said> {
         && operation.actions.iter().all(|action| action.level() <= AccessLevel::Read);
     Some(match () {
         () if open.is_empty() => Said::Whole,
-        () if operation.templates.iter().any(|template| has_member(template)) => Said::InPart,
+        () if operation.templates.iter().any(|template| !template.starts_with('~') && has_member(template)) => {
+            Said::InPart
+        }
         () if open.iter().all(|template| template.starts_with('+')) => Said::New,
         () if lists => Said::All,
         () => Said::Unknown,

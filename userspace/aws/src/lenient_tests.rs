@@ -136,6 +136,15 @@ enum Spot {
     Target,
 }
 
+/// Members that name no resource of the call, though their made-up values look like one's name: documents' own ids, which
+/// aren't the path's; ids of what is in the resource, whose shape is called as the resource's; a type.
+const NO_NAMES: [(&str, &str); 4] = [
+    ("amplifyuibuilder", "id"),
+    ("connect", "AttributeIds"),
+    ("connect", "RecordIds"),
+    ("ec2", "TagSpecification.1.ResourceType"),
+];
+
 /// The texts at the top of an input (or in a list there) of which the call's resources are made.
 fn places(subject: &Subject, sent: &Sent, call: &Call) -> Vec<Place> {
     let Ok(text) = std::str::from_utf8(&sent.body) else { return Vec::new() };
@@ -146,7 +155,7 @@ fn places(subject: &Subject, sent: &Sent, call: &Call) -> Vec<Place> {
             let last = value.rsplit([':', '/']).next().unwrap_or(value);
             last.len() > 3 && resource.split([':', '/']).any(|part| part == last)
         };
-        if call.resources.iter().any(named) {
+        if call.resources.iter().any(named) && !NO_NAMES.contains(&(subject.service.name, name)) {
             let is_account = value.len() == 12 && value.bytes().all(|byte| byte.is_ascii_digit());
             let decoy = if is_account { OTHER_ACCOUNT } else { DECOY };
             found.push(Place { name: name.to_owned(), value: value.to_owned(), spot, decoy });

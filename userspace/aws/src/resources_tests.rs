@@ -415,3 +415,72 @@ fn another_account_in_the_input_is_looked_at() {
     assert!(passes(other, budget("123456789012")));
     assert!(passes("arn:aws:budgets::999999999999:budget/c", budget("999999999999")));
 }
+
+#[test]
+fn the_end_of_an_arn_in_a_names_place_is_not_another_name() {
+    let grafana = format!("arn:aws:grafana:{HERE}:/workspaces/g-1");
+    assert!(!passes(&grafana, rest("DELETE", "grafana", "/workspaces/%2Fworkspaces%2Fg-1", "")));
+    assert!(!passes(&grafana, rest("DELETE", "grafana", "/workspaces/g-1", "")));
+    assert!(passes(&grafana, rest("DELETE", "grafana", "/workspaces/g-2", "")));
+    let stage = format!("arn:aws:codepipeline:{HERE}:release/approve");
+    let disable = |stage: &str| {
+        let body = format!(
+            r#"{{"pipelineName":"release","stageName":"{stage}","transitionType":"Inbound","reason":"because"}}"#
+        );
+        json("codepipeline", "CodePipeline_20150709.DisableStageTransition", &body)
+    };
+    for (name, passed) in [("approve", false), ("release/approve", false), ("Release/approve", false), ("build", true)]
+    {
+        assert_eq!(passes(&stage, disable(name)), passed, "{name}");
+    }
+    // A stream of logs may begin with a word of its group's name.
+    let stream = |name: &str| {
+        let body = format!(r#"{{"logGroupName":"/ecs/app","logStreamName":"{name}","logEvents":[]}}"#);
+        json("logs", "Logs_20140328.PutLogEvents", &body)
+    };
+    assert!(passes(&format!("arn:aws:logs:{HERE}:log-group:/ecs/app:log-stream:app/web/2"), stream("app/web/1")));
+    assert!(!passes(&format!("arn:aws:logs:{HERE}:log-group:/ecs/app:log-stream:app/web/1"), stream("app/web/1")));
+}
+
+#[test]
+fn what_another_member_of_the_same_type_names_is_found() {
+    let address = format!("arn:aws:ec2:{HERE}:elastic-ip/eipalloc-prod");
+    for member in ["AllocationId", "SecondaryAllocationId.1", "AvailabilityZoneAddress.1.AllocationId.1"] {
+        let call = |id: &str| ec2(&format!("CreateNatGateway&SubnetId=subnet-1&{member}={id}"));
+        assert!(!passes(&address, call("eipalloc-prod")), "{member}");
+        assert!(passes(&address, call("eipalloc-dev")), "{member}");
+    }
+    let saved = format!("arn:aws:elasticbeanstalk:{HERE}:configurationtemplate/shop/prod");
+    let copy = |name: &str| {
+        let body = format!(
+            "Action=CreateConfigurationTemplate&Version=2010-12-01&ApplicationName=mine&TemplateName=copy\
+             &SourceConfiguration.ApplicationName=shop&SourceConfiguration.TemplateName={name}"
+        );
+        form("elasticbeanstalk", &body)
+    };
+    assert!(!passes(&saved, copy("prod")));
+    assert!(passes(&saved, copy("dev")));
+}
+
+#[test]
+fn what_iam_has_no_permission_for_counts_for_a_forbid() {
+    let copy = |id: &str| ec2(&format!("CopyImage&Name=n&SourceRegion=eu-west-1&SourceImageId={id}"));
+    let image = "arn:aws:ec2:eu-west-1::image/ami-prod";
+    assert!(!passes(image, copy("ami-prod")));
+    assert!(passes(image, copy("ami-dev")));
+    let domain = format!("arn:aws:datazone:{HERE}:domain/dzd_1");
+    assert!(!passes(&domain, rest("GET", "datazone", "/v2/domains/dzd_1/environment-blueprints/b-1", "")));
+    // And no permission has to name it.
+    let call = copy("ami-dev").unwrap();
+    assert!(call.resources.iter().all(|resource| !resource.contains("ami-dev")), "{:?}", call.resources);
+}
+
+#[test]
+fn another_region_in_the_input_is_looked_at() {
+    let copy = |region: &str| ec2(&format!("CopySnapshot&SourceSnapshotId=snap-1&SourceRegion={region}"));
+    let there = "arn:aws:ec2:us-east-1::snapshot/snap-1";
+    assert!(!passes(there, copy("us-east-1")));
+    assert!(!passes(there, copy("us-east-1%20")));
+    assert!(passes(there, copy("us-west-2")));
+    assert!(passes(there, copy("eu-west-1")));
+}

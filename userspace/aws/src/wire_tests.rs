@@ -56,7 +56,8 @@ impl Wire {
         let host = uri.authority().unwrap().as_str().to_ascii_lowercase();
         let target = uri.path_and_query().map_or("/", |t| t.as_str()).to_owned();
         let mut request = Request::builder().method(line.m.as_str()).uri(target).header("host", &host);
-        for (name, value) in &line.h {
+        // Botocore adds the field itself where it signs with the CRT.
+        for (name, value) in line.h.iter().filter(|(name, _)| !name.eq_ignore_ascii_case("host")) {
             request = request.header(name, value.as_bytes());
         }
         let (parts, ()) = request.body(()).unwrap().into_parts();

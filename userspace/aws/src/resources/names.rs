@@ -15,6 +15,8 @@ pub(super) struct Variable<'a> {
     pub template: &'static str,
     /// What stands right before it: `:parameter/`, `:function:`.
     pub kind: &'static str,
+    /// All that stands before it, as far as it is filled; one for each value of the variables before.
+    pub before: Vec<String>,
     /// What stands right after it; `None` at the ARN's end.
     pub next: Option<char>,
     /// AWS assigns the name that ARNs have, so that only a whole ARN says it.
@@ -33,8 +35,9 @@ pub(super) enum Named<'a> {
     Whole,
 }
 
-/// Services that take names in any case, and keep them in lower case.
-const LOWER_CASE: [&str; 7] = ["dax", "docdb", "elasticache", "memorydb", "neptune", "rds", "redshift"];
+/// Services, as ARNs call them, that take names in any case and keep them in lower case. (DocumentDB, Neptune and RDS's
+/// Data API have ARNs of `rds`.)
+const LOWER_CASE: [&str; 5] = ["dax", "elasticache", "memorydb", "rds", "redshift"];
 
 /// Parts of an ARN's name that are separated by colons, more than any service has.
 const MAX_QUALIFIERS: usize = 8;
@@ -137,7 +140,7 @@ pub(crate) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
             }
             needs.unknown(here(&format!("{name}-*")), Cow::Borrowed("the secret's full ARN"), true)
         }
-        "rds" => needs.resource(here(&name.to_ascii_lowercase())),
+        _ if LOWER_CASE.contains(&service) => needs.resource(here(&name.to_ascii_lowercase())),
         _ => {
             // Behind a colon a version or an alias may stand, which counts as what it is of.
             for (at, _) in name.match_indices(':').take(MAX_QUALIFIERS) {
@@ -179,7 +182,7 @@ impl Variable<'_> {
         if service == "lambda" && self.kind == ":function:" {
             return self.function(needs, value);
         }
-        if self.arn_only || self.repeats_kind(value) || self.is_part_of_arn(value) {
+        if self.arn_only || self.repeats_kind(value) || self.repeats_before(value) || self.is_part_of_arn(value) {
             return Ok(Named::Like("*".into()));
         }
         if let Some(pattern) = ambiguous(value) {
@@ -218,7 +221,8 @@ impl Variable<'_> {
         if self.next.is_some_and(|next| next != '{' && value.contains(next)) {
             return Ok(Named::Like("*".into()));
         }
-        let is_lower = LOWER_CASE.contains(&service) && value.bytes().any(|byte| byte.is_ascii_uppercase());
+        let of = self.template.split(':').nth(2).unwrap_or(service);
+        let is_lower = LOWER_CASE.contains(&of) && value.bytes().any(|byte| byte.is_ascii_uppercase());
         let value = if is_lower { Cow::Owned(value.to_ascii_lowercase()) } else { Cow::Borrowed(value) };
         Ok(Named::Exactly(value))
     }
@@ -230,6 +234,22 @@ impl Variable<'_> {
         literals
             .flat_map(|literal| literal.split([':', '/']))
             .any(|kind| !kind.is_empty() && first.eq_ignore_ascii_case(kind))
+    }
+
+    /// Whether a name begins with all that stands before it in the ARN from some separator on, other variables'
+    /// values included: then it may be the end of an ARN and no name, such as `/workspaces/g-1` for `g-1`, or
+    /// `release/approve` for a pipeline's stage. S3's keys are what they are.
+    fn repeats_before(&self, value: &str) -> bool {
+        let value = value.trim_start_matches(['/', ':']);
+        if self.candidate.service.name.starts_with("s3") || !value.contains(['/', ':']) {
+            return false;
+        }
+        self.before.iter().any(|before| {
+            let name = before.splitn(6, ':').nth(5).unwrap_or_default();
+            let name = name.trim_start_matches('/');
+            let ends = name.match_indices([':', '/']).map(|(at, _)| &name[at + 1..]);
+            std::iter::once(name).chain(ends).any(|end| !end.is_empty() && starts_with_any_case(value, end))
+        })
     }
 
     /// Whether a name has something of an ARN before a colon: a region, an account, the service or the type.
@@ -307,7 +327,11 @@ fn holds_colons(service: &str) -> bool {
         .contains(&service)
 }
 
-fn is_region(text: &str) -> bool {
+fn starts_with_any_case(text: &str, start: &str) -> bool {
+    text.as_bytes().get(..start.len()).is_some_and(|head| head.eq_ignore_ascii_case(start.as_bytes()))
+}
+
+pub(super) fn is_region(text: &str) -> bool {
     let mut parts = text.rsplit('-');
     let number = parts.next().is_some_and(|part| part.len() == 1 && part.bytes().all(|byte| byte.is_ascii_digit()));
     number

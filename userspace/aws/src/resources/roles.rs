@@ -56,5 +56,6 @@ fn is_profile(member: &str) -> bool {
 
 fn is_role_name(member: &str) -> bool {
     let member = member.to_ascii_lowercase();
-    ["role", "rolearn", "rolename", "iamrole", "iamroles"].iter().any(|ending| member.ends_with(ending))
+    const ENDINGS: [&str; 7] = ["role", "rolearn", "rolearns", "rolename", "rolenames", "iamrole", "iamroles"];
+    ENDINGS.iter().any(|ending| member.ends_with(ending))
 }

@@ -25,6 +25,8 @@ enum Mark {
     New,
     /// Touched or not, and nothing in the input says.
     Possible,
+    /// Named by the input, though IAM has no permission for it: for policies that forbid.
+    Mentioned,
 }
 
 impl Mark {
@@ -34,6 +36,7 @@ impl Mark {
             Some(b'|') => Self::OneOf,
             Some(b'+') => Self::New,
             Some(b'?') => Self::Possible,
+            Some(b'~') => Self::Mentioned,
             _ => Self::Required,
         };
         (mark, template.get(1..).unwrap_or_default())
@@ -63,6 +66,10 @@ pub(super) fn fill(
     let mut possible = Vec::new();
     for template in &operation.templates {
         let (mark, text) = Mark::split(template);
+        if mark == Mark::Mentioned {
+            needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place).map(drop))?;
+            continue;
+        }
         let filled = Filled::of(needs, candidate, text, members, place)?;
         if let Some(selector) = selector
             && matches!(mark, Mark::Optional | Mark::Required)
@@ -86,6 +93,7 @@ pub(super) fn fill(
             Mark::Optional => absent.extend(filled.open),
             Mark::Possible => possible.extend(filled.open),
             Mark::OneOf if !arns.is_empty() => {}
+            Mark::Mentioned => {}
             Mark::OneOf | Mark::Required => {
                 let why = match filled.missing[..] {
                     [] => Cow::Borrowed("the request can't name it"),
@@ -219,8 +227,18 @@ impl Filled {
                     is_list = values(members, member, &mut found);
                     let next = tail.chars().next();
                     let arn_only = variable.starts_with('~');
-                    let variable =
-                        names::Variable { candidate, template, kind: before, next, arn_only, members, place };
+                    // Only what is known: what isn't makes all of it a pattern.
+                    let so_far = arns.iter().filter(|arn| arn.known).map(|arn| [&*arn.text, before].concat());
+                    let variable = names::Variable {
+                        candidate,
+                        template,
+                        kind: before,
+                        before: so_far.collect(),
+                        next,
+                        arn_only,
+                        members,
+                        place,
+                    };
                     let is_missing = found.is_empty();
                     let mut parts = Vec::new();
                     for value in found {
@@ -264,17 +282,19 @@ impl Filled {
             arns = arns.iter().flat_map(each).collect();
         }
         filled.widest.push_str(rest);
-        let others = if template.contains("{A}") { other_accounts(members, place) } else { Vec::new() };
+        let accounts = if template.contains("{A}") { other_accounts(members, place) } else { Vec::new() };
+        let regions = if template.contains("{R}") { other_regions(members, place) } else { Vec::new() };
         for arn in arns {
             let text = arn.text.into_owned() + rest;
             match (is_said, arn.known) {
                 (true, true) => {
-                    for account in &others {
-                        needs.unknown(
-                            of_account(&text, account),
-                            Cow::Borrowed("the account that the input names"),
-                            true,
-                        )?;
+                    for account in &accounts {
+                        let why = Cow::Borrowed("the account that the input names");
+                        needs.unknown(with_part(&text, 4, account), why, true)?;
+                    }
+                    for region in &regions {
+                        let why = Cow::Borrowed("the region that the input names");
+                        needs.unknown(with_part(&text, 3, region), why, true)?;
                     }
                     needs.resource(text)?;
                 }
@@ -286,21 +306,32 @@ impl Filled {
     }
 }
 
+/// More accounts than this in one input are taken for any.
+const MAX_OTHER_ACCOUNTS: usize = 8;
+
 /// Accounts that the input names beside the caller's own: of what it is on, or of whom it is for.
 fn other_accounts<'a>(members: &'a Map<String, Value>, place: &Place<'_>) -> Vec<&'a str> {
     let named = members.iter().filter(|(name, _)| {
         let name = name.to_ascii_lowercase();
-        name.ends_with("accountid") || matches!(name.as_str(), "catalogid" | "registryid")
+        name.contains("account") || matches!(name.as_str(), "catalogid" | "registryid")
     });
-    let accounts = named.filter_map(|(_, value)| value.as_str().filter(|text| names::is_account(text)));
-    accounts.filter(|account| place.account != Some(account)).collect()
+    let accounts = named.flat_map(|(_, value)| texts(Some(value))).filter(|text| names::is_account(text));
+    let others: Vec<_> = accounts.filter(|account| place.account != Some(account)).collect();
+    if others.len() > MAX_OTHER_ACCOUNTS { vec!["*"] } else { others }
 }
 
-/// The ARN with that account in the place of its own.
-fn of_account(arn: &str, account: &str) -> String {
+/// Regions that the input names beside its own, such as a snapshot's that is copied. One that is none could be any.
+fn other_regions<'a>(members: &'a Map<String, Value>, place: &Place<'_>) -> Vec<&'a str> {
+    let named = members.iter().filter(|(name, _)| name.to_ascii_lowercase().ends_with("region"));
+    let regions = named.filter_map(|(_, value)| value.as_str()).filter(|text| place.region.as_deref() != Some(text));
+    regions.map(|text| if names::is_region(text) { text } else { "*" }).collect()
+}
+
+/// The ARN with that in the place of its region (3) or account (4).
+fn with_part(arn: &str, at: usize, part: &str) -> String {
     let mut parts: Vec<&str> = arn.splitn(6, ':').collect();
-    if let Some(own) = parts.get_mut(4) {
-        *own = account;
+    if let Some(own) = parts.get_mut(at) {
+        *own = part;
     }
     parts.join(":")
 }
