@@ -81,7 +81,7 @@ impl Desk {
             sponsor: sponsor.map(str::to_owned),
             needs: BTreeSet::from([("s3:DeleteBucket".to_owned(), "arn:aws:s3:::doomed".to_owned())]),
             requirements: vec![requirement],
-            about: json!({ "command": ["aws", "s3api", "delete-bucket"], "directory": "/usr", "service": "s3" }),
+            about: json!({ "command": ["aws", "s3api", "delete-bucket"], "directory": "/usr", "service": "s3" }).into(),
         };
         let standing = self.state.lock().ask(now(), ApprovalId::new(), asked, self);
         self.changed();

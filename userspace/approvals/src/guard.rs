@@ -57,9 +57,6 @@ pub(crate) async fn guard(State(app): State<Arc<App>>, mut request: Request, nex
             Problem::new(StatusCode::SERVICE_UNAVAILABLE, "unavailable", why).into_response()
         }),
     };
-    if response.status() == StatusCode::TOO_MANY_REQUESTS {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from_static("5"));
-    }
     for (name, value) in HEADERS {
         response.headers_mut().insert(name, value);
     }

@@ -3,7 +3,10 @@
 //! Nothing here does I/O or reads a clock: every function takes the time, and says what changed. Whatever isn't pending
 //! any more never goes out, whoever answers it and when, and what was approved goes out once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use chaperone_model::{ApprovalId, CallId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -138,8 +141,8 @@ pub struct Asked {
     pub needs: BTreeSet<(String, String)>,
     /// Who must say yes. Never empty.
     pub requirements: Vec<Requirement>,
-    /// For people: the command, the call and its parameters.
-    pub about: serde_json::Value,
+    /// For people: the command, the call and its parameters. Shared, as it is large and looked at often.
+    pub about: Arc<serde_json::Value>,
 }
 
 /// Where a question stands.

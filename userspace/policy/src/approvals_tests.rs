@@ -33,7 +33,7 @@ fn asked(call: u8, session: SessionId) -> Asked {
         sponsor: Some("bob".into()),
         needs: BTreeSet::from([("s3:DeleteBucket".into(), format!("arn:aws:s3:::b{call}"))]),
         requirements: vec![requirement("ask", "sre", 1)],
-        about: serde_json::Value::Null,
+        about: Arc::new(serde_json::Value::Null),
     }
 }
 

@@ -14,7 +14,7 @@ const provider = new Provider(issuer, {
       client_id: "chaperone",
       client_secret: secret,
       redirect_uris: [`${origin}/sign-in/callback`],
-      grant_types: ["authorization_code", "client_credentials"],
+      grant_types: ["authorization_code"],
       response_types: ["code"],
     },
   ],

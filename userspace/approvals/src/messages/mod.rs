@@ -84,8 +84,11 @@ impl Messages {
         Ok(Arc::new(Self { folder: folder.to_owned(), backend, lanes, now }))
     }
 
-    /// Tells and delivers until it is dropped.
+    /// Tells and delivers until it is dropped. Without receivers there is nothing to do.
     pub async fn run(self: Arc<Self>) {
+        if self.lanes.is_empty() {
+            return;
+        }
         let mut lanes: JoinSet<()> = self.lanes.iter().map(|lane| lane.clone().run()).collect();
         let mut changes = self.backend.changes();
         let tell = async {

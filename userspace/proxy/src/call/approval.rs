@@ -84,7 +84,7 @@ pub(super) async fn wait(
         sponsor: exchange.connection.plane.identities.sponsor(identity),
         needs: question.refused.iter().map(|one| (one.action.clone(), one.resource.clone())).collect(),
         requirements: Requirement::of(question),
-        about: about(exchange, call, question),
+        about: about(exchange, call, question).into(),
     };
     let unavailable = |error: &dyn std::fmt::Display| Refusal {
         kind: Kind::Unavailable,
