@@ -2,7 +2,7 @@
 
 #![allow(unused_qualifications)] // in what `utoipa::path` makes of a parameter's type
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Json,
@@ -26,7 +26,7 @@ use crate::{
 
 impl Problem {
     pub(crate) fn new(status: StatusCode, code: &str, detail: impl std::fmt::Display) -> Self {
-        Self { status: status.as_u16(), code: code.to_owned(), detail: detail.to_string(), more: Default::default() }
+        Self { status: status.as_u16(), code: code.to_owned(), detail: detail.to_string(), more: BTreeMap::new() }
     }
 }
 

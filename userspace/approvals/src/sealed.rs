@@ -59,7 +59,7 @@ mod tests {
     #[test]
     fn only_what_was_sealed_here_opens_and_only_in_time() {
         let seal = Seal::new();
-        let text = seal.seal(&"secret", Duration::from_secs(60)).unwrap();
+        let text = seal.seal(&"secret", Duration::from_mins(1)).unwrap();
         assert!(!text.contains("secret"));
         assert_eq!(seal.open::<String>(&text).as_deref(), Some("secret"));
         assert_eq!(Seal::new().open::<String>(&text), None);

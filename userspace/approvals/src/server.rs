@@ -217,7 +217,9 @@ async fn accept(listener: TcpListener, router: Router, tls: Option<Tls>, behind_
         };
         let place = Place::take(&of_one, crate::limits::network(peer.ip()));
         // All who come by a proxy have its address.
-        let Some(place) = place.filter(|place| behind_proxy || place.count <= MOST_OF_ONE) else { continue };
+        if !behind_proxy && place.count > MOST_OF_ONE {
+            continue;
+        }
         let (router, tls) = (router.clone(), tls.clone());
         tokio::spawn(async move {
             let _held = (permit, place);
@@ -244,11 +246,11 @@ struct Place {
 }
 
 impl Place {
-    fn take(all: &Arc<Mutex<HashMap<IpAddr, usize>>>, address: IpAddr) -> Option<Self> {
+    fn take(all: &Arc<Mutex<HashMap<IpAddr, usize>>>, address: IpAddr) -> Self {
         let mut counts = all.lock();
         let count = counts.entry(address).or_default();
         *count += 1;
-        Some(Self { all: all.clone(), address, count: *count })
+        Self { all: all.clone(), address, count: *count }
     }
 }
 
@@ -304,7 +306,7 @@ impl Tls {
                 match read(&self.certificate, &self.key) {
                     Ok(renewed) => (*config, *stamp) = (renewed, now),
                     Err(error) => {
-                        tracing::error!(%error, "the approvals' certificate changed and can't be used; the old one stays")
+                        tracing::error!(%error, "the approvals' certificate changed and can't be used; the old one stays");
                     }
                 }
             }

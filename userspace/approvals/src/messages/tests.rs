@@ -165,7 +165,7 @@ async fn what_is_given_up_is_listed_and_can_be_sent_again() {
     tokio::spawn(messages.clone().run());
     desk.ask("sre", 1, None);
     while messages.list().first().is_none_or(|(_, heading)| !heading.dead) {
-        tokio::time::sleep(Duration::from_secs(60)).await;
+        tokio::time::sleep(Duration::from_mins(1)).await;
     }
     let (name, heading) = messages.list().remove(0);
     assert!(name == "a" && heading.dead && heading.last == "500", "{heading:?}");

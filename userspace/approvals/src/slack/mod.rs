@@ -12,7 +12,7 @@ mod socket;
 mod tests;
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashSet, VecDeque},
     fs,
     path::{Path, PathBuf},
     sync::Arc,
@@ -79,7 +79,7 @@ impl std::fmt::Debug for Slack {
 #[derive(Debug, Default)]
 struct Seen {
     by_time: VecDeque<(Instant, String)>,
-    all: HashMap<String, ()>,
+    all: HashSet<String>,
 }
 
 impl Seen {
@@ -94,7 +94,7 @@ impl Seen {
                 self.all.remove(&old);
             }
         }
-        if self.all.insert(what.to_owned(), ()).is_some() {
+        if !self.all.insert(what.to_owned()) {
             return false;
         }
         self.by_time.push_back((now, what.to_owned()));
