@@ -191,6 +191,18 @@ pub enum Command {
         #[arg(long)]
         warehouse: bool,
     },
+    /// Ask the metadata address for this process's role (used by `setup`).
+    #[command(hide = true)]
+    Probe,
+    /// Set this host up: who the agents are, the CA, the service, and one call that proves it.
+    #[command(after_help = "Examples:
+  chaperone setup
+  chaperone setup --agent ci --unit 'actions.runner.*.service' --role arn:aws:iam::123456789012:role/ci --yes
+  chaperone setup --agent coder --user coder --dry-run
+
+What is configured already is left as it is, and it can be run again. Exit codes: 0 all is well; 1 something isn't, as told;
+2 bad input, and nothing was done.")]
+    Setup(crate::setup::Setup),
     /// Show a call: heads and both bodies.
     #[command(after_help = "Examples:
   chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081

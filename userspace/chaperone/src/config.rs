@@ -146,6 +146,11 @@ impl Config {
                 path.display()
             ))
         })?;
+        Self::parse(path, text)
+    }
+
+    /// The same of a text that is, or is to be, at that path.
+    pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             ConfigError(format!("{}:{line}: {}", path.display(), error.to_string().trim_end()))
