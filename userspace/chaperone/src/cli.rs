@@ -150,9 +150,9 @@ pub enum Command {
     /// Show what is masked in answers.
     #[command(subcommand)]
     Mask(MaskCommand),
-    /// Check and print policies.
+    /// Check policies, test them, try them on what was recorded, learn them from it.
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(crate::policy::Policy),
     /// Have the daemon read its configuration and policies again.
     #[command(after_help = "Example: chaperone policy check && chaperone reload")]
     Reload,
@@ -191,6 +191,18 @@ pub enum Command {
         #[arg(long)]
         warehouse: bool,
     },
+    /// Ask the metadata address for this process's role (used by `setup`).
+    #[command(hide = true)]
+    Probe,
+    /// Set this host up: who the agents are, the CA, the service, and one call that proves it.
+    #[command(after_help = "Examples:
+  chaperone setup
+  chaperone setup --agent ci --unit 'actions.runner.*.service' --role arn:aws:iam::123456789012:role/ci --yes
+  chaperone setup --agent coder --user coder --dry-run
+
+What is configured already is left as it is, and it can be run again. Exit codes: 0 all is well; 1 something isn't, as told;
+2 bad input, and nothing was done.")]
+    Setup(crate::setup::Setup),
     /// Show a call: heads and both bodies.
     #[command(after_help = "Examples:
   chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081
@@ -308,22 +320,6 @@ Exit codes: 0 it can be used; 2 it can't.")]
   chaperone config show
   chaperone config show --json | jq .limits")]
     Show,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// Check policies without putting them in force.
-    #[command(after_help = "Example: chaperone policy check /etc/chaperone/policies")]
-    Check {
-        /// A file or folder, if not the configured one.
-        path: Option<PathBuf>,
-    },
-    /// Print the shipped default policy.
-    #[command(after_help = "Example: chaperone policy default > /etc/chaperone/policies/default.cedar")]
-    Default,
-    /// Print the Cedar schema with every action.
-    #[command(after_help = "Example: chaperone policy schema > chaperone.cedarschema")]
-    Schema,
 }
 
 #[derive(Debug, Subcommand)]

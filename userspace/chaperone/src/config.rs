@@ -147,6 +147,11 @@ impl Config {
                 path.display()
             ))
         })?;
+        Self::parse(path, text)
+    }
+
+    /// The same of a text that is, or is to be, at that path.
+    pub fn parse(path: &Path, text: String) -> Result<Self, ConfigError> {
         let mut config: Self = toml::from_str(&text).map_err(|error| {
             let line = error.span().map_or(1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
             ConfigError(format!("{}:{line}: {}", path.display(), error.to_string().trim_end()))
@@ -215,6 +220,7 @@ impl Config {
             let why = format!("metrics.listen = \"{listen}\": metrics tell what agents do; use a loopback address");
             return Err(("metrics.listen", why));
         }
+        self.policy.zone().map_err(|error| ("policy.time_zone", error.to_string()))?;
         self.approvals.check()?;
         self.identity.check(&self.agents)?;
         self.masking.settings().map_err(|error| {

@@ -25,7 +25,7 @@ use chaperone_console::{
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
-use chaperone_policy::{ActionCatalog, PolicyVersion};
+use chaperone_policy::ActionCatalog;
 use chaperone_proxy::{
     ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops,
     Upstream, roots,
@@ -71,6 +71,13 @@ impl ActionCatalog for KnownActions {
     fn actions(&self) -> Vec<(String, AccessLevel)> {
         Self::all().iter().map(|(name, level)| (name.clone(), *level)).collect()
     }
+
+    fn meant(&self, name: &str) -> Option<String> {
+        // The name of an operation, where IAM calls it another one: s3:ListObjectsV2 needs s3:ListBucket.
+        let (service, operation) = name.split_once(':')?;
+        let needs = Catalog::global().actions_of(service, operation);
+        (!needs.is_empty()).then(|| needs.join(" and "))
+    }
 }
 
 /// Runs until told to stop. Everything that can be wrong with the configuration is found before anything is changed.
@@ -91,12 +98,12 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     sandbox::require_root()?;
     sandbox::keep_secrets_out_of_dumps()?;
     let cgroups = cgroup_root().map_err(|error| ConfigError(error.to_string()))?;
-    let policies =
-        PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
+    let policies = config.policy.read()?;
     for warning in &policies.warnings {
         tracing::warn!(%warning, "policy");
     }
     approvals::check_groups(&policies, &config)?;
+    let surfaces = approvals::Surfaces::prepare(&config)?;
     let agents = config.agents()?;
     config.bound_users()?;
     let proxies = config.captured_proxies()?;
@@ -232,6 +239,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     });
     control.block_on(async { capture.forward_log() })?;
     let capture = Arc::new(capture);
+    let messages = control.block_on(surfaces.serve(&config, &shared))?;
     let console = Arc::new(Console {
         capture: capture.clone(),
         shared: shared.clone(),
@@ -242,6 +250,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         started: OffsetDateTime::now_utc(),
         grants: AtomicUsize::new(0),
         shipping: shipper.as_ref().map(Shipper::status),
+        messages,
     });
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
     let shipping = control.block_on(async {

@@ -24,10 +24,12 @@ mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;
+mod policy;
 mod register;
 mod roles;
 mod run;
 mod sandbox;
+mod setup;
 mod show;
 mod stop;
 
@@ -93,12 +95,14 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
         Command::Manual { folder } => manual::write(&folder),
         Command::Mask(what) => mask::run(&what, json),
-        Command::Policy(what) => commands::policy(&config, &what, json),
+        Command::Probe => setup::probe(),
+        Command::Policy(what) => policy::run(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
         Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),
         Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
+        Command::Setup(what) => setup::run(&config, &what, json),
         Command::Show { call, body } => show::run(&config, call, body, json),
         Command::Stop { of, kill, reason } => stop::stop(&config, &of, kill, &reason, json),
         Command::Status => commands::status(&config, json),

@@ -12,15 +12,19 @@ use std::{
 
 use cedar_policy::{ActionConstraint, Context, Effect, Entity, EntityUid, Policy, Request, RestrictedExpression};
 use chaperone_model::{AccessLevel, Action, Decision, Reason, Verdict};
+use time::OffsetDateTime;
 
 use crate::{
     decide::{Engine, Principal, refusal, uid},
+    facts::CallFacts,
     ruling::Refused,
     slice::Slice,
 };
 
 /// What the actions' names begin with.
 pub(crate) const PREFIX: &str = "egress";
+/// And what follows the colon.
+pub(crate) const KINDS: [&str; 3] = ["HTTP", "TCP", "TLS"];
 
 /// What a connection that is to be passed on begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -56,6 +60,12 @@ pub struct Egress<'a> {
     pub session: &'a str,
     /// The connecting process's executable.
     pub exe: &'a str,
+    /// Its arguments.
+    pub argv: &'a [String],
+    /// When it is asked for.
+    pub at: OffsetDateTime,
+    /// When the session began.
+    pub session_started: OffsetDateTime,
 }
 
 /// Whether a `permit` names one of these actions, so that the policies list what may be passed on.
@@ -92,7 +102,17 @@ impl Engine {
             String::new()
         } else {
             let (action, resource) = (name.to_owned(), resource.to_owned());
-            refusal(principal, &[Refused { action, resource, reason, policies: policies.clone(), incomplete: None }])
+            refusal(
+                principal,
+                &[Refused {
+                    action,
+                    resource,
+                    reason,
+                    policies: policies.clone(),
+                    incomplete: None,
+                    unrecorded: false,
+                }],
+            )
         };
         Decision {
             verdict: if is_permitted { Verdict::Allow } else { Verdict::Deny },
@@ -135,7 +155,17 @@ impl Engine {
                 ("address", RestrictedExpression::from_str(&format!("ip(\"{address}\")"))?),
                 ("port", RestrictedExpression::new_long(connection.address.port().into())),
             ];
-            let pairs = texts.map(|(name, value)| (name, text(value))).into_iter().chain(sets).chain(others);
+            let facts = CallFacts {
+                argv: connection.argv,
+                at: Some(connection.at),
+                session_started: Some(connection.session_started),
+                // It may be any, and for whoever bounds it, it is too much.
+                body_bytes: Some(u64::MAX),
+                ..CallFacts::default()
+            };
+            let made = facts.made(&self.version().time_zone, |name| slice.reads.context(name));
+            let texts = texts.map(|(name, value)| (name, text(value)));
+            let pairs = texts.into_iter().chain(sets).chain(others).chain(made);
             let read = pairs.filter(|(name, _)| slice.reads.context(name));
             let context = Context::from_pairs(read.map(|(name, value)| (name.to_owned(), value)))?;
             // `resource in Resource::"github.com"`: a name is in each domain above it.

@@ -9,6 +9,7 @@ use std::{io, net::SocketAddr, sync::Arc};
 
 use chaperone_model::{ConnectionKind, Decision};
 use chaperone_policy::{Egress, EgressKind, Principal};
+use time::OffsetDateTime;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _, copy, split},
     net::TcpStream,
@@ -220,8 +221,12 @@ impl Accepted {
     }
 
     fn decide(&self, principal: &Principal, host: Option<&str>, kind: EgressKind, address: SocketAddr) -> Decision {
-        let (session, exe) = (&*self.session.own.id, &*self.process.exe);
-        self.shared.generation().engine.egress(principal, &Egress { kind, host, address, session, exe })
+        let (session, exe, argv) = (&*self.session.own.id, &*self.process.exe, &*self.process.argv);
+        let (at, session_started) = (OffsetDateTime::now_utc(), self.session.session.started);
+        self.shared
+            .generation()
+            .engine
+            .egress(principal, &Egress { kind, host, address, session, exe, argv, at, session_started })
     }
 
     /// At an address that nothing but the agent gives that name.
