@@ -7,8 +7,7 @@ installed() {
   systemd_runs && systemctl daemon-reload
   if [ "$1" = new ]; then
     say "installed. Nothing on this host is changed until it is configured:"
-    say "name the agents in /etc/chaperone/config.toml, then"
-    say "chaperone trust install && systemctl enable --now chaperone && chaperone doctor"
+    say "\`chaperone setup\` asks who the agents are, and starts it"
     return 0
   fi
   # The listeners are kept, so agents' connections wait for the next daemon. It isn't started if it didn't run.

@@ -26,10 +26,12 @@ check "the manual and the completions are there" shell 'grep -q chaperone /usr/s
 check "the shipped policy is what \`policy default\` prints" shell 'chaperone policy default | cmp - /etc/chaperone/policies/default.cedar'
 check "without an agent the configuration is refused, by name" shell 'chaperone config check 2>&1 | grep -q agents'
 # What somebody configured, and a journal.
-shell 'printf "[[agents]]\nname = \"coder\"\nslices = [\"agents.slice\"]\n" >> /etc/chaperone/config.toml
-  mkdir -p /var/lib/chaperone/journal; echo record > /var/lib/chaperone/journal/1; echo secret > /var/lib/chaperone/placeholders.key'
+shell 'mkdir -p /var/lib/chaperone/journal; echo record > /var/lib/chaperone/journal/1; echo secret > /var/lib/chaperone/placeholders.key'
+check "what setup would write is shown, and nothing done" shell 'chaperone setup --agent coder --slice agents.slice --dry-run | grep -q agents.slice && ! grep -q "^slices" /etc/chaperone/config.toml'
+check "setup writes a configuration, and keeps the comments" shell 'chaperone setup --agent coder --slice agents.slice --no-start && grep -q "^slices" /etc/chaperone/config.toml && grep -q "config default" /etc/chaperone/config.toml'
+check "it can be run again" shell 'cp /etc/chaperone/config.toml /tmp/was && chaperone setup --no-start && cmp /tmp/was /etc/chaperone/config.toml'
 check "with one it is taken" within chaperone config check
-check "trust is installed" shell 'chaperone trust install && grep -q "$(sed -n 2p /var/lib/chaperone/ca/ca.crt)" /etc/ssl/certs/ca-certificates.crt'
+check "trust is installed" shell 'grep -q "$(sed -n 2p /var/lib/chaperone/ca/ca.crt)" /etc/ssl/certs/ca-certificates.crt'
 check "an upgrade asks nothing and keeps the configuration" shell 'dpkg -i /packages/next.deb < /dev/null && grep -q coder /etc/chaperone/config.toml &&
   dpkg-query -W chaperone | grep -q next'
 check "a wrong wish of how agents are left removes nothing" shell '! CHAPERONE_ON_REMOVE=perhaps dpkg -r chaperone && chaperone --version'

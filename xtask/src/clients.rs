@@ -22,7 +22,8 @@ const LIGHT: [Package; 6] = [
     Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
 ];
 
-const HEAVY: [Package; 2] = [
+const HEAVY: [Package; 3] = [
+    Package { name: "chromium", why: "a browser for approvers", shows: "/usr/bin/chromium" },
     Package { name: "maven", why: "builds the client of the AWS SDK for Java", shows: "/usr/bin/mvn" },
     Package { name: "golang-go", why: "builds the client of the AWS SDK for Go", shows: "/usr/bin/go" },
 ];
@@ -40,6 +41,8 @@ pub fn install(all: bool) -> Result<PathBuf> {
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
         rust(&sources.join("rust"), &folder.join("rust"))?;
+        let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
+        npm(&sources.join("approvals"), &folder.join("approvals"), &programs, "an OpenID provider, 40 MB")?;
         npm(&sources.join("cdk"), &folder.join("cdk"), &["app.mjs"], "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
         python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;

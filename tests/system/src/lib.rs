@@ -260,6 +260,20 @@ pub fn installed(name: &str) -> PathBuf {
     Path::new(&all).join(name)
 }
 
+/// The tests' own Python, with what its scripts need.
+pub fn python() -> String {
+    std::env::var("CHAPERONE_TEST_PYTHON").expect("run these tests by `cargo xtask test`")
+}
+
+/// A file with a secret, which root alone can read.
+pub fn secret_file(folder: &Path, name: &str, text: &str) -> String {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = folder.join(name);
+    fs::write(&path, text).expect("writing a secret");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).expect("protecting a secret");
+    path.display().to_string()
+}
+
 /// A text member of a JSON value.
 pub fn text<'a>(value: &'a Value, name: &str) -> &'a str {
     value[name].as_str().unwrap_or_default()

@@ -54,6 +54,12 @@ impl Host {
     }
 }
 
+const ASKS: &str = "@approvers(\"sre\")\nforbid (principal, action, resource) unless { context.approved };\n";
+/// An approvers' API whose certificate isn't there.
+const API: &str = "[approvals.groups]\nsre = [\"alice\"]\n[approvals.api]\nlisten = \"127.0.0.1:1\"\n\
+    certificate = \"/nonexistent/crt\"\nkey = \"/nonexistent/key\"\nurl = \"https://a.example\"\n\
+    [approvals.api.sign_in]\nname = \"corp\"\nissuer = \"https://login.example.com\"\nclient_id = \"x\"\n";
+
 const GOOD: &str = "permit (principal, action, resource);\n";
 
 #[test]
@@ -74,6 +80,30 @@ fn configuration_and_policy_errors_have_a_place() {
             "overlaps",
         ),
         ("[journal]\ndir = \"/proc/nonexistent\"\n", GOOD, "/proc/nonexistent", "journal"),
+        ("", ASKS, "config.toml", "asks the approvers `sre`, and no such group is in [approvals.groups]"),
+        ("", "@aprovers(\"sre\")\npermit (principal, action, resource);\n", "p.cedar:1", "aprovers"),
+        ("[approvals.groups]\nsre = []\n", ASKS, "config.toml:10", "nobody is in it"),
+        ("[approvals.groups]\nsre = [\"group:corp:ops\"]\n", ASKS, "config.toml:10", "no provider of that name"),
+        (API, ASKS, "config.toml:14", "/nonexistent/crt"),
+        (
+            "[[approvals.webhooks]]\nname = \"a\"\nurl = \"https://a.example/\"\nsecret_file = \"/nonexistent/secret\"\n",
+            GOOD,
+            "config.toml:10",
+            "/nonexistent/secret",
+        ),
+        (
+            "[[approvals.webhooks]]\nname = \"a\"\nurl = \"http://a.example/\"\nsecret_file = \"/s\"\n",
+            GOOD,
+            "config.toml:10",
+            "must be https",
+        ),
+        (
+            "[approvals.slack]\nteam = \"T1\"\nchannel = \"C1\"\ntoken_file = \"/nonexistent/bot\"\n\
+             app_token_file = \"/nonexistent/app\"\npeople = { U1 = \"alice\" }\n",
+            GOOD,
+            "config.toml:10",
+            "/nonexistent/bot",
+        ),
     ] {
         let said = Host::new(extra, policy).refused(&[]);
         assert!(said.contains(place) && said.contains(word), "{extra}{policy}: {said}");

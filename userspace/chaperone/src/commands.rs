@@ -15,7 +15,7 @@ use serde_json::Value;
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
-    cli,
+    approvals, cli,
     config::{Config, ConfigError},
     output::{clean, cut, json_line, size, table},
 };
@@ -491,6 +491,7 @@ pub fn config(path: &Path, what: &cli::Config, json: bool) -> anyhow::Result<Exi
             config.agents()?;
             config.bound_users()?;
             config.warehouse()?;
+            approvals::Surfaces::prepare(&config)?;
             if json {
                 json_line(&mut out, &serde_json::json!({ "path": config.path(), "usable": true }))?;
             } else {

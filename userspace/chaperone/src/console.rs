@@ -9,6 +9,7 @@ use std::{
     },
 };
 
+use chaperone_approvals::Messages;
 use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_capture::{Capture, Counters};
 use chaperone_console::{Actor, Backend, ControlError, ControlRequest, ControlResponse, ErrorCode, Launch, Metric};
@@ -33,6 +34,7 @@ pub struct Console {
     pub started: OffsetDateTime,
     pub grants: AtomicUsize,
     pub shipping: Option<watch::Receiver<ShipperStatus>>,
+    pub messages: Arc<Messages>,
 }
 
 impl Backend for Console {
@@ -43,12 +45,16 @@ impl Backend for Console {
                 self.shared.journal.catch_up().await.map_err(unavailable)?;
                 ControlResponse::CaughtUp
             }
+            ControlRequest::Deliveries => ControlResponse::Deliveries(self.deliveries()),
             ControlRequest::Launch { agent } => ControlResponse::Launched(self.launch(&agent).await?),
             ControlRequest::Register { cgroup, id, pid, token } => {
                 ControlResponse::Registered(register::register(&self.shared, &cgroup, id, pid, &token).await?)
             }
             // It reads files, and no call waits for that.
             ControlRequest::Reload => ControlResponse::Reloaded(tokio::task::block_in_place(|| self.reload())?),
+            ControlRequest::Resend { id } => {
+                ControlResponse::Resent(tokio::task::block_in_place(|| self.messages.resend(&id)).map_err(unavailable)?)
+            }
             ControlRequest::Resume { of } => {
                 ControlResponse::Resumed(tokio::task::block_in_place(|| self.resume(&of))?)
             }
@@ -87,6 +93,7 @@ impl Backend for Console {
             &self.counters,
             self.capture.trouble().is_none(),
             self.shipping.as_ref().map(|it| it.borrow().clone()).as_ref(),
+            &self.messages.status(),
         )
     }
 }
@@ -100,6 +107,15 @@ impl Console {
         let sessions = open.iter().map(|open| (open.session.cgroup, open.session.id)).collect();
         let rules = enrolment::Report::of(&config, &agents, &self.shared.cgroup_root).with(&enrolled, &sessions);
         serde_json::to_value(rules).map_err(|error| ControlError::new(ErrorCode::Internal, format!("BUG: {error}")))
+    }
+
+    fn deliveries(&self) -> Vec<serde_json::Value> {
+        let of = |(to, heading): (String, _)| {
+            let mut one = serde_json::to_value(heading).unwrap_or_default();
+            one["to"] = to.into();
+            one
+        };
+        self.messages.list().into_iter().map(of).collect()
     }
 
     fn status(&self) -> serde_json::Value {
@@ -144,6 +160,10 @@ impl Console {
                 "at": stop.at.format(&time::format_description::well_known::Rfc3339).unwrap_or_default(),
             })).collect::<Vec<_>>(),
             "budgets": self.shared.budgets.used(),
+            "approvals": {
+                "open": self.shared.approvals.questions().iter().filter(|asking| asking.state.is_open()).count(),
+                "receivers": self.messages.status(),
+            },
             "request_memory_bytes": self.shared.memory_used(),
             "sessions": sessions,
         })

@@ -103,6 +103,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         tracing::warn!(%warning, "policy");
     }
     approvals::check_groups(&policies, &config)?;
+    let surfaces = approvals::Surfaces::prepare(&config)?;
     let agents = config.agents()?;
     config.bound_users()?;
     enrolment::check(&config, &agents)?;
@@ -235,6 +236,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     });
     control.block_on(async { capture.forward_log() })?;
     let capture = Arc::new(capture);
+    let messages = control.block_on(surfaces.serve(&config, &shared))?;
     let console = Arc::new(Console {
         capture: capture.clone(),
         shared: shared.clone(),
@@ -245,6 +247,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         started: OffsetDateTime::now_utc(),
         grants: AtomicUsize::new(0),
         shipping: shipper.as_ref().map(Shipper::status),
+        messages,
     });
     let (stop_shipping, shipping_stops) = oneshot::channel::<()>();
     let shipping = control.block_on(async {

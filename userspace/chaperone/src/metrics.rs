@@ -1,5 +1,6 @@
 //! The daemon's metrics, read from where they are counted.
 
+use chaperone_approvals::messages::LaneStatus;
 use chaperone_capture::Counters;
 use chaperone_console::{Kind, Metric};
 use chaperone_proxy::DataPlane;
@@ -11,6 +12,7 @@ pub fn read(
     counters: &Counters,
     hooks_in_force: bool,
     shipping: Option<&ShipperStatus>,
+    receivers: &[LaneStatus],
 ) -> Vec<Metric> {
     let metrics = &shared.metrics;
     let mut all = vec![
@@ -99,6 +101,28 @@ pub fn read(
             "Inserts into ClickHouse that failed and were tried again",
             status.failures,
         ));
+    }
+    let open = shared.approvals.questions().iter().filter(|asking| asking.state.is_open()).count();
+    all.push(gauge("approvals_open", "Questions to approvers that are open", open as u64));
+    let of = |name, help, kind, value: fn(&LaneStatus) -> u64| Metric {
+        name,
+        help,
+        kind,
+        values: receivers.iter().map(|it| (vec![("receiver", it.name.clone())], float(value(it)))).collect(),
+    };
+    if !receivers.is_empty() {
+        all.extend([
+            of("approval_messages_waiting", "Messages about questions that wait to be delivered", Kind::Gauge, |it| {
+                it.waiting as u64
+            }),
+            of("approval_messages_dead", "Messages about questions that were given up", Kind::Gauge, |it| {
+                it.dead as u64
+            }),
+            of("approval_messages_delivered", "Messages about questions that were delivered", Kind::Counter, |it| {
+                it.delivered
+            }),
+            of("approval_messages_failed", "Attempts to deliver a message that failed", Kind::Counter, |it| it.failed),
+        ]);
     }
     all.push(gauge("sessions", "Sessions that are open", shared.sessions.open().len() as u64));
     all

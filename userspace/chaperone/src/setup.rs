@@ -122,9 +122,8 @@ pub fn run(config: &Path, what: &Setup, json: bool) -> anyhow::Result<ExitCode> 
     let mut steps = Steps { json, all_well: true };
     match text {
         Some(text) => {
-            let kept = write(config, &text)?;
-            let kept = kept.map(|path| format!("; what was there is in {}", path.display())).unwrap_or_default();
-            steps.done("configuration", format!("{} written{kept}", config.display()))?;
+            write(config, &text)?;
+            steps.done("configuration", format!("{} written", config.display()))?;
         }
         None => steps.done("configuration", format!("{} names agents, and is left as it is", config.display()))?,
     }
@@ -278,15 +277,14 @@ fn dry_run(config: &Path, text: Option<&str>, what: &Setup, json: bool) -> anyho
     Ok(ExitCode::SUCCESS)
 }
 
-/// Puts the file in place in one step. What was there, comments alone, is kept beside it.
-fn write(path: &Path, text: &str) -> anyhow::Result<Option<PathBuf>> {
+/// Puts the file in place in one step. What was there, comments alone, stays behind it.
+fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let folder = path.parent().context("the configuration's path has no folder")?;
     fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
-    let kept = path.with_extension("toml.before-setup");
-    let kept = path.exists().then_some(kept);
-    if let Some(kept) = &kept {
-        fs::copy(path, kept).with_context(|| format!("keeping {} as {}", path.display(), kept.display()))?;
-    }
+    let comments = match fs::read_to_string(path) {
+        Ok(comments) => format!("\n{comments}"),
+        Err(_) => String::new(),
+    };
     let new = path.with_extension("toml.new");
     let mut file = fs::OpenOptions::new()
         .write(true)
@@ -295,12 +293,13 @@ fn write(path: &Path, text: &str) -> anyhow::Result<Option<PathBuf>> {
         .mode(0o640)
         .open(&new)
         .with_context(|| format!("writing {}", new.display()))?;
-    file.set_permissions(fs::Permissions::from_mode(0o640))?;
-    file.write_all(text.as_bytes())
-        .and_then(|()| file.sync_all())
-        .with_context(|| format!("writing {}", new.display()))?;
-    fs::rename(&new, path).with_context(|| format!("putting {} in place", path.display()))?;
-    Ok(kept)
+    let all = format!("{text}{comments}");
+    let written = file
+        .set_permissions(fs::Permissions::from_mode(0o640))
+        .and_then(|()| file.write_all(all.as_bytes()))
+        .and_then(|()| file.sync_all());
+    written.with_context(|| format!("writing {}", new.display()))?;
+    fs::rename(&new, path).with_context(|| format!("putting {} in place", path.display()))
 }
 
 /// Without any policy everything would be denied: the default one, if there is none.
@@ -342,7 +341,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 /// A process in the agent's own cgroup asks the metadata address who it is: only Chaperone answers there with its role.
 fn prove(path: &Path, config: &Config) -> anyhow::Result<String> {
     let Some(agent) = config.agents.iter().find(|agent| agent.run) else {
-        bail!("no agent has `run = true`, so that nothing can be started as one: try with an agent of yours");
+        return Ok("not tried: no agent has `run = true`, so that nothing can be started as one".into());
     };
     let own = std::env::current_exe().context("finding this program")?;
     let until = Instant::now() + STARTS_WITHIN;
@@ -408,12 +407,12 @@ mod tests {
     }
 
     #[test]
-    fn what_was_there_is_kept() {
+    fn comments_that_were_there_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("new/config.toml");
-        assert_eq!(write(&path, "a").unwrap(), None);
-        let kept = write(&path, "b").unwrap().unwrap();
-        assert_eq!((fs::read_to_string(kept).unwrap(), fs::read_to_string(&path).unwrap()), ("a".into(), "b".into()));
+        write(&path, "# the first\n").unwrap();
+        write(&path, "a = 1\n").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "a = 1\n\n# the first\n");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o640);
     }
 

@@ -15,6 +15,8 @@ pub enum ControlRequest {
     Agents,
     /// Waits until what happened before is in the journal's segments, where commands read it.
     CatchUp,
+    /// Messages about questions that wait to be delivered, or were given up.
+    Deliveries,
     /// A cgroup and a session for a new process of an agent.
     Launch {
         /// The agent's name.
@@ -34,6 +36,11 @@ pub enum ControlRequest {
     },
     /// Reads configuration and policies again.
     Reload,
+    /// Sends messages once more that were given up.
+    Resend {
+        /// The message's id, or `all`.
+        id: String,
+    },
     /// Lets an agent or a session go on that was stopped.
     Resume {
         /// The agent's name, or the session's id.
@@ -75,10 +82,11 @@ impl ControlRequest {
     /// What it changes, and on what, for the record; `None` if it only asks.
     pub fn act(&self) -> Option<(&'static str, Option<&str>)> {
         match self {
-            Self::Agents | Self::CatchUp | Self::Status => None,
+            Self::Agents | Self::CatchUp | Self::Deliveries | Self::Status => None,
             Self::Launch { agent } => Some(("launch", Some(agent))),
             Self::Register { cgroup, .. } => Some(("register", Some(cgroup))),
             Self::Reload => Some(("reload", None)),
+            Self::Resend { id } => Some(("resend", Some(id))),
             Self::Resume { of } => Some(("resume", Some(of))),
             Self::Stop { of, kill: false, .. } => Some(("stop", Some(of))),
             Self::Stop { of, kill: true, .. } => Some(("stop-and-kill", Some(of))),
@@ -94,12 +102,16 @@ pub enum ControlResponse {
     Agents(serde_json::Value),
     /// To [`ControlRequest::CatchUp`].
     CaughtUp,
+    /// To [`ControlRequest::Deliveries`].
+    Deliveries(Vec<serde_json::Value>),
     /// To [`ControlRequest::Launch`].
     Launched(Launch),
     /// To [`ControlRequest::Register`]: the session, and who it is.
     Registered(serde_json::Value),
     /// To [`ControlRequest::Reload`]: what is in force now, for people.
     Reloaded(String),
+    /// To [`ControlRequest::Resend`]: how many.
+    Resent(usize),
     /// To [`ControlRequest::Resume`].
     Resumed(Resumed),
     /// To [`ControlRequest::Status`].

@@ -9,10 +9,11 @@ mod contents;
 use serde::{Deserialize, Serialize};
 
 pub use contents::{
-    Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
-    CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
-    DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked, OperatorActed, OperatorRefused, OutcomeStatus,
-    SessionEnded, SessionIdentified, SessionIdentityRefused, SessionStarted,
+    Actor, ApprovalAnswered, ApprovalAsked, ApprovalDelivered, ApprovalEnded, ApprovalRequirement, Approver,
+    BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Head, HooksRemoved, Masked,
+    OperatorActed, OperatorRefused, OutcomeStatus, SessionEnded, SessionIdentified, SessionIdentityRefused,
+    SessionStarted,
 };
 
 use crate::SessionId;
@@ -83,6 +84,8 @@ events! {
     ApprovalAnswered(e: Box<ApprovalAnswered>) = "approval-answered", about: approval e.id, session: Some(e.session);
     /// A call waits for people to approve it.
     ApprovalAsked(e: Box<ApprovalAsked>) = "approval-asked", about: approval e.id, session: Some(e.session);
+    /// A message about a question went to a webhook or to Slack, or couldn't.
+    ApprovalDelivered(e: Box<ApprovalDelivered>) = "approval-delivered", about: approval e.id, session: Some(e.session);
     /// A question is over: its call went out, or never will.
     ApprovalEnded(e: ApprovalEnded) = "approval-ended", about: approval e.id, session: Some(e.session);
     /// A call was decoded and decided; written before anything of it leaves for AWS.

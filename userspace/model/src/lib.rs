@@ -23,11 +23,11 @@ pub use causes::with_causes;
 pub use decision::{Decision, Reason, Verdict};
 pub use documented::Field;
 pub use event::{
-    Actor, ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalRequirement, BodyDigest, CallIntent, CallOutcome,
-    CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed, ConnectionKind, ConnectionOpened,
-    DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved, Masked, OperatorActed,
-    OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionIdentified, SessionIdentityRefused,
-    SessionStarted,
+    Actor, ApprovalAnswered, ApprovalAsked, ApprovalDelivered, ApprovalEnded, ApprovalRequirement, Approver,
+    BodyDigest, CallIntent, CallOutcome, CommandEnded, CommandExit, CommandStarted, CommandsLost, ConnectionClosed,
+    ConnectionKind, ConnectionOpened, DaemonStarted, DaemonStopped, Direction, Event, EventKind, Head, HooksRemoved,
+    Masked, OperatorActed, OperatorRefused, OutcomeStatus, RecordedEvent, SessionEnded, SessionIdentified,
+    SessionIdentityRefused, SessionStarted,
 };
 pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionId};
 pub use like::is_like;

@@ -14,7 +14,7 @@ const MAX_TEXT: usize = 512;
 const MAX_GROUPS: usize = 256;
 
 /// A token's claims.
-pub(crate) type Claims = Map<String, Value>;
+pub type Claims = Map<String, Value>;
 
 /// A claim, by its name or, if that begins with `/`, by its path (RFC 6901).
 pub(crate) fn find<'a>(claims: &'a Claims, path: &str) -> Option<&'a Value> {
@@ -102,7 +102,8 @@ pub(crate) fn identity(
     })
 }
 
-fn groups(issuer: &Issuer, claims: &Claims, path: &str) -> Result<Vec<String>, TokenError> {
+/// The groups that are claimed there, with the issuer's prefix.
+pub(crate) fn groups(issuer: &Issuer, claims: &Claims, path: &str) -> Result<Vec<String>, TokenError> {
     let prefix = issuer.prefix();
     let named = |value: &Value| match value {
         Value::String(_) => text(path, Some(value)).map(|group| format!("{prefix}{group}")),

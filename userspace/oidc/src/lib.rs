@@ -9,7 +9,9 @@
 //!
 //! The crate `openidconnect` is made for clients that ask for ID tokens by themselves, with a client id and a nonce. Tokens
 //! of workloads (GitHub Actions, GitLab, Kubernetes, SPIFFE) come without either, so that the checks here are our own, on
-//! signatures that `jsonwebtoken` verifies by aws-lc.
+//! signatures that `jsonwebtoken` verifies by aws-lc. People sign in by [`RelyingParty`], on the crate `oauth2` that
+//! `openidconnect` itself is made on: its ID tokens pass the same checks as all others, rather than a second set with a
+//! second cryptographic library.
 
 #![forbid(unsafe_code)]
 
@@ -19,11 +21,15 @@ mod fetch;
 mod file;
 mod issuer;
 mod keys;
+mod sign_in;
 mod verifier;
 
+pub use claims::Claims;
 pub use error::{FileError, ProviderError, TokenError};
+pub use fetch::{Answer, Fetch};
 pub use file::{Stamp, TokenFile, read};
 pub use issuer::{Algorithm, Issuer};
+pub use sign_in::{Begun, GroupsFrom, RelyingParty, SignIn, SignInError, SignedIn, names, secret};
 pub use verifier::{Verified, Verifier};
 
 /// The longest token that is read.

@@ -59,12 +59,49 @@ impl Verifier {
 
     /// As [`verify`](Self::verify), at another time.
     pub async fn verify_at(&self, token: &str, agent: &str, now: OffsetDateTime) -> Result<Verified, TokenError> {
+        self.check(token, Some(agent), now).await.map(|(verified, _)| verified)
+    }
+
+    /// Who the bearer of a token is, who is a person or a program and no agent; and what else the token says.
+    pub async fn verify_bearer(&self, token: &str) -> Result<(Verified, Claims), TokenError> {
+        self.check(token, None, OffsetDateTime::now_utc()).await
+    }
+
+    /// Who an ID token says has signed in, which `client` asked for with this nonce (OpenID Connect Core, 3.1.3.7).
+    pub async fn verify_id_token(
+        &self,
+        token: &str,
+        client: &str,
+        nonce: &str,
+    ) -> Result<(Verified, Claims), TokenError> {
+        let (verified, claims) = self.check(token, None, OffsetDateTime::now_utc()).await?;
+        let claim = |claim: &str, why: &str| Err(TokenError::Claim { claim: claim.into(), why: why.into() });
+        if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
+            return claim("nonce", "is not the one of this sign-in");
+        }
+        let of_several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
+        match claims.get("azp") {
+            None if of_several => claim("azp", "is missing, and the token is for several clients"),
+            Some(other) if other != client => claim("azp", "is not this client"),
+            _ => Ok((verified, claims)),
+        }
+    }
+
+    async fn check(
+        &self,
+        token: &str,
+        agent: Option<&str>,
+        now: OffsetDateTime,
+    ) -> Result<(Verified, Claims), TokenError> {
         let token = Token::read(token)?;
         // Which issuer it is to be held against is all that is believed of it yet.
         let name = token.claims.get("iss").and_then(Value::as_str).unwrap_or_default();
         let found = self.issuers.iter().find(|(issuer, _)| issuer.issuer == name);
         let (issuer, keys) = found.ok_or_else(|| TokenError::Issuer(shown(name)))?;
-        if !issuer.agents.is_empty() && !issuer.agents.iter().any(|it| it == agent) {
+        if let Some(agent) = agent
+            && !issuer.agents.is_empty()
+            && !issuer.agents.iter().any(|it| it == agent)
+        {
             return Err(TokenError::Agent { issuer: issuer.name.clone(), agent: agent.to_owned() });
         }
         let algorithm = Algorithm::named(&token.algorithm).filter(|it| issuer.algorithms.contains(it));
@@ -85,7 +122,7 @@ impl Verifier {
         let skew = time::Duration::seconds(issuer.clock_skew.into());
         let identity = claims::identity(issuer, &token.claims, token.id()?, ends)?;
         let left = Duration::try_from(ends + skew - now).unwrap_or_default().min(MAX_LIFE);
-        Ok(Verified { identity, ends: ends + skew, ends_at: Instant::now() + left })
+        Ok((Verified { identity, ends: ends + skew, ends_at: Instant::now() + left }, token.claims))
     }
 }
 

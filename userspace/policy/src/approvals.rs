@@ -3,7 +3,10 @@
 //! Nothing here does I/O or reads a clock: every function takes the time, and says what changed. Whatever isn't pending
 //! any more never goes out, whoever answers it and when, and what was approved goes out once.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use chaperone_model::{ApprovalId, CallId, SessionId};
 use serde::{Deserialize, Serialize};
@@ -63,8 +66,27 @@ impl Requirement {
         question.approvers.iter().map(of).collect()
     }
 
-    fn takes(&self, approver: &str, own: &[String], sponsor: Option<&str>) -> bool {
-        (self.sponsor_may || sponsor != Some(approver)) && self.groups.iter().any(|group| own.contains(group))
+    fn takes(&self, approver: &str, people: &dyn People, sponsor: Option<&str>) -> bool {
+        let is_sponsor = sponsor.is_some_and(|sponsor| people.is_sponsor(approver, sponsor));
+        let own = people.groups(approver);
+        (self.sponsor_may || !is_sponsor) && self.groups.iter().any(|group| own.contains(group))
+    }
+}
+
+/// What is known of approvers at the time of asking.
+pub trait People {
+    /// The groups that this approver is in.
+    fn groups(&self, approver: &str) -> Vec<String>;
+
+    /// Whether this approver is the person of that name: people have other names at a provider than on a host.
+    fn is_sponsor(&self, approver: &str, sponsor: &str) -> bool {
+        approver == sponsor
+    }
+}
+
+impl<F: Fn(&str) -> Vec<String>> People for F {
+    fn groups(&self, approver: &str) -> Vec<String> {
+        self(approver)
     }
 }
 
@@ -119,8 +141,8 @@ pub struct Asked {
     pub needs: BTreeSet<(String, String)>,
     /// Who must say yes. Never empty.
     pub requirements: Vec<Requirement>,
-    /// For people: the command, the call and its parameters.
-    pub about: serde_json::Value,
+    /// For people: the command, the call and its parameters. Shared, as it is large and looked at often.
+    pub about: Arc<serde_json::Value>,
 }
 
 /// Where a question stands.
@@ -216,10 +238,10 @@ impl Asking {
     }
 
     /// Whether everyone who had to has said yes, as far as they are still in their groups.
-    fn is_approved(&self, groups: &dyn Fn(&str) -> Vec<String>) -> bool {
+    fn is_approved(&self, people: &dyn People) -> bool {
         self.asked.requirements.iter().all(|requirement| {
             let sponsor = self.asked.sponsor.as_deref();
-            let counts = |vote: &&Vote| requirement.takes(&vote.by, &groups(&vote.by), sponsor);
+            let counts = |vote: &&Vote| requirement.takes(&vote.by, people, sponsor);
             self.votes.iter().filter(counts).count() >= requirement.needed as usize
         })
     }
@@ -339,17 +361,17 @@ impl Approvals {
         self.terms = terms;
     }
 
-    /// A call comes that needs approval. `id` is for its question, if it is a new one; `groups` says what an approver is
+    /// A call comes that needs approval. `id` is for its question, if it is a new one; `people` says what an approver is
     /// in now.
     pub fn ask(
         &mut self,
         now: Millis,
         id: ApprovalId,
         asked: Asked,
-        groups: &dyn Fn(&str) -> Vec<String>,
+        people: &dyn People,
     ) -> Result<Standing, AskError> {
         self.tick(now);
-        if let Some(grant) = self.granted(&asked, groups) {
+        if let Some(grant) = self.granted(&asked, people) {
             return Ok(Standing::Go { id: grant.id, by: grant.by.clone() });
         }
         let latest = self.latest.get(&asked.fingerprint).and_then(|id| self.questions.get_mut(id));
@@ -358,7 +380,7 @@ impl Approvals {
             match &asking.state {
                 // Decided by other policies than there are now, or by people who may no more.
                 State::Pending | State::Approved if !same => asking.turn(State::Superseded, &mut self.changed),
-                State::Approved if !asking.is_approved(groups) => asking.turn(State::Superseded, &mut self.changed),
+                State::Approved if !asking.is_approved(people) => asking.turn(State::Superseded, &mut self.changed),
                 State::Approved => {
                     asking.turn(State::Used { call: asked.call }, &mut self.changed);
                     let by = asking.votes.iter().map(|vote| vote.by.clone()).collect();
@@ -393,20 +415,14 @@ impl Approvals {
     }
 
     /// A call that waits is decided? Uses the approval. `None`: it is still pending.
-    pub fn resume(
-        &mut self,
-        now: Millis,
-        id: ApprovalId,
-        call: CallId,
-        groups: &dyn Fn(&str) -> Vec<String>,
-    ) -> Option<Standing> {
+    pub fn resume(&mut self, now: Millis, id: ApprovalId, call: CallId, people: &dyn People) -> Option<Standing> {
         self.tick(now);
         let Some(asking) = self.questions.get_mut(&id) else {
             return Some(Standing::Refused { id, state: State::Withdrawn });
         };
         match &asking.state {
             State::Pending => None,
-            State::Approved if asking.is_approved(groups) => {
+            State::Approved if asking.is_approved(people) => {
                 asking.turn(State::Used { call }, &mut self.changed);
                 Some(Standing::Go { id, by: asking.votes.iter().map(|vote| vote.by.clone()).collect() })
             }
@@ -434,16 +450,16 @@ impl Approvals {
         now: Millis,
         id: ApprovalId,
         answer: &Answer,
-        groups: &dyn Fn(&str) -> Vec<String>,
+        people: &dyn People,
     ) -> Result<&Asking, AnswerError> {
         self.tick(now);
         let asking = self.questions.get_mut(&id).ok_or(AnswerError::Unknown(id))?;
         if asking.state != State::Pending {
             return Err(AnswerError::Over(asking.state.as_str()));
         }
-        let (by, own) = (&answer.by, groups(&answer.by));
+        let by = &answer.by;
         let requirements = &asking.asked.requirements;
-        if !requirements.iter().any(|requirement| requirement.takes(by, &own, None)) {
+        if !requirements.iter().any(|requirement| requirement.takes(by, people, None)) {
             let wanted: BTreeSet<&str> =
                 requirements.iter().flat_map(|one| one.groups.iter().map(String::as_str)).collect();
             let wanted: Vec<&str> = wanted.into_iter().collect();
@@ -455,7 +471,7 @@ impl Approvals {
             return Ok(asking);
         }
         let sponsor = asking.asked.sponsor.as_deref();
-        if !requirements.iter().any(|requirement| requirement.takes(by, &own, sponsor)) {
+        if !requirements.iter().any(|requirement| requirement.takes(by, people, sponsor)) {
             return Err(AnswerError::Sponsor(by.clone()));
         }
         if asking.votes.iter().any(|vote| vote.by == *by) {
@@ -464,7 +480,7 @@ impl Approvals {
         let Answer { by, reason, scope, until, .. } = answer.clone();
         asking.votes.push(Vote { by, reason, scope, until });
         self.changed.insert(id);
-        if asking.is_approved(groups) {
+        if asking.is_approved(people) {
             asking.turn(State::Approved, &mut self.changed);
             self.grants.extend(Grant::of(asking));
         }
@@ -528,12 +544,12 @@ impl Approvals {
         self.grants.retain(|grant| grant.session != Some(session));
     }
 
-    fn granted(&self, asked: &Asked, groups: &dyn Fn(&str) -> Vec<String>) -> Option<&Grant> {
+    fn granted(&self, asked: &Asked, people: &dyn People) -> Option<&Grant> {
         self.grants.iter().find(|grant| {
             let is_whose = grant.agent == asked.agent && grant.session.is_none_or(|session| session == asked.session);
             let is_asked = |requirement: &Requirement| {
                 let sponsor = asked.sponsor.as_deref();
-                let counts = |by: &&String| requirement.takes(by, &groups(by), sponsor);
+                let counts = |by: &&String| requirement.takes(by, people, sponsor);
                 grant.requirements.contains(requirement)
                     && grant.by.iter().filter(counts).count() >= requirement.needed as usize
             };

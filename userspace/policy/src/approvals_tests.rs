@@ -33,7 +33,7 @@ fn asked(call: u8, session: SessionId) -> Asked {
         sponsor: Some("bob".into()),
         needs: BTreeSet::from([("s3:DeleteBucket".into(), format!("arn:aws:s3:::b{call}"))]),
         requirements: vec![requirement("ask", "sre", 1)],
-        about: serde_json::Value::Null,
+        about: Arc::new(serde_json::Value::Null),
     }
 }
 
@@ -147,7 +147,7 @@ fn an_approval_can_reach_further_and_ends() {
     assert!(matches!(ask(&mut all, 4, 2, session), Ok(Standing::Wait { .. })));
     assert!(all.granted(&asked(1, SessionId::new()), &groups).is_none());
     assert!(all.granted(&asked(1, session), &groups).is_some());
-    assert!(all.granted(&asked(1, session), &|_| Vec::new()).is_none());
+    assert!(all.granted(&asked(1, session), &|_: &str| Vec::new()).is_none());
     all.tick(500);
     assert!(all.grants().is_empty());
 }

@@ -14,12 +14,13 @@ use std::{
 use arc_swap::ArcSwap;
 use chaperone_journal::Journal;
 use chaperone_model::{
-    ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalId, ApprovalRequirement, CallId, Event, SessionId,
+    ApprovalAnswered, ApprovalAsked, ApprovalEnded, ApprovalId, ApprovalRequirement, Approver, CallId, Event, SessionId,
 };
 use chaperone_policy::approvals::{
-    Answer, AnswerError, Approvals, AskError, Asked, Asking, Grant, Millis, Standing, State, Terms,
+    Answer, AnswerError, Approvals, AskError, Asked, Asking, Grant, Millis, People, Standing, State, Terms,
 };
 use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
@@ -37,8 +38,11 @@ pub struct ApprovalSettings {
     pub terms: Terms,
     /// Bodies that nothing in the head binds are read whole to be approved, up to this many bytes.
     pub body_bytes: usize,
-    /// Approvers by group.
+    /// Approvers by group: users of the host, `PROVIDER:SUBJECT` for people whom a provider vouches for, and
+    /// `group:PROVIDER:GROUP` for all in a group of a provider's.
     pub groups: BTreeMap<String, Vec<String>>,
+    /// Users of the host by what providers call them: `PROVIDER:SUBJECT`.
+    pub people: BTreeMap<String, String>,
 }
 
 impl Default for ApprovalSettings {
@@ -49,6 +53,7 @@ impl Default for ApprovalSettings {
             terms: Terms::default(),
             body_bytes: 1 << 20,
             groups: BTreeMap::new(),
+            people: BTreeMap::new(),
         }
     }
 }
@@ -69,9 +74,28 @@ pub enum HoldError {
     },
 }
 
+/// What a provider said of an approver, lately.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownPerson {
+    /// The groups that the provider says they are in, as `PROVIDER:GROUP`.
+    pub groups: Vec<String>,
+    /// Other names of theirs, by which an agent's sponsor may be known.
+    pub also: Vec<String>,
+    /// When it was said.
+    pub at: Millis,
+}
+
+/// For so long it is believed what groups a provider said that somebody is in: an approval that reaches beyond its call
+/// ends with that.
+const BELIEVED: Millis = 24 * 3_600_000;
+
+/// How many people of providers are known at once; those seen longest ago are forgotten.
+const MOST_PEOPLE: usize = 10_000;
+
 /// All questions of this host.
 pub struct ApprovalDesk {
     state: Mutex<Approvals>,
+    people: Mutex<BTreeMap<String, KnownPerson>>,
     folder: PathBuf,
     settings: ArcSwap<ApprovalSettings>,
     journal: Journal,
@@ -89,6 +113,8 @@ impl std::fmt::Debug for ApprovalDesk {
 
 /// What is kept of everything beside the questions themselves.
 const GRANTS: &str = "grants.json";
+/// What providers said of approvers.
+const PEOPLE: &str = "people.json";
 
 impl ApprovalDesk {
     /// With the questions that an earlier daemon left in that folder.
@@ -99,7 +125,7 @@ impl ApprovalDesk {
         };
         fs::create_dir_all(folder).map_err(failed(folder))?;
         fs::set_permissions(folder, std::os::unix::fs::PermissionsExt::from_mode(0o700)).map_err(failed(folder))?;
-        let (mut questions, mut grants): (Vec<Asking>, Vec<Grant>) = Default::default();
+        let (mut questions, mut grants, mut people): (Vec<Asking>, Vec<Grant>, _) = Default::default();
         for entry in fs::read_dir(folder).map_err(failed(folder))? {
             let path = entry.map_err(failed(folder))?.path();
             if path.extension().is_none_or(|extension| extension != "json") {
@@ -109,16 +135,17 @@ impl ApprovalDesk {
             }
             let text = fs::read(&path).map_err(failed(&path))?;
             let invalid = |error: serde_json::Error| failed(&path)(io::Error::other(error));
-            if path.file_name().is_some_and(|name| name == GRANTS) {
-                grants = serde_json::from_slice(&text).map_err(invalid)?;
-            } else {
-                questions.push(serde_json::from_slice(&text).map_err(invalid)?);
+            match path.file_name().and_then(|name| name.to_str()) {
+                Some(GRANTS) => grants = serde_json::from_slice(&text).map_err(invalid)?,
+                Some(PEOPLE) => people = serde_json::from_slice(&text).map_err(invalid)?,
+                _ => questions.push(serde_json::from_slice(&text).map_err(invalid)?),
             }
         }
         let state = Mutex::new(Approvals::restore(settings.terms, questions, grants, now()));
         let (changes, folder) = (watch::Sender::new(0), folder.to_owned());
         Ok(Arc::new(Self {
             state,
+            people: Mutex::new(people),
             folder,
             settings: ArcSwap::from_pointee(settings),
             journal,
@@ -138,21 +165,57 @@ impl ApprovalDesk {
         self.settings.store(Arc::new(settings));
     }
 
-    /// The groups that somebody is in.
+    /// The groups that somebody is in, by the configuration that is in force, and by what their provider said last.
     pub fn groups_of(&self, name: &str) -> Vec<String> {
         let settings = self.settings.load();
-        let is_in =
-            |(group, names): (&String, &Vec<String>)| names.iter().any(|one| one == name).then(|| group.clone());
+        let of_provider = match self.people.lock().get(name) {
+            Some(person) if now().saturating_sub(person.at) < BELIEVED => person.groups.clone(),
+            _ => Vec::new(),
+        };
+        let names = |member: &String| {
+            member == name
+                || member.strip_prefix("group:").is_some_and(|group| of_provider.iter().any(|one| one == group))
+        };
+        let is_in = |(group, members): (&String, &Vec<String>)| members.iter().any(names).then(|| group.clone());
         settings.groups.iter().filter_map(is_in).collect()
+    }
+
+    /// A provider says this of an approver, now. It is on disk before they can answer: approvals outlive the daemon.
+    pub async fn know(&self, name: &str, groups: Vec<String>, also: Vec<String>) -> Result<(), HoldError> {
+        let _alone = self.keeping.lock().await;
+        let person = KnownPerson { groups, also, at: now() };
+        let json = {
+            let mut people = self.people.lock();
+            let before = people.insert(name.to_owned(), person.clone());
+            while people.len() > MOST_PEOPLE {
+                let oldest = people.iter().min_by_key(|(_, person)| person.at).map(|(name, _)| name.clone());
+                oldest.and_then(|name| people.remove(&name));
+            }
+            // Somebody who looks at questions all day isn't written down each time.
+            let is_news = |before: KnownPerson| {
+                (&before.groups, &before.also) != (&person.groups, &person.also)
+                    || person.at.saturating_sub(before.at) > BELIEVED / 24
+            };
+            if !before.is_none_or(is_news) {
+                return Ok(());
+            }
+            serde_json::to_vec(&*people)
+        };
+        let path = self.folder.join(PEOPLE);
+        let write = move || {
+            json.map_err(io::Error::other).and_then(|json| {
+                durable(&path, &json)
+                    .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))
+            })
+        };
+        let written = tokio::task::spawn_blocking(write).await.expect("BUG: writing down approvers panicked");
+        written.map_err(|source| HoldError::Keep { path: self.folder.join(PEOPLE), source })
     }
 
     /// A call comes that needs approval. What it waits for it gets by [`Waiting`].
     pub(crate) async fn ask(self: &Arc<Self>, asked: Asked) -> Result<(Standing, Option<Waiting>), HoldError> {
         let call = asked.call;
-        let standing = {
-            let groups = |name: &str| self.groups_of(name);
-            self.state.lock().ask(now(), ApprovalId::new(), asked, &groups)
-        };
+        let standing = { self.state.lock().ask(now(), ApprovalId::new(), asked, &**self) };
         let waiting = match &standing {
             Ok(Standing::Wait { id, .. }) => {
                 Some(Waiting { desk: self.clone(), id: *id, call, changes: self.changes.subscribe() })
@@ -163,12 +226,9 @@ impl ApprovalDesk {
         Ok((standing?, waiting))
     }
 
-    /// A person answers.
-    pub async fn answer(&self, id: ApprovalId, answer: Answer) -> Result<Asking, AnswerFailed> {
-        let asking = {
-            let groups = |name: &str| self.groups_of(name);
-            self.state.lock().answer(now(), id, &answer, &groups).cloned()?
-        };
+    /// A person answers, wherever they do. Whether they may is decided now: by the groups that they are in at this moment.
+    pub async fn answer(&self, id: ApprovalId, answer: Answer, approver: Approver) -> Result<Asking, AnswerFailed> {
+        let asking = { self.state.lock().answer(now(), id, &answer, self).cloned()? };
         self.keep().await?;
         let until = (answer.allow && answer.until != 0).then(|| at(answer.until));
         let scope = serde_json::to_value(answer.scope).ok().and_then(|scope| scope.as_str().map(str::to_owned));
@@ -182,6 +242,7 @@ impl ApprovalDesk {
             scope: scope.unwrap_or_default(),
             until,
             state: asking.state.as_str().to_owned(),
+            approver: Some(approver),
         })));
         Ok(asking)
     }
@@ -281,7 +342,8 @@ impl ApprovalDesk {
         }
     }
 
-    fn record(&self, event: &Event) {
+    /// Records something about a question.
+    pub fn record(&self, event: &Event) {
         if let Err(error) = self.journal.append_now(event) {
             tracing::error!(%error, event = event.name(), "what became of a question could not be recorded");
         }
@@ -289,6 +351,17 @@ impl ApprovalDesk {
 
     fn file(&self, id: ApprovalId) -> PathBuf {
         self.folder.join(format!("{id}.json"))
+    }
+}
+
+impl People for ApprovalDesk {
+    fn groups(&self, approver: &str) -> Vec<String> {
+        self.groups_of(approver)
+    }
+
+    fn is_sponsor(&self, approver: &str, sponsor: &str) -> bool {
+        let is_also = |person: &KnownPerson| person.also.iter().any(|name| name == sponsor);
+        approver == sponsor || self.people.lock().get(approver).is_some_and(is_also)
     }
 }
 
@@ -321,10 +394,7 @@ impl Waiting {
     pub(crate) async fn decided(&mut self) -> Result<Standing, HoldError> {
         loop {
             self.changes.mark_unchanged();
-            let standing = {
-                let groups = |name: &str| self.desk.groups_of(name);
-                self.desk.state.lock().resume(now(), self.id, self.call, &groups)
-            };
+            let standing = { self.desk.state.lock().resume(now(), self.id, self.call, &*self.desk) };
             if let Some(standing) = standing {
                 self.desk.keep().await?;
                 return Ok(standing);

@@ -90,6 +90,11 @@ impl Identities {
         Some(self.current.load().settings.people.get(sponsor).unwrap_or(sponsor).clone())
     }
 
+    /// The user of this host who has that name in tokens.
+    pub fn user(&self, name: &str) -> Option<String> {
+        self.current.load().settings.people.get(name).cloned()
+    }
+
     /// Whether tokens of this issuer are believed as they were when this identity was.
     pub(crate) fn still_believes(&self, before: &[Issuer], identity: &Identity) -> bool {
         let of = |all: &[Issuer]| all.iter().find(|it| it.name == identity.provider).cloned();

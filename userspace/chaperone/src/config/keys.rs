@@ -64,7 +64,7 @@ pub const SECTIONS: &[Section] = &[
         is_list: false,
         documentation: "Who approves calls, and how long they have.",
         fields: ApprovalsSection::FIELDS,
-        reloaded: Reloaded::All,
+        reloaded: Reloaded::But(&["api", "slack", "webhooks"]),
         defaults: || table(&ApprovalsSection::default()),
     },
     Section {
@@ -306,9 +306,27 @@ fn reference() -> String {
             let what = field.documentation().replace('|', "\\|");
             write(&mut out, format_args!("| `{}` | {default} | {applies} | {what} |\n", field.name));
         }
+        for (name, fields) in NESTED.iter().filter(|(name, _)| name.trim_matches(['[', ']']).starts_with(section.name))
+        {
+            write(&mut out, format_args!("\n### `{name}`\n\n| key | what |\n|---|---|\n"));
+            for field in *fields {
+                let what = field.documentation().replace('|', "\\|");
+                write(&mut out, format_args!("| `{}` | {what} |\n", field.name));
+            }
+        }
     }
     out
 }
+
+/// Tables in sections.
+#[cfg(test)]
+const NESTED: &[(&str, &[Field])] = &[
+    ("[approvals.api]", chaperone_approvals::ApiSection::FIELDS),
+    ("[approvals.api.sign_in]", chaperone_oidc::SignIn::FIELDS),
+    ("[approvals.slack]", chaperone_approvals::SlackSection::FIELDS),
+    ("[[approvals.webhooks]]", chaperone_approvals::WebhookSection::FIELDS),
+    ("[[identity.issuers]]", chaperone_oidc::Issuer::FIELDS),
+];
 
 fn write(out: &mut String, text: std::fmt::Arguments<'_>) {
     // A string takes everything.

@@ -468,6 +468,57 @@ pub struct ApprovalAnswered {
     pub until: Option<OffsetDateTime>,
     /// Where the question stands now: `pending` if others must answer, too.
     pub state: String,
+    /// How they answered, and what was known of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approver: Option<Approver>,
+}
+
+/// An approver, as they were when they answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Approver {
+    /// Where they answered: `command-line`, `https`, `bearer` or `slack`.
+    pub by: String,
+    /// User id of their process, on the command line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub uid: Option<u32>,
+    /// Their process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    /// The provider that vouched for them; a Slack workspace's is `slack`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// Who they are to that provider.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// The address that they came from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// The approvers' groups that they were in.
+    pub groups: Vec<String>,
+}
+
+/// A message about a question went to a webhook or to Slack, or couldn't.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ApprovalDelivered {
+    /// The question.
+    pub id: ApprovalId,
+    /// The session whose call it is.
+    pub session: SessionId,
+    /// When.
+    #[serde(with = "time::serde::rfc3339")]
+    pub at: OffsetDateTime,
+    /// The message's own id, which all attempts share.
+    pub delivery: String,
+    /// The webhook's name, or `slack`.
+    pub to: String,
+    /// What was told: `asked`, `approved`, `denied`, `expired`, `superseded`, `used` or `withdrawn`.
+    pub kind: String,
+    /// Which attempt this was, from 1.
+    pub attempt: u32,
+    /// `delivered`, `failed` (it will be tried again) or `dead` (it won't).
+    pub outcome: String,
+    /// What the receiver answered, or why it didn't.
+    pub answer: String,
 }
 
 /// A question is over.

@@ -84,7 +84,7 @@ pub(super) async fn wait(
         sponsor: exchange.connection.plane.identities.sponsor(identity),
         needs: question.refused.iter().map(|one| (one.action.clone(), one.resource.clone())).collect(),
         requirements: Requirement::of(question),
-        about: about(exchange, call, question),
+        about: about(exchange, call, question).into(),
     };
     let unavailable = |error: &dyn std::fmt::Display| Refusal {
         kind: Kind::Unavailable,
@@ -236,6 +236,8 @@ fn about(exchange: &Exchange, call: &Call, question: &Question) -> Value {
     json!({
         "agent": exchange.connection.session.session.agent,
         "command": process.argv,
+        // Looking at this link takes no lock that the process could hold. It describes, like the arguments.
+        "directory": std::fs::read_link(format!("/proc/{}/cwd", process.pid)).unwrap_or_default(),
         "executable": process.exe,
         "host": exchange.host,
         "method": exchange.method.as_str(),
