@@ -39,12 +39,12 @@ fn start(provider: &Provider, webhooks: &[(&str, u16)]) -> Lab {
          audiences = [\"chaperone\"]\nalgorithms = [\"ES256\"]\ngroups = \"groups\"\njwks_file = \"{0}/jwks.json\"\n",
         at.display()
     );
-    for (name, port) in webhooks {
-        config += &format!(
+    config.extend(webhooks.iter().map(|(name, port)| {
+        format!(
             "[[approvals.webhooks]]\nname = \"{name}\"\nurl = \"http://127.0.0.1:{port}/{name}\"\nsecret_file = \"{file}\"\n\
              insecure_loopback = true\n"
-        );
-    }
+        )
+    }));
     let path = at.join("approvals.toml");
     fs::write(&path, config).unwrap();
     let path = path.display().to_string();
