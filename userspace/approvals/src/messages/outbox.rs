@@ -104,9 +104,10 @@ impl Outbox {
 
     /// It is delivered.
     pub(super) fn remove(&mut self, id: &str) -> io::Result<()> {
-        self.all.remove(id);
         let path = self.file(id);
-        fs::remove_file(&path).map_err(at(&path))
+        fs::remove_file(&path).map_err(at(&path))?;
+        self.all.remove(id);
+        Ok(())
     }
 
     /// Those given up wait again: that one, or all.
