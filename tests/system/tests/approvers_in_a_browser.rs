@@ -22,7 +22,11 @@ const ORIGIN: &str = "https://127.0.0.1:8443";
 const ELSEWHERE: &str = "http://127.0.0.9:8447/";
 
 /// A process of the operator's that says when it is ready, and ends with this.
-struct Server(Child);
+struct Server {
+    child: Child,
+    /// What it says later must have somewhere to go.
+    _said: BufReader<ChildStdout>,
+}
 
 impl Server {
     fn start(lab: &Lab, command: &str, ready: &str) -> Self {
@@ -33,14 +37,14 @@ impl Server {
             line.clear();
             assert_ne!(said.read_line(&mut line).unwrap(), 0, "{command} ended");
         }
-        Self(child)
+        Self { child, _said: said }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
