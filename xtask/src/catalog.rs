@@ -91,9 +91,10 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         ensure!(changes.is_empty(), "the committed catalog is not what these versions make");
         println!("catalog: the committed one is what these versions make");
     } else {
-        let policy = root.join("userspace/policy/src/default.cedar");
-        let old = fs::read_to_string(&policy).with_context(|| format!("read {}", policy.display()))?;
-        fs::write(&policy, with_secrets(&old, &text)?).with_context(|| format!("write {}", policy.display()))?;
+        for policy in ["userspace/policy/src/default.cedar", "policies/no-secrets.cedar"].map(|it| root.join(it)) {
+            let old = fs::read_to_string(&policy).with_context(|| format!("read {}", policy.display()))?;
+            fs::write(&policy, with_secrets(&old, &text)?).with_context(|| format!("write {}", policy.display()))?;
+        }
         let packed = packed(&text)?;
         fs::write(&data, &packed).with_context(|| format!("write {}", data.display()))?;
         println!("catalog: {} ({} bytes, {} changes)", data.display(), packed.len(), changes.len());
@@ -101,7 +102,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))
 }
 
-/// The default policy with the list of all reading actions whose answers hold secrets, between its two marks. API
+/// A policy with the list of all reading actions whose answers hold secrets, between its two marks. API
 /// Gateway's one action for everything is left to a condition there.
 fn with_secrets(policy: &str, catalog: &str) -> anyhow::Result<String> {
     const MARKS: [&str; 2] = ["    // generated: begin\n", "    // generated: end\n"];
@@ -116,8 +117,8 @@ fn with_secrets(policy: &str, catalog: &str) -> anyhow::Result<String> {
             }
         }
     }
-    let (before, rest) = policy.split_once(MARKS[0]).context("the default policy has no mark `generated: begin`")?;
-    let (_, after) = rest.split_once(MARKS[1]).context("the default policy has no mark `generated: end`")?;
+    let (before, rest) = policy.split_once(MARKS[0]).context("the policy has no mark `generated: begin`")?;
+    let (_, after) = rest.split_once(MARKS[1]).context("the policy has no mark `generated: end`")?;
     let actions: Vec<_> = actions.into_iter().collect();
     Ok([before, MARKS[0], &actions.join(",\n"), "\n", MARKS[1], after].concat())
 }

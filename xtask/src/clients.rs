@@ -35,6 +35,7 @@ pub fn install(all: bool) -> Result<PathBuf> {
     packages_but(&LIGHT, &["npm", "node"])?;
     engines::install(&folder.join("engines"))?;
     npm(&sources.join("js"), &folder.join("js"), &["work.mjs", "streams.mjs"], "the AWS SDK for JavaScript, 40 MB")?;
+    npm(&sources.join("iam"), &folder.join("iam"), &["simulate.mjs"], "a simulator of IAM, 20 MB")?;
     if all {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;

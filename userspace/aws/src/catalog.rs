@@ -390,6 +390,34 @@ impl Catalog {
         self.service(usize::from(position)).operation(operation)?.secret
     }
 
+    /// The IAM actions that an operation needs, whatever it is told; by botocore's names.
+    pub fn actions_of(&'static self, service: &str, operation: &str) -> Vec<&'static str> {
+        let Some(position) = self.position(service) else { return Vec::new() };
+        let operation = self.service(usize::from(position)).operation(operation);
+        operation.into_iter().flat_map(|it| &it.actions).map(|action| action.0).collect()
+    }
+
+    /// The operations that need an IAM action, as `(service, operation)` by botocore's names; of one with the action's own
+    /// name there is only that.
+    pub fn operations_of(&'static self, action: &str) -> Vec<(&'static str, &'static str)> {
+        let Some((prefix, name)) = action.split_once(':') else { return Vec::new() };
+        let mut found = Vec::new();
+        for (position, service) in self.names.iter().enumerate() {
+            if service.name != prefix && !service.signing.contains(&prefix) {
+                continue;
+            }
+            for operation in &self.service(position).operations {
+                if operation.actions.iter().any(|it| it.0 == action) {
+                    found.push((service.name, operation.name));
+                }
+            }
+        }
+        match found.iter().find(|(_, operation)| *operation == name) {
+            Some(own) => vec![*own],
+            None => found,
+        }
+    }
+
     /// Whether a service has an operation, by botocore's names.
     pub fn has_operation(&'static self, service: &str, operation: &str) -> bool {
         self.position(service).is_some_and(|it| self.service(usize::from(it)).operation(operation).is_some())

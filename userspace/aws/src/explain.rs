@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer, ser::SerializeSeq};
 use crate::{
     catalog::Catalog,
     decode::BodyNeed,
+    decode_error::DecodeError,
     host::{HostKind, HostMatch},
     request_auth::{RequestAuth, payload_shape},
 };
@@ -88,10 +89,7 @@ impl Catalog {
         if let RequestAuth::Header(header) = &authority {
             why.push(format!("it is signed for {} in {}", header.service, header.region));
         }
-        // As the data path does it: what may stream is decoded without its body.
-        let whole =
-            matches!(payload, Payload::ImpliedHash | Payload::None) || self.body_need(&found, parts) == BodyNeed::Whole;
-        match self.decode(&found, parts, whole.then_some(body), &authority, account) {
+        match self.call(&found, parts, body, &authority, account) {
             Ok(call) => Explanation::of(call, parts, authority.describe(), why),
             Err(error) => {
                 let region = found.region.clone();
@@ -105,6 +103,35 @@ impl Catalog {
                 unknown
             }
         }
+    }
+}
+
+impl Catalog {
+    /// The call that a request is, as the data path decodes it; or why it isn't one that can be told.
+    pub fn read_call(
+        &'static self,
+        host: &str,
+        parts: &Parts,
+        body: &[u8],
+        account: Option<&str>,
+    ) -> Result<Call, String> {
+        let found = self.host(host).ok_or_else(|| format!("`{host}` is not a name of AWS"))?;
+        self.call(&found, parts, body, &RequestAuth::of(parts), account).map_err(|error| error.to_string())
+    }
+
+    /// As the data path does it: what may stream is decoded without its body.
+    fn call(
+        &'static self,
+        found: &HostMatch,
+        parts: &Parts,
+        body: &[u8],
+        authority: &RequestAuth<'_>,
+        account: Option<&str>,
+    ) -> Result<Call, DecodeError> {
+        let payload = payload_shape(parts);
+        let whole =
+            matches!(payload, Payload::ImpliedHash | Payload::None) || self.body_need(found, parts) == BodyNeed::Whole;
+        self.decode(found, parts, whole.then_some(body), authority, account)
     }
 }
 

@@ -57,7 +57,8 @@ impl Asked {
     }
 
     pub fn allows(&self, call: &Call) -> bool {
-        let facts = CallFacts { method: "POST", host: "h", path: "/", session: "s", exe: "/bin/aws", over_budget: &[] };
+        let facts =
+            CallFacts { method: "POST", host: "h", path: "/", session: "s", exe: "/bin/aws", ..CallFacts::default() };
         self.engine.decide(&self.principal, call, facts).is_allowed()
     }
 }

@@ -242,7 +242,8 @@ impl Forbidding {
         let catalog = Catalog::global();
         let service = catalog.service(usize::from(catalog.position(&wire.service).unwrap()));
         let own = &service.operation(&wire.operation).unwrap().actions;
-        let facts = CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws", over_budget: &[] };
+        let facts =
+            CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws", ..CallFacts::default() };
         let mut evaded = Vec::new();
         for action in own.iter().filter_map(|action| checked(wire, action.0, &self.known)) {
             let (engine, principal) = self.engines.entry(action.clone()).or_insert_with(|| {

@@ -150,9 +150,9 @@ pub enum Command {
     /// Show what is masked in answers.
     #[command(subcommand)]
     Mask(MaskCommand),
-    /// Check and print policies.
+    /// Check policies, test them, try them on what was recorded, learn them from it.
     #[command(subcommand)]
-    Policy(Policy),
+    Policy(crate::policy::Policy),
     /// Have the daemon read its configuration and policies again.
     #[command(after_help = "Example: chaperone policy check && chaperone reload")]
     Reload,
@@ -320,22 +320,6 @@ Exit codes: 0 it can be used; 2 it can't.")]
   chaperone config show
   chaperone config show --json | jq .limits")]
     Show,
-}
-
-#[derive(Debug, Subcommand)]
-pub enum Policy {
-    /// Check policies without putting them in force.
-    #[command(after_help = "Example: chaperone policy check /etc/chaperone/policies")]
-    Check {
-        /// A file or folder, if not the configured one.
-        path: Option<PathBuf>,
-    },
-    /// Print the shipped default policy.
-    #[command(after_help = "Example: chaperone policy default > /etc/chaperone/policies/default.cedar")]
-    Default,
-    /// Print the Cedar schema with every action.
-    #[command(after_help = "Example: chaperone policy schema > chaperone.cedarschema")]
-    Schema,
 }
 
 #[derive(Debug, Subcommand)]

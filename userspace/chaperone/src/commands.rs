@@ -11,14 +11,12 @@ use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_console::{ClientError, ControlRequest, ControlResponse};
 use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
 use chaperone_model::{CommandExit, Container, SessionId, Verdict};
-use chaperone_policy::{DEFAULT_POLICY, PolicyVersion, schema_text};
 use serde_json::Value;
 use time::{OffsetDateTime, macros::format_description};
 
 use crate::{
     approvals, cli,
     config::{Config, ConfigError},
-    daemon::KnownActions,
     output::{clean, cut, json_line, size, table},
 };
 
@@ -355,40 +353,6 @@ pub fn verify(config: &Path, dir: Option<PathBuf>, key: Option<&Path>, json: boo
     Ok(if found.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-pub fn policy(config: &Path, what: &cli::Policy, json: bool) -> anyhow::Result<ExitCode> {
-    match what {
-        cli::Policy::Default => print!("{DEFAULT_POLICY}"),
-        cli::Policy::Schema => io::stdout().write_all(schema_text(&KnownActions).as_bytes())?,
-        cli::Policy::Check { path } => {
-            let path = match path {
-                Some(path) => path.clone(),
-                None => Config::read(config)?.policy.path,
-            };
-            let version = match PolicyVersion::read(&path, &KnownActions) {
-                Ok(version) => version,
-                Err(chaperone_policy::PolicyError::Invalid(problems)) if json => {
-                    json_line(&mut io::stdout(), &serde_json::json!({ "valid": false, "problems": problems }))?;
-                    return Ok(ExitCode::from(2));
-                }
-                Err(error) => return Err(ConfigError(error.to_string()).into()),
-            };
-            if json {
-                let (policies, version, warnings) = (version.len(), &version.digest, &version.warnings);
-                let value = serde_json::json!({
-                    "valid": true, "policies": policies, "version": version, "warnings": warnings
-                });
-                json_line(&mut io::stdout(), &value)?;
-            } else {
-                for warning in &version.warnings {
-                    eprintln!("warning: {warning}");
-                }
-                println!("{} policies, version {}", version.len(), version.digest);
-            }
-        }
-    }
-    Ok(ExitCode::SUCCESS)
-}
-
 pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
     let trust = Trust::of_host().map_err(|error| ConfigError(error.to_string()))?;
@@ -526,6 +490,7 @@ pub fn config(path: &Path, what: &cli::Config, json: bool) -> anyhow::Result<Exi
             let config = Config::read(path)?;
             config.agents()?;
             config.bound_users()?;
+            config.captured_proxies()?;
             config.warehouse()?;
             approvals::Surfaces::prepare(&config)?;
             if json {

@@ -15,19 +15,13 @@ use chaperone_capture::{Capture, Counters};
 use chaperone_console::{Actor, Backend, ControlError, ControlRequest, ControlResponse, ErrorCode, Launch, Metric};
 use chaperone_identity::{Agents, Resolved};
 use chaperone_model::{Event, OperatorActed, OperatorRefused};
-use chaperone_policy::PolicyVersion;
 use chaperone_proxy::{DataPlane, SessionContext};
 use chaperone_warehouse::ShipperStatus;
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::sync::watch;
 
-use crate::{
-    approvals,
-    config::Config,
-    daemon::{KnownActions, settings},
-    enrolment, register,
-};
+use crate::{approvals, config::Config, daemon::settings, enrolment, register};
 
 /// What the control API and the metrics tell.
 pub struct Console {
@@ -212,7 +206,7 @@ impl Console {
 
     fn reload(&self) -> Result<String, ControlError> {
         let config = Config::read(&self.path).map_err(conflict)?;
-        let policies = PolicyVersion::read(&config.policy.path, &KnownActions).map_err(conflict)?;
+        let policies = config.policy.read().map_err(conflict)?;
         approvals::check_groups(&policies, &config).map_err(conflict)?;
         self.authority.check(&config.domains()).map_err(conflict)?;
         let agents = config.agents().map_err(conflict)?;

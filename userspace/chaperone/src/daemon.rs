@@ -25,7 +25,7 @@ use chaperone_console::{
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
-use chaperone_policy::{ActionCatalog, PolicyVersion};
+use chaperone_policy::ActionCatalog;
 use chaperone_proxy::{
     ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops,
     Upstream, roots,
@@ -71,6 +71,13 @@ impl ActionCatalog for KnownActions {
     fn actions(&self) -> Vec<(String, AccessLevel)> {
         Self::all().iter().map(|(name, level)| (name.clone(), *level)).collect()
     }
+
+    fn meant(&self, name: &str) -> Option<String> {
+        // The name of an operation, where IAM calls it another one: s3:ListObjectsV2 needs s3:ListBucket.
+        let (service, operation) = name.split_once(':')?;
+        let needs = Catalog::global().actions_of(service, operation);
+        (!needs.is_empty()).then(|| needs.join(" and "))
+    }
 }
 
 /// Runs until told to stop. Everything that can be wrong with the configuration is found before anything is changed.
@@ -91,8 +98,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     sandbox::require_root()?;
     sandbox::keep_secrets_out_of_dumps()?;
     let cgroups = cgroup_root().map_err(|error| ConfigError(error.to_string()))?;
-    let policies =
-        PolicyVersion::read(&config.policy.path, &KnownActions).map_err(|error| ConfigError(error.to_string()))?;
+    let policies = config.policy.read()?;
     for warning in &policies.warnings {
         tracing::warn!(%warning, "policy");
     }
@@ -100,6 +106,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let surfaces = approvals::Surfaces::prepare(&config)?;
     let agents = config.agents()?;
     config.bound_users()?;
+    let proxies = config.captured_proxies()?;
     enrolment::check(&config, &agents)?;
     let authority = Arc::new(
         CertificateAuthority::open_or_create(&config.ca(), &config.domains())
@@ -110,6 +117,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let roots = roots(config.upstream.ca_file.as_deref(), authority.certificate())
         .map_err(|error| ConfigError(error.to_string()))?;
 
+    let http_proxy = config.upstream.http_proxy().map_err(ConfigError)?;
     let warehouse = config.warehouse()?;
 
     let (journal, recovered) = Journal::open(config.journal()).map_err(|error| ConfigError(error.to_string()))?;
@@ -202,7 +210,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         stops: Stops::open(&config.paths.state.join("stops.json"), &placeholders.1)
             .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
-        upstream: Upstream::new(&roots, config.limits.clone()),
+        upstream: Upstream::new(&roots, config.limits.clone()).by_proxy(http_proxy),
+        proxies,
         origins: capture.origins(),
         limits: config.limits.clone(),
         cgroup_root: cgroups,

@@ -7,13 +7,11 @@ use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_capture::{Capture, CaptureConfig, LsmHooks, cgroup_root, pinned_but_off};
 use chaperone_console::{ControlRequest, ControlResponse};
-use chaperone_policy::PolicyVersion;
 use serde::Serialize;
 
 use crate::{
     commands::{ask_at, other_answer},
     config::{Config, Lsm, Paths},
-    daemon::KnownActions,
     enrolment::{NETWORK_ADMIN, Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
     in_force,
     output::{clean, json_line},
@@ -53,7 +51,9 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     if let Ok(config) = &config {
         findings.push(finding(
             "policies",
-            PolicyVersion::read(&config.policy.path, &KnownActions)
+            config
+                .policy
+                .read()
                 .map(|version| format!("{} policies, {} warnings", version.len(), version.warnings.len())),
         ));
     }

@@ -31,7 +31,7 @@ const MAX_LINE: usize = MAX_BODY / 3 * 4 + (1 << 20);
 /// What was given is not a request.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
-pub struct BadRequest(String);
+pub struct BadRequest(pub String);
 
 /// One line of a batch.
 #[derive(Deserialize)]
@@ -145,7 +145,20 @@ fn explain(
     body: &[u8],
     account: Option<&str>,
 ) -> Result<Explanation, BadRequest> {
-    let refused = |why: String| Ok(Explanation::unknown(Payload::None, "not read", Vec::new(), why));
+    Ok(match checked(method, url, headers, body)? {
+        Ok((host, parts)) => Catalog::global().explain(&host, &parts, body, account),
+        Err(why) => Explanation::unknown(Payload::None, "not read", Vec::new(), why),
+    })
+}
+
+/// The host and the head of a request, held to the data path's own strictness; or why it is refused.
+pub fn checked(
+    method: &str,
+    url: &str,
+    headers: &[(String, String)],
+    body: &[u8],
+) -> Result<Result<(String, Parts), String>, BadRequest> {
+    let refused = |why: String| Ok(Err(why));
     let rest = url.strip_prefix("https://").or_else(|| url.strip_prefix("http://"));
     let rest = rest.ok_or_else(|| BadRequest(format!("`{url}` is not an http or https URL")))?;
     let (authority, target) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
@@ -180,10 +193,8 @@ fn explain(
             return refused(format!("the connection is for `{host}` and the Host field says something else"));
         }
     }
-    match parts(method, &target, authority, headers) {
-        Ok(parts) => Ok(Catalog::global().explain(&host, &parts, body, account)),
-        Err(error) => refused(format!("the request can't be read: {error}")),
-    }
+    let read = parts(method, &target, authority, headers).map(|parts| (host, parts));
+    Ok(read.map_err(|error| format!("the request can't be read: {error}")))
 }
 
 fn parts(method: &str, target: &str, host: &str, headers: &[(String, String)]) -> Result<Parts, http::Error> {

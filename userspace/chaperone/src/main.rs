@@ -24,6 +24,7 @@ mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;
+mod policy;
 mod register;
 mod roles;
 mod run;
@@ -95,7 +96,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Manual { folder } => manual::write(&folder),
         Command::Mask(what) => mask::run(&what, json),
         Command::Probe => setup::probe(),
-        Command::Policy(what) => commands::policy(&config, &what, json),
+        Command::Policy(what) => policy::run(&config, &what, json),
         Command::Reload => commands::reload(&config, json),
         Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),

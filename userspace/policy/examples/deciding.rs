@@ -83,7 +83,10 @@ fn main() {
         path: "/a/b",
         session: "s",
         exe: "/bin/aws",
-        over_budget: &[],
+        at: Some(time::OffsetDateTime::UNIX_EPOCH),
+        session_started: Some(time::OffsetDateTime::UNIX_EPOCH),
+        body_bytes: Some(0),
+        ..CallFacts::default()
     };
     for count in [10, 100, 1_000] {
         let text = policies(count);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    fmt::Write as _,
     sync::{Arc, OnceLock},
 };
 
@@ -13,6 +14,8 @@ use chaperone_model::{Action, CUT, Call, Decision, Identity, Reason, Session, Un
 use serde_json::Value;
 
 use crate::{
+    egress,
+    facts::CallFacts,
     incomplete::{ResourcePattern, Unknown},
     load::PolicyVersion,
     ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling},
@@ -21,9 +24,11 @@ use crate::{
 
 /// Decides calls by the policy version in force.
 pub struct Engine {
-    version: PolicyVersion,
+    pub(crate) version: PolicyVersion,
     authorizer: Authorizer,
     types: Types,
+    /// Whether the policies list what may be passed on.
+    pub(crate) egress_is_listed: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -37,26 +42,15 @@ impl std::fmt::Debug for Engine {
 pub struct Principal {
     key: Arc<str>,
     name: String,
-    uid: EntityUid,
-    groups: Vec<EntityUid>,
+    pub(crate) uid: EntityUid,
+    pub(crate) groups: Vec<EntityUid>,
     entity: Entity,
 }
 
-/// What the policies may look at besides the call itself.
-#[derive(Clone, Copy, Debug)]
-pub struct CallFacts<'a> {
-    /// HTTP method.
-    pub method: &'a str,
-    /// Host the request is for.
-    pub host: &'a str,
-    /// Path, without the query.
-    pub path: &'a str,
-    /// The session's id.
-    pub session: &'a str,
-    /// The connecting process's executable.
-    pub exe: &'a str,
-    /// The names of budgets that the call is over.
-    pub over_budget: &'a [String],
+impl Principal {
+    pub(crate) const fn uid(&self) -> &EntityUid {
+        &self.uid
+    }
 }
 
 /// Whether a person has approved a call that the policies wanted one to look at.
@@ -69,17 +63,17 @@ pub enum Approval {
 }
 
 /// A resource that an action is needed on, and what of the need isn't known.
-struct Need<'a> {
-    resource: &'a str,
+pub(crate) struct Need<'a> {
+    pub(crate) resource: &'a str,
     /// `resource` is a pattern, and why.
-    unknown_resource: Option<(&'a ResourcePattern, &'a str)>,
+    pub(crate) unknown_resource: Option<(&'a ResourcePattern, &'a str)>,
     /// It is another name of a resource that is decided besides: only a `forbid` counts.
-    alias: bool,
+    pub(crate) alias: bool,
 }
 
 impl Need<'_> {
     /// What isn't known, and what can be done about it, for people.
-    fn unknown(&self, call: &Call) -> String {
+    fn unknown(&self, call: &Call, facts: &CallFacts<'_>, slice: &Slice) -> String {
         match self.unknown_resource {
             Some((_, why)) if !why.is_empty() => format!(
                 "which of the resources `{}` it touches ({why}). Name each by its full ARN or id, or have a policy permit \
@@ -90,7 +84,13 @@ impl Need<'_> {
                 "{} was not understood. Leave it out, or update Chaperone's catalog if the client is newer",
                 call.unread.join(", ")
             ),
-            _ => "its parameters are more than is read. Split the call into smaller ones".to_owned(),
+            _ if call.has_cut_texts() => {
+                "its parameters are more than is read. Split the call into smaller ones".to_owned()
+            }
+            _ => {
+                let read = facts.unknown().filter(|name| slice.reads.context(name));
+                read.map(|name| format!("context.{name}")).collect::<Vec<_>>().join(", ")
+            }
         }
     }
 }
@@ -98,6 +98,9 @@ impl Need<'_> {
 /// What a set of policies says of one need: those that permit it, or why not, which say so, and whether only because
 /// something isn't known.
 pub(crate) type Ruled = Result<Vec<String>, (Reason, Vec<String>, bool)>;
+
+/// What a container's label begins with among the principal's tags.
+const LABEL: &str = "label:";
 
 /// Entity types, parsed once: Cedar's own parser costs microseconds.
 struct Types {
@@ -124,12 +127,21 @@ impl Types {
 impl Engine {
     /// An engine with this version in force.
     pub fn new(version: PolicyVersion) -> Self {
-        Self { version, authorizer: Authorizer::new(), types: Types::new() }
+        let egress_is_listed = egress::is_listed(&version.policies);
+        Self { version, authorizer: Authorizer::new(), types: Types::new(), egress_is_listed }
     }
 
     /// The version in force.
     pub fn version(&self) -> &PolicyVersion {
         &self.version
+    }
+
+    pub(crate) const fn resource_type(&self) -> &EntityTypeName {
+        &self.types.resource
+    }
+
+    pub(crate) const fn parameters_type(&self) -> &EntityTypeName {
+        &self.types.parameters
     }
 
     /// The paths of parameters that policies look for, for [`chaperone_model::LookedUp`].
@@ -158,18 +170,32 @@ impl Engine {
             ("subject", text(|it| Some(&it.subject))),
             ("sponsor", text(|it| it.sponsor.as_ref())),
             ("displayName", text(|it| it.display_name.as_ref())),
+            ("image", session.container.as_ref().map(|it| it.image.clone()).unwrap_or_default()),
         ];
-        let claims = identity.map(|it| it.claims.clone()).unwrap_or_default();
-        // Names and what comes of tokens can't hold a NUL, and the first part is as long for all, so that the key is unique.
-        let key: Vec<_> = std::iter::once(if identity.is_some() { "identified" } else { "" })
-            .chain(texts.iter().map(|(_, text)| text.as_str()))
-            .chain(session.groups.iter().map(String::as_str))
-            .chain(["\x01"])
-            .chain(identity.into_iter().flat_map(|it| &it.groups).map(String::as_str))
-            .chain(["\x01"])
-            .chain(claims.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]))
+        let labels = session.container.iter().flat_map(|it| &it.labels);
+        let labels = labels.map(|(name, value)| (format!("{LABEL}{name}"), value.clone()));
+        // A claim can't stand for a label, nor a label for a claim.
+        let claims: BTreeMap<String, String> = identity
+            .iter()
+            .flat_map(|it| it.claims.clone())
+            .filter(|(name, _)| !name.starts_with(LABEL))
+            .chain(labels)
             .collect();
-        let key = key.join("\0").into();
+        // Each part with its length, and each list with its own, so that no two agents have one key whatever a label says.
+        let lists: [Vec<&str>; 4] = [
+            texts.iter().map(|(_, text)| text.as_str()).collect(),
+            session.groups.iter().map(String::as_str).collect(),
+            identity.into_iter().flat_map(|it| &it.groups).map(String::as_str).collect(),
+            claims.iter().flat_map(|(name, value)| [name.as_str(), value.as_str()]).collect(),
+        ];
+        let mut key = String::from(if identity.is_some() { "identified" } else { "" });
+        for list in &lists {
+            let _ = write!(key, "[{}]", list.len());
+            for part in list {
+                let _ = write!(key, "{}:{part}", part.len());
+            }
+        }
+        let key = key.into();
         let attributes: HashMap<String, RestrictedExpression> = texts
             .map(|(name, text)| (name.to_owned(), RestrictedExpression::new_string(text)))
             .into_iter()
@@ -235,7 +261,9 @@ impl Engine {
                     resource: need.resource.to_owned(),
                     reason,
                     policies,
-                    incomplete: incomplete.then(|| need.unknown(call)),
+                    incomplete: incomplete.then(|| need.unknown(call, &facts, &slice)),
+                    unrecorded: incomplete
+                        && (call.has_cut_texts() || facts.unknown().any(|name| slice.reads.context(name))),
                 }),
             }
         };
@@ -295,18 +323,19 @@ impl Engine {
         })
     }
 
-    /// Puts each need of a call to a set of policies that masks, those included of which not all is known.
+    /// Puts each need of a call to a set of policies, those included of which not all is known.
     pub(crate) fn for_each_need(
         &self,
         version: &PolicyVersion,
         principal: &Principal,
         call: &Call,
         facts: CallFacts<'_>,
-        ruled: &mut dyn FnMut(Ruled, &Slice),
+        approved: bool,
+        see: &mut dyn FnMut(&Action, &Need<'_>, &Slice, Ruled),
     ) {
         let mut judge = |action: &Action, need: &Need<'_>| {
             let slice = self.slice(version, principal, action);
-            ruled(self.one(&slice, principal, action, need, call, facts, false), &slice);
+            see(action, need, &slice, self.one(&slice, principal, action, need, call, facts, approved));
         };
         for (action, resource) in call.needs() {
             judge(action, &Need { resource, unknown_resource: None, alias: false });
@@ -324,14 +353,16 @@ impl Engine {
         }
     }
 
-    fn slice(&self, version: &PolicyVersion, principal: &Principal, action: &Action) -> Arc<Slice> {
+    pub(crate) fn slice(&self, version: &PolicyVersion, principal: &Principal, action: &Action) -> Arc<Slice> {
         if let Some(slice) = version.slices.read().of(&principal.key, &action.name) {
             return slice;
         }
         let own = uid(&self.types.action, &action.name);
         let prefix = action.name.split_once(':').map_or("", |(prefix, _)| prefix);
-        let groups =
-            vec![uid(&self.types.action, action.level.as_str()), uid(&self.types.action, &format!("{prefix}:*"))];
+        let mut groups = vec![uid(&self.types.action, &format!("{prefix}:*"))];
+        if prefix != egress::PREFIX {
+            groups.push(uid(&self.types.action, action.level.as_str()));
+        }
         let policies: Vec<_> =
             cut(&version.policies, &principal.uid, &principal.groups, &own, &groups).cloned().collect();
         let slice = Arc::new(Self::prepare(policies, principal, own, groups));
@@ -378,12 +409,8 @@ impl Engine {
                 })?;
             self.cedar(policies, &request, &entities)
         };
-        let unknown = Unknown {
-            resource: need.unknown_resource.map(|(pattern, _)| pattern),
-            parameters: !knows_parameters(call, &slice.reads),
-            references: call.is_input_incomplete(),
-        };
-        if unknown.resource.is_none() && !unknown.parameters && !unknown.references {
+        let unknown = unknown(slice, need, call, &facts);
+        if unknown.is_nothing() {
             return decided(&slice.policies).map_err(|(reason, policies)| (reason, policies, false));
         }
         let (policies, rewritten) = slice.with_unknown(&unknown).map_err(|error| {
@@ -398,7 +425,7 @@ impl Engine {
         })
     }
 
-    fn cedar(
+    pub(crate) fn cedar(
         &self,
         policies: &PolicySet,
         request: &Request,
@@ -432,7 +459,7 @@ impl Engine {
     }
 
     #[allow(clippy::too_many_arguments)] // all that a request to Cedar is made of
-    fn request(
+    pub(crate) fn request(
         &self,
         slice: &Slice,
         principal: &Principal,
@@ -473,6 +500,9 @@ impl Engine {
             ("session", facts.session),
             ("exe", facts.exe),
         ];
+        let zone = &self.version.time_zone;
+        let made = facts.made(zone, |name| slice.reads.context(name));
+        let made = made.into_iter().map(|(name, value)| (name.to_owned(), value));
         let parameters = || ("parameters".to_owned(), RestrictedExpression::new_entity_uid(parameters));
         let parameters = slice.reads.context("parameters").then(parameters);
         let approved =
@@ -491,6 +521,7 @@ impl Engine {
                 .filter(|(name, _)| slice.reads.context(name))
                 .map(|(name, value)| (name.to_owned(), RestrictedExpression::new_string(value.to_owned())))
                 .chain(sets)
+                .chain(made)
                 .chain(approved)
                 .chain(parameters),
         )?;
@@ -536,8 +567,18 @@ impl Engine {
     }
 }
 
-fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// What a slice looks at and isn't known of a need.
+pub(crate) fn unknown<'a>(slice: &Slice, need: &Need<'a>, call: &Call, facts: &CallFacts<'a>) -> Unknown<'a> {
+    Unknown {
+        resource: need.unknown_resource.map(|(pattern, _)| pattern),
+        parameters: !knows_parameters(call, &slice.reads),
+        references: call.is_input_incomplete(),
+        context: facts.unknown().filter(|name| slice.reads.context(name)).collect(),
+    }
 }
 
 /// Whether what policies look for in the parameters is all there.
@@ -564,8 +605,8 @@ fn approvers(policy: &Determining) -> Option<String> {
 }
 
 /// IAM's own wording, so that people and SDKs know it, and the policy that said so.
-fn refusal(principal: &Principal, refused: &[Refused]) -> String {
-    let Refused { action, resource, reason, policies, incomplete } = &refused[0];
+pub(crate) fn refusal(principal: &Principal, refused: &[Refused]) -> String {
+    let Refused { action, resource, reason, policies, incomplete, .. } = &refused[0];
     let policies = policies.join(", ");
     let because = match (reason, incomplete) {
         (Reason::Forbidden, None) => format!("with an explicit deny in the Chaperone policy {policies}"),
@@ -615,4 +656,4 @@ fn flatten(document: &Value) -> BTreeMap<String, Vec<String>> {
 
 #[cfg(test)]
 #[path = "decide_tests.rs"]
-mod tests;
+pub(crate) mod tests;

@@ -29,11 +29,11 @@ impl ActionCatalog for Few {
     }
 }
 
-fn version(text: &str) -> Result<PolicyVersion, PolicyError> {
+pub(crate) fn version(text: &str) -> Result<PolicyVersion, PolicyError> {
     PolicyVersion::parse(&[(PathBuf::from("test.cedar"), text.to_owned())], &Few)
 }
 
-fn call(actions: &[&str], resources: &[&str]) -> Call {
+pub(crate) fn call(actions: &[&str], resources: &[&str]) -> Call {
     let action = |name: &&str| Action { name: (*name).to_owned().into(), level: Few.level(name).unwrap() };
     Call {
         partition: "aws".into(),
@@ -56,7 +56,7 @@ fn call(actions: &[&str], resources: &[&str]) -> Call {
     }
 }
 
-fn session(groups: &[&str]) -> Session {
+pub(crate) fn session(groups: &[&str]) -> Session {
     Session {
         id: SessionId::new(),
         agent: "coder".into(),
@@ -68,8 +68,20 @@ fn session(groups: &[&str]) -> Session {
     }
 }
 
-const FACTS: CallFacts<'_> =
-    CallFacts { method: "GET", host: "h", path: "/", session: "s", exe: "/bin/aws", over_budget: &[] };
+pub(crate) const FACTS: CallFacts<'_> = CallFacts {
+    method: "GET",
+    host: "h",
+    path: "/",
+    session: "s",
+    exe: "/bin/aws",
+    argv: &[],
+    over_budget: &[],
+    at: Some(time::OffsetDateTime::UNIX_EPOCH),
+    session_started: Some(time::OffsetDateTime::UNIX_EPOCH),
+    body_bytes: Some(0),
+    retry: false,
+    unknown: &[],
+};
 const OBJECT: &str = "arn:aws:s3:::data/a/b";
 
 fn decide(text: &str, call: &Call) -> Decision {
@@ -261,7 +273,7 @@ proptest! {
 }
 
 /// A call on the known resources, and on those that fit the pattern.
-fn partly(action: &str, resources: &[&str], pattern: &'static str) -> Call {
+pub(crate) fn partly(action: &str, resources: &[&str], pattern: &'static str) -> Call {
     let mut call = call(&[action], resources);
     call.unknown = vec![UnknownResources {
         action: None,

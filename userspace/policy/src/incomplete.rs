@@ -19,6 +19,8 @@ pub(crate) struct Unknown<'a> {
     pub(crate) parameters: bool,
     /// The ARNs and accounts in its input.
     pub(crate) references: bool,
+    /// Other attributes of the context.
+    pub(crate) context: Vec<&'a str>,
 }
 
 /// Resources of which no more is known than a pattern of their ARN.
@@ -85,6 +87,16 @@ pub(crate) enum Rewritten {
 }
 
 impl Unknown<'_> {
+    /// Whether all is known.
+    pub(crate) const fn is_nothing(&self) -> bool {
+        self.resource.is_none() && !self.parameters && !self.references && self.context.is_empty()
+    }
+
+    /// Whether something of the context isn't known.
+    const fn is_of_context(&self) -> bool {
+        self.parameters || self.references || !self.context.is_empty()
+    }
+
     /// Rewrites a policy in Cedar's JSON form.
     pub(crate) fn rewrite(&self, policy: &Value) -> Rewritten {
         let over = policy["effect"] != "permit";
@@ -108,6 +120,11 @@ impl Unknown<'_> {
             condition["body"] = self.approximate(&condition["body"], over);
         }
         Rewritten::Instead(policy)
+    }
+
+    /// Whether some resource that fits what is known is in a policy's scope.
+    pub(crate) fn scope_can_match(&self, scope: &Value) -> bool {
+        scope["op"] == "All" || self.scope(scope).can_be_true
     }
 
     fn scope(&self, scope: &Value) -> Outcomes {
@@ -142,22 +159,21 @@ impl Unknown<'_> {
     }
 
     /// Whether an expression depends on what isn't known.
-    fn touches(&self, expression: &Value) -> bool {
+    pub(crate) fn touches(&self, expression: &Value) -> bool {
         match expression {
             Value::Array(items) => items.iter().any(|item| self.touches(item)),
             Value::Object(members) => members.iter().any(|(operator, operand)| match operator.as_str() {
                 "Var" => {
                     // The context as a value of its own: all of it may be read.
-                    self.resource.is_some() && operand == "resource"
-                        || (self.parameters || self.references) && operand == "context"
+                    self.resource.is_some() && operand == "resource" || self.is_of_context() && operand == "context"
                 }
                 "." | "has" if operand["left"] == json!({ "Var": "context" }) => {
                     let first = operand["attr"].as_str().or_else(|| operand["attr"][0].as_str());
                     match first {
                         Some("parameters") => self.parameters,
                         Some("arns" | "accounts") => self.references,
-                        Some(_) => false,
-                        None => self.parameters || self.references,
+                        Some(name) => self.context.contains(&name),
+                        None => self.is_of_context(),
                     }
                 }
                 "type" if self.parameters && operand == "Parameters" => true,
@@ -296,7 +312,7 @@ mod tests {
     /// What becomes of a condition on a resource of which only `arn` is known: over- and underestimated.
     fn judged(arn: &str, condition: &str) -> (bool, bool) {
         let resource = ResourcePattern::parse(arn);
-        let unknown = Unknown { resource: Some(&resource), parameters: true, references: true };
+        let unknown = Unknown { resource: Some(&resource), parameters: true, references: true, context: vec![] };
         let text = format!("permit (principal, action, resource) when {{ {condition} }};");
         let policy = Policy::parse(None, text).unwrap().to_json().unwrap();
         let body = &policy["conditions"][0]["body"];
@@ -341,7 +357,7 @@ mod tests {
     #[test]
     fn what_is_known_is_left_to_cedar() {
         let resource = ResourcePattern::parse("*");
-        let unknown = Unknown { resource: Some(&resource), parameters: false, references: false };
+        let unknown = Unknown { resource: Some(&resource), parameters: false, references: false, context: vec![] };
         let same = |text: &str| {
             matches!(unknown.rewrite(&Policy::parse(None, text).unwrap().to_json().unwrap()), Rewritten::Same)
         };

@@ -5,20 +5,36 @@
 
 #![forbid(unsafe_code)]
 
+mod annotations;
 pub mod approvals;
 pub mod budgets;
 mod decide;
+mod egress;
+mod facts;
 mod incomplete;
 mod load;
 mod masks;
 mod pattern;
+mod places;
 mod ruling;
 mod slice;
+mod suggest;
+mod why;
 
-pub use decide::{Approval, CallFacts, Engine, Principal};
-pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, schema_text};
-pub use masks::{MaskTarget, Masks};
+pub use decide::{Approval, Engine, Principal};
+pub use egress::{Egress, EgressKind};
+pub use facts::{CallFacts, body_bytes, is_retry};
+pub use jiff::tz::TimeZone;
+pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, known_level, schema_text, suggest_action};
+pub use masks::{MaskTarget, Masks, parse as parse_mask};
 pub use ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling};
+pub use suggest::nearest;
+pub use why::{ConditionReport, NeedReport, PolicyReport, Truth};
+
+/// The names of all time zones.
+pub fn time_zones() -> impl Iterator<Item = String> {
+    jiff::tz::db().available().map(|name| name.to_string())
+}
 
 /// The shipped default policy.
 pub const DEFAULT_POLICY: &str = include_str!("default.cedar");

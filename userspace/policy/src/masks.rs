@@ -14,7 +14,8 @@ use cedar_policy::{Effect, Policy};
 use chaperone_model::Call;
 
 use crate::{
-    decide::{CallFacts, Engine, Principal},
+    decide::{Engine, Principal},
+    facts::CallFacts,
     load::PolicyVersion,
 };
 
@@ -51,7 +52,7 @@ impl Masks {
 }
 
 /// What an annotation's text says: `None` for `none`.
-pub(crate) fn parse(text: &str) -> Result<Option<Vec<MaskTarget>>, String> {
+pub fn parse(text: &str) -> Result<Option<Vec<MaskTarget>>, String> {
     let names: Vec<&str> = text.split(',').map(str::trim).collect();
     if names == ["none"] {
         return Ok(None);
@@ -96,7 +97,7 @@ impl Engine {
         let version = self.version();
         let mut matched: BTreeSet<String> = BTreeSet::new();
         if let Some(masks) = &version.masks {
-            self.for_each_need(masks, principal, call, facts, &mut |ruled, slice| match ruled {
+            self.for_each_need(masks, principal, call, facts, false, &mut |_, _, slice, ruled| match ruled {
                 Ok(_) => {}
                 // Of one that fails none is known not to hold.
                 Err((chaperone_model::Reason::PolicyError, ..)) => {
@@ -107,7 +108,7 @@ impl Engine {
         }
         let lifted = version.lifts.as_ref().is_some_and(|lifts| {
             let (mut any, mut all) = (false, true);
-            self.for_each_need(lifts, principal, call, facts, &mut |ruled, _| {
+            self.for_each_need(lifts, principal, call, facts, false, &mut |_, _, _, ruled| {
                 any = true;
                 all &= ruled.is_ok();
             });

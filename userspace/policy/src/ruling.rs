@@ -130,6 +130,9 @@ pub struct Refused {
     pub policies: Vec<String>,
     /// What wasn't known, where that is why: had the call been complete, it might have been permitted.
     pub incomplete: Option<String>,
+    /// What wasn't known may have been known when the call came, and isn't in the record: parameters that were cut,
+    /// attributes of the context. Of use to those who decide recorded calls.
+    pub unrecorded: bool,
 }
 
 impl Ruling {

@@ -16,6 +16,7 @@ mod notable;
 mod progress;
 mod queries;
 mod questions;
+mod recorded;
 pub mod roles;
 #[cfg(test)]
 mod roles_tests;

@@ -70,6 +70,10 @@ pub fn tree(release: &Release, program: &Path, work: &Path) -> Result<Tree> {
         let Some(name) = name.filter(|_| page.extension().is_some_and(|it| it == "md")) else { continue };
         copy(&page, &format!("usr/share/doc/chaperone/docs/{name}"))?;
     }
+    for pack in names(&root.join("policies"))? {
+        let name = pack.file_name().and_then(|name| name.to_str()).context("BUG: a pack without a name")?;
+        copy(&pack, &format!("usr/share/chaperone/policies/{name}"))?;
+    }
     let crates = sbom::crates()?;
     put("usr/share/doc/chaperone/sbom.cdx.json", &sbom::document(&release.version, &crates)?)?;
     put("usr/share/doc/chaperone/THIRD-PARTY-LICENSES", licences::texts(&crates)?.as_bytes())?;

@@ -43,6 +43,13 @@ pub struct Head {
     pub headers: Vec<(String, String)>,
 }
 
+impl Head {
+    /// The first value of a field; `name` in lower case.
+    pub fn value(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_str())
+    }
+}
+
 /// A call was decoded and decided.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CallIntent {
@@ -251,6 +258,9 @@ pub struct ConnectionOpened {
     /// Why it was refused.
     #[serde(default)]
     pub error: Option<String>,
+    /// What the policies said, where they were asked whether it may be passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
 }
 
 /// A connection of an agent ended.

@@ -98,13 +98,33 @@ async fn rule(
 
 /// What the policies may look at besides the call.
 fn facts<'a>(exchange: &'a Exchange, tally: &'a Tally) -> CallFacts<'a> {
+    let connection = &exchange.connection;
     CallFacts {
         method: exchange.method.as_str(),
         host: &exchange.host,
         path: &exchange.path,
-        session: &exchange.connection.session.own.id,
-        exe: &exchange.connection.process.exe,
+        session: &connection.session.own.id,
+        exe: &connection.process.exe,
+        argv: &connection.process.argv,
         over_budget: tally.over(),
+        at: Some(exchange.at),
+        session_started: Some(connection.session.session.started),
+        body_bytes: body_bytes(exchange),
+        retry: chaperone_policy::is_retry(|name| exchange.head.value(name)),
+        unknown: &[],
+    }
+}
+
+/// The length of the body, as far as it is known before it has gone: of an aws-chunked one its payload's.
+fn body_bytes(exchange: &Exchange) -> Option<u64> {
+    let head = &exchange.head;
+    let said = chaperone_policy::body_bytes(&head.version, |name| head.value(name));
+    match &exchange.body {
+        Some(RequestBody::Whole(bytes, ..)) if head.value("x-amz-decoded-content-length").is_none() => {
+            Some(bytes.len() as u64)
+        }
+        Some(RequestBody::Streaming(body)) if body.is_end_stream() => Some(0),
+        _ => said,
     }
 }
 

@@ -38,11 +38,11 @@ pub struct Exchange {
     pub(crate) generation: Arc<Generation>,
     pub(crate) id: CallId,
     pub(crate) began: Instant,
-    at: OffsetDateTime,
+    pub(crate) at: OffsetDateTime,
     /// The host, if it is clear.
     pub(crate) host: String,
     target: String,
-    head: Head,
+    pub(crate) head: Head,
     pub(crate) method: Method,
     pub(crate) path: String,
     /// The protocol that it seems to be in, until it is decoded.

@@ -1,0 +1,284 @@
+//! Recorded calls, from the journal or from ClickHouse, each with who made it; and what other policies say of them.
+//!
+//! What the record doesn't hold is never made up: a decision that depends on it is [`Said::Nothing`].
+
+use std::{
+    collections::{HashMap, HashSet},
+    path::Path,
+};
+
+use anyhow::Context as _;
+use chaperone_journal::{Kind, Reader};
+use chaperone_model::{CallIntent, Decision, Event, Identity, Reason, Session, SessionId, Verdict};
+use chaperone_policy::{
+    Approval, CallFacts, Engine, NeedReport, PolicyVersion, Principal, Ruling, body_bytes, is_retry,
+};
+use serde::Serialize;
+use time::OffsetDateTime;
+
+use super::Range;
+use crate::{
+    commands::{from_warehouse, recorded},
+    config::Config,
+};
+
+/// What policies say of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Said {
+    /// A person has to say yes.
+    Ask,
+    /// No.
+    Deny,
+    /// Yes.
+    Permit,
+}
+
+impl Said {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ask => "ask",
+            Self::Deny => "deny",
+            Self::Permit => "permit",
+        }
+    }
+
+    /// What was said when the call was made; `None` if no policy was asked, or something else refused it.
+    pub fn of_record(decision: &Decision) -> Option<Self> {
+        let asked = decision.message.contains("; it needs the approval of ")
+            || decision.message.starts_with("waiting for approval ");
+        match (decision.verdict, decision.reason) {
+            (Verdict::Allow, _) if decision.message.starts_with("approved by ") => Some(Self::Ask),
+            (Verdict::Allow, _) => Some(Self::Permit),
+            (Verdict::Deny, Reason::Forbidden) if asked => Some(Self::Ask),
+            (Verdict::Deny, Reason::Forbidden | Reason::NotPermitted | Reason::PolicyError) => Some(Self::Deny),
+            _ => None,
+        }
+    }
+
+    pub const fn of(ruling: &Ruling) -> Self {
+        match ruling {
+            Ruling::Permit(_) => Self::Permit,
+            Ruling::Deny(_) => Self::Deny,
+            Ruling::Ask(_) => Self::Ask,
+        }
+    }
+}
+
+/// Who made the calls of the sessions that were seen so far.
+#[derive(Debug, Default)]
+pub struct Sessions {
+    known: HashMap<SessionId, KnownSession>,
+}
+
+#[derive(Clone, Debug)]
+struct KnownSession {
+    session: Session,
+    /// In the order of time.
+    identities: Vec<(OffsetDateTime, Identity)>,
+}
+
+impl Sessions {
+    /// Takes what an event says of a session.
+    pub fn take(&mut self, event: Event) {
+        match event {
+            // A later daemon resumes sessions, and says so by another beginning.
+            Event::SessionStarted(started) => {
+                self.known
+                    .entry(started.session.id)
+                    .or_insert(KnownSession { session: started.session, identities: Vec::new() });
+            }
+            Event::SessionIdentified(identified) => {
+                if let Some(known) = self.known.get_mut(&identified.id) {
+                    known.identities.push((identified.at, identified.identity));
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Takes what another knows of a session.
+    pub fn copy(&mut self, session: SessionId, from: &Self) {
+        if let Some(known) = from.known.get(&session) {
+            self.known.insert(session, known.clone());
+        }
+    }
+
+    /// The session of a call, and who it was then.
+    fn of(&self, intent: &CallIntent) -> Option<(&Session, Option<&Identity>)> {
+        let known = self.known.get(&intent.session)?;
+        let then = known.identities.iter().rev().find(|(at, _)| *at <= intent.at).map(|(_, identity)| identity);
+        Some((&known.session, then))
+    }
+}
+
+/// Which calls are wanted.
+#[derive(Clone, Debug, Default)]
+pub struct Wanted {
+    since: Option<OffsetDateTime>,
+    until: Option<OffsetDateTime>,
+    agent: Option<String>,
+    sessions: HashSet<SessionId>,
+}
+
+impl Wanted {
+    pub fn new(range: &Range, sessions: &[SessionId]) -> Self {
+        Self {
+            since: range.since,
+            until: range.until,
+            agent: range.agent.clone(),
+            sessions: sessions.iter().copied().collect(),
+        }
+    }
+
+    fn wants(&self, intent: &CallIntent) -> bool {
+        self.since.is_none_or(|since| intent.at >= since)
+            && self.until.is_none_or(|until| intent.at < until)
+            && self.agent.as_ref().is_none_or(|agent| *agent == intent.agent)
+            && (self.sessions.is_empty() || self.sessions.contains(&intent.session))
+    }
+}
+
+/// Shows every wanted call, with the sessions that are known when it comes.
+pub fn each_call(
+    config: &Path,
+    warehouse: bool,
+    wanted: &Wanted,
+    mut see: impl FnMut(CallIntent, &Sessions) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    let config = Config::read(config)?;
+    if !warehouse {
+        return in_journal(recorded(&config), wanted, see);
+    }
+    let mut sessions = Sessions::default();
+    from_warehouse(&config, async |warehouse| {
+        let names = ["session-started", "session-identified"];
+        warehouse.events(&names, None, |event| sessions.take(event)).await
+    })?;
+    let mut failed = None;
+    from_warehouse(&config, async |warehouse| {
+        let take = |event| {
+            if let Event::CallIntent(intent) = event
+                && failed.is_none()
+                && wanted.wants(&intent)
+            {
+                failed = see(*intent, &sessions).err();
+            }
+        };
+        warehouse.events(&["call-intent"], wanted.since, take).await
+    })?;
+    failed.map_or(Ok(()), Err)
+}
+
+/// … in a journal: all of it is read, since what is said of a session may be long before its calls.
+fn in_journal(
+    dir: &Path,
+    wanted: &Wanted,
+    mut see: impl FnMut(CallIntent, &Sessions) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    const CALL: &[u8] = br#"{"event":"call-intent""#;
+    const SESSION: &[u8] = br#"{"event":"session-"#;
+    /// A record is written a moment after what it tells of.
+    const SLACK_US: u64 = 300_000_000;
+    let since = wanted.since.map_or(0, |at| u64::try_from(at.unix_timestamp()).unwrap_or(0).saturating_mul(1_000_000));
+    let mut sessions = Sessions::default();
+    let mut reader = Reader::open(dir).with_context(|| format!("reading the journal {}", dir.display()))?;
+    while let Some(record) = reader.next_record()? {
+        // Most of a journal is none of these: by their beginnings they are told apart for nothing.
+        let is_call = record.payload.starts_with(CALL) && record.head.time_us.saturating_add(SLACK_US) >= since;
+        if record.head.kind != Kind::Event || !(is_call || record.payload.starts_with(SESSION)) {
+            continue;
+        }
+        let event = record
+            .event()
+            .map_err(|fault| anyhow::anyhow!("the journal {}: {fault:?}; run `chaperone verify`", dir.display()))?;
+        match event {
+            Some(Event::CallIntent(intent)) if wanted.wants(&intent) => see(*intent, &sessions)?,
+            Some(event) => sessions.take(event),
+            None => {}
+        }
+    }
+    Ok(())
+}
+
+/// Decides recorded calls by policies that aren't in force.
+#[derive(Debug)]
+pub struct Judge {
+    engine: Engine,
+    principals: HashMap<(SessionId, String), Principal>,
+}
+
+/// What isn't in the record of any call.
+const UNRECORDED: [&str; 1] = ["over_budget"];
+
+impl Judge {
+    pub fn new(version: PolicyVersion) -> Self {
+        Self { engine: Engine::new(version), principals: HashMap::new() }
+    }
+
+    /// What the policies say of a call, or why that can't be said.
+    pub fn rule(&mut self, intent: &CallIntent, sessions: &Sessions) -> Result<Ruling, String> {
+        let principal = self.principal(intent, sessions)?;
+        let call = intent.call.as_ref().ok_or("it was not understood when it came")?;
+        let id = intent.session.to_string();
+        let started = sessions.of(intent).map(|(session, _)| session.started);
+        let ruling = self.engine.rule(&principal, call, facts(intent, &id, started), Approval::None);
+        match &ruling {
+            Ruling::Deny(denial) => {
+                // Whatever isn't known of a call that came so, it wasn't known then, either: the decision is the same. But
+                // of parameters that were cut policies had what they looked for, and it isn't recorded.
+                let certain = denial.refused.iter().any(|one| one.incomplete.is_none() && !self.asks(&one.policies));
+                match denial.refused.iter().find(|one| one.unrecorded) {
+                    Some(_) if !certain && call.has_cut_texts() => {
+                        Err("it depends on parameters that were cut in the record".to_owned())
+                    }
+                    Some(one) if !certain => {
+                        let what = one.incomplete.as_deref().unwrap_or_default();
+                        Err(format!("it depends on {what}, which is not in the record"))
+                    }
+                    _ => Ok(ruling),
+                }
+            }
+            Ruling::Permit(_) | Ruling::Ask(_) => Ok(ruling),
+        }
+    }
+
+    /// What every policy made of a call.
+    pub fn report(&mut self, intent: &CallIntent, sessions: &Sessions) -> Result<Vec<NeedReport>, String> {
+        let principal = self.principal(intent, sessions)?;
+        let call = intent.call.as_ref().ok_or("it was not understood when it came")?;
+        let id = intent.session.to_string();
+        let started = sessions.of(intent).map(|(session, _)| session.started);
+        Ok(self.engine.report(&principal, call, facts(intent, &id, started), Approval::None))
+    }
+
+    fn asks(&self, policies: &[String]) -> bool {
+        let asking = |id: &String| self.engine.version().approver_groups().any(|(policy, _)| policy == *id);
+        !policies.is_empty() && policies.iter().all(asking)
+    }
+
+    fn principal(&mut self, intent: &CallIntent, sessions: &Sessions) -> Result<Principal, String> {
+        let (session, identity) = sessions.of(intent).ok_or("the record of its session's beginning is not there")?;
+        let token = identity.map(|identity| identity.token_id.clone()).unwrap_or_default();
+        let made = || self.engine.identified(session, identity);
+        Ok(self.principals.entry((session.id, token)).or_insert_with(made).clone())
+    }
+}
+
+fn facts<'a>(intent: &'a CallIntent, session: &'a str, started: Option<OffsetDateTime>) -> CallFacts<'a> {
+    let head = &intent.head;
+    CallFacts {
+        method: &intent.method,
+        host: &intent.host,
+        path: intent.target.split('?').next().unwrap_or_default(),
+        session,
+        exe: &intent.process.exe,
+        argv: &intent.process.argv,
+        over_budget: &[],
+        at: Some(intent.at),
+        session_started: started,
+        body_bytes: body_bytes(&head.version, |name| head.value(name)),
+        retry: is_retry(|name| head.value(name)),
+        unknown: &UNRECORDED,
+    }
+}
