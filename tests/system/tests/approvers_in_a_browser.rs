@@ -214,10 +214,8 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
         description.display()
     ));
     let said: Value = serde_json::from_str(said.trim()).unwrap();
-    assert_eq!(
-        (&said["me"]["name"], &said["state"], &said["again"]),
-        (&json!("ci:robot"), &json!("approved"), &json!(409))
-    );
+    assert_eq!((&said["me"]["name"], &said["again"]), (&json!("ci:robot"), &json!(409)), "{said}");
+    assert!(said["state"] == "approved" || said["state"] == "used", "the call doesn't wait: {said}");
     assert!(agent.wait_with_output().unwrap().status.success(), "{}", lab.log());
 
     // Signed out, the session is over, also for who kept its id.

@@ -1,6 +1,6 @@
 // A client made from the API's own description, which is validated first: lists the questions, and answers the first one.
 import { Validator } from "@seriousme/openapi-schema-validator";
-import OpenAPIClientAxios from "openapi-client-axios";
+import { OpenAPIClientAxios } from "openapi-client-axios";
 import { readFileSync } from "node:fs";
 import { Agent } from "node:https";
 
