@@ -204,7 +204,7 @@ pub fn datagram(ctx: &SockAddrContext, target: &Endpoint) -> i32 {
 /// Where an agent's connections don't get without the daemon.
 #[inline(always)]
 pub fn is_guarded_stream(target: &Endpoint) -> bool {
-    is_stream_port(target.port) || is_metadata(target)
+    is_stream_port(target.port) || is_metadata(target) || maps::is_proxy(target)
 }
 
 /// Where an agent's datagrams don't get: HTTP/3, DNS over QUIC, and the metadata services but for the resolvers that some

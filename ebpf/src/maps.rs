@@ -11,7 +11,7 @@ use aya_ebpf::{
     programs::{SockAddrContext, SockOpsContext},
 };
 use chaperone_ebpf_abi::{
-    CgroupNamed, Command, Counter, Endpoint, Home, ListenerKey, MAX_ENROLLED, MAX_RULE_STATES, MAX_UNREAD_COMMANDS, OriginRecord, RuleState,
+    CgroupNamed, Command, Counter, Endpoint, Home, ListenerKey, MAX_ENROLLED, MAX_PROXIES, MAX_RULE_STATES, MAX_UNREAD_COMMANDS, OriginRecord, RuleState,
     Stamp, Told, Tuple,
 };
 
@@ -48,6 +48,14 @@ pub static PATH: PerCpuArray<CgroupNamed, 1> = PerCpuArray::new();
 /// their ids, the highest first, since a user's subordinate ids are tens of thousands.
 #[btf_map]
 pub static BOUND_IDS: LpmTrie<[u8; 4], u32, 16384> = LpmTrie::new();
+
+/// Proxies that agents dial: their connections there don't get by without the daemon, either.
+#[btf_map]
+pub static PROXIES: HashMap<Endpoint, u32, MAX_PROXIES> = HashMap::new();
+
+/// At 0: not 0 if there is any, so that where there is none a packet costs no look-up.
+#[btf_map]
+pub static ANY_PROXY: Array<u32, 1> = Array::new();
 
 /// The daemon's listening sockets. A socket map, because an entry goes by itself when its socket is closed: after the
 /// daemon's death there is no listener, rather than a port that anybody may bind and be sent the agents' connections.
@@ -169,6 +177,13 @@ pub fn listener_port(key: &ListenerKey) -> u16 {
 #[inline(always)]
 pub fn is_bound(user: u32) -> bool {
     BOUND_IDS.get(&Key::new(32, user.to_be_bytes())).is_some()
+}
+
+/// Whether a proxy is there that agents dial.
+#[inline(always)]
+pub fn is_proxy(target: &Endpoint) -> bool {
+    // SAFETY: the value isn't read.
+    ANY_PROXY.get(0).is_some_and(|any| *any != 0) && unsafe { PROXIES.get(*target) }.is_some()
 }
 
 /// Keeps the record with the agent's socket, over one of an earlier connection.

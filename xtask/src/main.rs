@@ -12,6 +12,7 @@ mod dashboards;
 mod debian;
 mod demo;
 mod engines;
+mod fidelity;
 mod fuzz;
 #[cfg(test)]
 mod imports;
@@ -66,6 +67,8 @@ enum Task {
     Dashboards(dashboards::Options),
     /// Show the main job with real clients, and check every claim.
     Demo(demo::Options),
+    /// Run moto's own tests directly and through Chaperone: they end the same.
+    Fidelity(fidelity::Options),
     /// Feed the readers of what agents send with whatever libFuzzer thinks of.
     Fuzz(fuzz::Options),
     /// Run a command as an agent, in namespaces of its own with a fake AWS and the daemon.
@@ -102,6 +105,7 @@ fn main() -> ExitCode {
         Task::Catalog(options) => catalog::run(&options).map(|()| 0),
         Task::Dashboards(options) => dashboards::run(&options).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),
+        Task::Fidelity(options) => fidelity::run(&options).map(|()| 0),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),

@@ -47,6 +47,9 @@ const fn is_among<const N: usize>(port: u16, ports: &[u16; N]) -> bool {
     false
 }
 
+/// How many proxies' addresses there can be.
+pub const MAX_PROXIES: usize = 256;
+
 /// How many cgroups can be enrolled or exempt at once.
 pub const MAX_ENROLLED: usize = 65_536;
 

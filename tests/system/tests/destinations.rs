@@ -2,7 +2,12 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
-use chaperone_system_tests::{Lab, text};
+use std::{
+    io::{BufRead as _, BufReader},
+    process::Child,
+};
+
+use chaperone_system_tests::{Lab, both, script, text};
 
 const POLICY: &str = "@id(\"reads\") permit (principal, action == Action::\"http:GET\", resource);\n";
 
@@ -49,4 +54,97 @@ fn other_names_are_passed_on() {
     let said = lab.agent_ok("curl -sS -k https://www.example.com/; curl -sS http://www.example.com/");
     assert_eq!(said.matches("This is www.example.com").count(), 2, "{said}");
     assert!(lab.calls().is_empty());
+}
+
+/// A server of the agents' own network, at an address that no name has for the host.
+fn own_server(lab: &Lab) -> Child {
+    let script = script("own_server.py");
+    let mut server = lab.spawn_operator(&format!("exec python3 {} 127.99.0.1 $CHAPERONE_LAB", script.display()));
+    let mut ready = String::new();
+    BufReader::new(server.stdout.take().unwrap()).read_line(&mut ready).unwrap();
+    assert_eq!(ready, "ready\n");
+    server
+}
+
+fn end(mut server: Child) {
+    drop(server.stdin.take());
+    server.wait().unwrap();
+}
+
+/// Runs a script where this name has that address.
+fn with_hosts(name: &str, script: &str) -> String {
+    format!(
+        "cat /etc/hosts > hosts && echo '127.99.0.1 {name}' >> hosts && \
+         unshare -rm sh -c 'mount --bind hosts /etc/hosts && {script}'"
+    )
+}
+
+#[test]
+fn what_is_passed_on_is_decided_by_name() {
+    let lab = Lab::start_with(
+        &["--aws", "moto"],
+        "@id(\"all\") permit (principal, action, resource);
+         @id(\"only-github\") forbid (principal, action in Action::\"egress:*\", resource)
+           unless { resource in Resource::\"github.com\" };",
+    );
+    let said = lab.agent_ok("curl -sS -k https://github.com/; curl -sS http://api.github.com/");
+    assert!(said.contains("This is github.com") && said.contains("This is api.github.com"), "{said}");
+    let refused = lab.agent("curl -sS -k https://www.example.com/");
+    assert!(!refused.status.success() && both(&refused).contains("access denied"), "{}", both(&refused));
+    let refused = lab.agent_ok("curl -sS -w '%{http_code}' http://www.example.com/");
+    assert!(refused.contains("only-github") && refused.ends_with("403"), "{refused}");
+    // AWS is decided call by call.
+    lab.agent_ok("AWS_DEFAULT_REGION=eu-west-1 aws sts get-caller-identity");
+    let connections = lab.connections(5);
+    let kinds: Vec<_> = connections.iter().map(|it| (text(it, "name"), text(it, "kind"))).collect();
+    assert_eq!(kinds[..2], [("github.com", "passed"), ("api.github.com", "passed")]);
+    assert_eq!(kinds[2..4], [("www.example.com", "refused"); 2]);
+    assert!(text(&connections[2], "error").contains("egress:TLS on resource: www.example.com"), "{}", connections[2]);
+    assert!(text(&connections[2], "error").contains("only-github"), "{}", connections[2]);
+}
+
+/// By its /etc/hosts here; with a container engine's DNS it is the same to us: the host's resolver has another answer.
+#[test]
+fn names_of_the_agents_own_network_are_met_there() {
+    let lab = Lab::start_with(&["--aws", "moto"], POLICY);
+    let server = own_server(&lab);
+    let name = "db.internal";
+    let both_ways = format!("curl -sS -k https://{name}/ && curl -sS http://{name}/");
+    let said = lab.agent_ok(&with_hosts(name, &both_ways));
+    assert_eq!(said.matches("own network: db.internal").count(), 2, "{said}\n{}", lab.log());
+    let connections = lab.connections(2);
+    for connection in &connections {
+        assert_eq!((text(connection, "kind"), text(connection, "name")), ("passed", name), "{connection}");
+        assert!(text(connection, "upstream").starts_with("127.99.0.1:"), "{connection}");
+    }
+    // A name of AWS's is AWS's, wherever the agent's own network has it.
+    let sts = "sts.eu-west-1.amazonaws.com";
+    let refused = lab.agent(&with_hosts(sts, &format!("curl -sS -k -m 20 https://{sts}/")));
+    assert!(!refused.status.success(), "{}", both(&refused));
+    end(server);
+}
+
+#[test]
+fn addresses_without_a_name_are_met_where_aws_does_not_answer() {
+    let lab = Lab::start_with(
+        &["--aws", "moto"],
+        "@id(\"not-there\") forbid (principal, action in Action::\"egress:*\", resource)
+           when { context.host == \"\" && context.port == 8443 };
+         @id(\"rest\") permit (principal, action, resource);",
+    );
+    let server = own_server(&lab);
+    let said = lab.agent_ok("curl -sS -k https://127.99.0.1/ && curl -sS http://127.99.0.1/");
+    assert_eq!(said.matches("own network: 127.99.0.1").count(), 2, "{said}\n{}", lab.log());
+    let refused = lab.agent("curl -sS -k https://127.99.0.1:8443/");
+    assert!(!refused.status.success() && both(&refused).contains("access denied"), "{}", both(&refused));
+    // With a name that the host doesn't vouch for it is no other place.
+    let named = lab.agent("curl -sS -k --resolve github.com:8443:127.99.0.1 https://github.com:8443/");
+    assert!(!both(&named).contains("own network"), "{}", both(&named));
+    let connections = lab.connections(4);
+    let kinds: Vec<_> = connections.iter().map(|it| (text(it, "kind"), text(it, "upstream"))).collect();
+    assert_eq!(kinds[..2], [("passed", "127.99.0.1:443"), ("passed", "127.99.0.1:80")]);
+    assert_eq!(kinds[2].0, "refused");
+    assert!(text(&connections[2], "error").contains("not-there"), "{}", connections[2]);
+    assert_eq!(kinds[3], ("passed", "127.77.0.1:8443"), "{}", connections[3]);
+    end(server);
 }

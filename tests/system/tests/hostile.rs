@@ -94,13 +94,16 @@ fn smuggling_is_refused() {
 }
 
 #[test]
-fn a_handshake_without_a_name_is_refused() {
+fn a_handshake_without_a_name_is_refused_where_aws_answers() {
     let lab = Lab::start(&["--aws", "moto"]);
     let output = lab.agent("curl -sS -k -m 5 https://127.77.0.1/");
     assert!(!output.status.success(), "{}", both(&output));
     let connection = &lab.connections(1)[0];
     assert_eq!(text(connection, "kind"), "refused");
     assert!(text(connection, "error").contains("no server name"), "{connection}");
+    // In the clear, too: AWS is known by what it shows on the port beside.
+    assert_eq!(lab.agent_ok("curl -sS -o /dev/null -w '%{http_code}' http://127.77.0.1/"), "403");
+    assert!(lab.upstream().is_empty());
 }
 
 /// A name that isn't AWS's in the handshake, a bucket's address in the connect: it goes where the name is, not where

@@ -91,6 +91,17 @@ fn s3_needs_what_the_request_really_does() {
         s3("POST", "/?delete", &[], delete),
         ["s3:DeleteObject arn:aws:s3:::b/a&b", "s3:DeleteObjectVersion arn:aws:s3:::b/c"]
     );
+    // Without a key it is malformed, which is S3's to say; it could be any.
+    let empty = Ask {
+        method: "POST",
+        host: "b.s3.eu-west-1.amazonaws.com",
+        target: "/?delete",
+        fields: &[],
+        body: b"<Delete xmlns=\"http://s3.amazonaws.com/doc/2006-03-01/\"/>",
+        scope: "eu-west-1/s3",
+    };
+    let empty = decode(&empty).unwrap();
+    assert_eq!((&*empty.actions[0].name, &*empty.unknown[0].pattern), ("s3:DeleteObject", "arn:aws:s3:::b/*"));
     let path =
         Ask { method: "GET", host: "s3.amazonaws.com", target: "/", fields: &[], body: b"", scope: "us-east-1/s3" };
     assert_eq!(needs(&path), ["s3:ListAllMyBuckets *"]);
@@ -139,6 +150,11 @@ fn other_services_need_what_their_parameters_name() {
     assert_eq!(
         of(json("sqs", "AmazonSQS.SendMessageBatch", url)),
         ["sqs:SendMessage arn:aws:sqs:eu-west-1:111122223333:jobs"]
+    );
+    // By its bare name, it is the account's own.
+    assert_eq!(
+        of(json("sqs", "AmazonSQS.PurgeQueue", "{\"QueueUrl\":\"jobs.fifo\"}")),
+        [format!("sqs:PurgeQueue arn:aws:sqs:{here}:jobs.fifo")]
     );
     assert_eq!(
         of(json("kms", "TrentService.Decrypt", "{\"KeyId\":\"alias/a\"}")),
@@ -295,7 +311,7 @@ fn a_copy_source_or_a_deletion_that_names_nothing_is_refused() {
     };
     assert!(matches!(decode(&ask), Err(DecodeError::Path(_))));
     let bomb = "<!DOCTYPE d [<!ENTITY a \"aaaa\">]><Delete><Object><Key>&a;</Key></Object></Delete>";
-    for body in ["<Delete/>", "<Delete><Object/></Delete>", "", "<Delete><Object><Key>a</Key>", bomb, "<a/><b/>"] {
+    for body in ["<Delete><Object/></Delete>", "", "<Delete><Object><Key>a</Key>", bomb, "<a/><b/>"] {
         let ask = Ask { method: "POST", target: "/?delete", fields: &[], body: body.as_bytes(), ..ask };
         assert!(decode(&ask).is_err(), "{body}");
     }

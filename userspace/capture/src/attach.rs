@@ -31,6 +31,7 @@ use crate::{
     maps::{HomeRecord, RunningCommand, Tables},
     origin::Record,
     preexisting,
+    proxies::Proxies,
     running::Gone,
     sys,
 };
@@ -60,6 +61,7 @@ pub struct Capture {
     pub(crate) held: Option<PendingCgroups>,
     pub(crate) rules: Mutex<Tables>,
     pub(crate) bound_ids: Mutex<LpmTrie<MapData, [u8; 4], u32>>,
+    pub(crate) proxies: Mutex<Proxies>,
     pub(crate) listeners: Mutex<SockHash<MapData, Key>>,
     pub(crate) home: Mutex<Array<MapData, HomeRecord>>,
     pub(crate) namespaces: Mutex<Namespaces>,
@@ -158,6 +160,11 @@ impl Capture {
             held: Some(PendingCgroups::new(take(&mut ebpf, "HELD_EVENTS")?)),
             rules: Mutex::new(Tables { states: take(&mut ebpf, "RULES")?, start: take(&mut ebpf, "RULES_START")? }),
             bound_ids: Mutex::new(take(&mut ebpf, "BOUND_IDS")?),
+            proxies: Mutex::new(Proxies {
+                endpoints: take(&mut ebpf, "PROXIES")?,
+                any: take(&mut ebpf, "ANY_PROXY")?,
+                captured: BTreeSet::new(),
+            }),
             listeners: Mutex::new(take(&mut ebpf, "LISTENERS")?),
             home: Mutex::new(take(&mut ebpf, "HOME")?),
             namespaces: Mutex::default(),
@@ -204,7 +211,11 @@ impl Capture {
     pub fn enroll(&self, cgroup: CgroupId) -> Result<Vec<PreexistingConnection>, CaptureError> {
         self.set(cgroup, ENROLLED)?;
         let path = cgroup::cgroup_path(&self.cgroup_root, cgroup)?;
-        preexisting::destroy(&self.cgroup_root.join(path.trim_start_matches('/')), &self.exempted()?)
+        preexisting::destroy(
+            &self.cgroup_root.join(path.trim_start_matches('/')),
+            &self.exempted()?,
+            &self.proxies.lock().captured,
+        )
     }
 
     /// As [`enroll`](Self::enroll), as if the kernel couldn't destroy connections: tests of the guard.

@@ -136,12 +136,14 @@ pub enum LsmHooks {
 }
 
 /// Maps that outlive the daemon, with the sizes of key and value: what the hooks were told, and what they have to tell.
-const PINNED: [(&str, u32, u32); 12] = [
+const PINNED: [(&str, u32, u32); 14] = [
     ("ENROLLED", 8, 4),
     ("UNENROLLED", 4, 8),
     ("RULES", 4, 516),
     ("RULES_START", 4, 4),
     ("BOUND_IDS", 8, 4),
+    ("PROXIES", 24, 4),
+    ("ANY_PROXY", 4, 4),
     ("STAMPS", 4, 16),
     ("COUNTERS", 4, 8),
     ("COMMANDS", 4, 32),

@@ -33,6 +33,7 @@ mod pending_cgroups;
 mod pending_ring;
 mod preexisting;
 mod process;
+mod proxies;
 mod rules;
 mod running;
 mod self_test;

@@ -32,21 +32,28 @@ pub struct PreexistingConnection {
 }
 
 /// Destroys them, in this thread's network namespace and in those of the cgroup's processes, and tells of them.
-/// `exempt` cgroups, and what is below them, are left alone.
-pub(crate) fn destroy(root: &Path, exempt: &BTreeSet<CgroupId>) -> Result<Vec<PreexistingConnection>, CaptureError> {
+/// `exempt` cgroups, and what is below them, are left alone. `proxies` are captured, too.
+pub(crate) fn destroy(
+    root: &Path,
+    exempt: &BTreeSet<CgroupId>,
+    proxies: &BTreeSet<SocketAddr>,
+) -> Result<Vec<PreexistingConnection>, CaptureError> {
     let mut cgroups = BTreeSet::new();
     let mut pids = Vec::new();
     walk(root, exempt, &mut cgroups, &mut pids);
     let mut found = Vec::new();
     pids.insert(0, std::process::id());
     for namespace in netns::of_processes(pids).into_values() {
-        let here = netns::within(&namespace, || destroy_here(&cgroups));
+        let here = netns::within(&namespace, || destroy_here(&cgroups, proxies));
         found.extend(here.map_err(CaptureError::system("looking for connections from before the enrolment"))?);
     }
     Ok(found)
 }
 
-fn destroy_here(cgroups: &BTreeSet<CgroupId>) -> io::Result<Vec<PreexistingConnection>> {
+fn destroy_here(
+    cgroups: &BTreeSet<CgroupId>,
+    proxies: &BTreeSet<SocketAddr>,
+) -> io::Result<Vec<PreexistingConnection>> {
     let diag = SockDiag::open()?;
     let connections = match diag.connections() {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
@@ -61,7 +68,8 @@ fn destroy_here(cgroups: &BTreeSet<CgroupId>) -> io::Result<Vec<PreexistingConne
     let mut found = Vec::new();
     for socket in connections {
         let Some(cgroup) = socket.cgroup.filter(|cgroup| cgroups.contains(cgroup)) else { continue };
-        if !is_guarded(&socket) {
+        let peer = SocketAddr::new(socket.peer.ip().to_canonical(), socket.peer.port());
+        if !is_guarded(&socket) && !proxies.contains(&peer) {
             continue;
         }
         let destroyed = match diag.destroy(&socket) {

@@ -202,7 +202,7 @@ pub enum Command {
 
 What is configured already is left as it is, and it can be run again. Exit codes: 0 all is well; 1 something isn't, as told;
 2 bad input, and nothing was done.")]
-    Setup(crate::setup::Setup),
+    Setup(Box<crate::setup::Setup>),
     /// Show a call: heads and both bodies.
     #[command(after_help = "Examples:
   chaperone show 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081

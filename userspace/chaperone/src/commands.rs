@@ -490,6 +490,7 @@ pub fn config(path: &Path, what: &cli::Config, json: bool) -> anyhow::Result<Exi
             let config = Config::read(path)?;
             config.agents()?;
             config.bound_users()?;
+            config.captured_proxies()?;
             config.warehouse()?;
             approvals::Surfaces::prepare(&config)?;
             if json {

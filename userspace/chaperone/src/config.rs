@@ -18,6 +18,7 @@ mod warehouse;
 use std::{
     collections::BTreeSet,
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
 };
 
@@ -227,6 +228,7 @@ impl Config {
             let key = if is_custom { "masking.custom" } else { "masking.detectors" };
             (key, format!("masking: {error}"))
         })?;
+        self.upstream.http_proxy().map_err(|why| ("upstream.proxy", why))?;
         self.mask().map_err(|error| ("commands.mask", format!("commands.mask: {error}")))?;
         for name in &self.proxy.inspect {
             let bare = name.strip_prefix("*.").unwrap_or(name);
@@ -259,6 +261,12 @@ impl Config {
     pub fn bound_users(&self) -> Result<BTreeSet<u32>, ConfigError> {
         let place = || self.place_of("capture.users");
         self.capture.user_ids().map_err(|error| ConfigError(format!("{}: {error}", place())))
+    }
+
+    /// The proxies that agents dial, at the place of what is wrong with one.
+    pub fn captured_proxies(&self) -> Result<BTreeSet<SocketAddr>, ConfigError> {
+        let place = || self.place_of("capture.proxies");
+        self.capture.proxy_addresses().map_err(|error| ConfigError(format!("{}: {error}", place())))
     }
 
     /// What is masked in arguments, checked.

@@ -106,6 +106,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let surfaces = approvals::Surfaces::prepare(&config)?;
     let agents = config.agents()?;
     config.bound_users()?;
+    let proxies = config.captured_proxies()?;
     enrolment::check(&config, &agents)?;
     let authority = Arc::new(
         CertificateAuthority::open_or_create(&config.ca(), &config.domains())
@@ -116,6 +117,7 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let roots = roots(config.upstream.ca_file.as_deref(), authority.certificate())
         .map_err(|error| ConfigError(error.to_string()))?;
 
+    let http_proxy = config.upstream.http_proxy().map_err(ConfigError)?;
     let warehouse = config.warehouse()?;
 
     let (journal, recovered) = Journal::open(config.journal()).map_err(|error| ConfigError(error.to_string()))?;
@@ -208,7 +210,8 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
         stops: Stops::open(&config.paths.state.join("stops.json"), &placeholders.1)
             .map_err(|error| ConfigError(error.to_string()))?,
         placeholders,
-        upstream: Upstream::new(&roots, config.limits.clone()),
+        upstream: Upstream::new(&roots, config.limits.clone()).by_proxy(http_proxy),
+        proxies,
         origins: capture.origins(),
         limits: config.limits.clone(),
         cgroup_root: cgroups,

@@ -56,6 +56,7 @@ pub fn enroll(capture: &Capture, config: &Config, agents: &Agents) -> anyhow::Re
         fs::create_dir_all(&folder)
             .map_err(|error| ConfigError(format!("making the cgroup {}: {error}", folder.display())))?;
     }
+    capture.capture_proxies(&config.captured_proxies()?)?;
     enroll_cgroups(capture, &config.cgroup_rules(agents)?, &config.containers.containers(), Some(agents))?;
     let users: BTreeSet<u32> = &config.bound_users()? | agents.users();
     capture.bind_users(&users)?;

@@ -8,6 +8,7 @@ mod places;
 use std::{
     collections::BTreeSet,
     fs, io,
+    net::SocketAddr,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -36,6 +37,8 @@ pub struct InForce {
     folders: BTreeSet<String>,
     /// Users who are bound, by number.
     users: BTreeSet<u32>,
+    /// Proxies that are captured.
+    proxies: BTreeSet<SocketAddr>,
     /// Agents that are containers.
     container_rules: Vec<ContainerRules>,
     containers: ContainersSection,
@@ -67,6 +70,7 @@ impl InForce {
             patterns: agents.patterns().into_iter().collect(),
             folders: agents.folders().into_iter().collect(),
             users: &users | agents.users(),
+            proxies: config.capture.known_proxy_addresses().0,
             container_rules: of_containers
                 .map(|Agent { name, labels, images, .. }| ContainerRules {
                     name: name.clone(),
@@ -85,6 +89,7 @@ impl InForce {
         self.patterns.extend(more.patterns);
         self.folders.extend(more.folders);
         self.users.extend(more.users);
+        self.proxies.extend(more.proxies);
         for ContainerRules { name, labels, images } in more.container_rules {
             match self.container_rules.iter_mut().find(|rules| rules.name == name) {
                 Some(rules) => {
@@ -290,6 +295,9 @@ fn hold_by(in_force: &InForce) -> anyhow::Result<()> {
         if let Err(error) = fs::create_dir_all(&folder) {
             tracing::error!(cgroup = %folder.display(), %error, "an agents' cgroup can't be made");
         }
+    }
+    if let Err(error) = capture.capture_proxies(&in_force.proxies) {
+        tracing::error!(%error, "what goes by these proxies isn't refused");
     }
     let (containers, agents) = (in_force.containers.containers(), in_force.agents_of_containers());
     let enrolled = enrolment::enroll_cgroups(&capture, &in_force.rules(), &containers, agents.as_ref());

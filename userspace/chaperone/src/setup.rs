@@ -11,7 +11,6 @@ use std::{
     os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
@@ -90,7 +89,7 @@ pub struct Setup {
 /// What became of a step.
 #[derive(Serialize)]
 struct Step {
-    step: &'static str,
+    name: &'static str,
     ok: bool,
     found: String,
 }
@@ -119,7 +118,7 @@ pub fn run(config: &Path, what: &Setup, json: bool) -> anyhow::Result<ExitCode> 
     if what.dry_run {
         return dry_run(config, text.as_deref(), what, json);
     }
-    let mut steps = Steps { json, all_well: true };
+    let mut steps = Report { json, all_well: true };
     match text {
         Some(text) => {
             write(config, &text)?;
@@ -317,7 +316,7 @@ fn policies(path: &Path) -> anyhow::Result<String> {
     Ok(format!("{} written: agents may read and list, and nothing that hands out secrets", file.display()))
 }
 
-/// Enables and starts the service, or starts it anew with what is configured now.
+/// Enables and starts the service, or starts it anew with what is configured now. It is ready when systemd says so.
 fn start() -> anyhow::Result<String> {
     if !Path::new("/run/systemd/system").exists() {
         bail!("systemd doesn't run here: start `chaperone daemon` by what does, then `chaperone doctor`");
@@ -335,39 +334,30 @@ fn start() -> anyhow::Result<String> {
     Ok("chaperone.service is enabled and runs".into())
 }
 
-/// How long the daemon may take until it answers.
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
-
 /// A process in the agent's own cgroup asks the metadata address who it is: only Chaperone answers there with its role.
 fn prove(path: &Path, config: &Config) -> anyhow::Result<String> {
     let Some(agent) = config.agents.iter().find(|agent| agent.run) else {
         return Ok("not tried: no agent has `run = true`, so that nothing can be started as one".into());
     };
     let own = std::env::current_exe().context("finding this program")?;
-    let until = Instant::now() + STARTS_WITHIN;
-    loop {
-        let mut command = Command::new(&own);
-        command.arg("--config").arg(path).args(["run", "--agent", &agent.name, "--"]);
-        let done = command.arg(&own).arg("probe").output().context("starting a process as the agent")?;
-        let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
-        if done.status.success() && said == config.aws.role {
-            return Ok(format!("a process of agent `{}` was captured: its role is `{}`", agent.name, clean(&said)));
-        }
-        if Instant::now() >= until {
-            let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
-            bail!("a process of agent `{}` was not captured: {} {}", agent.name, clean(&said), clean(&why));
-        }
-        std::thread::sleep(Duration::from_millis(500));
+    let mut command = Command::new(&own);
+    command.arg("--config").arg(path).args(["run", "--agent", &agent.name, "--"]);
+    let done = command.arg(&own).arg("probe").output().context("starting a process as the agent")?;
+    let said = String::from_utf8_lossy(&done.stdout).trim().to_owned();
+    if done.status.success() && said == config.aws.role {
+        return Ok(format!("a process of agent `{}` was captured: its role is `{}`", agent.name, clean(&said)));
     }
+    let why = String::from_utf8_lossy(&done.stderr).trim().to_owned();
+    bail!("a process of agent `{}` was not captured: {} {}", agent.name, clean(&said), clean(&why));
 }
 
 /// Tells steps as they are done.
-struct Steps {
+struct Report {
     json: bool,
     all_well: bool,
 }
 
-impl Steps {
+impl Report {
     fn done(&mut self, step: &'static str, found: String) -> anyhow::Result<()> {
         self.tell(step, true, found)
     }
@@ -376,7 +366,7 @@ impl Steps {
         self.all_well &= ok;
         let mut out = std::io::stdout().lock();
         if self.json {
-            return Ok(json_line(&mut out, &Step { step, ok, found })?);
+            return Ok(json_line(&mut out, &Step { name: step, ok, found })?);
         }
         writeln!(out, "{} {step}: {}", if ok { "ok   " } else { "WRONG" }, clean(&found))?;
         Ok(())

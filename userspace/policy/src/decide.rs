@@ -14,6 +14,7 @@ use chaperone_model::{Action, CUT, Call, Decision, Identity, Reason, Session, Un
 use serde_json::Value;
 
 use crate::{
+    egress,
     facts::CallFacts,
     incomplete::{ResourcePattern, Unknown},
     load::PolicyVersion,
@@ -26,6 +27,8 @@ pub struct Engine {
     pub(crate) version: PolicyVersion,
     authorizer: Authorizer,
     types: Types,
+    /// Whether the policies list what may be passed on.
+    pub(crate) egress_is_listed: bool,
 }
 
 impl std::fmt::Debug for Engine {
@@ -42,6 +45,12 @@ pub struct Principal {
     pub(crate) uid: EntityUid,
     pub(crate) groups: Vec<EntityUid>,
     entity: Entity,
+}
+
+impl Principal {
+    pub(crate) const fn uid(&self) -> &EntityUid {
+        &self.uid
+    }
 }
 
 /// Whether a person has approved a call that the policies wanted one to look at.
@@ -118,12 +127,21 @@ impl Types {
 impl Engine {
     /// An engine with this version in force.
     pub fn new(version: PolicyVersion) -> Self {
-        Self { version, authorizer: Authorizer::new(), types: Types::new() }
+        let egress_is_listed = egress::is_listed(&version.policies);
+        Self { version, authorizer: Authorizer::new(), types: Types::new(), egress_is_listed }
     }
 
     /// The version in force.
     pub fn version(&self) -> &PolicyVersion {
         &self.version
+    }
+
+    pub(crate) const fn resource_type(&self) -> &EntityTypeName {
+        &self.types.resource
+    }
+
+    pub(crate) const fn parameters_type(&self) -> &EntityTypeName {
+        &self.types.parameters
     }
 
     /// The paths of parameters that policies look for, for [`chaperone_model::LookedUp`].
@@ -335,14 +353,16 @@ impl Engine {
         }
     }
 
-    fn slice(&self, version: &PolicyVersion, principal: &Principal, action: &Action) -> Arc<Slice> {
+    pub(crate) fn slice(&self, version: &PolicyVersion, principal: &Principal, action: &Action) -> Arc<Slice> {
         if let Some(slice) = version.slices.read().of(&principal.key, &action.name) {
             return slice;
         }
         let own = uid(&self.types.action, &action.name);
         let prefix = action.name.split_once(':').map_or("", |(prefix, _)| prefix);
-        let groups =
-            vec![uid(&self.types.action, action.level.as_str()), uid(&self.types.action, &format!("{prefix}:*"))];
+        let mut groups = vec![uid(&self.types.action, &format!("{prefix}:*"))];
+        if prefix != egress::PREFIX {
+            groups.push(uid(&self.types.action, action.level.as_str()));
+        }
         let policies: Vec<_> =
             cut(&version.policies, &principal.uid, &principal.groups, &own, &groups).cloned().collect();
         let slice = Arc::new(Self::prepare(policies, principal, own, groups));
@@ -405,7 +425,7 @@ impl Engine {
         })
     }
 
-    fn cedar(
+    pub(crate) fn cedar(
         &self,
         policies: &PolicySet,
         request: &Request,
@@ -547,7 +567,7 @@ impl Engine {
     }
 }
 
-fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
+pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
 }
 
@@ -585,7 +605,7 @@ fn approvers(policy: &Determining) -> Option<String> {
 }
 
 /// IAM's own wording, so that people and SDKs know it, and the policy that said so.
-fn refusal(principal: &Principal, refused: &[Refused]) -> String {
+pub(crate) fn refusal(principal: &Principal, refused: &[Refused]) -> String {
     let Refused { action, resource, reason, policies, incomplete, .. } = &refused[0];
     let policies = policies.join(", ");
     let because = match (reason, incomplete) {

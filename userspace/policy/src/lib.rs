@@ -9,6 +9,7 @@ mod annotations;
 pub mod approvals;
 pub mod budgets;
 mod decide;
+mod egress;
 mod facts;
 mod incomplete;
 mod load;
@@ -21,6 +22,7 @@ mod suggest;
 mod why;
 
 pub use decide::{Approval, Engine, Principal};
+pub use egress::{Egress, EgressKind};
 pub use facts::{CallFacts, body_bytes, is_retry};
 pub use jiff::tz::TimeZone;
 pub use load::{ActionCatalog, PolicyError, PolicyProblem, PolicyVersion, known_level, schema_text, suggest_action};

@@ -18,7 +18,7 @@ use miette::Diagnostic;
 use parking_lot::RwLock;
 
 use crate::{
-    annotations, approvals,
+    annotations, approvals, egress,
     masks::{self, MaskTarget},
     places::{Named, Places, line_and_column},
     slice::{Reads, Slices},
@@ -354,6 +354,9 @@ fn schema(mentioned: &BTreeSet<String>, catalog: &dyn ActionCatalog) -> Result<S
     }
     for name in mentioned {
         let Some((prefix, action)) = name.split_once(':') else { continue };
+        if prefix == egress::PREFIX {
+            continue; // in what is checked in
+        }
         prefixes.insert(prefix.to_owned());
         if action == "*" {
             actions.insert(format!("{prefix}:any"), AccessLevel::Read);
@@ -405,7 +408,7 @@ fn unknown_actions(
                 format!("no action {name}"),
                 Some(
                     "actions are IAM's, such as s3:GetObject, a service's `s3:*`, or Read, List, Tagging, Write, \
-                     PermissionsManagement: `chaperone policy schema` lists them"
+                     PermissionsManagement; http:GET, egress:TLS and their like: `chaperone policy schema` lists them"
                         .into(),
                 ),
             ),
@@ -419,7 +422,8 @@ fn unknown_actions(
 fn is_known_action(name: &str, catalog: &dyn ActionCatalog) -> bool {
     match name.split_once(':') {
         None => LEVELS.iter().any(|level| level.as_str() == name),
-        Some((prefix, "*")) => prefix == "http" || catalog.has_prefix(prefix),
+        Some((prefix, "*")) => ["http", egress::PREFIX].contains(&prefix) || catalog.has_prefix(prefix),
+        Some((egress::PREFIX, kind)) => egress::KINDS.contains(&kind),
         Some(_) => known_level(name, catalog).is_some(),
     }
 }
@@ -438,6 +442,7 @@ pub fn suggest_action(name: &str, catalog: &dyn ActionCatalog, known: &OnceCell<
             all.insert(name);
         }
         all.extend(METHODS.iter().map(|method| format!("http:{method}")));
+        all.extend(egress::KINDS.iter().map(|kind| format!("{}:{kind}", egress::PREFIX)));
         all.into_iter().collect()
     });
     nearest(name, known.iter().map(String::as_str)).map(str::to_owned)

@@ -1,6 +1,6 @@
 //! What the data path works with: everything that connections and calls share.
 
-use std::{os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, os::unix::net::UnixDatagram, path::PathBuf, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_authority::CertificateAuthority;
@@ -20,6 +20,7 @@ use crate::{
     budgets::BudgetDesk,
     connection::{
         container_lookup::ContainerLookup,
+        presented::Presented,
         quota::{BEYOND, Quotas},
         reach::Reach,
     },
@@ -94,6 +95,8 @@ pub struct DataPlane {
     pub(crate) connections: Arc<Semaphore>,
     pub(crate) quotas: Quotas,
     pub(crate) reach: Reach,
+    pub(crate) presented: Presented,
+    pub(crate) proxies: BTreeSet<SocketAddr>,
     pub(crate) descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
     pub(crate) home: Option<NetnsCookie>,
@@ -136,6 +139,8 @@ pub struct Components {
     pub origins: Origins,
     /// The bounds.
     pub limits: Limits,
+    /// Proxies that agents dial, which are captured.
+    pub proxies: BTreeSet<SocketAddr>,
     /// Where cgroup v2 is mounted.
     pub cgroup_root: PathBuf,
     /// The host's name.
@@ -185,6 +190,8 @@ impl DataPlane {
             )),
             quotas,
             reach: Reach::default(),
+            presented: Presented::default(),
+            proxies: parts.proxies,
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,
             placeholders: parts.placeholders,

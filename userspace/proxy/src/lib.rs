@@ -35,4 +35,5 @@ pub use masking::{MaskingSettings, OnError, Placeholders};
 pub use metrics::{Count, Durations, Gauge, Metrics, OverShare, Shared};
 pub use stops::{Stop, Stopped, Stops, StopsError};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
+pub use upstream::http_proxy::HttpProxy;
 pub use upstream::pool::{Roots, RootsError, Upstream, UpstreamError, roots};

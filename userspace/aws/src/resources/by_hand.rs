@@ -110,6 +110,8 @@ pub(crate) fn sqs(
         }
     }
     let (account, name) = match (members.get("QueueUrl").and_then(Value::as_str), members.get("QueueName")) {
+        // SQS takes the name of one's own queue in the place of its URL.
+        (Some(name), _) if !name.is_empty() && !name.contains('/') => (None, name),
         (Some(url), _) => {
             // https://sqs.REGION.amazonaws.com/ACCOUNT/NAME
             let mut parts = url.rsplit('/');

@@ -55,7 +55,7 @@ fn is_profile(member: &str) -> bool {
 }
 
 fn is_role_name(member: &str) -> bool {
-    let member = member.to_ascii_lowercase();
     const ENDINGS: [&str; 7] = ["role", "rolearn", "rolearns", "rolename", "rolenames", "iamrole", "iamroles"];
+    let member = member.to_ascii_lowercase();
     ENDINGS.iter().any(|ending| member.ends_with(ending))
 }

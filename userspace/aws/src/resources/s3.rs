@@ -72,8 +72,12 @@ pub(crate) fn s3(
                     needs.resource(version)?;
                 }
             }
-            if !any {
+            if members.get("Delete").is_none() {
                 return Err(DecodeError::Body("without keys to delete"));
+            }
+            if !any {
+                // S3 answers that it is malformed, whoever asks.
+                needs.unknown(format!("{base}/*"), Cow::Borrowed("no key to delete is named"), false)?;
             }
         }
         _ => needs.resource(base.clone())?,

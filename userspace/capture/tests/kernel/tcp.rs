@@ -50,6 +50,33 @@ fn an_enrolled_process_is_redirected_and_its_origin_known() {
     assert_eq!(capture.counters().get(Counter::Redirected).unwrap(), 6);
 }
 
+/// A proxy's port is no other's: it is captured where it is named.
+#[test]
+fn connections_to_a_proxy_that_is_named_are_redirected() {
+    let lab = Lab::new();
+    let (capture, listeners, agents) = lab.start();
+    let proxy = TcpListener::bind("127.0.0.1:0").unwrap();
+    let at = proxy.local_addr().unwrap();
+    let direct = || {
+        let agent = agent(&agents, || dial(&at.to_string()));
+        accept(&proxy);
+        assert_eq!(agent.said(), at.to_string());
+    };
+    direct();
+    let named = ["203.0.113.9:3128".parse().unwrap(), "[2001:db8::9]:3128".parse().unwrap(), at];
+    capture.capture_proxies(&named.into()).unwrap();
+    for (to, listener) in [(named[0], &listeners.v4), (named[1], listeners.v6.as_ref().unwrap()), (at, &listeners.v4)] {
+        let agent = agent(&agents, || dial(&to.to_string()));
+        let stream = accept(listener);
+        assert_eq!(capture.origins().of(&stream).unwrap().destination.0, to);
+        assert_eq!(agent.said(), to.to_string());
+    }
+    capture.capture_proxies(&[named[0]].into()).unwrap();
+    direct();
+    capture.capture_proxies(&[].into()).unwrap();
+    direct();
+}
+
 #[test]
 fn ipv6_goes_to_the_ipv6_listener() {
     let lab = Lab::new();

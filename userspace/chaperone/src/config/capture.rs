@@ -1,6 +1,9 @@
 //! `[capture]`: the kernel hooks.
 
-use std::collections::BTreeSet;
+use std::{
+    collections::BTreeSet,
+    net::{SocketAddr, ToSocketAddrs as _},
+};
 
 use chaperone_capture::LsmHooks;
 use serde::{Deserialize, Serialize};
@@ -17,6 +20,9 @@ pub struct CaptureSection {
     /// Users, by name or number, whose processes are agents' wherever they are: outside of enrolled cgroups they get no
     /// network.
     pub users: Vec<String>,
+    /// HTTP proxies that agents dial (`HTTPS_PROXY`), as `HOST:PORT`: what they are asked for is judged as if agents went there
+    /// by themselves. Names are looked up when the daemon starts.
+    pub proxies: Vec<String>,
 }
 }
 
@@ -25,6 +31,26 @@ impl CaptureSection {
     pub fn user_ids(&self) -> Result<BTreeSet<u32>, ConfigError> {
         let (ids, mut wrong) = self.known_user_ids();
         if wrong.is_empty() { Ok(ids) } else { Err(wrong.remove(0)) }
+    }
+
+    /// Where the proxies are.
+    pub fn proxy_addresses(&self) -> Result<BTreeSet<SocketAddr>, ConfigError> {
+        let (addresses, mut wrong) = self.known_proxy_addresses();
+        if wrong.is_empty() { Ok(addresses) } else { Err(wrong.remove(0)) }
+    }
+
+    /// Where those are that can be looked up, and what is wrong with the others.
+    pub fn known_proxy_addresses(&self) -> (BTreeSet<SocketAddr>, Vec<ConfigError>) {
+        let (mut addresses, mut wrong) = (BTreeSet::new(), Vec::new());
+        for proxy in &self.proxies {
+            match proxy.to_socket_addrs() {
+                Ok(found) => addresses.extend(found.map(|it| SocketAddr::new(it.ip().to_canonical(), it.port()))),
+                Err(error) => {
+                    wrong.push(ConfigError(format!("capture.proxies: `{proxy}`: {error}; write HOST:PORT")));
+                }
+            }
+        }
+        (addresses, wrong)
     }
 
     /// The ids of those that there are and that can be bound, and what is wrong with the others.

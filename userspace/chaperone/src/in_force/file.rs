@@ -104,6 +104,7 @@ fn of_json(text: &str, place: &Path) -> Option<InForce> {
         patterns: reading.all(&value, "patterns"),
         folders: reading.all(&value, "folders"),
         users: reading.all(&value, "users"),
+        proxies: reading.all(&value, "proxies"),
         container_rules: value["container_rules"]
             .as_array()
             .into_iter()

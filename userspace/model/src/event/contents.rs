@@ -258,6 +258,9 @@ pub struct ConnectionOpened {
     /// Why it was refused.
     #[serde(default)]
     pub error: Option<String>,
+    /// What the policies said, where they were asked whether it may be passed on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
 }
 
 /// A connection of an agent ended.

@@ -1,12 +1,14 @@
 //! From an accepted socket to what becomes of it.
 
 use std::{
+    net::SocketAddr,
     sync::{Arc, OnceLock},
     time::Duration,
 };
 
+use bytes::BytesMut;
 use chaperone_capture::cgroup_path;
-use chaperone_model::{ConnectionClosed, ConnectionId, ConnectionKind, Event};
+use chaperone_model::{ConnectionClosed, ConnectionId, Event};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 use tokio::{
@@ -15,7 +17,11 @@ use tokio::{
 };
 
 use crate::{
-    connection::{accepted::Accepted, http_connection::ALTERNATE_HTTPS, metadata::is_metadata},
+    connection::{
+        accepted::{Accepted, Opening},
+        http_connection::ALTERNATE_HTTPS,
+        metadata::is_metadata,
+    },
     data_plane::DataPlane,
 };
 
@@ -89,7 +95,7 @@ impl DataPlane {
             && !*accepted.opened.lock()
         {
             self.metrics.refused.inc();
-            let _ = Box::pin(accepted.open(None, None, ConnectionKind::Refused, Some(why.clone()))).await;
+            let _ = Box::pin(accepted.open(Opening::refused(None, why.clone()))).await;
         }
         let event = Event::ConnectionClosed(ConnectionClosed {
             id: accepted.id,
@@ -131,6 +137,7 @@ impl DataPlane {
             id: ConnectionId::new(),
             process: Arc::new(origin.process),
             destination: origin.destination.0,
+            asked: OnceLock::new(),
             share,
             place,
             at_home: self.home == Some(origin.netns),
@@ -153,11 +160,18 @@ impl Accepted {
         format!("{} was stopped", stop.of)
     }
 
+    fn canonical_destination(&self) -> SocketAddr {
+        SocketAddr::new(self.destination.ip().to_canonical(), self.destination.port())
+    }
+
     async fn dispatch(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
         match self.destination.port() {
             _ if is_metadata(self.destination.ip()) => Box::pin(self.serve_metadata(stream)).await,
-            443 | ALTERNATE_HTTPS => self.tls(stream).await,
-            80 => self.plain(stream).await,
+            _ if self.shared.proxies.contains(&self.canonical_destination()) => {
+                Box::pin(self.asked_as_proxy(stream)).await
+            }
+            443 | ALTERNATE_HTTPS => self.tls(stream, BytesMut::new()).await,
+            80 => self.plain(stream, BytesMut::new()).await,
             port => Err(format!("BUG: a connection to port {port} was redirected")),
         }
     }

@@ -5,9 +5,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
+use bytes::Bytes;
 use chaperone_identity::Resolved;
 use chaperone_journal::JournalError;
-use chaperone_model::{ConnectionId, ConnectionKind, ConnectionOpened, Event, ProcessFacts};
+use chaperone_model::{ConnectionId, ConnectionKind, ConnectionOpened, Decision, Event, ProcessFacts};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
 
@@ -23,6 +24,8 @@ pub(super) struct Accepted {
     pub(super) id: ConnectionId,
     pub(super) process: Arc<ProcessFacts>,
     pub(super) destination: SocketAddr,
+    /// What the proxy there was asked for, if that is a proxy.
+    pub(super) asked: OnceLock<Asked>,
     /// What it uses of what agents have in common.
     pub(super) share: Arc<Quota>,
     /// Its place among its session's connections, or why it is refused.
@@ -34,15 +37,52 @@ pub(super) struct Accepted {
     pub(super) unrecorded: OnceLock<JournalError>,
 }
 
+/// What an agent asked a proxy for, which was answered here.
+#[derive(Debug)]
+pub(super) struct Asked {
+    /// The name.
+    pub(super) name: Option<String>,
+    /// Where that is; of a name, as far as this host's resolver knows.
+    pub(super) address: SocketAddr,
+    /// The head that the proxy gets.
+    pub(super) head: Bytes,
+    /// Whether that is for a connection, and not for one answer.
+    pub(super) connects: bool,
+}
+
+/// What becomes of a connection.
+pub(super) struct Opening<'a> {
+    /// The name that it is for.
+    pub(super) name: Option<&'a str>,
+    /// Where it goes on to.
+    pub(super) upstream: Option<SocketAddr>,
+    pub(super) kind: ConnectionKind,
+    /// Why it is refused.
+    pub(super) error: Option<String>,
+    /// What the policies said of passing it on.
+    pub(super) decision: Option<Decision>,
+}
+
+impl<'a> Opening<'a> {
+    /// Its requests are looked into.
+    pub(super) const fn inspected(name: &'a str, upstream: SocketAddr) -> Self {
+        let kind = ConnectionKind::Inspected;
+        Self { name: Some(name), upstream: Some(upstream), kind, error: None, decision: None }
+    }
+
+    pub(super) const fn metadata() -> Self {
+        Self { name: None, upstream: None, kind: ConnectionKind::Metadata, error: None, decision: None }
+    }
+
+    pub(super) const fn refused(name: Option<&'a str>, why: String) -> Self {
+        Self { name, upstream: None, kind: ConnectionKind::Refused, error: Some(why), decision: None }
+    }
+}
+
 impl Accepted {
     /// Records what becomes of the connection, before it does.
-    pub(super) async fn open(
-        &self,
-        name: Option<&str>,
-        upstream: Option<SocketAddr>,
-        kind: ConnectionKind,
-        error: Option<String>,
-    ) -> Result<(), String> {
+    pub(super) async fn open(&self, opening: Opening<'_>) -> Result<(), String> {
+        let Opening { name, upstream, kind, error, decision } = opening;
         *self.opened.lock() = true;
         let event = Event::ConnectionOpened(Box::new(ConnectionOpened {
             id: self.id,
@@ -54,6 +94,7 @@ impl Accepted {
             name: name.map(str::to_owned),
             kind,
             error,
+            decision,
         }));
         // A passed connection may change anything anywhere, as far as we can see.
         let wait = self.shared.journal.must_wait(kind == ConnectionKind::Passed);
@@ -73,10 +114,20 @@ impl Accepted {
         }
     }
 
+    /// Where the agent wants to get to.
+    pub(super) fn target(&self) -> SocketAddr {
+        self.asked.get().map_or(self.destination, |asked| asked.address)
+    }
+
     /// Whether the daemon dials that name where the agent did.
     pub(super) async fn check_reach(&self, name: &str) -> Result<(), String> {
+        if let Some(asked) = self.asked.get()
+            && asked.name.is_some()
+        {
+            return Ok(()); // The daemon's own resolver has it there.
+        }
         let after = self.shared.limits.connect_timeout;
-        let checked = Box::pin(self.shared.reach.check(name, self.destination, &self.share, after)).await;
+        let checked = Box::pin(self.shared.reach.check(name, self.target(), &self.share, after)).await;
         checked.map_err(|error| error.to_string())
     }
 }

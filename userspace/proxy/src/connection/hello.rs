@@ -4,7 +4,11 @@
 //! here; for connections that are passed on, these are the only eyes on them. What is refused is told by the alert that
 //! TLS has for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    net::{IpAddr, Ipv6Addr},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::BytesMut;
 use tokio::{
@@ -51,7 +55,7 @@ impl HelloError {
             Self::Overflow => 22,      // record_overflow
             Self::Encrypted => 40,     // handshake_failure
             Self::Malformed(_) => 50,  // decode_error
-            Self::NoName => 109,       // missing_extension
+            Self::NoName => MISSING_EXTENSION,
         }
     }
 }
@@ -68,15 +72,16 @@ const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
-/// Reads a connection's ClientHello into `start`. Who sent something else is told so.
-pub(crate) async fn read<S>(stream: &mut S, start: &mut BytesMut, share: &Arc<Quota>) -> Result<Hello, String>
+/// Reads a connection's ClientHello into `start`; `None`: it names nobody. Who sent something else is told so.
+pub(crate) async fn read<S>(stream: &mut S, start: &mut BytesMut, share: &Arc<Quota>) -> Result<Option<Hello>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut memory = None;
     let refused = loop {
         match parse(start) {
-            Some(Ok(hello)) => return Ok(hello),
+            Some(Ok(hello)) => return Ok(Some(hello)),
+            Some(Err(HelloError::NoName)) => return Ok(None),
             Some(Err(refused)) => break refused,
             None if start.len() >= MAX_HELLO => break HelloError::Malformed("it is larger than 64 KiB"),
             None => {}
@@ -90,13 +95,27 @@ where
             Err(error) => return Err(error.to_string()),
         }
     };
-    let _ = timeout(FAREWELL, tell(stream, refused.alert())).await;
+    alert(stream, refused.alert()).await;
     Err(refused.to_string())
 }
 
-/// Sends a fatal alert. Closed at once, with bytes unread, the connection would be reset, and nobody read it.
-async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, alert: u8) -> std::io::Result<()> {
-    stream.write_all(&[21, 3, 3, 0, 2, 2, alert]).await?;
+/// `access_denied` (RFC 8446, 6.2).
+pub(super) const ACCESS_DENIED: u8 = 49;
+/// `missing_extension`: there, a name is needed.
+pub(super) const MISSING_EXTENSION: u8 = 109;
+
+/// Ends a handshake that hasn't been answered yet by a fatal alert.
+pub(super) async fn alert<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, alert: u8) {
+    take_leave(stream, &[21, 3, 3, 0, 2, 2, alert]).await;
+}
+
+/// Says why, and ends the connection. Closed at once, with bytes unread, it would be reset, and nobody read that.
+pub(super) async fn take_leave<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: &[u8]) {
+    let _ = timeout(FAREWELL, tell(stream, words)).await;
+}
+
+async fn tell<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, words: &[u8]) -> std::io::Result<()> {
+    stream.write_all(words).await?;
     stream.shutdown().await?;
     let (mut space, mut left) = ([0; 4096], FAREWELL_BYTES);
     while left > 0 {
@@ -201,6 +220,15 @@ pub fn host_name(bytes: &[u8]) -> Option<String> {
     (labels_fit && last_is_name).then(|| bytes.iter().map(|byte| char::from(byte.to_ascii_lowercase())).collect())
 }
 
+/// An address as a URL has it: IPv6 in brackets.
+pub(super) fn address(host: &[u8]) -> Option<IpAddr> {
+    let text = std::str::from_utf8(host).ok()?;
+    match text.strip_prefix('[') {
+        Some(v6) => v6.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|v6| IpAddr::V6(v6).to_canonical()),
+        None => text.parse().ok().filter(IpAddr::is_ipv4),
+    }
+}
+
 struct Fields<'a>(&'a [u8]);
 
 impl<'a> Fields<'a> {
@@ -291,7 +319,6 @@ mod tests {
             (vec![22, 3, 1, 0x40, 0x01], 22),
             (record(&endless).repeat(5), 50),
             (record(&[1, 0, 0, 2, 3, 3]), 50),
-            (hello("192.0.2.1"), 109),
         ] {
             let (mut client, mut server) = tokio::io::duplex(1 << 20);
             client.write_all(&sent).await.unwrap();
@@ -310,7 +337,10 @@ mod tests {
         let name = hello("s3.amazonaws.com");
         client.write_all(&padded(&name, 40_000)).await.unwrap();
         let found = read(&mut server, &mut BytesMut::new(), &share).await.unwrap();
-        assert_eq!(found.name, "s3.amazonaws.com");
+        assert_eq!(found.unwrap().name, "s3.amazonaws.com");
+        let (mut client, mut server) = tokio::io::duplex(1 << 20);
+        client.write_all(&hello("192.0.2.1")).await.unwrap();
+        assert_eq!(read(&mut server, &mut BytesMut::new(), &share).await, Ok(None));
     }
 
     /// The same ClientHello with an extension of padding, in records as large as may be.

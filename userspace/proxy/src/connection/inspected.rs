@@ -29,7 +29,7 @@ const HTTP2_BUFFERS: usize = 32 << 10;
 impl Accepted {
     fn inspected(&self, name: Option<&str>) -> HttpConnection {
         // Plain HTTP goes on to AWS over TLS: what carries our signature is never sent in the clear.
-        let port = if self.destination.port() == ALTERNATE_HTTPS { ALTERNATE_HTTPS } else { 443 };
+        let port = if self.target().port() == ALTERNATE_HTTPS { ALTERNATE_HTTPS } else { 443 };
         HttpConnection {
             plane: self.shared.clone(),
             session: self.session.clone(),
@@ -37,8 +37,8 @@ impl Accepted {
             process: self.process.clone(),
             share: self.share.clone(),
             name: name.map(Arc::from),
-            upstream: SocketAddr::new(self.destination.ip(), port),
-            plain: self.destination.port() == 80,
+            upstream: SocketAddr::new(self.target().ip(), port),
+            plain: self.target().port() == 80,
             heads: Arc::new(Heads::new(&self.share)),
             unrecorded: self.unrecorded.get().cloned(),
         }

@@ -7,7 +7,6 @@ use std::{
 };
 
 use chaperone_aws::MetadataRequest;
-use chaperone_model::ConnectionKind;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{
@@ -17,10 +16,10 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use time::OffsetDateTime;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::{
-    connection::accepted::Accepted,
+    connection::accepted::{Accepted, Opening},
     http::{
         heads::{Heads, Refused},
         keep_alive::tell,
@@ -34,9 +33,12 @@ const METADATA_V6: [Ipv6Addr; 2] =
     [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
 
 impl Accepted {
-    pub(super) async fn serve_metadata(self: Arc<Self>, stream: TcpStream) -> Result<(u64, u64), String> {
+    pub(super) async fn serve_metadata<S>(self: Arc<Self>, stream: S) -> Result<(u64, u64), String>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         self.shared.metrics.metadata.inc();
-        self.open(None, None, ConnectionKind::Metadata, None).await?;
+        self.open(Opening::metadata()).await?;
         let heads = Arc::new(Heads::new(&self.share));
         let strict = Strict::new(stream, Role::Requests(heads.clone()));
         let accepted = self.clone();
@@ -79,7 +81,7 @@ impl Accepted {
             now: OffsetDateTime::now_utc(),
         };
         let metadata = &self.shared.metadata;
-        match self.destination.ip().to_canonical() {
+        match self.target().ip().to_canonical() {
             ip if ip == METADATA_V4[1] => metadata.respond_ecs(&request),
             ip if ip == METADATA_V4[2] || ip == METADATA_V6[1] => metadata.respond_pod_identity(&request),
             _ => metadata.respond(&request),

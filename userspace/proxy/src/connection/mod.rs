@@ -11,6 +11,8 @@ mod metadata;
 mod passed;
 mod plain;
 mod prefixed;
+pub(crate) mod presented;
+mod proxied;
 pub(crate) mod quota;
 pub(crate) mod reach;
 pub(crate) mod subtree;

@@ -3,24 +3,38 @@
 use std::sync::Arc;
 
 use bytes::BytesMut;
-use chaperone_model::ConnectionKind;
+use chaperone_policy::EgressKind;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
-use crate::connection::{accepted::Accepted, hello, prefixed::Prefixed};
+use crate::connection::{
+    accepted::{Accepted, Opening},
+    hello,
+    prefixed::Prefixed,
+};
 
 impl Accepted {
-    pub(super) async fn tls(self: Arc<Self>, mut stream: TcpStream) -> Result<(u64, u64), String> {
+    pub(super) async fn tls(self: Arc<Self>, mut stream: TcpStream, mut start: BytesMut) -> Result<(u64, u64), String> {
         let limits = &self.shared.limits;
-        let mut start = BytesMut::with_capacity(2048);
+        start.reserve(2048);
         let hello = timeout(limits.handshake_timeout, hello::read(&mut stream, &mut start, &self.share));
-        let name = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??.name;
+        let hello = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??;
         let stream = Prefixed { start: start.freeze(), stream };
+        let Some(hello::Hello { name }) = hello else {
+            let asked = self.asked.get().and_then(|asked| asked.name.as_deref());
+            if let Some(asked) = asked.filter(|asked| self.shared.catalog.host(asked).is_some()) {
+                return Err(format!("the proxy was asked for `{asked}`, and the ClientHello has no server name"));
+            }
+            return Box::pin(self.pass_on(None, EgressKind::Tls, stream)).await;
+        };
+        if let Some(asked) = self.asked.get().and_then(|asked| asked.name.as_ref()).filter(|asked| **asked != name) {
+            return Err(format!("the proxy was asked for `{asked}`, and the ClientHello is for `{name}`"));
+        }
         if self.shared.catalog.host(&name).is_none() && !self.shared.generation().is_inspected(&name) {
-            return Box::pin(self.pass_on(&name, stream)).await;
+            return Box::pin(self.pass_on(Some(&name), EgressKind::Tls, stream)).await;
         }
         self.check_reach(&name).await?;
-        Box::pin(self.open(Some(&name), Some(self.destination), ConnectionKind::Inspected, None)).await?;
+        Box::pin(self.open(Opening::inspected(&name, self.target()))).await?;
         let acceptor = TlsAcceptor::from(self.shared.tls.clone());
         let handshake = async {
             let _turn = self.share.handshake().await;

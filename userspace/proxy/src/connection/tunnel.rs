@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use chaperone_capture::NetworkNamespace;
 use tokio::{
     io::{AsyncRead, AsyncWrite, copy_bidirectional_with_sizes},
@@ -16,7 +17,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::connection::quota::Quota;
+use crate::{
+    connection::{prefixed::Prefixed, quota::Quota},
+    upstream::http_proxy::{HttpProxy, ask},
+};
 
 /// How many addresses of a name are tried.
 const MAX_ADDRESSES: usize = 4;
@@ -32,62 +36,141 @@ pub(crate) enum TunnelError {
     Forbidden { name: String, address: IpAddr },
     #[error("entering the network namespace that this connection came from: {0}")]
     Namespace(io::Error),
-    #[error("resolving `{name}`: {source}")]
-    Resolve { name: String, source: io::Error },
+    #[error("`{name}` has no address for this host, and where it was dialled nothing may be passed on")]
+    Unknown { name: String },
     #[error("`{name}`: there is no way to {address} in the network namespace that this connection came from: {source}")]
     Unreachable { name: String, address: SocketAddr, source: io::Error },
     #[error("{what} `{name}` took longer than {} s", .after.as_secs())]
     Timeout { what: &'static str, name: String, after: Duration },
 }
 
-/// Connects to `name` at an address that is resolved here. The agent's own choice is taken when it is among them, so
-/// that its load balancing stays as it is, and never otherwise: the name that was asked for is the name that is met.
-///
-/// `from` is the agent's end of a connection that isn't from the daemon's own network namespace.
-pub(crate) async fn connect(
-    name: &str,
-    original: SocketAddr,
-    from: Option<&TcpStream>,
-    share: &Quota,
-    after: Duration,
-) -> Result<TcpStream, TunnelError> {
-    let timed_out = |what| move |_| TunnelError::Timeout { what, name: name.to_owned(), after };
-    let resolve = |source| TunnelError::Resolve { name: name.to_owned(), source };
-    let namespace = from.map(NetworkNamespace::of).transpose().map_err(TunnelError::Namespace)?.map(Arc::new);
-    if let Some(namespace) = namespace.clone() {
-        // Nothing is asked of the host's resolver, either, for who could not have sent anything there.
-        blocking(move || namespace.routes_to(original))
+/// The way that a connection goes on by: from the network namespace that it came from, or by a proxy.
+#[derive(Clone, Debug)]
+pub(super) struct Way {
+    /// `None`: the daemon's own.
+    namespace: Option<Arc<NetworkNamespace>>,
+    /// The daemon's own proxy.
+    proxy: Option<Arc<HttpProxy>>,
+    /// The proxy that the agent dialled, and what it is asked before it is the other side.
+    agents_proxy: Option<(SocketAddr, Option<Bytes>)>,
+}
+
+impl Way {
+    /// From the daemon's own namespace.
+    pub(super) const fn home() -> Self {
+        Self { namespace: None, proxy: None, agents_proxy: None }
+    }
+
+    /// From that of this connection.
+    pub(super) fn of(agent: &TcpStream) -> Result<Self, TunnelError> {
+        let namespace = NetworkNamespace::of(agent).map_err(TunnelError::Namespace)?;
+        Ok(Self { namespace: Some(Arc::new(namespace)), ..Self::home() })
+    }
+
+    /// By the daemon's own proxy where there is one, or by that which the agent asked.
+    pub(super) fn by(self, own: Option<&Arc<HttpProxy>>, agents: Option<(SocketAddr, Option<Bytes>)>) -> Self {
+        let proxy = own.filter(|_| agents.is_none()).cloned();
+        Self { proxy, agents_proxy: agents, ..self }
+    }
+
+    /// Whether it leads there at all.
+    pub(super) async fn leads_to(&self, name: &str, address: SocketAddr) -> Result<(), TunnelError> {
+        let address = self.agents_proxy.as_ref().map_or(address, |(proxy, _)| *proxy);
+        let Some(namespace) = self.namespace.clone() else { return Ok(()) };
+        blocking(move || namespace.routes_to(address))
             .await
             .map_err(TunnelError::Namespace)?
-            .map_err(|source| TunnelError::Unreachable { name: name.to_owned(), address: original, source })?;
+            .map_err(|source| TunnelError::Unreachable { name: name.to_owned(), address, source })
     }
-    let found = timeout(after, look_up(name, original.port(), share)).await.map_err(timed_out("resolving"))?;
-    let mut addresses: Vec<SocketAddr> = found.map_err(resolve)?;
-    // A name that an attacker owns may resolve to the real metadata service, which answers the daemon with real
-    // credentials.
+
+    /// Whether somebody else than the host's resolver says where a name is.
+    pub(super) fn is_by_proxy(&self, name: &str, address: SocketAddr) -> bool {
+        self.agents_proxy.is_some() || self.proxy.as_ref().is_some_and(|proxy| proxy.is_for(Some(name), address.ip()))
+    }
+
+    /// Connects; `name`: for whom a proxy is asked, if not for the address.
+    pub(super) async fn dial(&self, name: Option<&str>, address: SocketAddr) -> io::Result<Tunnel> {
+        if let Some((proxy, asked)) = &self.agents_proxy {
+            let mut stream = self.dial_directly(*proxy).await?;
+            let said = match asked {
+                Some(asked) => ask(&mut stream, asked).await?,
+                None => Bytes::new(),
+            };
+            return Ok(Tunnel { start: said, stream });
+        }
+        if let Some(proxy) = self.proxy.as_ref().filter(|proxy| proxy.is_for(name, address.ip())) {
+            let authority = name.map_or_else(|| address.to_string(), |name| format!("{name}:{}", address.port()));
+            let (stream, said) = proxy.connect(&authority).await?;
+            return Ok(Tunnel { start: said, stream });
+        }
+        Ok(Tunnel { start: Bytes::new(), stream: self.dial_directly(address).await? })
+    }
+
+    /// Connects to that address itself.
+    pub(super) async fn dial_directly(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let stream = match self.namespace.clone() {
+            None => TcpStream::connect(address).await?,
+            Some(namespace) => {
+                let socket = blocking(move || namespace.socket_for(address)).await??;
+                TcpSocket::from_std_stream(socket).connect(address).await?
+            }
+        };
+        stream.set_nodelay(true)?;
+        Ok(stream)
+    }
+}
+
+/// A connection, and what has come by it already.
+pub(super) type Tunnel = Prefixed;
+
+/// Where a name is met: at the agent's own choice first, if it is among what the host's resolver has, so that its load
+/// balancing stays as it is. An empty list is for a name that this resolver doesn't know.
+///
+/// A name that an attacker owns may resolve to the real metadata service, which answers the daemon with real credentials.
+pub(super) async fn resolve(
+    name: &str,
+    original: SocketAddr,
+    share: &Quota,
+    after: Duration,
+) -> Result<Vec<SocketAddr>, TunnelError> {
+    let found = timeout(after, look_up(name, original.port(), share)).await.map_err(|_| TunnelError::Timeout {
+        what: "resolving",
+        name: name.to_owned(),
+        after,
+    })?;
+    let mut addresses: Vec<SocketAddr> = match found {
+        Ok(found) => found,
+        // What it says of a name that there isn't differs by library. A resolver that fails knows nothing, either.
+        Err(error) => {
+            tracing::debug!(%error, name, "not resolved");
+            Vec::new()
+        }
+    };
     if let Some(address) = addresses.iter().find(|address| is_link_local(address.ip())) {
         return Err(TunnelError::Forbidden { name: name.to_owned(), address: address.ip() });
     }
-    addresses.sort_by_key(|address| *address != original);
+    let wanted = original.ip().to_canonical();
+    addresses.sort_by_key(|address| address.ip().to_canonical() != wanted);
     addresses.truncate(MAX_ADDRESSES);
-    let mut last = resolve(io::Error::new(io::ErrorKind::NotFound, "no address"));
-    for address in addresses {
-        let connected = async {
-            match namespace.clone() {
-                None => TcpStream::connect(address).await,
-                Some(namespace) => {
-                    let socket = blocking(move || namespace.socket_for(address)).await??;
-                    TcpSocket::from_std_stream(socket).connect(address).await
-                }
-            }
+    Ok(addresses)
+}
+
+/// Connects to the first of these addresses that answers; a proxy is asked for the name where somebody else than the agent
+/// vouches for it.
+pub(super) async fn connect(
+    name: &str,
+    addresses: &[SocketAddr],
+    is_vouched_for: impl Fn(SocketAddr) -> bool,
+    way: &Way,
+    after: Duration,
+) -> Result<(Tunnel, SocketAddr), TunnelError> {
+    let mut last = TunnelError::Unknown { name: name.to_owned() };
+    for &address in addresses {
+        last = match timeout(after, way.dial(is_vouched_for(address).then_some(name), address)).await {
+            Ok(Ok(tunnel)) => return Ok((tunnel, address)),
+            Ok(Err(source)) => TunnelError::Connect { name: name.to_owned(), address, source },
+            Err(_) => TunnelError::Timeout { what: "connecting to", name: name.to_owned(), after },
         };
-        match timeout(after, connected).await.map_err(timed_out("connecting to"))? {
-            Ok(stream) => {
-                stream.set_nodelay(true).map_err(resolve)?;
-                return Ok(stream);
-            }
-            Err(source) => last = TunnelError::Connect { name: name.to_owned(), address, source },
-        }
     }
     Err(last)
 }
@@ -108,9 +191,9 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -
 }
 
 /// Copies both ways until both are over; gives the bytes from and to the agent.
-pub(crate) async fn copy<A: AsyncRead + AsyncWrite + Unpin>(
+pub(super) async fn copy<A: AsyncRead + AsyncWrite + Unpin>(
     agent: &mut A,
-    upstream: &mut TcpStream,
+    upstream: &mut Tunnel,
 ) -> io::Result<(u64, u64)> {
     copy_bidirectional_with_sizes(agent, upstream, BUFFER, BUFFER).await
 }

@@ -2,5 +2,6 @@
 
 pub(crate) mod clock;
 pub(crate) mod credential_broker;
+pub(crate) mod http_proxy;
 pub(crate) mod pool;
 pub(crate) mod role_text;

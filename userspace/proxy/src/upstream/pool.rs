@@ -46,7 +46,7 @@ use crate::{
         strict::{Role, Strict, Violation},
     },
     limits::Limits,
-    upstream::clock::Clock,
+    upstream::{clock::Clock, http_proxy::HttpProxy},
 };
 
 /// Idle connections kept for one name and address.
@@ -159,6 +159,8 @@ pub struct Upstream<B> {
     idle: Mutex<HashMap<Target, Vec<Idle<B>>>>,
     shared: Mutex<HashMap<Target, SharedConnection<B>>>,
     limits: Limits,
+    /// The proxy on the way there.
+    pub(crate) proxy: Option<Arc<HttpProxy>>,
     /// What time it is there.
     pub(crate) clock: Clock,
 }
@@ -255,8 +257,24 @@ where
             idle: Mutex::default(),
             shared: Mutex::default(),
             limits,
+            proxy: None,
             clock: Clock::default(),
         }
+    }
+
+    /// By this proxy.
+    #[must_use]
+    pub fn by_proxy(self, proxy: Option<HttpProxy>) -> Self {
+        Self { proxy: proxy.map(Arc::new), ..self }
+    }
+
+    /// By the proxy, if the way there is by one. TLS, and so the certificate, is the other side's in any case.
+    async fn dial_by_proxy(&self, target: &Target, port: u16) -> Option<io::Result<TcpStream>> {
+        let proxy = self.proxy.as_ref().filter(|proxy| proxy.is_for(Some(&target.name), target.address.ip()))?;
+        let connected = proxy.connect(&format!("{}:{port}", target.name)).await;
+        Some(connected.and_then(|(stream, said)| {
+            if said.is_empty() { Ok(stream) } else { Err(io::Error::other("the other side spoke before it was asked")) }
+        }))
     }
 
     /// Sends a request and waits for the answer's head.
@@ -328,9 +346,13 @@ where
         let (name, address) = (target.name.to_string(), target.address);
         let dial = async {
             let connect = |source| UpstreamError::Connect { name: name.clone(), address, source };
-            let tcp = connect_any(target.address, || tokio::net::lookup_host((name.as_str(), target.address.port())))
-                .await
-                .map_err(connect)?;
+            let tcp = if let Some(dialled) = self.dial_by_proxy(target, target.address.port()).await {
+                dialled
+            } else {
+                let look_up = || tokio::net::lookup_host((name.as_str(), target.address.port()));
+                connect_any(target.address, look_up).await
+            };
+            let tcp = tcp.map_err(connect)?;
             tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(connect)?;
             let server = ServerName::try_from(name.clone())
                 .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
@@ -351,6 +373,9 @@ where
         let (after, name) = (self.limits.connect_timeout, target.name.to_string());
         let address = SocketAddr::new(target.address.ip(), PORT);
         let dial = async {
+            if let Some(dialled) = self.dial_by_proxy(target, PORT).await {
+                return dialled;
+            }
             let found = {
                 let _turn = LOOK_UPS.acquire().await;
                 tokio::net::lookup_host((name.as_str(), PORT)).await?
