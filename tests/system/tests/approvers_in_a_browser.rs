@@ -22,7 +22,11 @@ const ORIGIN: &str = "https://127.0.0.1:8443";
 const ELSEWHERE: &str = "http://127.0.0.9:8447/";
 
 /// A process of the operator's that says when it is ready, and ends with this.
-struct Server(Child);
+struct Server {
+    child: Child,
+    /// What it says later must have somewhere to go.
+    _said: BufReader<ChildStdout>,
+}
 
 impl Server {
     fn start(lab: &Lab, command: &str, ready: &str) -> Self {
@@ -33,14 +37,14 @@ impl Server {
             line.clear();
             assert_ne!(said.read_line(&mut line).unwrap(), 0, "{command} ended");
         }
-        Self(child)
+        Self { child, _said: said }
     }
 }
 
 impl Drop for Server {
     fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 
@@ -59,7 +63,7 @@ impl Browser {
     }
 
     /// Does something, and gives what came of it.
-    fn act(&mut self, what: Value) -> Value {
+    fn act(&mut self, what: &Value) -> Value {
         writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
         let mut line = String::new();
         self.said.read_line(&mut line).unwrap();
@@ -123,23 +127,23 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
 
     // Signed out, there is nothing to see; and who is in no group stays out.
     let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    assert!(text_of(&browser.act(json!(["look", "alice"]))).contains("Sign in to see the questions"));
-    let refused = browser.act(json!(["signIn", "mallory"]));
+    assert!(text_of(&browser.act(&json!(["look", "alice"]))).contains("Sign in to see the questions"));
+    let refused = browser.act(&json!(["signIn", "mallory"]));
     assert!(text(&refused, "text").contains("you are corp:mallory, and in none of the approvers' groups"), "{refused}");
     assert_eq!(refused["cookies"], json!([]));
     // Nobody is led into a sign-in that they didn't begin.
-    let led = browser.act(json!(["open", "mallory", "/sign-in/callback?code=x&state=y"]));
+    let led = browser.act(&json!(["open", "mallory", "/sign-in/callback?code=x&state=y"]));
     assert!(led["status"] == 400 && text(&led, "text").contains("hasn't begun to sign in here"), "{led}");
 
     // An id that somebody planted before isn't the session's after.
     let name = "__Host-chaperone-session";
-    browser.act(json!(["plant", "alice", name, "planted"]));
-    let signed_in = browser.act(json!(["signIn", "alice"]));
+    browser.act(&json!(["plant", "alice", name, "planted"]));
+    let signed_in = browser.act(&json!(["signIn", "alice"]));
     assert!(text(&signed_in, "text").contains("corp:alice (sre)"), "{signed_in}");
     assert!(text(&signed_in, "text").contains("Nothing waits for you."), "{signed_in}");
     let expected = json!([{ "name": name, "httpOnly": true, "secure": true, "sameSite": "Strict" }]);
     assert_eq!(signed_in["cookies"], expected);
-    let id = text_of(&browser.act(json!(["cookie", "alice", name])));
+    let id = text_of(&browser.act(&json!(["cookie", "alice", name])));
     assert!(id.len() >= 43 && id != "planted", "{id}");
 
     // Denied on the page, and boto3 prints why.
@@ -150,7 +154,7 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
     let delete = format!("{region} cd /usr; exec python3 -c \"{boto3}\"");
     let agent = lab.spawn_agent(&delete);
     let question = asked(&lab);
-    let shown = text_of(&browser.act(json!(["read", "alice", question])));
+    let shown = text_of(&browser.act(&json!(["read", "alice", question])));
     for wanted in [
         "coder",
         "delete_bucket(Bucket='doomed')",
@@ -161,16 +165,16 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
     ] {
         assert!(shown.contains(wanted), "{wanted}: {shown}");
     }
-    assert_eq!(browser.act(json!(["phone", "alice"]))["wide"], false, "it fits a phone");
+    assert_eq!(browser.act(&json!(["phone", "alice"]))["wide"], false, "it fits a phone");
     if let Some(pictures) = std::env::var_os("CHAPERONE_TEST_PICTURES") {
-        browser.act(json!(["picture", "alice", format!("{}/approvals.png", pictures.display())]));
+        browser.act(&json!(["picture", "alice", format!("{}/approvals.png", pictures.display())]));
     }
     // Another site's page gets nowhere with alice's browser.
-    let attack = browser.act(json!(["attack", "alice", ELSEWHERE, question]));
+    let attack = browser.act(&json!(["attack", "alice", ELSEWHERE, question]));
     assert!(text(&attack, "read").contains("TypeError") && attack["form"] == 403, "{attack}");
     assert!(!text(&attack, "framed").contains("Approvals"), "{attack}");
     assert_eq!(asked(&lab), question, "it is pending");
-    let denied = text_of(&browser.act(json!(["deny", "alice", question, "use the staging bucket"])));
+    let denied = text_of(&browser.act(&json!(["deny", "alice", question, "use the staging bucket"])));
     assert!(denied.contains("Denied by corp:alice: use the staging bucket"), "{denied}");
     let output = both(&agent.wait_with_output().unwrap());
     assert!(
@@ -181,13 +185,13 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
     // Allowed, by somebody who is in the group at that moment, and not by who no longer is.
     let agent = lab.spawn_agent(&delete);
     let question = asked(&lab);
-    browser.act(json!(["signIn", "bob"]));
+    browser.act(&json!(["signIn", "bob"]));
     groups(json!({ "alice": ["dev"], "bob": ["ops"] }));
-    browser.act(json!(["read", "alice", question]));
-    let refused = text_of(&browser.act(json!(["allow", "alice", question])));
+    browser.act(&json!(["read", "alice", question]));
+    let refused = text_of(&browser.act(&json!(["allow", "alice", question])));
     assert!(refused.contains("there is no such question that you may answer"), "{refused}");
     assert_eq!(asked(&lab), question, "it is pending");
-    let allowed = text_of(&browser.act(json!(["allow", "bob", question])));
+    let allowed = text_of(&browser.act(&json!(["allow", "bob", question])));
     assert!(allowed.contains("Your answer counts"), "{allowed}");
     let output = agent.wait_with_output().unwrap();
     assert!(output.status.success() && both(&output).contains("204"), "{}\n{}", both(&output), lab.log());
@@ -201,7 +205,7 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
     asked(&lab);
     let token = ci.token("robot", 600, &json!({ "groups": ["ops"] }));
     let description = lab.dir.join("openapi.json");
-    let served = browser.act(json!(["open", "bob", "/openapi.json"]));
+    let served = browser.act(&json!(["open", "bob", "/openapi.json"]));
     fs::write(&description, text(&served, "text")).unwrap();
     let client = installed("approvals").join("client.mjs");
     let said = lab.operator_ok(&format!(
@@ -217,17 +221,17 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
     assert!(agent.wait_with_output().unwrap().status.success(), "{}", lab.log());
 
     // Signed out, the session is over, also for who kept its id.
-    browser.act(json!(["look", "bob"]));
-    let kept = text_of(&browser.act(json!(["cookie", "bob", name])));
-    assert!(text_of(&browser.act(json!(["signOut", "bob"]))).contains("Sign in"));
-    browser.act(json!(["plant", "eve", name, kept]));
-    assert_eq!(browser.act(json!(["open", "eve", "/api/v1/me"]))["status"], 401);
+    browser.act(&json!(["look", "bob"]));
+    let kept = text_of(&browser.act(&json!(["cookie", "bob", name])));
+    assert!(text_of(&browser.act(&json!(["signOut", "bob"]))).contains("Sign in"));
+    browser.act(&json!(["plant", "eve", name, kept]));
+    assert_eq!(browser.act(&json!(["open", "eve", "/api/v1/me"]))["status"], 401);
     // Nobody signs in as often as they like.
     let statuses: Vec<_> = (0..25)
-        .map(|_| browser.act(json!(["open", "eve", "/sign-in/callback?code=x&state=y"]))["status"].clone())
+        .map(|_| browser.act(&json!(["open", "eve", "/sign-in/callback?code=x&state=y"]))["status"].clone())
         .collect();
     assert_eq!((&statuses[0], &statuses[24]), (&json!(400), &json!(429)), "{statuses:?}");
-    let errors = browser.act(json!(["errors", "alice"]));
+    let errors = browser.act(&json!(["errors", "alice"]));
     let ours = errors.as_array().unwrap().iter().filter(|it| !it.to_string().contains("Failed to load resource"));
     assert_eq!(ours.count(), 0, "{errors}");
     assert!(!lab.log().contains("eyJ") && !lab.log().contains("a-secret-of-the-client"), "no token is in the log");

@@ -56,7 +56,7 @@ pub(crate) struct Which {
 #[utoipa::path(
     get, path = "/api/v1/questions", tag = "questions", operation_id = "listQuestions", params(Which),
     security(("session" = []), ("bearer" = [])),
-    responses((status = 200, body = Questions), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, description = "Questions, the oldest first", body = Questions), (status = "4XX", description = "Why not", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn list(
     State(app): State<Arc<App>>,
@@ -74,7 +74,7 @@ pub(crate) async fn list(
     get, path = "/api/v1/questions/{id}", tag = "questions", operation_id = "showQuestion",
     params(("id" = String, Path, description = "The question, a UUID", format = Uuid)),
     security(("session" = []), ("bearer" = [])),
-    responses((status = 200, body = Question), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, description = "The question, as it is now", body = Question), (status = "4XX", description = "Why not", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn show(
     State(app): State<Arc<App>>,
@@ -91,8 +91,8 @@ pub(crate) async fn show(
     params(("id" = String, Path, description = "The question, a UUID", format = Uuid)), request_body = Approve,
     security(("session" = [], "csrf" = []), ("bearer" = [])),
     responses(
-        (status = 200, body = Question),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The question, as it is now", body = Question),
+        (status = "4XX", description = "Why not", body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "The answer doesn't count"),
     )
 )]
@@ -133,8 +133,8 @@ pub(crate) async fn approve(
     params(("id" = String, Path, description = "The question, a UUID", format = Uuid)), request_body = Deny,
     security(("session" = [], "csrf" = []), ("bearer" = [])),
     responses(
-        (status = 200, body = Question),
-        (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 200, description = "The question, as it is now", body = Question),
+        (status = "4XX", description = "Why not", body = Problem, content_type = "application/problem+json"),
         (status = 503, body = Problem, content_type = "application/problem+json", description = "The answer doesn't count"),
     )
 )]
@@ -152,7 +152,7 @@ pub(crate) async fn deny(
 /// Who asks, and what a browser must send to change something.
 #[utoipa::path(
     get, path = "/api/v1/me", tag = "me", operation_id = "me", security(("session" = []), ("bearer" = [])),
-    responses((status = 200, body = Me), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 200, description = "Who asks", body = Me), (status = "4XX", description = "Why not", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Json<Me> {
     let (csrf_token, session_ends) = match &caller.way {
@@ -173,7 +173,7 @@ pub(crate) async fn me(State(app): State<Arc<App>>, caller: Caller) -> Json<Me> 
 /// Ends the session.
 #[utoipa::path(
     post, path = "/api/v1/sign-out", tag = "me", operation_id = "signOut", security(("session" = [], "csrf" = [])),
-    responses((status = 204), (status = "4XX", body = Problem, content_type = "application/problem+json"))
+    responses((status = 204, description = "The session is over"), (status = "4XX", description = "Why not", body = Problem, content_type = "application/problem+json"))
 )]
 pub(crate) async fn sign_out(State(app): State<Arc<App>>, caller: Caller) -> Response {
     if let Way::Session { id, .. } = &caller.way {

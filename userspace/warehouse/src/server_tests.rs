@@ -199,6 +199,38 @@ async fn twenty_thousand_calls_arrive_once_though_both_sides_are_killed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn recorded_events_are_read_back_as_the_journal_has_them() {
+    let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(data.path());
+    let warehouse = server.warehouse();
+    warehouse.migrate().await.unwrap();
+    let journal = journal(dir.path());
+    let session = samples::session();
+    journal.append(&samples::session_started(&session), true).await.unwrap();
+    let mut made = Vec::new();
+    for n in 0..50 {
+        made.push(one_call(&journal, &session, n).await);
+    }
+    ship_all(shipper(&warehouse, &journal), &journal).await;
+    let now = OffsetDateTime::now_utc();
+    for (since, expected) in [(None, 50), (Some(now - time::Duration::HOUR), 50), (Some(now + time::Duration::HOUR), 0)] {
+        let mut calls = Vec::new();
+        let take = |event| match event {
+            Event::CallIntent(intent) => calls.push((intent.id, intent.call.unwrap().resources)),
+            other => panic!("{other:?}"),
+        };
+        warehouse.events(&["call-intent"], since, take).await.unwrap();
+        let resources = vec!["arn:aws:s3:::bucket/key".to_owned()];
+        let wanted: Vec<_> = made.iter().take(expected).map(|id| (*id, resources.clone())).collect();
+        assert_eq!(calls, wanted);
+    }
+    let mut names = Vec::new();
+    let both = ["session-started", "call-outcome"];
+    warehouse.events(&both, None, |event| names.push(event.name())).await.unwrap();
+    assert_eq!((names.len(), names[0], names[1]), (51, "session-started", "call-outcome"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_arrived_and_was_not_confirmed_is_taken_once() {
     let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let server = Server::start(data.path());

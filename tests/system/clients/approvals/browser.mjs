@@ -48,7 +48,8 @@ const acts = {
     await own.click('button[type="submit"]');
     const done = own.getByRole("button", { name: "Sign out" });
     await done.or(own.getByRole("heading", { name: "Not signed in" })).waitFor();
-    const cookies = await context.cookies(origin);
+    // The provider is at the same address.
+    const cookies = (await context.cookies(origin)).filter((cookie) => cookie.name.startsWith("__Host-chaperone"));
     return {
       url: own.url(),
       text: await own.innerText("body"),
@@ -118,6 +119,7 @@ const acts = {
       form.submit();
     }, path);
     result.form = (await posted).status();
+    await evil.waitForURL(path);
     await evil.goto(elsewhere);
     await evil.evaluate(async (to) => {
       const frame = document.createElement("iframe");

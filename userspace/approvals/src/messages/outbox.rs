@@ -61,7 +61,8 @@ impl Outbox {
             }
             let text = fs::read(&path).map_err(at(&path))?;
             let message: Message = serde_json::from_slice(&text).map_err(|error| at(&path)(error.into()))?;
-            all.insert(message.heading.id.clone(), message.heading);
+            // Whoever starts the daemon anew has perhaps mended what was wrong.
+            all.insert(message.heading.id.clone(), Heading { next: 0, ..message.heading });
         }
         Ok(Self { folder: folder.to_owned(), all, most_waiting: MOST_WAITING })
     }
@@ -103,9 +104,10 @@ impl Outbox {
 
     /// It is delivered.
     pub(super) fn remove(&mut self, id: &str) -> io::Result<()> {
-        self.all.remove(id);
         let path = self.file(id);
-        fs::remove_file(&path).map_err(at(&path))
+        fs::remove_file(&path).map_err(at(&path))?;
+        self.all.remove(id);
+        Ok(())
     }
 
     /// Those given up wait again: that one, or all.

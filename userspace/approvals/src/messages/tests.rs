@@ -101,8 +101,9 @@ async fn what_becomes_of_a_question_is_told_once_and_in_order() {
     assert_eq!(kinds_of(&mut lane, 2).await, ["approved", "used"]);
     let two = desk.ask("sre", 2, None);
     assert_eq!(kinds_of(&mut lane, 1).await, ["asked"]);
-    // Before it is noted that a message was delivered, it would come twice.
-    while !messages.list().is_empty() {
+    // Before it is noted that a message was made and delivered, it would come twice.
+    let is_told = || fs::read_to_string(folder.path().join(TOLD)).is_ok_and(|text| text.contains(&two.to_string()));
+    while !messages.list().is_empty() || !is_told() {
         tokio::task::yield_now().await;
     }
     running.abort();

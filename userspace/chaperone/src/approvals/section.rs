@@ -162,10 +162,12 @@ impl ApprovalsSection {
             None => Ok(()),
             Some(("uid", id)) => id.parse::<u32>().map(|_| ()).map_err(|_| "`uid:` and a number".into()),
             Some(("group", of)) => match of.split_once(':') {
-                Some((provider, group)) if !group.is_empty() => match named(provider)? {
-                    true => Ok(()),
-                    false => Err(format!("the provider `{provider}` tells no groups: set its `groups` to the claim")),
-                },
+                Some((provider, group)) if !group.is_empty() => {
+                    let tells = named(provider)?.then_some(());
+                    tells.ok_or_else(|| {
+                        format!("the provider `{provider}` tells no groups: set its `groups` to the claim")
+                    })
+                }
                 _ => Err("say `group:PROVIDER:GROUP`".into()),
             },
             Some((_, "")) => Err("say `PROVIDER:SUBJECT`".into()),

@@ -1,17 +1,19 @@
-//! A journal with many calls, for measuring what reads it: `chaperone policy try`.
+//! A journal with many calls, also in ClickHouse, for measuring what reads them: `chaperone policy try`.
 //!
-//!     cargo run --profile lab -p chaperone-journal --example recorded_calls -- DIR [CALLS]
+//!     cargo run --profile lab -p chaperone-warehouse --example recorded_calls -- DIR CALLS [URL]
 //!
-//! Writes CALLS (100,000) calls of twenty sessions, each with its outcome; one in a hundred with parameters that were cut.
+//! Writes CALLS calls of twenty sessions, each with its outcome, into a journal in DIR; one in a hundred with parameters that
+//! were cut. With the address of ClickHouse's HTTP interface it ships them into the database `chaperone`.
 
 #![allow(clippy::unwrap_used)] // a measurement
 
-#[path = "../src/samples.rs"]
+#[path = "../../journal/src/samples.rs"]
 #[allow(dead_code, unreachable_pub)]
 mod samples;
 
 use chaperone_journal::{Journal, JournalConfig};
 use chaperone_model::{AccessLevel, Action, CallId, Event, TRUNCATED};
+use chaperone_warehouse::{Shipper, ShipperOptions, Warehouse, WarehouseConfig};
 
 const ACTIONS: [(&str, &str, &str, AccessLevel); 6] = [
     ("s3", "GetObject", "arn:aws:s3:::bucket/key", AccessLevel::Read),
@@ -26,7 +28,7 @@ const ACTIONS: [(&str, &str, &str, AccessLevel); 6] = [
 async fn main() {
     let mut arguments = std::env::args().skip(1);
     let dir = arguments.next().expect("the folder of the journal that is to be made");
-    let calls: usize = arguments.next().map_or(100_000, |calls| calls.parse().unwrap());
+    let calls: usize = arguments.next().expect("how many calls").parse().unwrap();
     let (journal, _) = Journal::open(JournalConfig::new(dir)).unwrap();
     let sessions: Vec<_> = (0..20).map(|_| samples::session()).collect();
     for session in &sessions {
@@ -49,6 +51,17 @@ async fn main() {
         journal.append(&event, false).await.unwrap();
         journal.append(&samples::outcome(id, session, None, None), n + 1 == calls).await.unwrap();
     }
+    let last = journal.subscribe().borrow().seq;
+    if let Some(url) = arguments.next() {
+        let warehouse = Warehouse::new(WarehouseConfig::new(url, "node")).unwrap();
+        warehouse.migrate().await.unwrap();
+        let shipper =
+            Shipper::new(warehouse, ShipperOptions::default(), journal.dir(), journal.id(), journal.subscribe());
+        let mut status = shipper.status();
+        let running = tokio::spawn(shipper.run(std::future::pending()));
+        status.wait_for(|status| status.shipped.seq >= last).await.unwrap();
+        running.abort();
+    }
     journal.close().await.unwrap();
-    println!("{calls} calls");
+    println!("{calls} calls, {last} records");
 }
