@@ -213,7 +213,8 @@ async fn recorded_events_are_read_back_as_the_journal_has_them() {
     }
     ship_all(shipper(&warehouse, &journal), &journal).await;
     let now = OffsetDateTime::now_utc();
-    for (since, expected) in [(None, 50), (Some(now - time::Duration::HOUR), 50), (Some(now + time::Duration::HOUR), 0)] {
+    for (since, expected) in [(None, 50), (Some(now - time::Duration::HOUR), 50), (Some(now + time::Duration::HOUR), 0)]
+    {
         let mut calls = Vec::new();
         let take = |event| match event {
             Event::CallIntent(intent) => calls.push((intent.id, intent.call.unwrap().resources)),
