@@ -28,10 +28,9 @@ use crate::{
     kernel_log::{self, Forward},
     leftovers,
     listen::{Key, Namespaces},
-    maps::{HomeRecord, RunningCommand, Tables},
+    maps::{HomeRecord, Proxies, RunningCommand, Tables},
     origin::Record,
     preexisting,
-    proxies::Proxies,
     running::Gone,
     sys,
 };

@@ -14,7 +14,7 @@ use chaperone_model::{Action, CUT, Call, Decision, Identity, Reason, Session, Un
 use serde_json::Value;
 
 use crate::{
-    egress,
+    egress_actions,
     facts::CallFacts,
     incomplete::{ResourcePattern, Unknown},
     load::PolicyVersion,
@@ -127,7 +127,7 @@ impl Types {
 impl Engine {
     /// An engine with this version in force.
     pub fn new(version: PolicyVersion) -> Self {
-        let egress_is_listed = egress::is_listed(&version.policies);
+        let egress_is_listed = egress_actions::is_listed(&version.policies);
         Self { version, authorizer: Authorizer::new(), types: Types::new(), egress_is_listed }
     }
 
@@ -360,7 +360,7 @@ impl Engine {
         let own = uid(&self.types.action, &action.name);
         let prefix = action.name.split_once(':').map_or("", |(prefix, _)| prefix);
         let mut groups = vec![uid(&self.types.action, &format!("{prefix}:*"))];
-        if prefix != egress::PREFIX {
+        if prefix != egress_actions::PREFIX {
             groups.push(uid(&self.types.action, action.level.as_str()));
         }
         let policies: Vec<_> =

@@ -10,7 +10,7 @@ use std::{
     str::FromStr as _,
 };
 
-use cedar_policy::{ActionConstraint, Context, Effect, Entity, EntityUid, Policy, Request, RestrictedExpression};
+use cedar_policy::{Context, Entity, EntityUid, Request, RestrictedExpression};
 use chaperone_model::{AccessLevel, Action, Decision, Reason, Verdict};
 use time::OffsetDateTime;
 
@@ -20,11 +20,6 @@ use crate::{
     ruling::Refused,
     slice::Slice,
 };
-
-/// What the actions' names begin with.
-pub(crate) const PREFIX: &str = "egress";
-/// And what follows the colon.
-pub(crate) const KINDS: [&str; 3] = ["HTTP", "TCP", "TLS"];
 
 /// What a connection that is to be passed on begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,16 +61,6 @@ pub struct Egress<'a> {
     pub at: OffsetDateTime,
     /// When the session began.
     pub session_started: OffsetDateTime,
-}
-
-/// Whether a `permit` names one of these actions, so that the policies list what may be passed on.
-pub(crate) fn is_listed(policies: &[Policy]) -> bool {
-    let names = |uid: &EntityUid| uid.id().unescaped().split_once(':').is_some_and(|(prefix, _)| prefix == PREFIX);
-    policies.iter().filter(|policy| policy.effect() == Effect::Permit).any(|policy| match policy.action_constraint() {
-        ActionConstraint::Any => false,
-        ActionConstraint::Eq(uid) => names(&uid),
-        ActionConstraint::In(uids) => uids.iter().any(names),
-    })
 }
 
 impl Engine {

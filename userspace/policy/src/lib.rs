@@ -10,6 +10,7 @@ pub mod approvals;
 pub mod budgets;
 mod decide;
 mod egress;
+mod egress_actions;
 mod facts;
 mod incomplete;
 mod load;

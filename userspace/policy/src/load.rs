@@ -18,7 +18,7 @@ use miette::Diagnostic;
 use parking_lot::RwLock;
 
 use crate::{
-    annotations, approvals, egress,
+    annotations, approvals, egress_actions,
     masks::{self, MaskTarget},
     places::{Named, Places, line_and_column},
     slice::{Reads, Slices},
@@ -354,7 +354,7 @@ fn schema(mentioned: &BTreeSet<String>, catalog: &dyn ActionCatalog) -> Result<S
     }
     for name in mentioned {
         let Some((prefix, action)) = name.split_once(':') else { continue };
-        if prefix == egress::PREFIX {
+        if prefix == egress_actions::PREFIX {
             continue; // in what is checked in
         }
         prefixes.insert(prefix.to_owned());
@@ -422,8 +422,8 @@ fn unknown_actions(
 fn is_known_action(name: &str, catalog: &dyn ActionCatalog) -> bool {
     match name.split_once(':') {
         None => LEVELS.iter().any(|level| level.as_str() == name),
-        Some((prefix, "*")) => ["http", egress::PREFIX].contains(&prefix) || catalog.has_prefix(prefix),
-        Some((egress::PREFIX, kind)) => egress::KINDS.contains(&kind),
+        Some((prefix, "*")) => ["http", egress_actions::PREFIX].contains(&prefix) || catalog.has_prefix(prefix),
+        Some((egress_actions::PREFIX, kind)) => egress_actions::KINDS.contains(&kind),
         Some(_) => known_level(name, catalog).is_some(),
     }
 }
@@ -442,7 +442,7 @@ pub fn suggest_action(name: &str, catalog: &dyn ActionCatalog, known: &OnceCell<
             all.insert(name);
         }
         all.extend(METHODS.iter().map(|method| format!("http:{method}")));
-        all.extend(egress::KINDS.iter().map(|kind| format!("{}:{kind}", egress::PREFIX)));
+        all.extend(egress_actions::KINDS.iter().map(|kind| format!("{}:{kind}", egress_actions::PREFIX)));
         all.into_iter().collect()
     });
     nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
