@@ -5,16 +5,15 @@ use std::path::Path;
 use cedar_policy::{Effect, Policy};
 
 use crate::{
-    approvals,
-    load::PolicyProblem,
-    masks,
+    approvals, mask_target,
     places::{Places, line_and_column},
+    problem::PolicyProblem,
     slice::Reads,
     suggest::nearest,
 };
 
 /// Annotations that mean something here.
-const ANNOTATIONS: [&str; 6] = ["approvals_needed", "approvers", "id", "mask", "sponsor_may_approve", "unmask_into"];
+const ANNOTATIONS: [&str; 5] = ["approvals_needed", "approvers", "id", "mask", "sponsor_may_approve"];
 
 /// Checks a policy's annotations; `id` is its name.
 pub(crate) fn check(
@@ -78,7 +77,7 @@ pub(crate) fn check(
         );
     }
     if let Some(mask) = policy.annotation("mask")
-        && let Err(why) = masks::check(policy).and_then(|()| masks::parse(mask).map(|_| ()))
+        && let Err(why) = mask_target::check(policy).and_then(|()| mask_target::parse(mask).map(|_| ()))
     {
         bad(
             "mask",

@@ -6,7 +6,7 @@ use chaperone_model::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::load::{ActionCatalog, PolicyError};
+use crate::{load::ActionCatalog, problem::PolicyError};
 
 struct Few;
 

@@ -19,8 +19,9 @@ use parking_lot::RwLock;
 
 use crate::{
     annotations, approvals, egress_actions,
-    masks::{self, MaskTarget},
+    mask_target::{self, MaskTarget},
     places::{Named, Places, line_and_column},
+    problem::{PolicyError, PolicyProblem},
     slice::{Reads, Slices},
     suggest::nearest,
 };
@@ -53,55 +54,6 @@ pub trait ActionCatalog {
     fn meant(&self, _name: &str) -> Option<String> {
         None
     }
-}
-
-/// One thing that is wrong, and where.
-#[derive(Clone, Debug, PartialEq, Eq, serde::Serialize)]
-pub struct PolicyProblem {
-    /// The file.
-    pub file: PathBuf,
-    /// The line, from 1.
-    pub line: usize,
-    /// The column, from 1.
-    pub column: usize,
-    /// What is wrong.
-    pub message: String,
-    /// What to do about it, where Cedar or we know.
-    pub help: Option<String>,
-}
-
-impl fmt::Display for PolicyProblem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}:{}: {}", self.file.display(), self.line, self.column, self.message)?;
-        if let Some(help) = &self.help {
-            write!(f, " ({help})")?;
-        }
-        Ok(())
-    }
-}
-
-/// Why a policy set can't be put in force.
-#[derive(Debug, thiserror::Error)]
-pub enum PolicyError {
-    /// A file or folder can't be read.
-    #[error("reading policies from {path}: {source}")]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-    /// There is nothing to decide by.
-    #[error(
-        "no policy in {0}: everything would be denied; put a .cedar file there (`chaperone policy default` prints one)"
-    )]
-    Empty(PathBuf),
-    /// A policy is wrong.
-    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
-    Invalid(Vec<PolicyProblem>),
-    /// A bug of ours.
-    #[error("BUG: {0}")]
-    Bug(String),
 }
 
 /// A policy set that has been checked, and the slices of it that have been needed so far.
@@ -230,11 +182,11 @@ impl PolicyVersion {
             policies.into_iter().partition(|policy| policy.annotation("mask").is_some());
         let (mut mask_targets, mut masks, mut lifts) = (HashMap::new(), Vec::new(), Vec::new());
         for policy in masking {
-            match masks::parse(policy.annotation("mask").unwrap_or_default()).map_err(PolicyError::Bug)? {
+            match mask_target::parse(policy.annotation("mask").unwrap_or_default()).map_err(PolicyError::Bug)? {
                 None => lifts.push(policy),
                 Some(targets) => {
                     mask_targets.insert(policy.id().to_string(), Arc::new(targets));
-                    masks.push(masks::as_forbid(&policy).map_err(PolicyError::Bug)?);
+                    masks.push(mask_target::as_forbid(&policy).map_err(PolicyError::Bug)?);
                 }
             }
         }
