@@ -35,6 +35,7 @@ C
   check "what \`chaperone run\` starts does" sh -c "chaperone run --agent coder -- python3 $here/call.py once | diff - /tmp/200"
   check "a user can't ask the daemon" sh -c "! su - coder -c 'chaperone status'"
   check "doctor finds nothing wrong" chaperone doctor
+  check "setup can be run again, and sees a process of the agent captured" sh -c "chaperone setup | grep 'was captured'"
 
   cd /root && make_image > /dev/null 2>&1
   getent hosts s3.eu-west-1.amazonaws.com > /tmp/hosts

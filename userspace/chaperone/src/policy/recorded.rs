@@ -1,6 +1,6 @@
 //! Recorded calls, from the journal or from ClickHouse, each with who made it; and what other policies say of them.
 //!
-//! What the record doesn't hold is never made up: a decision that depends on it is [`Said::Nothing`].
+//! What the record doesn't hold is never made up: of a decision that depends on it, it is said that it can't be said.
 
 use std::{
     collections::{HashMap, HashSet},

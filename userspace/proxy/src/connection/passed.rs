@@ -20,14 +20,14 @@ use crate::connection::{
     hello::{self, ACCESS_DENIED, MISSING_EXTENSION},
     http_connection::ALTERNATE_HTTPS,
     prefixed::Prefixed,
-    presented::Greetings,
+    presented::{Greetings, There},
     reach::is_public,
     tunnel::{self, Tunnel, TunnelError, Way, is_link_local},
 };
 
 /// Why a connection isn't passed on.
 enum Refused {
-    /// AWS is there.
+    /// AWS is there, or may be.
     Aws(String),
     /// The policies said so.
     Denied(Box<Decision>),
@@ -150,11 +150,11 @@ impl Accepted {
         if let Some(dialled) = places.dialled {
             match self.dialled_decision(&principal, name, kind, dialled) {
                 decided if decided.is_allowed() => match self.aws_at(&way, greeting, dialled, Greetings::All).await {
-                    None => {
+                    Ok(()) => {
                         permitted.push(dialled);
                         decision = Some(decided);
                     }
-                    Some(aws) => refused = Some(Refused::Aws(is_aws(name, dialled, &aws))),
+                    Err(why) => refused = Some(Refused::Aws(why)),
                 },
                 decided => refused = Some(Refused::Denied(Box::new(decided))),
             }
@@ -177,9 +177,7 @@ impl Accepted {
         // A name of anybody's may be given AWS's address.
         if is_vouched_for(reached) && (self.asked.get().is_some() || is_public(reached.ip())) {
             let greetings = if greeting.is_some() { Greetings::Own } else { Greetings::All };
-            if let Some(aws) = self.aws_at(&way, greeting, reached, greetings).await {
-                return Err(Refused::Aws(is_aws(greeting, reached, &aws)));
-            }
+            self.aws_at(&way, greeting, reached, greetings).await.map_err(Refused::Aws)?;
         }
         Ok((tunnel, reached, decision))
     }
@@ -245,31 +243,39 @@ impl Accepted {
         }
     }
 
-    /// `greeting`: the name that the agent greets it by.
+    /// Why a connection can't go there: AWS is there, or it can't be told. `greeting`: the name that the agent greets it by.
     async fn aws_at(
         &self,
         way: &Way,
         greeting: Option<&str>,
         mut address: SocketAddr,
         greetings: Greetings,
-    ) -> Option<String> {
+    ) -> Result<(), String> {
+        let is_plain = address.port() == 80;
         match address.port() {
             443 | ALTERNATE_HTTPS => {}
             // AWS's servers have both.
             80 if self.asked.get().is_none() => address.set_port(443),
-            _ => return None,
+            _ => return Ok(()),
         }
         let session = (!self.at_home || self.asked.get().is_some()).then_some(self.session.session.id);
-        self.shared.presented.aws_at(way, session, greeting, address, greetings).await
+        let named = || {
+            greeting.map_or_else(
+                || "the connection has no server name".to_owned(),
+                |name| format!("the connection is for `{name}`"),
+            )
+        };
+        let ip = address.ip();
+        match self.shared.presented.aws_at(way, session, greeting, address, greetings).await {
+            There::Others => Ok(()),
+            There::Aws(aws) => {
+                Err(format!("{}, and at {ip} AWS answers, as `{aws}`: call it by its own name", named()))
+            }
+            // A server of the agent's own network in the clear, whose port 443 a firewall swallows.
+            There::Silent if is_plain && !is_public(ip) => Ok(()),
+            There::Silent => Err(format!("{}, and {ip} doesn't say in time whether it is AWS's: try again", named())),
+        }
     }
-}
-
-fn is_aws(name: Option<&str>, address: SocketAddr, aws: &str) -> String {
-    let named = name.map_or_else(
-        || "the connection has no server name".to_owned(),
-        |name| format!("the connection is for `{name}`"),
-    );
-    format!("{named}, and at {} AWS answers, as `{aws}`: call it by its own name", address.ip())
 }
 
 /// An answer in the clear.

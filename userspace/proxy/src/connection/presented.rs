@@ -32,9 +32,8 @@ use crate::connection::tunnel::{Tunnel, Way};
 const HOLDS: Duration = Duration::from_mins(5);
 /// How many answers are remembered.
 const MAX_ANSWERS: usize = 4096;
-/// How long an address has to show anything. AWS's own are there at once; what doesn't answer can't be reached by the agent,
-/// either.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long an address has to show anything. AWS's own are there at once.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A name that every server of AWS's takes for one of its own trade, and answers with its certificate.
 const AN_API: &str = "sts.us-east-1.amazonaws.com";
 /// AWS's networks in front of other people's sites: what they answer without a name goes by a field that nobody here reads.
@@ -49,16 +48,27 @@ pub(super) enum Greetings {
     All,
 }
 
+/// Who is at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum There {
+    /// AWS: a name that the server there has a certificate for.
+    Aws(String),
+    /// Somebody else, or a server without TLS, or none.
+    Others,
+    /// It can't be told: nothing came in time, which an agent that floods its network can bring about.
+    Silent,
+}
+
 type Question = (Option<SessionId>, Option<String>, SocketAddr, Greetings);
 
 /// What addresses showed lately.
 #[derive(Debug, Default)]
 pub(crate) struct Presented {
-    known: Mutex<HashMap<Question, (Instant, Option<String>)>>,
+    known: Mutex<HashMap<Question, (Instant, There)>>,
 }
 
 impl Presented {
-    /// A name of AWS's that the server there has a certificate for; `None`: none that is known of.
+    /// Whether AWS is there.
     ///
     /// `session`: whose network it is in, if it isn't the host's.
     pub(super) async fn aws_at(
@@ -68,7 +78,7 @@ impl Presented {
         name: Option<&str>,
         address: SocketAddr,
         greetings: Greetings,
-    ) -> Option<String> {
+    ) -> There {
         let question = (session, name.map(str::to_owned), address, greetings);
         if let Some((at, found)) = self.known.lock().get(&question)
             && at.elapsed() < HOLDS
@@ -80,13 +90,19 @@ impl Presented {
         let own = shown(way, by, address, name);
         let other = async {
             match greetings {
-                Greetings::Own => Vec::new(),
+                Greetings::Own => Some(Vec::new()),
                 Greetings::All => shown(way, by, address, Some(AN_API)).await,
             }
         };
         let (own, other) = tokio::join!(own, other);
         let is_front = |shown: &str| FRONTS.iter().any(|front| shown.strip_suffix(front).is_some());
-        let found = own.into_iter().chain(other).find(|shown| is_aws(shown) || (name.is_none() && is_front(shown)));
+        let is_silent = own.is_none() || other.is_none();
+        let mut all = own.into_iter().chain(other).flatten();
+        let found = match all.find(|shown| is_aws(shown) || (name.is_none() && is_front(shown))) {
+            Some(aws) => There::Aws(aws),
+            None if is_silent => return There::Silent,
+            None => There::Others,
+        };
         let mut known = self.known.lock();
         if known.len() >= MAX_ANSWERS {
             known.retain(|_, (at, _)| at.elapsed() < HOLDS);
@@ -105,19 +121,19 @@ fn is_aws(shown: &str) -> bool {
     Catalog::global().host(&name).is_some()
 }
 
-/// The names in the certificate that a server shows to this greeting; none, if it shows none.
-async fn shown(way: &Way, by: Option<&str>, address: SocketAddr, greeting: Option<&str>) -> Vec<String> {
+/// The names in the certificate that a server shows to this greeting; none, if it shows none. `None`: it is silent.
+async fn shown(way: &Way, by: Option<&str>, address: SocketAddr, greeting: Option<&str>) -> Option<Vec<String>> {
     let asked = async {
         let tunnel = way.dial(by, address).await?;
         certificate(tunnel, address, greeting).await
     };
     match timeout(PATIENCE, asked).await {
-        Ok(Ok(certificate)) => names(&certificate),
+        Ok(Ok(certificate)) => Some(names(&certificate)),
         Ok(Err(error)) => {
             tracing::debug!(%error, %address, "no certificate was shown");
-            Vec::new()
+            (error.kind() != io::ErrorKind::TimedOut).then(Vec::new)
         }
-        Err(_) => Vec::new(),
+        Err(_) => None,
     }
 }
 
@@ -255,8 +271,31 @@ mod tests {
         address
     }
 
-    async fn ask(address: SocketAddr, name: Option<&str>, greetings: Greetings) -> Option<String> {
+    async fn there(address: SocketAddr, name: Option<&str>, greetings: Greetings) -> There {
         Presented::default().aws_at(&Way::home(), None, name, address, greetings).await
+    }
+
+    async fn ask(address: SocketAddr, name: Option<&str>, greetings: Greetings) -> Option<String> {
+        match there(address, name, greetings).await {
+            There::Aws(name) => Some(name),
+            There::Others => None,
+            There::Silent => panic!("{address} is silent"),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn who_says_nothing_could_be_aws() {
+        // It takes connections, and no more: the clock goes on by itself when nothing else can happen.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok(accepted) = listener.accept().await {
+                held.push(accepted);
+            }
+        });
+        assert_eq!(there(address, Some("www.example.com"), Greetings::Own).await, There::Silent);
+        assert_eq!(there(address, None, Greetings::All).await, There::Silent);
     }
 
     #[tokio::test]
