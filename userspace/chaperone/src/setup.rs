@@ -119,6 +119,7 @@ pub fn run(config: &Path, what: &Setup, json: bool) -> anyhow::Result<ExitCode> 
         return dry_run(config, text.as_deref(), what, json);
     }
     let mut steps = Report { json, all_well: true };
+    let is_new = text.is_some();
     match text {
         Some(text) => {
             write(config, &text)?;
@@ -147,7 +148,7 @@ pub fn run(config: &Path, what: &Setup, json: bool) -> anyhow::Result<ExitCode> 
         steps.done("service", "not started, as asked".into())?;
         return Ok(steps.code());
     }
-    let service = start();
+    let service = start(is_new);
     let runs = service.is_ok();
     steps.tell("service", runs, service.unwrap_or_else(|error| format!("{error:#}")))?;
     if runs {
@@ -316,12 +317,13 @@ fn policies(path: &Path) -> anyhow::Result<String> {
     Ok(format!("{} written: agents may read and list, and nothing that hands out secrets", file.display()))
 }
 
-/// Enables and starts the service, or starts it anew with what is configured now. It is ready when systemd says so.
-fn start() -> anyhow::Result<String> {
+/// Enables the service and has it run by the configuration that is there now. It is ready when systemd says so.
+fn start(is_new: bool) -> anyhow::Result<String> {
     if !Path::new("/run/systemd/system").exists() {
         bail!("systemd doesn't run here: start `chaperone daemon` by what does, then `chaperone doctor`");
     }
-    for arguments in [&["enable", "chaperone"][..], &["restart", "chaperone"]] {
+    // One that runs by what was there before is left alone.
+    for arguments in [&["enable", "chaperone"][..], &[if is_new { "restart" } else { "start" }, "chaperone"]] {
         let done = Command::new("systemctl").args(arguments).output().context("running systemctl")?;
         if !done.status.success() {
             bail!(

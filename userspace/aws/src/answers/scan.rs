@@ -99,9 +99,15 @@ impl SecretScan {
             .filter(|by| by.len() == text.len() && *by != text)
             .map_or_else(|| vec![b'x'; text.len()], <[u8]>::to_vec);
         for upper in [false, true] {
+            let digits = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
+            // Without an allocation for each byte: this is done for every call.
             let dump = |text: &[u8]| -> Vec<u8> {
-                let one = |b: &u8| if upper { format!("{b:02X}") } else { format!("{b:02x}") };
-                text.iter().map(one).collect::<Vec<_>>().join(" ").into_bytes()
+                let mut out = Vec::with_capacity(3 * text.len());
+                for byte in text {
+                    out.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)], b' ']);
+                }
+                out.pop();
+                out
             };
             self.known.push(Known { text: dump(text), by: dump(&by) });
         }
