@@ -143,7 +143,7 @@ impl Config {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let text = fs::read_to_string(path).map_err(|error| {
             ConfigError(format!(
-                "reading the configuration {}: {error}; name another by --config, or copy the example from the README",
+                "reading the configuration {}: {error}; name another by --config, or have `chaperone setup` make one",
                 path.display()
             ))
         })?;
