@@ -78,6 +78,20 @@ impl ActionCatalog for KnownActions {
         let needs = Catalog::global().actions_of(service, operation);
         (!needs.is_empty()).then(|| needs.join(" and "))
     }
+
+    fn text_member(&self, action: &str, path: &str) -> Result<Vec<(String, String)>, NoSuchMember> {
+        match Catalog::global().text_member(action, path) {
+            Ok(found) => Ok(found.into_iter().map(|(service, name)| (service.to_owned(), name.to_owned())).collect()),
+            Err(NoTextMember::Action) if self.level(action).is_some() => {
+                Err(NoSuchMember::Unfit("is of no operation that is known".to_owned()))
+            }
+            Err(NoTextMember::Action) => Err(NoSuchMember::Action),
+            Err(NoTextMember::Unfit(why)) => Err(NoSuchMember::Unfit(why)),
+            Err(NoTextMember::Unknown(segment, known)) => {
+                Err(NoSuchMember::Unknown { segment, known: known.into_iter().map(str::to_owned).collect() })
+            }
+        }
+    }
 }
 
 /// Runs until told to stop. Everything that can be wrong with the configuration is found before anything is changed.

@@ -42,9 +42,9 @@ fn main() {
     let mut builder = SelectorBuilder::default();
     builder.path("Function.Environment.Variables.*", "sensitive", Kind::Text, false).expect("the path reads");
     let selectors = vec![Arc::new(builder.build())];
-    let members = Rules { selectors: selectors.clone(), detectors: None };
-    let detectors = Rules { selectors: Vec::new(), detectors: Some(Detectors::credentials()) };
-    let both = Rules { selectors, detectors: Some(Detectors::credentials()) };
+    let members = Rules { selectors: selectors.clone(), ..Rules::default() };
+    let detectors = Rules { detectors: Some(Detectors::credentials()), ..Rules::default() };
+    let both = Rules { selectors, detectors: Some(Detectors::credentials()), ..Rules::default() };
 
     let mut answer = String::from(r#"{"Function":{"Environment":{"Variables":{"A":"one","B":"two"}},"Tags":["#);
     while answer.len() < 1000 {

@@ -136,8 +136,7 @@ impl JsonMasker {
 
     pub(crate) fn push(&mut self, bytes: &Bytes, scanner: &mut Scanner, out: &mut Vec<Bytes>) -> Result<(), MaskError> {
         self.utf8.push(bytes)?;
-        self.clean =
-            scanner.detectors.as_ref().is_none_or(|it| it.is_clean(bytes)) && memchr::memchr(b'\\', bytes).is_none();
+        self.clean = scanner.is_clean(bytes) && memchr::memchr(b'\\', bytes).is_none();
         let mut out = Out::new(bytes, out);
         let mut at = 0;
         while at < bytes.len() {
@@ -520,8 +519,8 @@ impl Number {
 /// What a masked text of this kind goes on as, in formats that are text.
 pub(crate) fn replacement(kind: Kind, rule: &str, path: &str, value: Option<&[u8]>, scanner: &mut Scanner) -> Bytes {
     match kind {
-        Kind::Text => scanner.placeholder(rule, path, value).into(),
-        Kind::Blob => STANDARD.encode(scanner.placeholder(rule, path, value)).into(),
+        Kind::Text => scanner.placeholder(kind, rule, path, value).into(),
+        Kind::Blob => STANDARD.encode(scanner.placeholder(kind, rule, path, value)).into(),
         Kind::Timestamp | Kind::Boolean | Kind::Number => {
             scanner.findings.add(rule, path);
             Bytes::from_static(match kind {

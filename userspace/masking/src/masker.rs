@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    Detectors, Findings, Selector, Vault, cbor::CborMasker, event_stream::EventStreamMasker, json::JsonMasker,
+    Detectors, Echoes, Findings, Selector, Vault, cbor::CborMasker, event_stream::EventStreamMasker, json::JsonMasker,
     run::Scanner, selector::Selected, text::TextMasker, xml::XmlMasker,
 };
 
@@ -62,12 +62,14 @@ pub struct Rules {
     pub selectors: Vec<Arc<Selector>>,
     /// What looks like a secret.
     pub detectors: Option<Detectors>,
+    /// Values that must not come back.
+    pub echoes: Option<Echoes>,
 }
 
 impl Rules {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.detectors.is_none() && self.selectors.iter().all(|it| it.is_empty())
+        self.detectors.is_none() && self.echoes.is_none() && self.selectors.iter().all(|it| it.is_empty())
     }
 }
 
@@ -98,7 +100,7 @@ impl Masker {
             Format::Text => Reader::Text(TextMasker::default()),
             Format::Xml => Reader::Xml(XmlMasker::new(selected)),
         };
-        Self { reader, scanner: Scanner::new(rules.detectors, vault), failed: None }
+        Self { reader, scanner: Scanner::new(rules.detectors, rules.echoes, vault), failed: None }
     }
 
     /// Takes a piece, and appends what goes on now. After an error nothing goes on any more.

@@ -5,10 +5,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     MaskError,
-    detect::{Detectors, Hit},
+    detect::{Detectors, Hit, HitRule},
+    echoes::{self, Echoes},
     escapes::{Decoded, Style, decode},
     findings::{Findings, Secret, Vault},
     out::Out,
+    selector::Kind,
 };
 
 /// More is held of no text. Above every detector's reach; escapes may make a text six times as long.
@@ -18,7 +20,8 @@ pub(crate) const MAX_VALUE: usize = 64 * 1024;
 
 /// What texts are looked through with, and what comes of it.
 pub(crate) struct Scanner {
-    pub(crate) detectors: Option<Detectors>,
+    detectors: Option<Detectors>,
+    echoes: Option<Echoes>,
     pub(crate) vault: Box<dyn Vault>,
     pub(crate) findings: Findings,
     /// Hits of the last look; kept for its memory.
@@ -26,29 +29,49 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    pub(crate) fn new(detectors: Option<Detectors>, vault: Box<dyn Vault>) -> Self {
-        Self { detectors, vault, findings: Findings::default(), hits: Vec::new() }
+    pub(crate) fn new(detectors: Option<Detectors>, echoes: Option<Echoes>, vault: Box<dyn Vault>) -> Self {
+        Self { detectors, echoes, vault, findings: Findings::default(), hits: Vec::new() }
+    }
+
+    /// Whether texts are looked through at all.
+    pub(crate) fn looks(&self) -> bool {
+        self.detectors.is_some() || self.echoes.is_some()
+    }
+
+    /// Whether nothing is found or begins in these bytes. What ends in them needn't be looked at.
+    pub(crate) fn is_clean(&self, bytes: &[u8]) -> bool {
+        self.detectors.as_ref().is_none_or(|it| it.is_clean(bytes))
+            && self.echoes.as_ref().is_none_or(|it| it.is_clean(bytes))
     }
 
     /// What goes in a secret's place.
-    pub(crate) fn placeholder(&mut self, rule: &str, path: &str, value: Option<&[u8]>) -> String {
+    pub(crate) fn placeholder(&mut self, kind: Kind, rule: &str, path: &str, value: Option<&[u8]>) -> String {
         self.findings.add(rule, path);
         let value = value.filter(|value| value.len() <= MAX_VALUE);
-        self.vault.placeholder(Secret { rule, path, value })
+        self.vault.placeholder(Secret { kind, rule, path, value })
     }
 
     /// Looks at a text; the hits are kept.
     fn look(&mut self, decoded: &Decoded<'_>, before: Option<u8>, last: bool) -> usize {
         self.hits.clear();
-        match &self.detectors {
+        let safe = match &self.detectors {
             Some(detectors) => detectors.scan(&decoded.text, before, last, &mut self.hits),
             None => decoded.text.len(),
+        };
+        match &self.echoes {
+            Some(echoes) => echoes.scan(&decoded.text, last, safe, &mut self.hits),
+            None => safe,
         }
     }
 
     fn by(&mut self, hit: Hit, decoded: &Decoded<'_>, path: &str, same_length: bool) -> Bytes {
-        let rule = self.detectors.as_ref().map_or_else(String::new, |it| it.name(hit.rule).to_owned());
-        let by = self.placeholder(&rule, path, Some(&decoded.text[hit.start..hit.end]));
+        let by = if let (HitRule::Echo(at), Some(echoes)) = (hit.rule, &self.echoes) {
+            self.findings.add(echoes::RULE, path);
+            echoes.placeholder(at).to_owned()
+        } else {
+            let rule = self.detectors.as_ref().map_or_else(String::new, |it| it.name(hit.rule).to_owned());
+            self.placeholder(Kind::Text, &rule, path, Some(&decoded.text[hit.start..hit.end]))
+        };
         if same_length { fitted(by, hit.end - hit.start) } else { by.into() }
     }
 }
@@ -97,7 +120,7 @@ impl Run {
         out: &mut Out<'_>,
     ) -> Result<(), MaskError> {
         // XML's references are read in any case: those that aren't its own are refused.
-        if scanner.detectors.is_none() && style != Style::Xml {
+        if !scanner.looks() && style != Style::Xml {
             return Ok(());
         }
         if self.held.is_empty() {
