@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context;
 use chaperone_authority::CertificateAuthority;
-use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
+use chaperone_aws::{Catalog, CredentialSource, NoTextMember, Sts, https_client};
 use chaperone_capture::{
     Adopted, Capture, CaptureConfig, CommandEvent, Commands, FdStore, ListenPorts, Listeners, cgroup_id, cgroup_root,
     keep_no_longer,
@@ -25,7 +25,7 @@ use chaperone_console::{
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
-use chaperone_policy::ActionCatalog;
+use chaperone_policy::{ActionCatalog, NoSuchMember};
 use chaperone_proxy::{
     ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops,
     Upstream, roots,

@@ -265,6 +265,7 @@ mod tests {
             selectors: vec![Arc::new(Selector::from(SelectorBuilder::default()))],
             detectors: Some(crate::Detectors::credentials()),
             echoes: Echoes::new([(url.as_bytes(), "chaperone-masked-2")]),
+            same_length: false,
         };
         let body = format!("{{\"a\":\"use Password={url};\"}}");
         let mut masker = Masker::new(Format::Json, rules, Box::new(Fixed));

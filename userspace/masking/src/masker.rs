@@ -64,6 +64,8 @@ pub struct Rules {
     pub detectors: Option<Detectors>,
     /// Values that must not come back.
     pub echoes: Option<Echoes>,
+    /// In plain text secrets are written over by as many bytes: its length has been told already.
+    pub same_length: bool,
 }
 
 impl Rules {
@@ -97,7 +99,7 @@ impl Masker {
             Format::EventStream => Reader::EventStream(Box::new(EventStreamMasker::new(selected))),
             Format::Json => Reader::Json(JsonMasker::new(selected, false)),
             Format::JsonLines => Reader::Json(JsonMasker::new(selected, true)),
-            Format::Text => Reader::Text(TextMasker::default()),
+            Format::Text => Reader::Text(TextMasker::new(rules.same_length)),
             Format::Xml => Reader::Xml(XmlMasker::new(selected)),
         };
         Self { reader, scanner: Scanner::new(rules.detectors, rules.echoes, vault), failed: None }

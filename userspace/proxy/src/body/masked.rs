@@ -19,7 +19,7 @@ use crate::{
         inflate::Inflate,
         transform::{BodyTransform, Mode, TransformError},
     },
-    masking::{MaskingSettings, OnError, Placeholders},
+    masking::{AnswerPlaceholders, MaskingSettings, OnError, Placeholders},
 };
 
 /// An answer up to this size is read to its end before it goes on, so that its length and checksum are right and a
@@ -64,7 +64,9 @@ pub(crate) struct MaskedAnswer {
     call: Asked,
     masks: Masks,
     settings: Arc<MaskingSettings>,
-    placeholders: Placeholders,
+    placeholders: AnswerPlaceholders,
+    /// Nothing is looked for but values that must not come back.
+    only_echoes: bool,
     method: Method,
     log: MaskedLog,
     state: State,
@@ -106,21 +108,29 @@ impl MaskedAnswer {
         placeholders: &Placeholders,
         method: &Method,
         log: &MaskedLog,
+        may_unmask: bool,
     ) -> Option<Box<dyn BodyTransform>> {
+        // Where values may go back to AWS, one may while this call is under way.
+        let may_echo = may_unmask || placeholders.vault().has_any();
         // Credentials that are handed out are placeholders already.
-        if VendingCall::of(call).is_some() || masks.policies.is_empty() && (masks.lifted || !settings.enabled) {
+        let nothing =
+            VendingCall::of(call).is_some() || masks.policies.is_empty() && (masks.lifted || !settings.enabled);
+        if nothing && !may_echo {
             return None;
         }
         let asked =
             Asked { service: call.service.to_string(), operation: call.operation.to_string(), protocol: call.protocol };
-        if masks.policies.is_empty() && asked.has_no_defaults() {
+        let nothing = nothing || masks.policies.is_empty() && asked.has_no_defaults();
+        if nothing && !may_echo {
             return None;
         }
+        let placeholders = placeholders.of(call).letting(&masks.unmask, settings.kept);
         Some(Box::new(Self {
             call: asked,
             masks,
             settings: settings.clone(),
-            placeholders: placeholders.clone(),
+            placeholders,
+            only_echoes: nothing,
             method: method.clone(),
             log: log.clone(),
             state: State::Waiting,
@@ -171,12 +181,25 @@ impl MaskedAnswer {
 
     fn begin(&mut self, head: &mut response::Parts) -> Result<Option<Reading>, String> {
         let success = head.status.is_success();
-        let format = self.call.format(&head.headers, success);
-        let (rules, body) = self.rules(format, success)?;
+        let mut format = self.call.format(&head.headers, success);
+        let (mut rules, body) = if self.only_echoes { Default::default() } else { self.rules(format, success)? };
+        let only_echoes = rules.is_empty() && !body;
+        rules.echoes = self.placeholders.vault().echoes();
         if rules.is_empty() && !body {
             return Ok(None);
         }
-        if head.status == StatusCode::PARTIAL_CONTENT {
+        if only_echoes && self.call.is_raw() {
+            // Whatever it is called, it is what somebody has stored; and what is compressed in there AWS has never read.
+            if is_encoded(&head.headers) {
+                return Ok(None);
+            }
+            if format != Format::EventStream {
+                format = Format::Text;
+                rules.same_length = true;
+                return Ok(Some(Reading::passing(Masker::new(format, rules, Box::new(self.placeholders.clone())))));
+            }
+        }
+        if head.status == StatusCode::PARTIAL_CONTENT && !only_echoes {
             return Err("it is a part of an object, in which a secret may be cut in two: read the whole object".into());
         }
         let fields = take_fields(&mut head.headers);
@@ -215,8 +238,12 @@ impl Asked {
     fn is_data(&self) -> bool {
         DATA.iter().any(|(service, operation)| {
             *service == self.service && (operation.is_empty() || *operation == self.operation)
-        }) || has_raw_answer(&self.service, &self.operation)
-            || self.protocol == Protocol::Http
+        }) || self.is_raw()
+    }
+
+    /// Whether its answer is whatever somebody has put there.
+    fn is_raw(&self) -> bool {
+        has_raw_answer(&self.service, &self.operation) || self.protocol == Protocol::Http
     }
 
     /// Whether nothing is masked in its answer unless a policy says so.
@@ -316,7 +343,24 @@ impl BodyTransform for MaskedAnswer {
     }
 }
 
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+}
+
 impl Reading {
+    /// Of a body that streams, of which the head says what it said.
+    fn passing(masker: Masker) -> Self {
+        Self {
+            masker: Some(masker),
+            inflate: None,
+            format: Format::Text,
+            whole: false,
+            given: Vec::new(),
+            fields: Vec::new(),
+            changed: false,
+        }
+    }
+
     fn push(&mut self, bytes: &Bytes) -> Result<(), String> {
         let mut plain = Vec::new();
         match &mut self.inflate {
@@ -406,7 +450,7 @@ mod tests {
     }
 
     fn policy(targets: &[MaskTarget]) -> Masks {
-        Masks { lifted: false, policies: vec![("p".to_owned(), Arc::new(targets.to_vec()))] }
+        Masks { policies: vec![("p".to_owned(), Arc::new(targets.to_vec()))], ..Masks::default() }
     }
 
     struct Got {
@@ -423,10 +467,32 @@ mod tests {
         status: u16,
         body: &[u8],
     ) -> Result<Got, String> {
+        run(&Placeholders::new(), call, masks, settings, fields, status, body)
+    }
+
+    /// An answer to a session that had others before.
+    fn answer_of(
+        session: &Placeholders,
+        call: &Call,
+        fields: &[(&'static str, &str)],
+        body: &[u8],
+    ) -> Result<Got, String> {
+        run(session, call, Masks::default(), MaskingSettings::default(), fields, 200, body)
+    }
+
+    fn run(
+        session: &Placeholders,
+        call: &Call,
+        masks: Masks,
+        settings: MaskingSettings,
+        fields: &[(&'static str, &str)],
+        status: u16,
+        body: &[u8],
+    ) -> Result<Got, String> {
         let log = MaskedLog::default();
         let mut transforms = Transforms::default();
         let settings = Arc::new(settings);
-        transforms.add(MaskedAnswer::of(call, masks, &settings, &Placeholders::new(), &Method::POST, &log));
+        transforms.add(MaskedAnswer::of(call, masks, &settings, session, &Method::POST, &log, false));
         let mut head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
         for (name, value) in fields {
             head.headers.insert(*name, value.parse().unwrap());
@@ -513,7 +579,7 @@ mod tests {
 
     #[test]
     fn what_is_lifted_or_replaced_elsewhere_stays() {
-        let lifted = Masks { lifted: true, policies: Vec::new() };
+        let lifted = Masks { lifted: true, ..Masks::default() };
         let got = answer(&get_secret(), lifted, MaskingSettings::default(), &[JSON], 200, SECRET.as_bytes()).unwrap();
         assert_eq!(got.body, SECRET);
         let off = MaskingSettings::new(false, OnError::Refuse, None, Vec::new()).unwrap();
@@ -561,14 +627,63 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_a_sessions_own() {
-        let of = |placeholders: &mut Placeholders, path: &str| {
+    fn placeholders_are_a_sessions_own_and_one_secrets() {
+        let of = |session: &Placeholders, call: &Call, path: &str| {
             use chaperone_masking::{Secret, Vault as _};
-            placeholders.placeholder(Secret { rule: "r", path, value: Some(b"v") })
+            session.of(call).placeholder(Secret { kind: Kind::Text, rule: "r", path, value: Some(b"v") })
         };
-        let (mut one, mut other) = (Placeholders::new(), Placeholders::new());
-        assert_eq!(of(&mut one, "a"), of(&mut one.clone(), "a"));
-        assert_ne!(of(&mut one, "a"), of(&mut one, "b"));
-        assert_ne!(of(&mut one, "a"), of(&mut other, "a"));
+        let (one, other) = (Placeholders::new(), Placeholders::new());
+        let mut secret = get_secret();
+        let first = of(&one, &secret, "a");
+        assert_eq!(first, of(&one.clone(), &secret, "a"));
+        assert_ne!(first, of(&one, &secret, "b"));
+        assert_ne!(first, of(&other, &secret, "a"));
+        // Whoever stores a guess elsewhere and reads it can't tell that it is the same value.
+        secret.resources = vec!["arn:aws:secretsmanager:eu-west-1:123456789012:secret:own".into()];
+        assert_ne!(first, of(&one, &secret, "a"));
+    }
+
+    /// What a session was not shown must not come back to it in another answer.
+    #[test]
+    fn what_was_masked_is_looked_for_in_later_answers() {
+        let session = Placeholders::new();
+        let secret = r#"{"SecretString":"correct-horse-battery"}"#;
+        let got = answer_of(&session, &get_secret(), &[JSON], secret.as_bytes()).unwrap();
+        let placeholder = &got.body[r#"{"SecretString":""#.len()..got.body.len() - 2];
+        assert!(placeholder.starts_with("chaperone-masked-"), "{placeholder}");
+        for (call, fields, body) in [
+            (
+                call("ssm", "GetParameter", "json"),
+                &[JSON][..],
+                r#"{"Parameter":{"Type":"String","Value":"correct-horse-battery"}}"#,
+            ),
+            (call("dynamodb", "GetItem", "json"), &[JSON], r#"{"Item":{"a":{"S":"x correct-horse-battery"}}}"#),
+            (call("sts", "AssumeRole", "query"), &[], "<A><B><Arn>r/correct-horse-battery</Arn></B></A>"),
+            (
+                call("rds", "CreateDBInstance", "query"),
+                &[],
+                "<E><Error><Message>correct-horse-battery is bad</Message></Error></E>",
+            ),
+            (
+                call("sqs", "ReceiveMessage", "json"),
+                &[JSON],
+                r#"{"Messages":[{"Body":"{\"p\":\"correct-horse-battery\"}"}]}"#,
+            ),
+        ] {
+            let got = answer_of(&session, &call, fields, body.as_bytes()).unwrap();
+            assert_eq!(got.body, body.replace("correct-horse-battery", placeholder));
+            assert_eq!(got.masked[0].rule, "echo");
+            // Another session was never kept from it.
+            let other = answer_of(&Placeholders::new(), &call, fields, body.as_bytes()).unwrap();
+            assert_eq!(other.body, body);
+        }
+        // What is stored streams as it is long, and the head stays.
+        let object = call("s3", "GetObject", "rest-xml");
+        let got = answer_of(&session, &object, &[("etag", "e")], b"p=correct-horse-battery;").unwrap();
+        assert_eq!(got.body, format!("p={};", &placeholder[..21]));
+        assert!(got.head.headers[ETAG] == "e" && got.head.headers[CONTENT_LENGTH] == "24");
+        let packed = gzip(b"p=correct-horse-battery;");
+        let got = answer_of(&session, &object, &[("content-encoding", "gzip")], &packed).unwrap();
+        assert_eq!(got.head.headers[CONTENT_ENCODING], "gzip");
     }
 }
