@@ -511,13 +511,13 @@ fn values_go_back_where_a_policy_that_matches_for_certain_says_so() {
         permit (principal, action == Action::"s3:GetObject", resource in Resource::"arn:aws:s3:::b")
           unless { principal in Group::"interns" };
     "#;
-    let version = version(text).unwrap();
-    let warned: Vec<String> = version.warnings.iter().map(ToString::to_string).collect();
+    let policies = version(text).unwrap();
+    let warned: Vec<String> = policies.warnings.iter().map(ToString::to_string).collect();
     assert!(
         warned.len() == 1 && warned[0].contains("test.cedar:3:") && warned[0].contains("Tags[].Value"),
         "{warned:?}"
     );
-    let engine = Engine::new(version);
+    let engine = Engine::new(policies);
     let of = |groups: &[&str], call: &Call| {
         let masks = engine.masks(&engine.principal(&session(groups)), call, FACTS);
         masks.unmask.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
@@ -549,7 +549,7 @@ fn values_go_back_where_a_policy_that_matches_for_certain_says_so() {
         ("@mask(\"Secret\") @unmask_in(\"ec2:RunInstances.Password\")", "did you mean `@unmask_into`"),
     ] {
         let text = format!("permit (principal, action, resource);\n  {bad}\npermit (principal, action, resource);");
-        let error = super::tests::version(&text).unwrap_err().to_string();
+        let error = version(&text).unwrap_err().to_string();
         assert!(error.contains("test.cedar:2:") && error.contains(why), "{bad}: {error}");
     }
 }

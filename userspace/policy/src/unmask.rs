@@ -36,6 +36,13 @@ impl fmt::Display for UnmaskTarget {
     }
 }
 
+impl UnmaskTarget {
+    /// What an annotation's text says of one member; or what is wrong with it.
+    pub fn read(name: &str, catalog: &dyn ActionCatalog) -> Result<Self, String> {
+        one(name, catalog)
+    }
+}
+
 /// Why a value can't go into a member.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum NoSuchMember {

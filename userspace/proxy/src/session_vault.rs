@@ -188,7 +188,7 @@ mod tests {
         let limits = VaultLimits { values: 3, bytes: 1000 };
         assert!(!vault.has_any() && !vault.may_unmask() && vault.echoes().is_none());
         let keep = |name: &str| vault.keep(name, format!("value-{name}").as_bytes(), &unmask(), limits);
-        ["a", "b", "c"].map(keep);
+        ["a", "b", "c"].into_iter().for_each(keep);
         assert_eq!(value(&vault, "a").as_deref(), Some("value-a"));
         assert!(vault.unmask("b", |_, _| false).is_none());
         keep("d");
