@@ -122,12 +122,12 @@ impl EventStreamMasker {
                     masker.finish()?;
                 }
                 Some(Format::Xml) => {
-                    let mut masker = XmlMasker::new(selected);
+                    let mut masker = XmlMasker::new(selected, false);
                     masker.push(&payload, scanner, &mut given)?;
                     masker.finish()?;
                 }
                 _ => {
-                    let mut masker = JsonMasker::new(selected, false);
+                    let mut masker = JsonMasker::new(selected, false, false);
                     masker.push(&payload, scanner, &mut given)?;
                     masker.finish()?;
                 }

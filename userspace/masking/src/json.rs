@@ -79,6 +79,7 @@ struct Frame {
 pub(crate) struct JsonMasker {
     selected: Selected,
     many: bool,
+    same_length: bool,
     state: State,
     stack: Vec<Frame>,
     /// Where the next value is.
@@ -115,11 +116,12 @@ const PLAIN: [bool; 256] = {
 };
 
 impl JsonMasker {
-    pub(crate) fn new(selected: Selected, many: bool) -> Self {
+    pub(crate) fn new(selected: Selected, many: bool, same_length: bool) -> Self {
         let place = selected.root();
         Self {
             selected,
             many,
+            same_length,
             state: State::Bom(0),
             stack: Vec::new(),
             place,
@@ -193,7 +195,7 @@ impl JsonMasker {
             (State::FirstKey, b'}') => self.close(false)?,
             (State::FirstKey | State::Key, b'"') => {
                 self.key.clear();
-                self.run.begin(false);
+                self.run.begin(self.same_length);
                 self.state = State::Text(true, Escape::None);
             }
             (State::Colon, b':') => self.state = State::Value,
@@ -233,7 +235,7 @@ impl JsonMasker {
         };
         self.state = match byte {
             b'"' => {
-                self.run.begin(false);
+                self.run.begin(self.same_length);
                 withhold(self, at + 1);
                 State::Text(false, Escape::None)
             }

@@ -64,7 +64,8 @@ pub struct Rules {
     pub detectors: Option<Detectors>,
     /// Values that must not come back.
     pub echoes: Option<Echoes>,
-    /// In plain text secrets are written over by as many bytes: its length has been told already.
+    /// What detectors find in JSON, XML and plain text is written over by as many bytes: the body's length has been told
+    /// already, and parts of it may be read by themselves.
     pub same_length: bool,
 }
 
@@ -97,10 +98,10 @@ impl Masker {
         let reader = match format {
             Format::Cbor => Reader::Cbor(CborMasker::new(selected)),
             Format::EventStream => Reader::EventStream(Box::new(EventStreamMasker::new(selected))),
-            Format::Json => Reader::Json(JsonMasker::new(selected, false)),
-            Format::JsonLines => Reader::Json(JsonMasker::new(selected, true)),
+            Format::Json => Reader::Json(JsonMasker::new(selected, false, rules.same_length)),
+            Format::JsonLines => Reader::Json(JsonMasker::new(selected, true, rules.same_length)),
             Format::Text => Reader::Text(TextMasker::new(rules.same_length)),
-            Format::Xml => Reader::Xml(XmlMasker::new(selected)),
+            Format::Xml => Reader::Xml(XmlMasker::new(selected, rules.same_length)),
         };
         Self { reader, scanner: Scanner::new(rules.detectors, rules.echoes, vault), failed: None }
     }

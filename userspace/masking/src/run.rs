@@ -64,7 +64,8 @@ impl Scanner {
         }
     }
 
-    fn by(&mut self, hit: Hit, decoded: &Decoded<'_>, path: &str, same_length: bool) -> Bytes {
+    /// What goes on in the place of a hit, which has so many bytes as it is written.
+    fn by(&mut self, hit: Hit, decoded: &Decoded<'_>, path: &str, length: Option<usize>) -> Bytes {
         let by = if let (HitRule::Echo(at), Some(echoes)) = (hit.rule, &self.echoes) {
             self.findings.add(echoes::RULE, path);
             echoes.placeholder(at).to_owned()
@@ -72,12 +73,13 @@ impl Scanner {
             let rule = self.detectors.as_ref().map_or_else(String::new, |it| it.name(hit.rule).to_owned());
             self.placeholder(Kind::Text, &rule, path, Some(&decoded.text[hit.start..hit.end]))
         };
-        if same_length { fitted(by, hit.end - hit.start) } else { by.into() }
+        fitted(by, length)
     }
 }
 
-/// A placeholder of exactly so many bytes.
-fn fitted(mut text: String, length: usize) -> Bytes {
+/// A placeholder of exactly so many bytes, if it must have them.
+fn fitted(mut text: String, length: Option<usize>) -> Bytes {
+    let Some(length) = length else { return text.into() };
     text.truncate(length);
     while text.len() < length {
         text.push('-');
@@ -97,6 +99,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    pub(crate) fn new(same_length: bool) -> Self {
+        Self { same_length, ..Self::default() }
+    }
+
     /// Forgets what was before: another text begins.
     pub(crate) fn begin(&mut self, same_length: bool) {
         self.held.clear();
@@ -129,11 +135,10 @@ impl Run {
             let safe = scanner.look(&decoded, self.before, last);
             let mut safe_raw = if safe == decoded.text.len() { decoded.read } else { decoded.raw(safe) };
             for hit in std::mem::take(&mut scanner.hits) {
-                let by = scanner.by(hit, &decoded, path, self.same_length);
-                let chunk = out.chunk;
-                let end = decoded.raw_end(hit.end);
-                debug_assert!(start + end <= chunk.len());
-                out.replace(start + decoded.raw(hit.start), start + end, by);
+                let (from, end) = (decoded.raw(hit.start), decoded.raw_end(hit.end));
+                let by = scanner.by(hit, &decoded, path, self.same_length.then_some(end - from));
+                debug_assert!(start + end <= out.chunk.len());
+                out.replace(start + from, start + end, by);
                 safe_raw = safe_raw.max(end);
             }
             self.before = safe.checked_sub(1).map(|at| decoded.text[at]).or(self.before);
@@ -158,9 +163,10 @@ impl Run {
         let safe_raw = if safe == decoded.text.len() { decoded.read } else { decoded.raw(safe) };
         let mut at = 0;
         for hit in std::mem::take(&mut scanner.hits) {
-            out.put(held.slice(at..decoded.raw(hit.start)));
-            out.put(scanner.by(hit, &decoded, path, self.same_length));
-            at = decoded.raw_end(hit.end);
+            let (from, end) = (decoded.raw(hit.start), decoded.raw_end(hit.end));
+            out.put(held.slice(at..from));
+            out.put(scanner.by(hit, &decoded, path, self.same_length.then_some(end - from)));
+            at = end;
         }
         let safe_raw = safe_raw.max(at);
         out.put(held.slice(at..safe_raw));

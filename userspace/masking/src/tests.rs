@@ -570,3 +570,29 @@ proptest! {
         }
     }
 }
+
+/// What is told of a body before it is read holds for what goes on of it.
+#[test]
+fn what_detectors_find_can_be_written_over_by_as_many_bytes() {
+    let token = format!("ghp_{}", "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"); // well-formed by its letters and its length
+    for (format, body) in [
+        (Format::Text, format!("key = {token}\n")),
+        (Format::Json, format!("{{\"a\":\"x {token} \\u00e9\\/{token}\"}}")),
+        (Format::JsonLines, format!("{{\"a\":\"{token}\"}}\n[\"{token}\"]\n")),
+        (Format::Xml, format!("<a b=\"{token}\"><c>{token}</c><![CDATA[x]]></a>").replace("<![CDATA[x]]>", "")),
+        (Format::Xml, format!("<a><![CDATA[{token}]]></a>")),
+    ] {
+        for step in [1, 5, 64, 4096] {
+            let rules = Rules { same_length: true, ..detectors() };
+            let mut masker = Masker::new(format, rules, Box::new(Fixed));
+            let mut out = Vec::new();
+            for piece in body.as_bytes().chunks(step) {
+                masker.push(&Bytes::copy_from_slice(piece), &mut out).unwrap();
+            }
+            masker.finish(&mut out).unwrap();
+            let out = String::from_utf8(out.concat()).unwrap();
+            assert_eq!(out.len(), body.len(), "{format:?} {step}: {out}");
+            assert!(!out.contains("aB3dE5") && out.contains("chaperone-masked--"), "{format:?} {step}: {out}");
+        }
+    }
+}

@@ -16,9 +16,7 @@ pub(crate) struct TextMasker(Run);
 impl TextMasker {
     /// With `same_length`, secrets are written over by as many bytes.
     pub(crate) fn new(same_length: bool) -> Self {
-        let mut run = Run::default();
-        run.begin(same_length);
-        Self(run)
+        Self(Run::new(same_length))
     }
 
     pub(crate) fn push(&mut self, bytes: &Bytes, scanner: &mut Scanner, out: &mut Vec<Bytes>) -> Result<(), MaskError> {
