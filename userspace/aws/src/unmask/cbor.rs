@@ -38,16 +38,16 @@ impl<'a> Reader<'a> {
         Some((initial, argument))
     }
 
-    /// A text or bytes whose head has been read; `None` inside where it is in parts.
-    fn content(&mut self, length: Option<u64>) -> Option<Option<&'a [u8]>> {
+    /// A text or bytes whose head has been read. One in parts is passed over, and told as an empty one.
+    fn content(&mut self, length: Option<u64>) -> Option<&'a [u8]> {
         if let Some(length) = length {
-            return Some(Some(self.take(usize::try_from(length).ok()?)?));
+            return self.take(usize::try_from(length).ok()?);
         }
         while !self.ends()? {
             let (_, length) = self.head()?;
             self.take(usize::try_from(length?).ok()?)?;
         }
-        Some(None)
+        Some(b"")
     }
 
     fn ends(&mut self) -> Option<bool> {
@@ -66,10 +66,8 @@ impl<'a> Reader<'a> {
             0 | 1 => argument.map(|_| ()),
             2 => self.content(argument).map(|_| ()),
             3 => {
-                if let Some(text) = self.content(argument)? {
-                    let text = std::str::from_utf8(text).ok()?;
-                    texts.text(shape, text, start..self.at, Written::Cbor);
-                }
+                let text = std::str::from_utf8(self.content(argument)?).ok()?;
+                texts.text(shape, text, start..self.at, Written::Cbor);
                 Some(())
             }
             4 => {
@@ -87,9 +85,8 @@ impl<'a> Reader<'a> {
                 while self.more(&mut left)? {
                     let (initial, argument) = self.head()?;
                     (initial >> 5 == 3).then_some(())?;
-                    let key = self.content(argument)?;
-                    let key = key.map(std::str::from_utf8).transpose().ok()?;
-                    let member = key.and_then(|key| texts.member(shape, key));
+                    let key = std::str::from_utf8(self.content(argument)?).ok()?;
+                    let member = texts.member(shape, key);
                     let length = texts.enter(member.map_or("", |member| member.0));
                     self.item(member.map(|member| member.1), depth + 1, texts)?;
                     texts.leave(length);

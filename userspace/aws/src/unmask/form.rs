@@ -20,17 +20,12 @@ pub(super) fn read(body: &[u8], shape: ShapeId, protocol: Protocol, texts: &mut 
             let start = at + pair.len() - value.len();
             if let Some(path) = path(texts, protocol, shape, &segments) {
                 texts.path = path;
-                texts.text(text_shape(), value, start..start + value.len(), Written::Form);
+                texts.text(Some(ShapeId::STRING), value, start..start + value.len(), Written::Form);
             }
         }
         at += pair.len() + 1;
     }
     Some(())
-}
-
-/// A text's own shape, once its path has led to one.
-const fn text_shape() -> Option<ShapeId> {
-    Some(ShapeId::STRING)
 }
 
 /// The path of the member that a field is. `None` where the field isn't a text's, spelt as clients spell it.

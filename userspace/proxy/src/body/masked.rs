@@ -684,7 +684,7 @@ mod tests {
         let answered = format!("bytes 0-{}/{}", text.len() - 1, text.len());
         let part = of(&object, &credentials, &[("?range", &range), ("content-range", &answered)], 206, &text).unwrap();
         assert_eq!(part.head.headers["content-range"], format!("bytes {from}-{to}/{}", text.len()).as_str());
-        assert!(part.body.len() == 11 && !text.contains(&part.body) && part.body.contains("-"), "{}", part.body);
+        assert!(part.body.len() == 11 && !text.contains(&part.body) && part.body.contains('-'), "{}", part.body);
         // What can't be read in parts is refused; and where its length isn't known, nothing is said of it.
         let json = ("content-type", "application/json");
         let refused =
