@@ -77,6 +77,14 @@ impl Lab {
         self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
     }
 
+    /// As [`spawn_agent`](Self::spawn_agent), in a cgroup whose name begins with this.
+    pub fn spawn_agent_named(&self, name: &str, script: &str) -> Child {
+        let mut command = Command::new(&self.xtask);
+        command.args(["lab", "agent"]).arg(&self.dir).args(["--name", name, "--", "sh", "-c", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("starting an agent")
+    }
+
     /// Starts a shell script as the operator, without waiting for it. What it reads ends when the child is dropped.
     pub fn spawn_operator(&self, script: &str) -> Child {
         let mut command = self.command("exec", script);

@@ -3,12 +3,12 @@
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use jsonwebtoken::{DecodingKey, jwk::Jwk};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     Algorithm, Issuer, ProviderError, TokenError,

@@ -25,6 +25,8 @@ pub struct Verifier {
 pub struct Verified {
     /// Who.
     pub identity: Identity,
+    /// When the token was made, if it says so.
+    issued: Option<OffsetDateTime>,
     /// When it ends: by the token's `exp` and the skew.
     ends: OffsetDateTime,
     /// The same by a clock that nobody sets back.
@@ -35,6 +37,16 @@ impl Verified {
     /// Whether the token has ended: by either clock.
     pub fn is_over(&self) -> bool {
         OffsetDateTime::now_utc() >= self.ends || Instant::now() >= self.ends_at
+    }
+
+    /// Whether this is what the provider says after `before`, of the same subject: by when they were made, or else by
+    /// their ends. Of two that are as late as each other the one that comes later is, if it says anything else.
+    pub fn supersedes(&self, before: &Self) -> bool {
+        let later = match (self.issued, before.issued) {
+            (Some(own), Some(other)) => own.cmp(&other),
+            _ => self.identity.expires.cmp(&before.identity.expires),
+        };
+        later.is_ge() && self.identity != before.identity
     }
 }
 
@@ -117,12 +129,12 @@ impl Verifier {
             return Err(TokenError::Signature(issuer.name.clone()));
         }
         check_audience(issuer, &token.claims)?;
-        let ends = check_times(issuer, &token.claims, now)?;
+        let (issued, ends) = check_times(issuer, &token.claims, now)?;
         claims::check_required(issuer, &token.claims)?;
         let skew = time::Duration::seconds(issuer.clock_skew.into());
         let identity = claims::identity(issuer, &token.claims, token.id()?, ends)?;
         let left = Duration::try_from(ends + skew - now).unwrap_or_default().min(MAX_LIFE);
-        Ok((Verified { identity, ends: ends + skew, ends_at: Instant::now() + left }, token.claims))
+        Ok((Verified { identity, issued, ends: ends + skew, ends_at: Instant::now() + left }, token.claims))
     }
 }
 
@@ -197,8 +209,12 @@ fn check_audience(issuer: &Issuer, claims: &Claims) -> Result<(), TokenError> {
     })
 }
 
-/// Holds the times against `now`, and gives the end.
-fn check_times(issuer: &Issuer, claims: &Claims, now: OffsetDateTime) -> Result<OffsetDateTime, TokenError> {
+/// Holds the times against `now`, and gives when it was made, if it says so, and its end.
+fn check_times(
+    issuer: &Issuer,
+    claims: &Claims,
+    now: OffsetDateTime,
+) -> Result<(Option<OffsetDateTime>, OffsetDateTime), TokenError> {
     let time = |name: &str| -> Result<Option<OffsetDateTime>, TokenError> {
         let Some(value) = claims.get(name) else { return Ok(None) };
         // `NumericDate` may have a fraction.
@@ -227,7 +243,7 @@ fn check_times(issuer: &Issuer, claims: &Claims, now: OffsetDateTime) -> Result<
             return Err(TokenError::NotYet(said(begins)));
         }
     }
-    Ok(ends)
+    Ok((time("iat")?, ends))
 }
 
 /// As much of what a token says as can be shown.

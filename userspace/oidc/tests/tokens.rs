@@ -1,9 +1,12 @@
 //! Tokens of a provider on loopback: each thing that can be wrong with one has its message.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, missing_docs)] // `json!` reads better by value
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -154,6 +157,16 @@ impl Provider {
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         claims
     }
+}
+
+/// Between two questions to a provider, as it is documented.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Lets so much time pass on the clock that says how old keys are.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 async fn verify(verifier: &Verifier, token: &str) -> Result<Verified, TokenError> {
@@ -338,15 +351,69 @@ async fn keys_rotate_and_are_kept_while_the_provider_is_away() {
     assert_eq!(provider.asked.load(Ordering::Relaxed), before);
     *provider.document.lock() = document;
     *provider.keys.lock() = vec![new.jwk("new")];
-    // The pause between two questions; there is nothing to wait for but the clock.
     let token = new.token("new", &claims);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while verify(&verifier, &token).await.is_err() {
-        assert!(std::time::Instant::now() < end, "the new key is never seen");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let error = verify(&verifier, &token).await.unwrap_err();
+    assert!(matches!(error, TokenError::Key { .. }), "asked a moment ago: {error}");
+    pass(PAUSE).await;
+    verify(&verifier, &token).await.expect("asked again, for a key that isn't known");
     let error = verify(&verifier, &old.token("old", &claims)).await.unwrap_err();
     assert!(matches!(error, TokenError::Key { .. }), "a key that was taken back: {error}");
+}
+
+#[tokio::test]
+async fn keys_are_asked_for_each_hour_and_kept_for_a_day_while_the_provider_is_away() {
+    let (old, new) = (Key::rsa(), Key::rsa());
+    let provider = Provider::start(vec![old.jwk("old"), new.jwk("new")]).await;
+    let verifier = provider.verifier(json!({}));
+    let claims = provider.claims(json!({}));
+    let (old_token, new_token) = (old.token("old", &claims), new.token("new", &claims));
+    verify(&verifier, &old_token).await.unwrap();
+    // A key that the provider took back is believed for no longer than an hour.
+    *provider.keys.lock() = vec![new.jwk("new")];
+    pass(Duration::from_mins(59)).await;
+    verify(&verifier, &old_token).await.unwrap();
+    pass(Duration::from_mins(1)).await;
+    assert!(matches!(verify(&verifier, &old_token).await.unwrap_err(), TokenError::Key { .. }));
+    // Away in the middle of the night: what is known goes on, and ends after a day.
+    let document = provider.document.lock().take();
+    for _ in 0..23 {
+        pass(Duration::from_hours(1)).await;
+        verify(&verifier, &new_token).await.unwrap();
+    }
+    pass(Duration::from_hours(1)).await;
+    let error = verify(&verifier, &new_token).await.unwrap_err().to_string();
+    assert!(error.contains("keys of the issuer `test` are not known") && error.contains("503"), "{error}");
+    *provider.document.lock() = document;
+    pass(PAUSE).await;
+    verify(&verifier, &new_token).await.expect("it is back");
+}
+
+#[tokio::test]
+async fn the_later_of_two_tokens_is_known() {
+    let key = Key::ec();
+    let provider = Provider::start(vec![key.jwk("k1")]).await;
+    let verifier = provider.verifier(json!({"groups": "groups"}));
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let token = async |issued: i64, ends: i64, groups: &[&str]| {
+        let claims = provider.claims(json!({"iat": now + issued, "exp": now + ends, "groups": groups}));
+        verify(&verifier, &key.token("k1", &claims)).await.unwrap()
+    };
+    let first = token(-10, 600, &["a", "b"]).await;
+    assert!(!first.supersedes(&first.clone()), "the same");
+    assert!(token(-5, 600, &["a"]).await.supersedes(&first), "with another group and the same end");
+    assert!(token(-10, 600, &["a"]).await.supersedes(&first), "made in the same second");
+    assert!(token(-5, 300, &["a"]).await.supersedes(&first), "it ends sooner, and is what the provider says now");
+    assert!(!token(-20, 600, &["c"]).await.supersedes(&first), "an older one");
+    assert!(!token(-20, 900, &["c"]).await.supersedes(&first), "an older one that is good for longer");
+    // Without a word on when they were made, their ends tell.
+    let without = async |ends: i64, groups: &[&str]| {
+        let mut claims = provider.claims(json!({"exp": now + ends, "groups": groups}));
+        claims.as_object_mut().unwrap().remove("iat");
+        verify(&verifier, &key.token("k1", &claims)).await.unwrap()
+    };
+    let first = without(600, &["a"]).await;
+    assert!(without(600, &["b"]).await.supersedes(&first) && without(601, &["a"]).await.supersedes(&first));
+    assert!(!without(599, &["b"]).await.supersedes(&first));
 }
 
 #[tokio::test]
