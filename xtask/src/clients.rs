@@ -36,13 +36,19 @@ pub fn install(all: bool) -> Result<PathBuf> {
     engines::install(&folder.join("engines"))?;
     npm(&sources.join("js"), &folder.join("js"), &["work.mjs", "streams.mjs"], "the AWS SDK for JavaScript, 40 MB")?;
     npm(&sources.join("iam"), &folder.join("iam"), &["simulate.mjs"], "a simulator of IAM, 20 MB")?;
+    npm(&sources.join("oidc"), &folder.join("oidc"), &["provider.mjs"], "an OpenID provider, 4 MB")?;
     if all {
         packages_but(&HEAVY, &["go", "mvn"])?;
         go(&sources.join("go"), &folder.join("go"))?;
         java(&sources.join("java"), &folder.join("java"))?;
         rust(&sources.join("rust"), &folder.join("rust"))?;
         let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
-        npm(&sources.join("approvals"), &folder.join("approvals"), &programs, "an OpenID provider, 40 MB")?;
+        npm(
+            &sources.join("approvals"),
+            &folder.join("approvals"),
+            &programs,
+            "an OpenID provider and a client of the approvals' API, 30 MB",
+        )?;
         npm(&sources.join("cdk"), &folder.join("cdk"), &["app.mjs"], "CDK, 150 MB")?;
         python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
         python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;

@@ -10,10 +10,9 @@ use std::{
     io::{BufRead as _, BufReader},
     os::unix::fs::{PermissionsExt as _, chown, lchown, symlink},
     path::Path,
-    process::Child,
 };
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, python, script, text, until};
+use chaperone_system_tests::{Caller, Lab, PERMIT_ALL, both, python, script, text, until};
 use provider::Provider;
 use serde_json::{Value, json};
 
@@ -22,47 +21,6 @@ const POLICY: &str = r#"
     when { principal.identified && principal.sponsor == "alice@example.com" };
 "#;
 const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
-
-/// One session that calls whenever it is told to, and says how that went.
-struct Caller {
-    place: tempfile::TempDir,
-    child: Child,
-}
-
-impl Caller {
-    fn start(lab: &Lab, agent: &str) -> Self {
-        let calls = "n=0; while [ ! -e $LABTEST/end ]; do if [ -e $LABTEST/call ]; then rm $LABTEST/call; \
-                     aws s3api list-buckets > $LABTEST/said.new 2>&1; echo \"exit: $?\" >> $LABTEST/said.new; \
-                     mv $LABTEST/said.new $LABTEST/said; fi; sleep 0.1; done";
-        let place = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
-        let script = format!("{REGION} export LABTEST={}; {calls}", place.path().display());
-        let child = lab.spawn_agent_named(agent, &script);
-        Self { place, child }
-    }
-
-    fn call(&self) -> String {
-        let said = self.place.path().join("said");
-        let _ = fs::remove_file(&said);
-        fs::write(self.place.path().join("call"), "").unwrap();
-        until("an answer", || said.exists());
-        fs::read_to_string(said).unwrap()
-    }
-
-    /// Calls until this is said, and nothing but what was said before and this.
-    fn until_said(&self, wanted: &str) -> String {
-        let mut last = String::new();
-        until(&format!("that it says `{wanted}`"), || {
-            last = self.call();
-            last.contains(wanted)
-        });
-        last
-    }
-
-    fn end(mut self) {
-        fs::write(self.place.path().join("end"), "").unwrap();
-        assert!(self.child.wait().unwrap().success());
-    }
-}
 
 #[test]
 fn an_agent_is_who_its_token_says_and_for_as_long() {
@@ -79,13 +37,13 @@ fn an_agent_is_who_its_token_says_and_for_as_long() {
     let lab = Lab::start_in(folder, &["--aws", "moto", "--config", config.to_str().unwrap()], POLICY, &[]);
     let caller = Caller::start(&lab, "coder");
     let call = || caller.call();
-    let place = &caller.place;
+    let place = caller.place();
     let before = call();
     assert!(before.contains("AccessDenied"), "{before}");
     let own = text(&lab.calls()[0], "session").to_owned();
     let session = lab.list("sessions").into_iter().find(|it| text(it, "id") == own).unwrap();
     let register = |token: &str| {
-        let file = place.path().join("token");
+        let file = place.join("token");
         fs::write(&file, token).unwrap();
         let cgroup = text(&session, "cgroup");
         lab.operator(&format!("chaperone register --cgroup {cgroup} --token-file {}", file.display()))

@@ -54,7 +54,8 @@ pub fn run(config: &Path, what: &Register, json: bool) -> anyhow::Result<ExitCod
     let folder = root.join(path.trim_start_matches('/'));
     let about = fs::metadata(&folder).with_context(|| format!("looking at the cgroup {}", folder.display()))?;
     let token = read(&what.token_file)?;
-    let request = ControlRequest::Register { cgroup: path, id: about.ino(), pid: what.pid, token: Token(token) };
+    let request =
+        ControlRequest::Register { cgroup: path, id: about.ino(), pid: what.pid, token: Token(token), login: false };
     let ControlResponse::Registered(said) = ask(&config, &request)? else { return Err(other_answer()) };
     let mut out = std::io::stdout().lock();
     if json {
@@ -95,14 +96,25 @@ fn error(code: ErrorCode) -> impl Fn(String) -> ControlError {
     move |why| ControlError::new(code, why)
 }
 
+/// Whose session is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// Its cgroup's path below the root of cgroup v2.
+    pub cgroup: &'a str,
+    /// The cgroup's id, as it was when whoever asks looked.
+    pub id: u64,
+    /// A process in it, if that is what it was named by.
+    pub pid: Option<i32>,
+}
+
 /// The same in the daemon. Its answer says which session it is, and who.
 pub async fn register(
     shared: &Arc<DataPlane>,
-    path: &str,
-    id: u64,
-    pid: Option<i32>,
+    of: &Of<'_>,
     token: &Token,
+    login: bool,
 ) -> Result<serde_json::Value, ControlError> {
+    let Of { cgroup: path, id, pid } = *of;
     let conflict = error(ErrorCode::Conflict);
     let wrong = error(ErrorCode::BadRequest);
     if !path.starts_with('/') || path.split('/').any(|step| step == "..") {
@@ -137,7 +149,7 @@ pub async fn register(
     {
         return Err(conflict(format!("process {pid} has ended")));
     }
-    let identity = shared.register(&session, &token.0).await.map_err(&conflict)?;
+    let identity = shared.register(&session, &token.0, login).await.map_err(&conflict)?;
     Ok(serde_json::json!({ "session": session.session.id, "agent": session.session.agent, "identity": identity }))
 }
 

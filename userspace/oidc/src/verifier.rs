@@ -39,6 +39,11 @@ impl Verified {
         OffsetDateTime::now_utc() >= self.ends || Instant::now() >= self.ends_at
     }
 
+    /// How long it is until the token's own end.
+    pub fn left(&self) -> Duration {
+        Duration::try_from(self.identity.expires - OffsetDateTime::now_utc()).unwrap_or_default()
+    }
+
     /// Whether this is what the provider says after `before`, of the same subject: by when they were made, or else by
     /// their ends. Of two that are as late as each other the one that comes later is, if it says anything else.
     pub fn supersedes(&self, before: &Self) -> bool {
@@ -79,16 +84,17 @@ impl Verifier {
         self.check(token, None, OffsetDateTime::now_utc()).await
     }
 
-    /// Who an ID token says has signed in, which `client` asked for with this nonce (OpenID Connect Core, 3.1.3.7).
+    /// Who an ID token says has signed in, which `client` asked for with this nonce (OpenID Connect Core, 3.1.3.7). Without
+    /// a browser there is none.
     pub async fn verify_id_token(
         &self,
         token: &str,
         client: &str,
-        nonce: &str,
+        nonce: Option<&str>,
     ) -> Result<(Verified, Claims), TokenError> {
         let (verified, claims) = self.check(token, None, OffsetDateTime::now_utc()).await?;
         let claim = |claim: &str, why: &str| Err(TokenError::Claim { claim: claim.into(), why: why.into() });
-        if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
+        if nonce.is_some_and(|nonce| claims.get("nonce").and_then(Value::as_str) != Some(nonce)) {
             return claim("nonce", "is not the one of this sign-in");
         }
         let of_several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);

@@ -107,12 +107,22 @@ impl DataPlane {
         }
     }
 
-    /// Holds a token against the issuers, for a session. The token isn't kept.
-    pub async fn register(&self, session: &Resolved<SessionContext>, token: &str) -> Result<Identity, String> {
+    /// Holds a token against the issuers, for a session. The token isn't kept. If it is of a person's login, that person is
+    /// the sponsor, unless a claim says who that is.
+    pub async fn register(
+        &self,
+        session: &Resolved<SessionContext>,
+        token: &str,
+        login: bool,
+    ) -> Result<Identity, String> {
         let verifier = self.identities.current.load().verifier.clone();
-        let verified = verifier.verify(token, &session.session.agent).await.map_err(|error| error.to_string())?;
+        let mut verified = verifier.verify(token, &session.session.agent).await.map_err(|error| error.to_string())?;
+        if login {
+            let person = verified.identity.subject.clone();
+            verified.identity.sponsor.get_or_insert(person);
+        }
         let identity = verified.identity.clone();
-        self.apply(session, verified, "register").await?;
+        self.apply(session, verified, if login { "login" } else { "register" }).await?;
         Ok(identity)
     }
 
