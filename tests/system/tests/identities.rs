@@ -300,3 +300,65 @@ fn parsed(form: &str) -> Vec<(String, String)> {
         .map(|(name, value)| (decoded(name), decoded(value)))
         .collect()
 }
+
+/// A runner registers its own jobs; nobody else does, and nobody anything else.
+#[test]
+fn a_registrar_says_who_its_own_jobs_are_and_nothing_more() {
+    let provider = Provider::new();
+    let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
+    let at = folder.path().to_owned();
+    fs::set_permissions(&at, fs::Permissions::from_mode(0o755)).unwrap();
+    fs::write(at.join("jwks.json"), provider.jwks()).unwrap();
+    let config = at.join("identity.toml");
+    let more = format!("[identity]\nregistrars = [\"daemon\"]\n{}", issuer(&at.join("jwks.json")));
+    fs::write(&config, more).unwrap();
+    let lab = Lab::start_in(folder, &["--aws", "moto", "--config", config.to_str().unwrap()], POLICY, &[]);
+    let job = |user: &str| {
+        let place = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
+        let pid = place.path().join("pid");
+        let become_it = format!("exec setpriv --reuid {user} --clear-groups sleep infinity");
+        // The shell's number, which is the job's.
+        let child = lab.spawn_agent(&format!("echo $$ > {}; {become_it}", pid.display()));
+        let mut number = String::new();
+        until("the job's beginning", || {
+            number = fs::read_to_string(&pid).unwrap_or_default().trim().to_owned();
+            fs::read_to_string(format!("/proc/{number}/comm")).is_ok_and(|it| it == "sleep\n")
+        });
+        (child, number)
+    };
+    let ((mut own, mine), (mut other, theirs)) = (job("daemon"), job("nobody"));
+    let file = lab.file("job.token", &provider.token("repo:app", 600, &json!({ "team": "red" })));
+    let as_user = |user: &str, command: &str| {
+        lab.operator(&format!("exec setpriv --reuid {user} --clear-groups chaperone {command}"))
+    };
+    let register = |user: &str, pid: &str| as_user(user, &format!("register --pid {pid} --token-file {file}"));
+    for (user, pid, why) in [
+        ("daemon", &theirs, "isn't yours"),
+        ("nobody", &theirs, "asking the daemon"),
+        ("nobody", &mine, "asking the daemon"),
+    ] {
+        let refused = register(user, pid);
+        assert!(!refused.status.success() && both(&refused).contains(why), "{user}: {}", both(&refused));
+    }
+    let done = register("daemon", &mine);
+    assert!(done.status.success() && both(&done).contains("is repo:app at"), "{}\n{}", both(&done), lab.log());
+    // Nothing else may be asked there, and no agent's process is heard.
+    let ask = |what: &str| {
+        let socket = lab.dir.join("register.sock");
+        format!(
+            "curl -sS --max-time 20 --unix-socket {} -H 'content-type: application/json' -d '{what}' http://x/v1/control",
+            socket.display()
+        )
+    };
+    for what in [r#"{"request":"status"}"#, r#"{"request":"reload"}"#, r#"{"request":"stop","of":"coder"}"#] {
+        let said = both(&lab.operator(&format!("setpriv --reuid daemon --clear-groups {}", ask(what))));
+        assert!(said.contains("others than root may register sessions, and nothing else"), "{what}: {said}");
+    }
+    let agent = lab.agent(&format!("setpriv --reuid daemon --clear-groups {}", ask(r#"{"request":"status"}"#)));
+    assert!(!agent.status.success(), "{}", both(&agent));
+    assert!(lab.log().contains("agents don't say who they are"), "{}", lab.log());
+    for child in [&mut own, &mut other] {
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+}

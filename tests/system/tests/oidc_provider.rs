@@ -2,92 +2,24 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
-use std::{
-    fs,
-    io::{BufRead as _, BufReader, Write as _},
-    path::Path,
-    process::{Child, ChildStdout, Command},
-};
+mod openid;
 
-use chaperone_system_tests::{Caller, Lab, both, installed, python, script, text, until};
+use std::{fs, io::BufReader, process::ChildStdout};
+
+use chaperone_system_tests::{Caller, both, text, until};
+use openid::{LOGIN, Provider, lab, line_with, session};
 use serde_json::{Value, json};
 
-const POLICY: &str = r#"
-@id("builders") permit (principal in Group::"op:builders", action in [Action::"s3:ListAllMyBuckets"], resource)
-    when { principal.identified && principal.sponsor != "" };
-"#;
-const PORT: &str = "8449";
-
-/// The provider's process, which starts and stops the provider as it is told.
-struct Provider {
-    child: Child,
-    said: BufReader<ChildStdout>,
-}
-
-impl Provider {
-    fn new(lab: &Lab, at: &Path) -> Self {
-        let program = installed("oidc").join("provider.mjs");
-        let command =
-            format!("exec node {} {PORT} {at}/provider.crt {at}/provider.key", program.display(), at = at.display());
-        let mut child = lab.spawn_operator(&command);
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said }
-    }
-
-    /// Does something, and gives what came of it.
-    fn act(&mut self, what: &Value) -> Value {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
-        // The library talks, too.
-        let mut line = String::new();
-        while !line.starts_with('{') {
-            line.clear();
-            assert_ne!(self.said.read_line(&mut line).unwrap(), 0, "{what}: the provider ended");
-        }
-        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{what}: {error}: {line}"));
-        assert!(answer.get("failed").is_none(), "{what}: {answer}");
-        answer["ok"].clone()
-    }
-
-    fn token(&mut self, what: &Value) -> String {
-        self.act(what).as_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Provider {
-    fn drop(&mut self) {
-        drop(self.child.stdin.take());
-        let _ = self.child.wait();
-    }
-}
-
-/// A lab that believes the provider, with these settings of its issuer besides.
-fn lab(settings: &str) -> (Lab, Provider, String) {
-    let folder = tempfile::Builder::new().prefix("chaperone-test-").tempdir().unwrap();
-    let at = folder.path().to_owned();
-    assert!(Command::new(python()).arg(script("provider_certificate.py")).arg(&at).status().unwrap().success());
-    let issuer = format!(
-        "[[identity.issuers]]\nname = \"op\"\nissuer = \"https://127.0.0.1:{PORT}\"\nca_file = \"{}/authority.crt\"\n\
-         groups = \"groups\"\n{settings}\n",
-        at.display()
-    );
-    let config = at.join("identity.toml");
-    fs::write(&config, &issuer).unwrap();
-    let lab = Lab::start_in(folder, &["--aws", "moto", "--config", config.to_str().unwrap()], POLICY, &[]);
-    let provider = Provider::new(&lab, &at);
-    (lab, provider, issuer)
-}
-
-/// The newest session that is open, as `status` tells it.
-fn session(lab: &Lab) -> Value {
-    let status: Value = serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap();
-    status["sessions"].as_array().unwrap().last().unwrap().clone()
+/// A token that the provider, or its keys, made.
+fn token(provider: &mut Provider, what: &Value) -> String {
+    provider.act(what).as_str().unwrap().to_owned()
 }
 
 #[test]
 #[allow(clippy::too_many_lines)] // one session, one story
 fn agents_are_who_a_real_provider_says() {
     let settings = "audiences = [\"chaperone\"]\nclock_skew = 0\nsponsor = \"email\"";
-    let (lab, mut provider, _) = lab(settings);
+    let (lab, mut provider) = lab(settings);
     let caller = Caller::start(&lab, "coder");
     assert!(caller.call().contains("AccessDenied"));
     let cgroup = text(&session(&lab), "cgroup").to_owned();
@@ -108,7 +40,7 @@ fn agents_are_who_a_real_provider_says() {
 
     // Away, with nothing that is known of it; then there.
     provider.act(&json!(["start", ["one"]]));
-    let first = provider.token(&json!(["job", "chaperone"]));
+    let first = token(&mut provider, &json!(["job", "chaperone"]));
     provider.act(&json!(["stop"]));
     refused(
         &first,
@@ -123,7 +55,7 @@ fn agents_are_who_a_real_provider_says() {
     assert_eq!(seen, ["op", "ci-job-7", "alice@example.com"], "{identity}");
 
     // What is wrong with a token is told.
-    let elsewhere = provider.token(&json!(["job", "elsewhere"]));
+    let elsewhere = token(&mut provider, &json!(["job", "elsewhere"]));
     refused(&elsewhere, "the token is made for `elsewhere`, and not for `chaperone`");
     for (how, header, claims, why) in [
         ("RS256", json!({}), json!({ "exp": 1_700_000_000 }), "the token ended at 2023-11-14T22:13:20Z"),
@@ -146,10 +78,10 @@ fn agents_are_who_a_real_provider_says() {
         ("HS256", json!({ "alg": "RS256" }), json!({}), "the token's signature is not the issuer `op`'s"),
         ("RS256", json!({ "kid": "another" }), json!({}), "the issuer `op` has no key `another`"),
     ] {
-        refused(&provider.token(&json!(["forged", "one", how, header, claims])), why);
+        refused(&token(&mut provider, &json!(["forged", "one", how, header, claims])), why);
     }
     refused(
-        &provider.token(&json!(["forged", "stranger", "RS256", { "kid": "one" }, {}])),
+        &token(&mut provider, &json!(["forged", "stranger", "RS256", { "kid": "one" }, {}])),
         "signature is not the issuer `op`'s",
     );
     assert!(caller.call().contains("exit: 0"), "none of it changes anything");
@@ -157,12 +89,12 @@ fn agents_are_who_a_real_provider_says() {
     // Its keys rotate in the middle; the old one is published for a while.
     provider.act(&json!(["stop"]));
     provider.act(&json!(["start", ["two", "one"]]));
-    let second = provider.token(&json!(["job", "chaperone"]));
+    let second = token(&mut provider, &json!(["job", "chaperone"]));
     accepted(&second);
-    register(&provider.token(&json!(["forged", "one", "RS256", {}, {}]))).unwrap();
+    register(&token(&mut provider, &json!(["forged", "one", "RS256", {}, {}]))).unwrap();
     // Away: what is known goes on, and what isn't is told with the reason.
-    let later = provider.token(&json!(["forged", "two", "RS256", {}, {}]));
-    let unknown = provider.token(&json!(["forged", "three", "RS256", {}, {}]));
+    let later = token(&mut provider, &json!(["forged", "two", "RS256", {}, {}]));
+    let unknown = token(&mut provider, &json!(["forged", "three", "RS256", {}, {}]));
     provider.act(&json!(["stop"]));
     register(&later).unwrap();
     until("that it is asked again", || {
@@ -185,7 +117,7 @@ fn agents_are_who_a_real_provider_says() {
     skew(1);
     let said = caller.call();
     assert!(said.contains("is of an issuer that the configuration has no more, or has changed"), "{said}");
-    let fresh = provider.token(&json!(["job", "chaperone"]));
+    let fresh = token(&mut provider, &json!(["job", "chaperone"]));
     refused(&fresh, "is the document of the issuer `https://evil.example`, and not of `https://127.0.0.1:8449`");
     provider.act(&json!(["answer", "/.well-known/openid-configuration", null]));
     accepted(&fresh);
@@ -202,26 +134,14 @@ fn agents_are_who_a_real_provider_says() {
     provider.act(&json!(["answer", "/jwks", { "keys": both_keys }]));
     skew(2);
     for name in ["three", "four"] {
-        register(&provider.token(&json!(["forged", name, "RS256", { "kid": "same" }, {}]))).unwrap();
+        register(&token(&mut provider, &json!(["forged", name, "RS256", { "kid": "same" }, {}]))).unwrap();
     }
     refused(
-        &provider.token(&json!(["forged", "one", "RS256", { "kid": "same" }, {}])),
+        &token(&mut provider, &json!(["forged", "one", "RS256", { "kid": "same" }, {}])),
         "signature is not the issuer `op`'s",
     );
     caller.end();
     assert!(!lab.log().contains("eyJ"), "{}", lab.log());
-}
-
-/// Reads what a command says until a line has this in it.
-fn line_with(said: &mut BufReader<ChildStdout>, wanted: &str) -> String {
-    let mut all = String::new();
-    loop {
-        let begins = all.len();
-        assert_ne!(said.read_line(&mut all).unwrap(), 0, "{wanted}: {all}");
-        if all[begins..].contains(wanted) {
-            return all[begins..].to_owned();
-        }
-    }
 }
 
 /// Where a person is to go, and with which code.
@@ -231,11 +151,9 @@ fn device(said: &mut BufReader<ChildStdout>) -> (String, String) {
     (after("open "), after("enter the code "))
 }
 
-const LOGIN: &str = "audiences = [\"chaperone-cli\"]\nclient_id = \"chaperone-cli\"\nscopes = [\"offline_access\"]";
-
 #[test]
 fn a_person_logs_in_by_a_code_and_is_the_sponsor_while_the_command_runs() {
-    let (lab, mut provider, _) = lab(LOGIN);
+    let (lab, mut provider) = lab(LOGIN);
     provider.act(&json!(["start", ["one"], { "token": 12 }]));
     let (caller, said) = Caller::start_by(&lab, "chaperone run --login --");
     let mut said = BufReader::new(said);
@@ -270,7 +188,7 @@ fn a_person_logs_in_by_a_code_and_is_the_sponsor_while_the_command_runs() {
 
 #[test]
 fn a_login_that_is_refused_or_never_comes_runs_nothing() {
-    let (lab, mut provider, _) = lab(LOGIN);
+    let (lab, mut provider) = lab(LOGIN);
     let run = |more: &str| {
         let mut child =
             lab.spawn_operator(&format!("exec chaperone run {more} -- touch {}/ran 2>&1", lab.dir.display()));
@@ -300,7 +218,7 @@ fn a_login_that_is_refused_or_never_comes_runs_nothing() {
 
 #[test]
 fn a_person_logs_in_in_a_browser_that_comes_back_to_this_host() {
-    let (lab, mut provider, _) = lab(LOGIN);
+    let (lab, mut provider) = lab(LOGIN);
     provider.act(&json!(["start", ["one"]]));
     let (caller, said) = Caller::start_by(&lab, "chaperone run --login=browser --");
     let mut said = BufReader::new(said);

@@ -49,7 +49,7 @@ impl Backend for Console {
             ControlRequest::Launch { agent } => ControlResponse::Launched(self.launch(&agent).await?),
             ControlRequest::Register { cgroup, id, pid, token, login } => {
                 let of = register::Of { cgroup: &cgroup, id, pid };
-                ControlResponse::Registered(register::register(&self.shared, &of, &token, login).await?)
+                ControlResponse::Registered(register::register(&self.shared, actor, &of, &token, login).await?)
             }
             // It reads files, and no call waits for that.
             ControlRequest::Reload => ControlResponse::Reloaded(tokio::task::block_in_place(|| self.reload())?),

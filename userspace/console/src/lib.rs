@@ -17,4 +17,4 @@ pub use api::{ControlError, ControlRequest, ControlResponse, ErrorCode, Launch, 
 pub use approvals::{ApprovalBackend, ApprovalRequest, ApprovalResponse, Peer, approvals, serve_approvals};
 pub use client::{ClientError, request};
 pub use metrics::{Kind, Metric};
-pub use server::{Backend, ConsoleError, control, serve_control, serve_metrics};
+pub use server::{Backend, ConsoleError, control, serve_control, serve_metrics, serve_registrars};

@@ -97,6 +97,13 @@ impl<T> Open<T> {
         Some((self.agents.named(agent)?, container?))
     }
 
+    /// The open session that the one of this cgroup is inside of: that of the cgroup which a rule names, above a container's.
+    fn parent(&self, cgroup_path: &str) -> Option<SessionId> {
+        let (_, outer) = self.agents.of(cgroup_path)?;
+        let mut all = self.by_cgroup.values().map(|(it, _)| &it.session);
+        if outer == cgroup_path { None } else { all.find(|it| it.cgroup_path == outer).map(|it| it.id) }
+    }
+
     fn remember(&mut self, cgroup: CgroupId, past: SessionId) {
         self.past.push_back((cgroup, past));
         if self.past.len() > MAX_PAST {
@@ -224,6 +231,7 @@ impl<T> Sessions<T> {
             cgroup,
             cgroup_path: cgroup_path.to_owned(),
             container,
+            parent: open.parent(cgroup_path),
             started: OffsetDateTime::now_utc(),
         };
         // `cgroup.events` is modified when `populated` changes, and the watch ends when the folder goes.
@@ -282,6 +290,7 @@ impl<T> Sessions<T> {
             cgroup,
             cgroup_path: cgroup_path.to_owned(),
             container: None,
+            parent: open.parent(cgroup_path),
             started: OffsetDateTime::now_utc(),
         })
     }
@@ -421,6 +430,11 @@ mod tests {
         assert_eq!(sessions.last_of([CgroupId(1), gone]), Some(missed.id));
         let open = sessions.open()[0].session.clone();
         assert_eq!(sessions.last_of([open.cgroup, gone]), Some(open.id));
+        // A container's session is inside of the other, if that is open; by itself it is inside of none.
+        let parent =
+            |path: &str| sessions.open().iter().find(|it| it.session.cgroup_path == path).unwrap().session.parent;
+        let outer = sessions.open().iter().find(|it| it.session.cgroup_path == "/agents/a").unwrap().session.id;
+        assert_eq!((parent("/agents/a"), parent(&container(3)), parent(&other)), (None, Some(outer), None));
         // A container that is the session already.
         let own = format!("/agents/libpod-{:064x}", 2);
         assert_eq!(session(&format!("{own}/libpod-{:064x}", 3)), own);

@@ -39,6 +39,8 @@ pub struct IdentitySettings {
     pub issuers: Vec<Issuer>,
     /// Who may own token files, besides root.
     pub token_owners: BTreeSet<u32>,
+    /// Who may register sessions, besides root.
+    pub registrars: BTreeSet<u32>,
     /// Users of this host by the sponsors' names in tokens, where they differ.
     pub people: BTreeMap<String, String>,
     /// By the agents' names; those that aren't there have none, and need none.
@@ -124,6 +126,11 @@ impl Identities {
     /// The user of this host who has that name in tokens.
     pub fn user(&self, name: &str) -> Option<String> {
         self.current.load().settings.people.get(name).cloned()
+    }
+
+    /// Whether this user may register sessions that are all theirs.
+    pub fn is_registrar(&self, uid: u32) -> bool {
+        self.current.load().settings.registrars.contains(&uid)
     }
 
     /// Whether tokens of this issuer are believed as they were when this identity was.
