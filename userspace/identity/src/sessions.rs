@@ -99,9 +99,10 @@ impl<T> Open<T> {
 
     /// The open session that the one of this cgroup is inside of: that of the cgroup which a rule names, above a container's.
     fn parent(&self, cgroup_path: &str) -> Option<SessionId> {
-        let (_, outer) = self.agents.of(cgroup_path)?;
-        let mut all = self.by_cgroup.values().map(|(it, _)| &it.session);
-        if outer == cgroup_path { None } else { all.find(|it| it.cgroup_path == outer).map(|it| it.id) }
+        let (_, outer) = self.agents.of(cgroup_path).filter(|(_, outer)| *outer != cgroup_path)?;
+        let all = self.by_cgroup.values().map(|(it, _)| &it.session);
+        // An earlier one of the same path may be yet to be seen to end.
+        all.filter(|it| it.cgroup_path == outer).max_by_key(|it| it.started).map(|it| it.id)
     }
 
     fn remember(&mut self, cgroup: CgroupId, past: SessionId) {
