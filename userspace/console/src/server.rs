@@ -24,7 +24,6 @@ use tokio::{
 };
 
 use crate::{
-    Peer,
     actor::Actor,
     api::{ControlError, ControlRequest, ControlResponse, ErrorCode},
     metrics::{Metric, encode},
@@ -42,11 +41,6 @@ const URGENT: Duration = Duration::from_secs(5);
 const MAX_SCRAPES: usize = 32;
 /// For one of them, from its beginning to its end: one that asks nothing, or doesn't read the answer, keeps nobody out.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Registrars' connections at once; more wait.
-const MAX_REGISTRARS: usize = 16;
-/// For one of them: a provider may have to be asked.
-const REGISTRAR_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Where all requests go.
 pub(crate) const PATH: &str = "/v1/control";
@@ -161,58 +155,6 @@ pub fn serve_control<B: Backend>(
     })
 }
 
-/// Opens the socket where users besides root register sessions, 0666: the kernel says who connects, and whether they may,
-/// with the process that they connect by, `may` says.
-pub fn serve_registrars<B: Backend, M: Fn(Peer) -> Result<(), String> + Send + 'static>(
-    path: &Path,
-    backend: Arc<B>,
-    may: M,
-) -> Result<impl Future<Output = ()> + Send + use<B, M>, ConsoleError> {
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    let made = fs::DirBuilder::new().recursive(true).mode(0o755).create(folder);
-    made.map_err(error("making the folder of the registrars' socket", folder))?;
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            return Err(error("replacing the registrars' socket", path)(source));
-        }
-        _ => {}
-    }
-    let listener = UnixListener::bind(path).map_err(error("opening the registrars' socket", path))?;
-    fs::set_permissions(path, fs::Permissions::from_mode(0o666))
-        .map_err(error("opening the registrars' socket to all", path))?;
-    Ok(async move {
-        let connections = Arc::new(Semaphore::new(MAX_REGISTRARS));
-        while let Ok(permit) = connections.clone().acquire_owned().await {
-            let stream = match listener.accept().await {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    pause(&error).await;
-                    continue;
-                }
-            };
-            let Ok(peer) = stream.peer_cred() else { continue };
-            // Before anything of it is read or recorded.
-            if let Err(why) = may(Peer { uid: peer.uid(), pid: peer.pid() }) {
-                tracing::warn!(
-                    uid = peer.uid(),
-                    pid = peer.pid(),
-                    why,
-                    "who may not register sessions tried to: refused"
-                );
-                continue;
-            }
-            let served =
-                timeout(REGISTRAR_TIMEOUT, serve(stream, backend.clone(), Some(Arc::new(Actor::of_peer(&peer)))));
-            tokio::spawn(async move {
-                let _permit = permit;
-                if served.await.is_err() {
-                    tracing::debug!("a registrar's connection took too long");
-                }
-            });
-        }
-    })
-}
-
 /// Opens the metrics' address.
 pub async fn serve_metrics<B: Backend>(
     address: SocketAddr,
@@ -242,13 +184,13 @@ async fn answer_scrapes<B: Backend>(listener: TcpListener, backend: Arc<B>) {
 }
 
 /// Out of files or memory: keeps the loop from spinning.
-async fn pause(error: &io::Error) {
+pub(crate) async fn pause(error: &io::Error) {
     tracing::error!(%error, "accepting a console connection failed");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// Serves the control API to `actor`, or metrics to anybody.
-async fn serve<S, B>(stream: S, backend: Arc<B>, actor: Option<Arc<Actor>>)
+pub(crate) async fn serve<S, B>(stream: S, backend: Arc<B>, actor: Option<Arc<Actor>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Backend,
