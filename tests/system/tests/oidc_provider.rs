@@ -22,7 +22,7 @@ fn agents_are_who_a_real_provider_says() {
     let (lab, mut provider) = lab(settings);
     let caller = Caller::start(&lab, "coder");
     assert!(caller.call().contains("AccessDenied"));
-    let cgroup = text(&session(&lab), "cgroup").to_owned();
+    let cgroup = text(&session(&lab), "cgroup_path").to_owned();
     let file = caller.place().join("token");
     let register = |token: &str| {
         fs::write(&file, token).unwrap();
@@ -204,6 +204,7 @@ fn a_login_that_is_refused_or_never_comes_runs_nothing() {
     let page = provider.act(&json!(["refuse", url, code]));
     line_with(&mut said, "the login was refused at the provider `op`");
     assert!(!child.wait().unwrap().success(), "{page}");
+    assert!(text(&page, "text").contains("interrupted"), "{page}");
     provider.act(&json!(["stop"]));
     provider.act(&json!(["start", ["one"], { "code": 2 }]));
     let (mut child, mut said) = run("--login=device");

@@ -99,7 +99,7 @@ const form = (fields) => ({
   body: new URLSearchParams(fields).toString(),
 });
 
-// A person in a browser: follows redirects, and fills in each form that a page has, until there is none or `done` says so.
+// A person in a browser: follows redirects, and fills in each form that a page has, until there is none or nothing to fill in.
 async function browse(url, fill) {
   const cookies = new Map();
   let next = { url };
@@ -116,9 +116,13 @@ async function browse(url, fill) {
       next = { url: new URL(answer.headers.location, at).href };
       continue;
     }
+    const shown = () => {
+      const text = answer.text.replace(/<style[^]*?<\/style>|<[^>]*>/g, " ").replace(/\s+/g, " ");
+      return { url: at, status: answer.status, text };
+    };
     const page = /<form[^>]*action="([^"]*)"[^>]*>/.exec(answer.text);
     if (answer.status >= 400 || !page) {
-      return { url: at, status: answer.status, text: answer.text.replace(/<style[^]*?<\/style>|<[^>]*>/g, " ").replace(/\s+/g, " ") };
+      return shown();
     }
     const fields = {};
     for (const [input] of answer.text.matchAll(/<input[^>]*>/g)) {
@@ -126,7 +130,9 @@ async function browse(url, fill) {
       if (value("name")) fields[value("name")] = value("value") ?? "";
     }
     const action = new URL(page[1].replaceAll("&amp;", "&"), at).href;
-    next = { url: action, ...form(fill(fields, answer.text)) };
+    const filled = fill(fields);
+    if (!filled) return shown();
+    next = { url: action, ...form(filled) };
   }
   throw new Error(`no end after 40 pages: ${next.url}`);
 }
@@ -182,11 +188,15 @@ const acts = {
   publicKey: (name) => publicOf(name),
   // A person enters a code, or refuses to.
   enter: (url, code, who) => browse(url, person(who, code)),
-  refuse: (url, code) =>
-    browse(url, (fields) => {
+  refuse(url, code) {
+    let refused = false;
+    return browse(url, (fields) => {
       const { confirm, ...others } = person("mallory", code)(fields);
-      return confirm ? { ...others, abort: "yes" } : others;
-    }),
+      if (refused) return null;
+      refused = Boolean(confirm);
+      return refused ? { ...others, abort: "yes" } : others;
+    });
+  },
   signIn: (url, who) => browse(url, person(who)),
   // Takes back whatever could be renewed; gives how much that was.
   async revoke() {
