@@ -64,6 +64,7 @@ pub(crate) fn session(groups: &[&str]) -> Session {
         cgroup: CgroupId(1),
         cgroup_path: "/agents/coder".into(),
         container: None,
+        parent: None,
         started: time::OffsetDateTime::UNIX_EPOCH,
     }
 }
