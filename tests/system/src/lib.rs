@@ -85,6 +85,11 @@ impl Lab {
         command.spawn().expect("starting an agent")
     }
 
+    /// As [`spawn_agent`](Self::spawn_agent), to be written to.
+    pub fn spawn_agent_with_input(&self, script: &str) -> Child {
+        self.command("agent", script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starting an agent")
+    }
+
     /// Starts a shell script as the operator, without waiting for it. What it reads ends when the child is dropped.
     pub fn spawn_operator(&self, script: &str) -> Child {
         let mut command = self.command("exec", script);

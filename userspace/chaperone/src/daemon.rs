@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::Context;
 use chaperone_authority::CertificateAuthority;
-use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
+use chaperone_aws::{Catalog, CredentialSource, NoTextMember, Sts, https_client};
 use chaperone_capture::{
     Adopted, Capture, CaptureConfig, CommandEvent, Commands, FdStore, ListenPorts, Listeners, cgroup_id, cgroup_root,
     keep_no_longer,
@@ -25,7 +25,7 @@ use chaperone_console::{
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
-use chaperone_policy::ActionCatalog;
+use chaperone_policy::{ActionCatalog, NoSuchMember};
 use chaperone_proxy::{
     ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops,
     Upstream, roots,
@@ -77,6 +77,20 @@ impl ActionCatalog for KnownActions {
         let (service, operation) = name.split_once(':')?;
         let needs = Catalog::global().actions_of(service, operation);
         (!needs.is_empty()).then(|| needs.join(" and "))
+    }
+
+    fn text_member(&self, action: &str, path: &str) -> Result<Vec<(String, String)>, NoSuchMember> {
+        match Catalog::global().text_member(action, path) {
+            Ok(found) => Ok(found.into_iter().map(|(service, name)| (service.to_owned(), name.to_owned())).collect()),
+            Err(NoTextMember::Action) if self.level(action).is_some() => {
+                Err(NoSuchMember::Unfit("is of no operation that is known".to_owned()))
+            }
+            Err(NoTextMember::Action) => Err(NoSuchMember::Action),
+            Err(NoTextMember::Unfit(why)) => Err(NoSuchMember::Unfit(why)),
+            Err(NoTextMember::Unknown(segment, known)) => {
+                Err(NoSuchMember::Unknown { segment, known: known.into_iter().map(str::to_owned).collect() })
+            }
+        }
     }
 }
 

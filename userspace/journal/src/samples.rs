@@ -120,5 +120,6 @@ pub(crate) fn outcome(
         duration_us: 1234,
         ttfb_us: Some(1000),
         masked: Vec::new(),
+        unmasked: Vec::new(),
     }))
 }

@@ -22,6 +22,7 @@ mod problem;
 mod ruling;
 mod slice;
 mod suggest;
+mod unmask;
 mod why;
 
 pub use decide::{Approval, Engine, Principal};
@@ -30,10 +31,11 @@ pub use facts::{CallFacts, body_bytes, is_retry};
 pub use jiff::tz::TimeZone;
 pub use load::{ActionCatalog, PolicyVersion, known_level, schema_text, suggest_action};
 pub use mask_target::{MaskTarget, parse as parse_mask};
-pub use masks::Masks;
+pub use masks::{Masks, Unmask};
 pub use problem::{PolicyError, PolicyProblem};
 pub use ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling};
 pub use suggest::nearest;
+pub use unmask::{NoSuchMember, UnmaskTarget};
 pub use why::{ConditionReport, NeedReport, PolicyReport, Truth};
 
 /// The names of all time zones.

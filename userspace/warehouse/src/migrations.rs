@@ -20,6 +20,7 @@ const STEPS: &[(&str, &str)] = &[
     ("questions", include_str!("../migrations/0007_questions.sql")),
     ("comments", include_str!("../migrations/0008_comments.sql")),
     ("parents", include_str!("../migrations/0009_parents.sql")),
+    ("unmasked", include_str!("../migrations/0010_unmasked.sql")),
 ];
 
 #[derive(Row, Serialize, Deserialize)]
