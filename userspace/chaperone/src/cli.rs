@@ -153,6 +153,11 @@ pub enum Command {
     /// Check policies, test them, try them on what was recorded, learn them from it.
     #[command(subcommand)]
     Policy(crate::policy::Policy),
+    /// Set an instance of the image up by its user data (docs/image.md): what the image does at each boot.
+    #[command(after_help = "Example: chaperone provision --user-data user-data.toml --check
+
+Exit codes: 0 it is in force, or can be used; 1 something failed; 2 it can't be used.")]
+    Provision(crate::provision::Provision),
     /// Have the daemon read its configuration and policies again.
     #[command(after_help = "Example: chaperone policy check && chaperone reload")]
     Reload,

@@ -19,12 +19,14 @@ mod in_force;
 mod manual;
 mod mask;
 mod masking;
+mod metadata;
 mod metrics;
 mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;
 mod policy;
+mod provision;
 mod register;
 mod roles;
 mod run;
@@ -97,6 +99,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Mask(what) => mask::run(&what, json),
         Command::Probe => setup::probe(),
         Command::Policy(what) => policy::run(&config, &what, json),
+        Command::Provision(what) => provision::run(&what),
         Command::Reload => commands::reload(&config, json),
         Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),
