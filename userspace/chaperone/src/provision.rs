@@ -175,7 +175,10 @@ fn trust(config: &Config) -> anyhow::Result<()> {
     let trust = Trust::of_host()?;
     let complete = |report: chaperone_authority::TrustReport| report.is_complete();
     if !trust.status(authority.path()).is_ok_and(complete) {
-        ensure!(complete(trust.install(authority.path())?), "not every store trusts the CA: see `chaperone trust status`");
+        ensure!(
+            complete(trust.install(authority.path())?),
+            "not every store trusts the CA: see `chaperone trust status`"
+        );
     }
     Ok(())
 }
@@ -214,11 +217,8 @@ fn put_policies(folder: &Path, policies: &BTreeMap<String, String>) -> anyhow::R
     for (name, text) in policies {
         replace(&new.join(name), text.as_bytes(), 0o644)?;
     }
-    let flags = if folder.exists() {
-        nix::fcntl::RenameFlags::RENAME_EXCHANGE
-    } else {
-        nix::fcntl::RenameFlags::empty()
-    };
+    let flags =
+        if folder.exists() { nix::fcntl::RenameFlags::RENAME_EXCHANGE } else { nix::fcntl::RenameFlags::empty() };
     nix::fcntl::renameat2(nix::fcntl::AT_FDCWD, &new, nix::fcntl::AT_FDCWD, folder, flags)
         .with_context(|| format!("putting {} in place", folder.display()))?;
     if new.exists() {

@@ -84,6 +84,22 @@ pub fn run(options: &Options) -> Result<()> {
     if options.check { check::run(&release, &program, &folder, &packages) } else { Ok(()) }
 }
 
+/// Builds, and makes the `.deb`: gives its path.
+pub fn deb() -> Result<PathBuf> {
+    setup::packages(&TOOLS)?;
+    let folder = place::target()?.join("package");
+    let release = release()?;
+    let program = build::program(&place::root(), &folder.join("build"), &release.epoch)?;
+    make(&release, &program, &folder.join("work"), &folder)?;
+    Ok(folder.join(deb_name()?))
+}
+
+/// What the `.deb` is called.
+pub fn deb_name() -> Result<String> {
+    let Release { version, debian, .. } = release()?;
+    Ok(format!("chaperone_{version}_{debian}.deb"))
+}
+
 /// The packages of this program: two for each format.
 fn make(release: &Release, program: &Path, work: &Path, out: &Path) -> Result<Vec<PathBuf>> {
     if work.exists() {

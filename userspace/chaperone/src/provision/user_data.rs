@@ -61,7 +61,10 @@ impl UserData {
         if config.policy.path != Policy::default().path {
             return Err(config.wrong(
                 "policy.path",
-                format!("the image's policies are in {}: leave this out, and give them in [image.policies]", PLACE.policies),
+                format!(
+                    "the image's policies are in {}: leave this out, and give them in [image.policies]",
+                    PLACE.policies
+                ),
             ));
         }
         for user in &image.users {
@@ -122,8 +125,12 @@ fn image_of(before: &str, rest: &str) -> Result<Rest, ConfigError> {
     let skipped = before.matches('\n').count();
     let text = format!("{}{rest}", "\n".repeat(skipped));
     toml::from_str(&text).map_err(|error| {
-        let line = error.span().map_or(skipped + 1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
-        ConfigError(format!("{NAME}:{line}: {} ([image] comes last, after the configuration)", error.to_string().trim_end()))
+        let line =
+            error.span().map_or(skipped + 1, |span| text[..span.start.min(text.len())].matches('\n').count() + 1);
+        ConfigError(format!(
+            "{NAME}:{line}: {} ([image] comes last, after the configuration)",
+            error.to_string().trim_end()
+        ))
     })
 }
 
