@@ -92,7 +92,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             daemon::run(&config)
         }
         Command::Disable { unrecorded } => disable::run(&config, unrecorded),
-        Command::Doctor => doctor::run(&config, json),
+        Command::Doctor(asked) if asked.agent.is_some() => doctor::agent(&config, &asked, json),
+        Command::Doctor(_) => doctor::run(&config, json),
         Command::Explain(what) => explain::run(&what, json),
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
         Command::Manual { folder } => manual::write(&folder),
@@ -103,6 +104,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Reload => commands::reload(&config, json),
         Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),
+        Command::Runtimes => doctor::runtimes(),
         Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
         Command::Setup(what) => setup::run(&config, &what, json),
