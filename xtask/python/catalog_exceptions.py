@@ -257,6 +257,49 @@ TEMPLATES = {
        for operation in ("GetWorkloadAccessToken", "GetWorkloadAccessTokenForJWT", "GetWorkloadAccessTokenForUserId")},
     ("iam", "CreateOpenIDConnectProvider"): ["+arn:{P}:iam::{A}:oidc-provider/{*}"],
     ("iam", "CreateServiceLinkedRole"): ["+arn:{P}:iam::{A}:role/aws-service-role/{=AWSServiceName}/{*}"],
+    # Members inside of structures and lists, which no rule takes for the operation's own resource.
+    ("appstream", "CreateImageBuilderStreamingURL"): ["!arn:{P}:appstream:{R}:{A}:image-builder/{=Name}"],
+    **{("appsync", operation): ["!arn:{P}:appsync:{R}:{A}:apis/{=mergedApiIdentifier}",
+                                "!arn:{P}:appsync:{R}:{A}:apis/{=sourceApiIdentifier}"]
+       for operation in ("AssociateMergedGraphqlApi", "AssociateSourceGraphqlApi")},
+    **{("autoscaling", operation): ["!arn:{P}:autoscaling:{R}:{A}:autoScalingGroup:{*}:autoScalingGroupName/{=Tags.ResourceId}"]
+       for operation in ("CreateOrUpdateTags", "DeleteTags")},
+    ("codepipeline", "UpdateActionType"): [
+        "!arn:{P}:codepipeline:{R}:{A}:actiontype:{=actionType.id.owner}/{=actionType.id.category}/"
+        "{=actionType.id.provider}/{=actionType.id.version}"],
+    **{("config", operation): [
+        "!arn:{P}:config:{R}:{A}:aggregation-authorization/{=AuthorizedAccountId}/{=AuthorizedAwsRegion}"]
+       for operation in ("DeleteAggregationAuthorization", "PutAggregationAuthorization")},
+    **{("databrew", operation): ["!arn:{P}:databrew:{R}:{A}:project/{=Name}"]
+       for operation in ("SendProjectSessionAction", "StartProjectSession")},
+    ("devops-guru", "AddNotificationChannel"): ["!arn:{P}:sns:{R}:{A}:{=Config.Sns.TopicArn}"],
+    ("elbv2", "SetRulePriorities"): [
+        "!arn:{P}:elasticloadbalancing:{R}:{A}:listener-rule/{*}/{*}/{*}/{*}/{=RulePriorities.RuleArn}"],
+    **{("iotwireless", operation): ["!arn:{P}:iotwireless:{R}:{A}:SidewalkAccount/{=PartnerAccountId}"]
+       for operation in ("DisassociateAwsAccountFromPartnerAccount", "GetPartnerAccount", "UpdatePartnerAccount")},
+    ("lex-models", "StartMigration"): ["!arn:{P}:lex:{R}:{A}:bot:{=v1BotName}:{=v1BotVersion}"],
+    ("medialive", "ClaimDevice"): ["!arn:{P}:medialive:{R}:{A}:inputDevice:{=Id}"],
+    ("mediapackage-vod", "ConfigureLogs"): ["!arn:{P}:mediapackage-vod:{R}:{A}:packaging-groups/{=Id}"],
+    **{("mwaa", operation): ["!arn:{P}:airflow:{R}:{A}:role/{=Name}/{*}"]
+       for operation in ("CreateWebLoginToken", "InvokeRestApi")},
+    **{("qapps", operation): ["!arn:{P}:qapps:{R}:{A}:application/{=instanceId}/qapp/{*}"]
+       for operation in ("AssociateLibraryItemReview", "DisassociateLibraryItemReview", "UpdateLibraryItemMetadata")},
+    **{("qapps", operation): ["!arn:{P}:qbusiness:{R}:{A}:application/{=instanceId}"]
+       for operation in ("BatchCreateCategory", "BatchDeleteCategory", "BatchUpdateCategory", "CreateQApp", "PredictQApp")},
+    ("quicksight", "UpdateLimitsProfile"): ["!arn:{P}:quicksight:{R}:{A}:limits-profile/{=profileId}",
+                                            "~arn:{P}:quicksight:{R}:{A}:account/{=accountId}"],
+    ("redshift", "BatchModifyClusterSnapshots"): ["!arn:{P}:redshift:{R}:{A}:snapshot:{*}/{=SnapshotIdentifierList}"],
+    ("rekognition", "DistributeDatasetEntries"): ["!arn:{P}:rekognition:{R}:{A}:project/{*}/dataset/{*}/{=Datasets.Arn}"],
+    ("securityhub", "BatchUpdateAutomationRules"): [
+        "!arn:{P}:securityhub:{R}:{A}:automation-rule/{=UpdateAutomationRulesRequestItems.RuleArn}"],
+    **{(service, "GetDomainStatisticsReport"): ["!arn:{P}:ses:{R}:{A}:identity/{=Domain}"]
+       for service in ("pinpoint-email", "sesv2")},
+    **{(service, "PutDedicatedIpInPool"): ["!arn:{P}:ses:{R}:{A}:dedicated-ip-pool/{=DestinationPoolName}"]
+       for service in ("pinpoint-email", "sesv2")},
+    ("synthetics", "StartCanaryDryRun"): ["!arn:{P}:synthetics:{R}:{A}:canary:{=Name}"],
+    ("waf", "PutLoggingConfiguration"): ["!arn:{P}:waf::{A}:webacl/{=LoggingConfiguration.ResourceArn}"],
+    ("waf-regional", "PutLoggingConfiguration"): ["!arn:{P}:waf-regional:{R}:{A}:webacl/{=LoggingConfiguration.ResourceArn}"],
+    ("wafv2", "PutLoggingConfiguration"): ["!arn:{P}:wafv2:{R}:{A}:{*}/webacl/{*}/{=LoggingConfiguration.ResourceArn}"],
     # Snapshots that are copied are read, which the data mark as optional.
     ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
                                 "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],

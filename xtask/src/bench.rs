@@ -4,6 +4,7 @@
 //! signed again and recorded with both bodies. The two others pass bytes. All four proxies (`direct` is none) run side
 //! by side and are measured in turns, so that what else the machine does falls on all of them alike.
 
+mod floods;
 mod hooks;
 mod load;
 mod report;
@@ -35,6 +36,9 @@ pub struct Options {
     /// Only the stages of a call that have no system calls: decoding, checking and signing.
     #[arg(long, conflicts_with_all = ["quick", "only", "cases", "perf", "hooks", "json"])]
     stages: bool,
+    /// Only what one agent's floods cost another, with the lab's build and real clients. Some three minutes.
+    #[arg(long, conflicts_with_all = ["quick", "only", "cases", "perf", "hooks", "stages"])]
+    floods: bool,
     /// How many rounds; the medians are shown.
     #[arg(long, value_name = "N")]
     rounds: Option<u32>,
@@ -169,6 +173,9 @@ fn stages() -> Result<()> {
 pub fn run(options: &Options) -> Result<()> {
     if options.stages {
         return stages();
+    }
+    if options.floods {
+        return floods::run(options.json);
     }
     if options.hooks {
         return Report::default().with_hooks(hooks::measure()?).print(options.json);

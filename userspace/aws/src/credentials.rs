@@ -3,7 +3,7 @@
 
 use std::{
     fmt,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -13,6 +13,8 @@ use aws_credential_types::{
 };
 use http::HeaderName;
 use parking_lot::{Mutex, MutexGuard};
+
+use crate::answers::SigningKey;
 
 /// Credentials are fetched anew this long before they expire; SDKs use five minutes and more.
 const AHEAD: Duration = Duration::from_mins(10);
@@ -69,13 +71,15 @@ pub struct AwsCredentials {
     inner: Credentials,
     account: Option<Arc<str>>,
     token_field: TokenField,
+    /// What answers must not bring back of them, prepared when the first request is signed.
+    signing_key: OnceLock<Arc<SigningKey>>,
 }
 
 impl AwsCredentials {
     /// Credentials as they are, for tests and for sessions by `AssumeRole`.
     pub fn new(inner: Credentials) -> Self {
         let account = inner.account_id().map(|id| Arc::from(id.as_str()));
-        Self { inner, account, token_field: TokenField::Security }
+        Self { inner, account, token_field: TokenField::Security, signing_key: OnceLock::new() }
     }
 
     /// The same, as S3's `CreateSession` gave them.
@@ -105,6 +109,10 @@ impl AwsCredentials {
     /// The session token of temporary credentials.
     pub fn session_token(&self) -> Option<&str> {
         self.inner.session_token()
+    }
+
+    pub(crate) fn signing_key(&self) -> Arc<SigningKey> {
+        self.signing_key.get_or_init(|| Arc::new(SigningKey::of(self))).clone()
     }
 
     /// Where the session token goes.

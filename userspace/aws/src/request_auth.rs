@@ -82,6 +82,12 @@ impl<'a> RequestAuth<'a> {
         }
     }
 
+    /// Whether the head says SigV4, without reading what.
+    pub fn is_in_head(parts: &Parts) -> bool {
+        let field = parts.headers.get(AUTHORIZATION);
+        field.is_some_and(|field| field.as_bytes().starts_with(b"AWS4-HMAC-SHA256 "))
+    }
+
     /// The access key id that it names, if it is of a kind that has one.
     pub fn access_key_id(&self) -> Option<&'a str> {
         match self {

@@ -3,7 +3,7 @@
 use std::{
     collections::{HashMap, VecDeque},
     fs, io,
-    os::fd::AsFd,
+    os::{fd::AsFd, unix::fs::MetadataExt as _},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -360,7 +360,7 @@ impl<T> Sessions<T> {
     fn take_if_over(&self, open: &mut Open<T>, id: CgroupId) -> Option<Ended<T>> {
         let (session, watch) = open.by_cgroup.get(&id)?;
         let folder = self.root.join(session.session.cgroup_path.trim_start_matches('/'));
-        if is_populated(&folder) {
+        if has_processes(&folder, id) {
             return None;
         }
         let (watch, past) = (*watch, session.session.id);
@@ -372,7 +372,13 @@ impl<T> Sessions<T> {
     }
 }
 
-/// Whether there are processes in that cgroup, or below.
+/// Whether this very cgroup is still at that path, and there are processes in it, or below: a CI runner, say, gives each job's
+/// cgroup the same path.
+fn has_processes(folder: &Path, cgroup: CgroupId) -> bool {
+    fs::metadata(folder).is_ok_and(|found| found.ino() == cgroup.0) && is_populated(folder)
+}
+
+/// Whether there are processes in the cgroup that is there now, or below.
 fn is_populated(folder: &Path) -> bool {
     fs::read_to_string(folder.join("cgroup.events")).is_ok_and(|text| text.contains("populated 1"))
 }
@@ -387,10 +393,7 @@ mod tests {
         let agent = Agent { name: "coder".into(), cgroups: vec!["/agents/*".into()], ..Agent::default() };
         let agents = Agents::new(vec![agent], |_| Err("no such user".to_owned())).unwrap();
         let sessions = Sessions::<()>::new(root.path(), agents).unwrap();
-        let id_of = |folder: &Path| {
-            use std::os::unix::fs::MetadataExt as _;
-            Ok(CgroupId(fs::metadata(folder)?.ino()))
-        };
+        let id_of = |folder: &Path| Ok(CgroupId(fs::metadata(folder)?.ino()));
         let session = |path: &str| {
             let folder = root.path().join(&path[1..]);
             fs::create_dir_all(&folder).unwrap();
@@ -424,5 +427,28 @@ mod tests {
         // A container that is the session already.
         let own = format!("/agents/libpod-{:064x}", 2);
         assert_eq!(session(&format!("{own}/libpod-{:064x}", 3)), own);
+    }
+
+    #[test]
+    fn a_session_is_over_when_another_cgroup_has_its_path() {
+        let root = tempfile::tempdir().unwrap();
+        let agent = Agent { name: "ci".into(), cgroups: vec!["/jobs/*".into()], ..Agent::default() };
+        let agents = Agents::new(vec![agent], |_| Err("no such user".to_owned())).unwrap();
+        let sessions = Sessions::<()>::new(root.path(), agents).unwrap();
+        let (folder, aside) = (root.path().join("jobs/runner"), root.path().join("jobs/aside"));
+        let begin = || {
+            fs::create_dir_all(&folder).unwrap();
+            fs::write(folder.join("cgroup.events"), "populated 1\n").unwrap();
+            let id_of = |folder: &Path| Ok(CgroupId(fs::metadata(folder)?.ino()));
+            sessions.resolve("/jobs/runner", id_of, None, |_| ()).unwrap().0.session.id
+        };
+        let first = begin();
+        assert!(sessions.sweep().is_empty(), "it goes on");
+        // Not removed, so that the file system can't give its number again, which the kernel doesn't either.
+        fs::rename(&folder, &aside).unwrap();
+        let second = begin();
+        let ended: Vec<_> = sessions.sweep().into_iter().map(|it| it.0.session.id).collect();
+        assert_eq!(ended, [first]);
+        assert_eq!(sessions.open().iter().map(|it| it.session.id).collect::<Vec<_>>(), [second]);
     }
 }

@@ -221,26 +221,26 @@ impl DataPlane {
     }
 
     /// Now and then: what has no event of its own.
-    pub fn tick(&self) {
+    pub fn tick(self: &Arc<Self>) {
         self.upstream.sweep();
         self.generation().lending.own().keep_fresh();
         for open in self.sessions.open() {
             open.own.lent.load().credentials.keep_fresh();
         }
         for ended in self.sessions.sweep() {
-            self.end_session(ended.0.session.id, "its cgroup is empty");
+            self.end_session(ended, "its cgroup is empty");
         }
     }
 
     /// Accepts no more, and waits for what is under way, at most for `limits.drain_timeout`.
-    pub async fn drain(&self) {
+    pub async fn drain(self: &Arc<Self>) {
         self.stop.cancel();
         self.tasks.close();
         if tokio::time::timeout(self.limits.drain_timeout, self.tasks.wait()).await.is_err() {
             tracing::warn!(connections = self.tasks.len(), "connections were still busy after limits.drain_timeout");
         }
         for ended in self.sessions.close() {
-            self.end_session(ended.0.session.id, "the daemon stopped");
+            self.end_session(ended, "the daemon stopped");
         }
     }
 

@@ -4,7 +4,7 @@ use std::{io, sync::Arc};
 
 use arc_swap::ArcSwap;
 use chaperone_capture::cgroup_id;
-use chaperone_identity::{Containers, Ownership, Resolved};
+use chaperone_identity::{Containers, Ended, Ownership, Resolved};
 use chaperone_journal::JournalError;
 use chaperone_model::{CgroupId, Container, Event, Session, SessionEnded, SessionId, SessionStarted};
 use time::OffsetDateTime;
@@ -62,15 +62,20 @@ impl DataPlane {
                 );
             }
         }
+        let recorded = self.record_beginning(&session).await;
+        Ok((session, recorded))
+    }
+
+    /// Records that the session began, unless that is done; whoever comes while it is waits for it.
+    async fn record_beginning(&self, session: &Resolved<SessionContext>) -> Result<(), JournalError> {
         let recorded = session.own.recorded.get_or_try_init(async || {
             let event =
                 Event::SessionStarted(SessionStarted { session: session.session.clone(), host: self.host.clone() });
             self.journal.append(&event, true).await?;
-            self.identify(&session).await;
+            self.identify(session).await;
             Ok(())
         });
-        let recorded = recorded.await.copied();
-        Ok((session, recorded))
+        recorded.await.copied()
     }
 
     /// Whose the container at `path` is. Reads files.
@@ -141,7 +146,7 @@ impl DataPlane {
                 ended = self.sessions.ended() => ended,
             };
             match ended {
-                Ok(ended) => ended.iter().for_each(|it| self.end_session(it.0.session.id, "its cgroup is empty")),
+                Ok(ended) => ended.into_iter().for_each(|it| self.end_session(it, "its cgroup is empty")),
                 Err(error) => {
                     tracing::error!(%error, "cgroups can't be watched: sessions will not be seen to end");
                     break;
@@ -150,9 +155,25 @@ impl DataPlane {
         }
     }
 
-    pub(crate) fn end_session(&self, id: SessionId, why: &str) {
+    /// Records the end of a session. One that is over before its beginning is on record, as a cgroup may be that has one short
+    /// process, waits for that by itself: told the other way around, it would seem to be open for ever.
+    pub(crate) fn end_session(self: &Arc<Self>, Ended(session): Ended<SessionContext>, why: &'static str) {
+        let id = session.session.id;
         self.approvals.end_session(id);
         self.budgets.end_session(id);
+        if session.own.recorded.initialized() {
+            return self.record_end(id, why);
+        }
+        let shared = Arc::clone(self);
+        tokio::spawn(async move {
+            match shared.record_beginning(&session).await {
+                Ok(()) => shared.record_end(id, why),
+                Err(error) => tracing::error!(session = %id, %error, "a session is over that could not be recorded"),
+            }
+        });
+    }
+
+    fn record_end(&self, id: SessionId, why: &str) {
         let event = Event::SessionEnded(SessionEnded { id, at: OffsetDateTime::now_utc(), why: why.to_owned() });
         if let Err(error) = self.journal.append_now(&event) {
             tracing::error!(session = %id, %error, "the end of a session could not be recorded");

@@ -5,21 +5,21 @@
 //! answer ends there. The signing key's id and token are written over in their place, so that the length stays: AWS says
 //! them again in `SignatureDoesNotMatch`, and CloudTrail's events name the key.
 
-use std::{borrow::Cow, sync::LazyLock};
+use std::{
+    borrow::Cow,
+    sync::{Arc, LazyLock},
+};
 
 use aho_corasick::AhoCorasick;
 use memchr::memmem;
 
+use super::signing_key::SigningKey;
 use crate::{AwsCredentials, Placeholder};
 
 /// How much of what has gone on is looked at again together with what follows: a member's name, with what is around it.
 const CONTEXT: usize = 64;
 /// White space between a name and its value; with more of it the name counts as one with a value.
 const MAX_SPACE: usize = 16;
-/// Shorter texts are no keys, and could be part of anything.
-const MIN_KNOWN: usize = 16;
-/// How much of a token is enough to know it by, without the characters that some formats write otherwise.
-const MAX_RUN: usize = 48;
 
 /// The members of a set of credentials, by what [`NAMES`] finds.
 const ID: u8 = 1;
@@ -41,16 +41,11 @@ static NAMES: LazyLock<AhoCorasick> = LazyLock::new(|| {
 #[error("the answer holds temporary credentials, which its operation doesn't give out")]
 pub struct SecretFound;
 
-/// Something that must not go on, and what goes on in its place, of the same length.
-struct Known {
-    text: Vec<u8>,
-    by: Vec<u8>,
-}
-
 /// Looks for secrets in one answer's body, frame by frame. It keeps a few hundred bytes.
 #[derive(Default)]
 pub struct SecretScan {
-    known: Vec<Known>,
+    /// The key that signed the request, and the id that goes on in the place of its own.
+    key: Option<(Arc<SigningKey>, Box<[u8]>)>,
     /// Sets of credentials are looked for too.
     sets: bool,
     seen: u8,
@@ -61,26 +56,10 @@ pub struct SecretScan {
 }
 
 impl SecretScan {
-    /// Looks for exactly these texts, and writes over them. Those that are too short to be a key are passed over.
-    pub fn new(known: &[&[u8]]) -> Self {
-        let mut scan = Self::default();
-        for text in known {
-            scan.add(text, None);
-        }
-        scan
-    }
-
     /// Looks for the key that signed the request. In its id's place goes the agent's own.
     pub fn of(signed_by: &AwsCredentials, placeholder: Option<&Placeholder>) -> Self {
-        let mut scan = Self::default();
-        scan.add(signed_by.access_key_id().as_bytes(), placeholder.map(|it| it.access_key_id().as_bytes()));
-        if let Some(token) = signed_by.session_token() {
-            // What is around it some formats write otherwise: `/` as `\/`, `+` as `%2B`, `=` as `&#61;`.
-            let plain = |b: u8| b.is_ascii_alphanumeric();
-            let longest = token.as_bytes().split(|b| !plain(*b)).max_by_key(|run| run.len()).unwrap_or_default();
-            scan.add(&longest[..longest.len().min(MAX_RUN)], None);
-        }
-        scan
+        let own_id = placeholder.map(|it| it.access_key_id().as_bytes()).unwrap_or_default();
+        Self { key: Some((signed_by.signing_key(), own_id.into())), ..Self::default() }
     }
 
     /// Looks for whole sets of credentials too. Not in objects of S3, which are whatever somebody has stored.
@@ -88,30 +67,6 @@ impl SecretScan {
     pub fn with_sets(mut self) -> Self {
         self.sets = true;
         self
-    }
-
-    /// A text, and its bytes in hexadecimal with spaces between them, as S3 writes what should have been signed.
-    fn add(&mut self, text: &[u8], by: Option<&[u8]>) {
-        if text.len() < MIN_KNOWN {
-            return;
-        }
-        let by = by
-            .filter(|by| by.len() == text.len() && *by != text)
-            .map_or_else(|| vec![b'x'; text.len()], <[u8]>::to_vec);
-        for upper in [false, true] {
-            let digits = if upper { b"0123456789ABCDEF" } else { b"0123456789abcdef" };
-            // Without an allocation for each byte: this is done for every call.
-            let dump = |text: &[u8]| -> Vec<u8> {
-                let mut out = Vec::with_capacity(3 * text.len());
-                for byte in text {
-                    out.extend([digits[usize::from(byte >> 4)], digits[usize::from(byte & 15)], b' ']);
-                }
-                out.pop();
-                out
-            };
-            self.known.push(Known { text: dump(text), by: dump(&by) });
-        }
-        self.known.push(Known { text: text.to_vec(), by });
     }
 
     /// Takes what came, and gives what goes on now.
@@ -126,10 +81,9 @@ impl SecretScan {
         if self.sets {
             self.look(&now)?;
         }
-        for known in &self.known {
-            let found: Vec<usize> = memmem::find_iter(&now, &known.text).collect();
-            for at in found {
-                now.to_mut()[at..at + known.by.len()].copy_from_slice(&known.by);
+        if let Some((key, own_id)) = &self.key {
+            for (at, by) in key.find(&now, own_id) {
+                now.to_mut()[at..at + by.len()].copy_from_slice(&by);
             }
         }
         let goes_on = now.len() - self.beginning(&now);
@@ -144,14 +98,13 @@ impl SecretScan {
 
     /// What a header field goes on as, if it has something known in it.
     pub fn field(&self, value: &[u8]) -> Option<Vec<u8>> {
-        let mut clean = None;
-        for known in &self.known {
-            while let Some(at) = memmem::find(clean.as_deref().unwrap_or(value), &known.text) {
-                let clean: &mut Vec<u8> = clean.get_or_insert_with(|| value.to_vec());
-                clean[at..at + known.by.len()].copy_from_slice(&known.by);
-            }
+        let (key, own_id) = self.key.as_ref()?;
+        let found = key.find(value, own_id);
+        let mut clean = (!found.is_empty()).then(|| value.to_vec())?;
+        for (at, by) in found {
+            clean[at..at + by.len()].copy_from_slice(&by);
         }
-        clean
+        Some(clean)
     }
 
     /// The end of the answer: what was held, which was the beginning of nothing.
@@ -161,14 +114,7 @@ impl SecretScan {
 
     /// How many bytes at the end may be the beginning of something known.
     fn beginning(&self, bytes: &[u8]) -> usize {
-        let of = |known: &Known| {
-            let from = bytes.len().saturating_sub(known.text.len() - 1);
-            let tail = &bytes[from..];
-            memchr::memchr_iter(known.text[0], tail)
-                .find(|&at| known.text.starts_with(&tail[at..]))
-                .map_or(0, |at| tail.len() - at)
-        };
-        self.known.iter().map(of).max().unwrap_or(0)
+        self.key.as_ref().map_or(0, |(key, _)| key.beginning(bytes))
     }
 
     fn remember(&mut self, bytes: &[u8]) {
@@ -357,14 +303,6 @@ mod tests {
             }
             assert!(out.contains("ASIAPLACEHOLDER12345") && out.ends_with("ASIAQWERTYUIOPASDFG</Error>"), "{out}");
         }
-    }
-
-    #[test]
-    fn short_texts_are_no_keys() {
-        let scan = SecretScan::new(&[b"test", b""]);
-        assert_eq!(passed(scan, b"a test", 3).unwrap(), b"a test");
-        let scan = SecretScan::new(&[b"0123456789abcdef"]);
-        assert_eq!(passed(scan, b"a 0123456789abcdef", 3).unwrap(), b"a xxxxxxxxxxxxxxxx");
     }
 
     /// What passes isn't copied.

@@ -62,6 +62,10 @@ pub(super) fn fits(text: &str, pattern: &str) -> bool {
 /// What a resource's ARN could stand for, if its name holds what a service may read as something else: wildcards,
 /// control characters, or blanks at the edge of a part. `None` for a plain name, and for S3's keys.
 pub(crate) fn ambiguous(arn: &str) -> Option<String> {
+    // Nearly all: nothing in it could be taken for anything else.
+    if arn.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'*' | b'?')) {
+        return None;
+    }
     let mut parts = arn.splitn(6, ':').skip(2);
     if matches!(parts.next(), Some("s3" | "s3express" | "s3-outposts" | "s3-object-lambda")) {
         return None;
@@ -94,7 +98,11 @@ const fn is_invisible(c: char) -> bool {
 
 /// Whether a text in an ARN's place is meant for an ARN, however it is dressed up.
 pub(crate) fn is_arn_in_disguise(text: &str) -> bool {
-    !text.starts_with("arn:") && (ambiguous(text).is_some() || text.to_ascii_lowercase().contains("arn:"))
+    let holds_arn = || {
+        memchr::memchr_iter(b':', text.as_bytes())
+            .any(|at| at >= 3 && text.as_bytes()[at - 3..at].eq_ignore_ascii_case(b"arn"))
+    };
+    !text.starts_with("arn:") && (ambiguous(text).is_some() || holds_arn())
 }
 
 /// A whole ARN that the request names.

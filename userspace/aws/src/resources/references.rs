@@ -1,7 +1,9 @@
 //! Every ARN and account that an input names, wherever it stands.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::LazyLock};
 
+use aho_corasick::AhoCorasick;
+use memchr::memmem::Finder;
 use serde_json::Value;
 
 use super::names::is_account;
@@ -9,6 +11,10 @@ use super::names::is_account;
 /// How many are kept, and how long they may be together.
 const MAX: usize = 2000;
 const MAX_BYTES: usize = 256 << 10;
+
+/// Prepared once: they are looked for in every text of every input.
+static ARN: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new("arn:"));
+static REGISTRY: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(".dkr.ecr."));
 
 /// Collects references from the inputs of all candidates.
 #[derive(Default)]
@@ -51,7 +57,7 @@ impl References {
     pub fn text(&mut self, name: &str, text: &str) {
         let is_arn = text.starts_with("arn:");
         let mut rest = text;
-        while let Some(at) = rest.find("arn:") {
+        while let Some(at) = ARN.find(rest.as_bytes()) {
             let tail = &rest[at..];
             let end = tail.find(|c: char| {
                 c.is_whitespace() || matches!(c, '"' | '\'' | ',' | '\\' | '<' | '>' | ')' | ']' | '}')
@@ -60,12 +66,13 @@ impl References {
             self.arn(&tail[..end], is_arn);
             rest = &tail[end.max(4)..];
         }
-        if names_accounts(name) {
-            text.split(',').for_each(|one| self.account(one.trim()));
+        let mut accounts = text.split(',').map(str::trim).filter(|one| is_account(one)).peekable();
+        if accounts.peek().is_some() && names_accounts(name) {
+            accounts.for_each(|one| self.account(one));
         }
         // A registry's host, and a queue's address.
-        if let Some((account, _)) = text.trim_start_matches("https://").split_once(".dkr.ecr.") {
-            self.account(account);
+        if let Some(at) = REGISTRY.find(text.as_bytes()) {
+            self.account(text[..at].trim_start_matches("https://"));
         }
         if text.starts_with("https://") {
             text.split('/').skip(3).for_each(|segment| self.account(segment));
@@ -99,22 +106,25 @@ impl References {
 
 /// Members that hold accounts. Other numbers of twelve digits are telephones, order numbers, …
 fn names_accounts(member: &str) -> bool {
-    let member = member.to_ascii_lowercase();
-    [
-        "account",
-        "owner",
-        "registry",
-        "catalogid",
-        "principal",
-        "userid",
-        "grantee",
-        "aws",
-        "requester",
-        "accepter",
-        "delegate",
-    ]
-    .iter()
-    .any(|part| member.contains(part))
+    static PARTS: LazyLock<AhoCorasick> = LazyLock::new(|| {
+        AhoCorasick::builder()
+            .ascii_case_insensitive(true)
+            .build([
+                "account",
+                "owner",
+                "registry",
+                "catalogid",
+                "principal",
+                "userid",
+                "grantee",
+                "aws",
+                "requester",
+                "accepter",
+                "delegate",
+            ])
+            .expect("BUG: eleven words make an automaton")
+    });
+    PARTS.is_match(member)
 }
 
 #[cfg(test)]

@@ -50,12 +50,16 @@ pub(crate) fn passed(name: &str, value: &Value, place: &Place<'_>, found: &mut V
 }
 
 fn is_profile(member: &str) -> bool {
-    let member = member.to_ascii_lowercase();
-    member.ends_with("instanceprofile") || member.ends_with("instanceprofilename")
+    ends_with(member, "instanceprofile") || ends_with(member, "instanceprofilename")
 }
 
 fn is_role_name(member: &str) -> bool {
     const ENDINGS: [&str; 7] = ["role", "rolearn", "rolearns", "rolename", "rolenames", "iamrole", "iamroles"];
-    let member = member.to_ascii_lowercase();
-    ENDINGS.iter().any(|ending| member.ends_with(ending))
+    ENDINGS.iter().any(|ending| ends_with(member, ending))
+}
+
+/// In any case.
+fn ends_with(text: &str, ending: &str) -> bool {
+    let at = text.len().checked_sub(ending.len());
+    at.is_some_and(|at| text.as_bytes()[at..].eq_ignore_ascii_case(ending.as_bytes()))
 }

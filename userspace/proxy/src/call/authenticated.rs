@@ -138,10 +138,16 @@ async fn authentication(
     }
     let own = &connection.session.own;
     take_api_key(parts, found);
-    let bearer = parts.headers.contains_key(header::AUTHORIZATION)
+    let in_head = RequestAuth::is_in_head(parts);
+    let bearer = !in_head
+        && parts.headers.contains_key(header::AUTHORIZATION)
         && matches!(RequestAuth::of(parts), RequestAuth::Bearer)
         && take_bearer(parts, found, exchange.generation.default_region(), &own.placeholder, OffsetDateTime::now_utc());
-    let in_query = in_query(exchange, parts, found, handshake.is_some()).map_err(|error| not_verified(&error))?;
+    let in_query = if in_head {
+        None
+    } else {
+        in_query(exchange, parts, found, handshake.is_some()).map_err(|error| not_verified(&error))?
+    };
     let (presigned, signed) = match in_query {
         Some(InQuery::Handshake(signed)) => (None, Some(signed)),
         Some(InQuery::Request(presigned)) => (Some(presigned), None),
