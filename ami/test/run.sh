@@ -52,6 +52,8 @@ first)
   touch /tmp/calls.stop
   check "no unit failed" sh -c "systemctl --failed --no-legend | tee /dev/stderr | wc -l | grep -qx 0"
   check "doctor finds nothing wrong" chaperone doctor
+  check "doctor tells that what an agent's programs bring along trusts the CA" sh -c "chaperone doctor --agent coder | tee /dev/stderr | grep 'aws-cli/2.*would verify'"
+  check "and that it doesn't, if that is so" sh -c "chaperone doctor --agent coder --env REQUESTS_CA_BUNDLE=$dir/ca.crt --env AWS_CA_BUNDLE=$dir/ca.crt | tee /dev/stderr | grep 'aws-cli/2.*trust'"
   check "the journal is whole" chaperone verify
   sed 's/^region/regoin/' $here/user-data.toml > /tmp/typo
   reboot_to second /tmp/typo

@@ -71,10 +71,10 @@ pub fn run(options: &Options) -> Result<()> {
     let release = release()?;
     let program = match &options.binary {
         Some(program) => program.clone(),
-        None => build::program(&place::root(), &folder.join("build"), &release.epoch)?,
+        None => build::program(&place::root(), &folder.join("build"))?,
     };
     if options.twice {
-        build::again(&program, &folder, &release.epoch)?;
+        build::again(&program, &folder)?;
     }
     let packages = make(&release, &program, &folder.join("work"), &out)?;
     for package in &packages {
@@ -89,7 +89,7 @@ pub fn deb() -> Result<PathBuf> {
     setup::packages(&TOOLS)?;
     let folder = place::target()?.join("package");
     let release = release()?;
-    let program = build::program(&place::root(), &folder.join("build"), &release.epoch)?;
+    let program = build::program(&place::root(), &folder.join("build"))?;
     make(&release, &program, &folder.join("work"), &folder)?;
     Ok(folder.join(deb_name()?))
 }
