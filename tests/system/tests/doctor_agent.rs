@@ -22,7 +22,8 @@ fn asked(lab: &Lab, options: &str) -> (bool, BTreeMap<String, Value>) {
 
 /// The runtimes that must be in there: those of the lab, and those that this machine has.
 fn expected(found: &BTreeMap<String, Value>) -> Vec<String> {
-    let mut wanted: Vec<String> = ["go", "curl", "python3 ssl", "python3 requests", "python3 botocore"].map(String::from).to_vec();
+    let mut wanted: Vec<String> =
+        ["go", "curl", "python3 ssl", "python3 requests", "python3 botocore"].map(String::from).to_vec();
     for (program, runtime) in [("/usr/bin/git", "git"), ("/usr/bin/node", "node https")] {
         if Path::new(program).exists() {
             wanted.push(runtime.into());
@@ -61,7 +62,9 @@ fn each_runtime_is_told_right_and_wrong() {
 
     // Somebody else's CA alone, in each of the ways that there are.
     let other = "$CHAPERONE_LAB/ca.crt";
-    let mut wrong = format!("--env PATH={path} --env NODE_EXTRA_CA_CERTS= --env NODE_USE_SYSTEM_CA= --env SSL_CERT_DIR=/nonexistent");
+    let mut wrong = format!(
+        "--env PATH={path} --env NODE_EXTRA_CA_CERTS= --env NODE_USE_SYSTEM_CA= --env SSL_CERT_DIR=/nonexistent"
+    );
     for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"] {
         wrong.push_str(&format!(" --env {name}={other}"));
     }

@@ -60,7 +60,14 @@ fn without_yes_it_only_tells() {
     let output = ask(&image);
     let said = both(&output);
     assert!(output.status.success(), "{said}");
-    for word in ["Nothing was done", "coldsnap --region eu-west-1", "import-snapshot", "--imds-support v2.0", "--architecture arm64", "--boot-mode uefi"] {
+    for word in [
+        "Nothing was done",
+        "coldsnap --region eu-west-1",
+        "import-snapshot",
+        "--imds-support v2.0",
+        "--architecture arm64",
+        "--boot-mode uefi",
+    ] {
         assert!(said.contains(word), "{word}: {said}");
     }
     let output = ask(&folder.path().join("none.raw"));

@@ -19,10 +19,7 @@ pub fn token() -> anyhow::Result<String> {
     let what = "PUT /latest/api/token";
     let token = ask(what, "X-aws-ec2-metadata-token-ttl-seconds: 60")?
         .with_context(|| format!("asking {ADDRESS} for `{what}`: there is no such thing: is this IMDSv2?"))?;
-    Ok(String::from_utf8(token)
-        .ok()
-        .filter(|token| is_word(token))
-        .context("the metadata address's token is no word")?)
+    String::from_utf8(token).ok().filter(|token| is_word(token)).context("the metadata address's token is no word")
 }
 
 /// What is at a path; nothing if there is no such thing.

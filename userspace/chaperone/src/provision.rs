@@ -107,7 +107,7 @@ fn fetch() -> anyhow::Result<Option<Vec<u8>>> {
                 )));
             }
             // The network comes up at the same time, which says nothing to wait for.
-            Err(_) => thread::sleep(PAUSE),
+            Err(_) => thread::park_timeout(PAUSE),
         }
     }
 }

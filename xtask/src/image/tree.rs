@@ -13,7 +13,7 @@ use super::Architecture;
 use crate::{place, vm};
 
 /// Run in the tree, with its own programs: what packages do at their installation, and no more.
-const SETTLE: &str = r#"
+const SETTLE: &str = r"
 set -e
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
 dpkg -i /chaperone.deb
@@ -24,7 +24,7 @@ passwd --quiet --lock root
 for each in chaperone chaperone-provision nftables systemd-networkd unattended-upgrades; do systemctl --quiet enable $each; done
 for each in systemd-networkd-wait-online netavark-firewalld-reload netavark-dhcp-proxy.socket; do systemctl --quiet disable $each; done
 apt-get clean
-"#;
+";
 
 /// Makes the tree; Debian's part of it is kept for the next time.
 pub fn make(folder: &Path, architecture: &Architecture, package: &Path) -> Result<PathBuf> {

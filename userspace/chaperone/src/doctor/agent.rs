@@ -69,7 +69,7 @@ const VARIABLES: [&str; 26] = [
     "VIRTUAL_ENV",
 ];
 /// For all programs of an agent's together.
-const PATIENCE: Duration = Duration::from_secs(900);
+const PATIENCE: Duration = Duration::from_mins(15);
 const MOST: u64 = 1 << 20;
 const ENVIRON: u64 = 256 << 10;
 const PATH: &str = "/usr/local/bin:/usr/bin:/bin";
@@ -97,7 +97,7 @@ pub fn run(path: &Path, asked: &Asked, json: bool) -> anyhow::Result<ExitCode> {
     }
     if let Some(user) = &asked.user {
         known.user = Some(user_named(user)?);
-        known.by = "as asked".to_owned();
+        "as asked".clone_into(&mut known.by);
     }
     for pair in &asked.env {
         let (variable, value) = pair.split_once('=').unwrap_or((pair, ""));

@@ -15,6 +15,7 @@ use std::{
 };
 
 use anyhow::{Context as _, ensure};
+use nix::sys::wait::{Id, WaitPidFlag, waitid};
 use rustls::{
     ClientConfig, ClientConnection, RootCertStore,
     pki_types::{CertificateDer, ServerName, pem::PemObject as _},
@@ -26,7 +27,7 @@ use crate::output::json_line;
 /// AWS's name that is asked; without a signature it answers everybody, and Chaperone refuses and records it.
 pub const HOST: &str = "sts.us-east-1.amazonaws.com";
 /// For one program.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// Of what it prints.
 const MOST: u64 = 64 << 10;
 /// Programs of one kind.
@@ -96,7 +97,7 @@ pub fn run() -> anyhow::Result<ExitCode> {
 /// Every program of that name on the path and in those folders, each once; relative ones are the user's.
 fn programs(name: &str, folders: &[&str]) -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let home = env::var_os("HOME").map(PathBuf::from).unwrap_or_else(|| "/nonexistent".into());
+    let home = env::var_os("HOME").map_or_else(|| "/nonexistent".into(), PathBuf::from);
     let mut places: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
     places.extend(folders.iter().flat_map(|folder| folders_like(&home.join(folder))));
     let mut seen = BTreeSet::new();
@@ -313,12 +314,16 @@ pub fn said_in(command: &mut Command, patience: Duration, most: u64) -> anyhow::
         let _ = std::io::copy(&mut reader, &mut std::io::sink());
         let _ = tell.send(read.map(|_| text));
     });
+    let (tell_end, told_end) = mpsc::channel();
+    thread::spawn(move || {
+        // It stays to be waited for, so that its group is nobody else's.
+        let _ = waitid(Id::Pid(group), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT);
+        let _ = tell_end.send(());
+    });
     let end = Instant::now() + patience;
     let read = told.recv_timeout(patience);
     // It has nothing to say any more, and ends by itself.
-    while read.is_ok() && child.try_wait()?.is_none() && Instant::now() < end {
-        thread::sleep(Duration::from_millis(5));
-    }
+    let _ = told_end.recv_timeout(end.saturating_duration_since(Instant::now()));
     // Also what it left behind.
     let _ = nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL);
     let status = child.wait().with_context(|| format!("waiting for {name}"))?;

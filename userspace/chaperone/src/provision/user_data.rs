@@ -45,7 +45,7 @@ impl UserData {
     /// Reads it; what is wrong is said with its line and its key.
     pub fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
         let text = std::str::from_utf8(bytes).map_err(|error| {
-            let line = bytes[..error.valid_up_to()].iter().filter(|byte| **byte == b'\n').count() + 1;
+            let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
             ConfigError(format!(
                 "{NAME}:{line}: it isn't UTF-8: it must be TOML as it is, not compressed and not encoded once more"
             ))
