@@ -20,7 +20,7 @@ use chaperone_capture::{
     keep_no_longer,
 };
 use chaperone_console::{
-    Actor, ControlRequest, ControlResponse, control, serve_approvals, serve_control, serve_metrics,
+    Actor, ControlRequest, ControlResponse, control, serve_approvals, serve_control, serve_metrics, serve_registrars,
 };
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
@@ -270,6 +270,9 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let shipping = control.block_on(async {
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         tokio::spawn(serve_approvals(&config.paths.approvals, Arc::new(approvals::Desk(shared.clone())))?);
+        let desk = approvals::Desk(shared.clone());
+        let may = move |peer| desk.may_register(peer);
+        tokio::spawn(serve_registrars(&config.paths.registrations, console.clone(), may)?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
         }

@@ -23,6 +23,7 @@ pub(crate) fn session() -> Session {
             image_id: "18".repeat(32),
             labels: [("team".into(), "red".into()), ("purpose".into(), "it's \"x\"".into())].into(),
         }),
+        parent: Some(SessionId::new()),
         started: OffsetDateTime::now_utc(),
     }
 }

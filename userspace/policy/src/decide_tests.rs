@@ -6,7 +6,7 @@ use chaperone_model::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{NoSuchMember, load::ActionCatalog, problem::PolicyError};
+use crate::{ActionCatalog, NoSuchMember, problem::PolicyError};
 
 struct Few;
 
@@ -72,6 +72,7 @@ pub(crate) fn session(groups: &[&str]) -> Session {
         cgroup: CgroupId(1),
         cgroup_path: "/agents/coder".into(),
         container: None,
+        parent: None,
         started: time::OffsetDateTime::UNIX_EPOCH,
     }
 }

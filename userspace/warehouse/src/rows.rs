@@ -253,6 +253,8 @@ pub(crate) struct SessionStartsRow {
     container_image: String,
     container_image_id: String,
     container_labels: Vec<(String, String)>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    parent: Option<Uuid>,
 }
 
 impl SessionStartsRow {
@@ -273,6 +275,7 @@ impl SessionStartsRow {
             container_image: container.image,
             container_image_id: container.image_id,
             container_labels: container.labels.into_iter().collect(),
+            parent: session.parent.map(|it| it.uuid()),
         }
     }
 }

@@ -35,7 +35,7 @@ use crate::{
 /// A table larger than this is refused.
 const MAX_BYTES: u64 = 8 << 20;
 const FILE_KEYS: [&str; 5] = ["agents", "policies", "test", "time_zone", "with"];
-const CASE_KEYS: [&str; 37] = [
+const CASE_KEYS: [&str; 38] = [
     "account",
     "accounts",
     "action",
@@ -61,6 +61,7 @@ const CASE_KEYS: [&str; 37] = [
     "operation",
     "over_budget",
     "parameters",
+    "parent",
     "partition",
     "path",
     "region",
@@ -100,6 +101,9 @@ struct Case {
     groups: Option<Vec<String>>,
     identity: Option<IdentityCase>,
     image: Option<String>,
+    /// Whether its session began inside of another.
+    #[serde(default)]
+    parent: bool,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -377,6 +381,7 @@ impl Text {
                 labels: case.labels.clone(),
                 ..Container::default()
             }),
+            parent: case.parent.then(SessionId::new),
             started: OffsetDateTime::UNIX_EPOCH,
         };
         let identity = case.identity.as_ref().map(identity);
