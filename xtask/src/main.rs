@@ -14,6 +14,7 @@ mod demo;
 mod engines;
 mod fidelity;
 mod fuzz;
+mod image;
 #[cfg(test)]
 mod imports;
 mod lab;
@@ -71,6 +72,8 @@ enum Task {
     Fidelity(fidelity::Options),
     /// Feed the readers of what agents send with whatever libFuzzer thinks of.
     Fuzz(fuzz::Options),
+    /// Make a disk image that becomes an AMI, boot it and try it; or publish it.
+    Image(image::Options),
     /// Run a command as an agent, in namespaces of its own with a fake AWS and the daemon.
     #[command(args_conflicts_with_subcommands = true)]
     Lab(lab::Options),
@@ -107,6 +110,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options).map(|()| 0),
         Task::Fidelity(options) => fidelity::run(&options).map(|()| 0),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| 0),
+        Task::Image(options) => image::run(&options).map(|()| 0),
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),

@@ -75,6 +75,16 @@ const DEBIAN: [Package; 4] = [
     Package { name: "qemu-system-x86", why: "the machine", shows: "/usr/bin/qemu-system-x86_64" },
 ];
 
+const IMAGE: [Package; 7] = [
+    Package { name: "binutils", why: "makes the trial's program smaller", shows: "/usr/bin/strip" },
+    Package { name: "dosfstools", why: "makes the EFI system partition", shows: "/usr/sbin/mkfs.vfat" },
+    Package { name: "fdisk", why: "partitions the image", shows: "/usr/sbin/sfdisk" },
+    Package { name: "mmdebstrap", why: "makes the image's Debian", shows: "/usr/bin/mmdebstrap" },
+    Package { name: "mtools", why: "fills the EFI system partition", shows: "/usr/bin/mcopy" },
+    Package { name: "ovmf", why: "the machine's UEFI", shows: "/usr/share/OVMF/OVMF_CODE_4M.fd" },
+    Package { name: "qemu-system-x86", why: "the machine", shows: "/usr/bin/qemu-system-x86_64" },
+];
+
 const OPENCODE: [Package; 1] =
     [Package { name: "npm", why: "installs opencode, the coding agent of the demo", shows: "/usr/bin/npm" }];
 
@@ -131,6 +141,20 @@ pub fn aarch64() -> Result<()> {
 pub fn debian() -> Result<()> {
     root_user()?;
     packages(&DEBIAN)
+}
+
+/// Installs what making an image takes, and trying it.
+pub fn image() -> Result<()> {
+    root_user()?;
+    packages(&IMAGE)
+}
+
+/// The Python with boto3 in it.
+pub fn lab_python() -> Result<PathBuf> {
+    let venv = place::target()?.join("lab/venv");
+    packages(&[LAB[4], LAB[5]])?;
+    python(&venv, "requirements.txt", "clients, moto, ClickHouse")?;
+    Ok(venv.join("bin/python"))
 }
 
 /// Installs opencode, a real coding agent, into a folder below the target folder, and returns its program.

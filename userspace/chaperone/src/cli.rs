@@ -129,8 +129,16 @@ pub enum Command {
         unrecorded: bool,
     },
     /// Check what the daemon needs, with a remedy for each thing that is missing.
-    #[command(after_help = "Example: chaperone doctor")]
-    Doctor,
+    #[command(after_help = "Examples:
+  chaperone doctor
+  chaperone doctor --agent coder
+  chaperone doctor --agent coder --user alice --json | jq 'select(.state != \"verified\")'
+
+With --agent it runs as that agent, and tells for each of curl, git, Python's and Node's libraries, JDKs, Go and the AWS CLI
+that are found whether a call to AWS would verify, by making one without a signature: it is refused, and recorded.
+
+Exit codes: 0 all is well; 1 something is wrong, as told; 2 bad input.")]
+    Doctor(crate::doctor::Asked),
     /// Tell what a request is taken for, and why. Needs no daemon, no configuration and no privileges.
     #[command(after_help = EXPLAIN_EXAMPLES)]
     Explain(Explain),
@@ -153,6 +161,11 @@ pub enum Command {
     /// Check policies, test them, try them on what was recorded, learn them from it.
     #[command(subcommand)]
     Policy(crate::policy::Policy),
+    /// Set an instance of the image up by its user data (docs/image.md): what the image does at each boot.
+    #[command(after_help = "Example: chaperone provision --user-data user-data.toml --check
+
+Exit codes: 0 it is in force, or can be used; 1 something failed; 2 it can't be used.")]
+    Provision(crate::provision::Provision),
     /// Have the daemon read its configuration and policies again.
     #[command(after_help = "Example: chaperone policy check && chaperone reload")]
     Reload,
@@ -173,6 +186,9 @@ pub enum Command {
   chaperone register --cgroup /sys/fs/cgroup/runner.slice/job-7.scope --token-file /run/job-7/token
   printf %s \"$TOKEN\" | chaperone register --pid 4711 --token-file -")]
     Register(crate::register::Register),
+    /// Try what this user's programs trust (used by `doctor --agent`).
+    #[command(hide = true)]
+    Runtimes,
     /// List sessions.
     #[command(after_help = "Examples:
   chaperone sessions

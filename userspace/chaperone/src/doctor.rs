@@ -1,6 +1,8 @@
 //! `chaperone doctor`: what the daemon needs, in words, with a remedy for each thing that is missing.
 
+mod agent;
 mod host;
+mod runtimes;
 
 use std::{io::Write, path::Path, process::ExitCode, sync::Arc};
 
@@ -16,6 +18,11 @@ use crate::{
     in_force,
     output::{clean, json_line},
     sandbox,
+};
+
+pub use self::{
+    agent::{Asked, run as agent},
+    runtimes::run as runtimes,
 };
 
 #[derive(Serialize)]

@@ -20,12 +20,14 @@ mod login;
 mod manual;
 mod mask;
 mod masking;
+mod metadata;
 mod metrics;
 mod network_admin;
 mod output;
 mod pending_cgroups;
 mod placeholders;
 mod policy;
+mod provision;
 mod register;
 mod roles;
 mod run;
@@ -91,17 +93,20 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             daemon::run(&config)
         }
         Command::Disable { unrecorded } => disable::run(&config, unrecorded),
-        Command::Doctor => doctor::run(&config, json),
+        Command::Doctor(asked) if asked.agent.is_some() => doctor::agent(&config, &asked, json),
+        Command::Doctor(_) => doctor::run(&config, json),
         Command::Explain(what) => explain::run(&what, json),
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
         Command::Manual { folder } => manual::write(&folder),
         Command::Mask(what) => mask::run(&what, json),
         Command::Probe => setup::probe(),
         Command::Policy(what) => policy::run(&config, &what, json),
+        Command::Provision(what) => provision::run(&what),
         Command::Reload => commands::reload(&config, json),
         Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),
         Command::Run(what) => run::run(&config, &what),
+        Command::Runtimes => doctor::runtimes(),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
         Command::Setup(what) => setup::run(&config, &what, json),
         Command::Show { call, body } => show::run(&config, call, body, json),

@@ -10,8 +10,12 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{place, setup};
 
+/// For what C compilers write of the time. Not the commit's: build scripts look at it, and each commit would have the C
+/// libraries, and all that is above them, compiled again.
+const EPOCH: &str = "946684800";
+
 /// Builds it from the sources in `root`.
-pub fn program(root: &Path, target: &Path, epoch: &str) -> Result<PathBuf> {
+pub fn program(root: &Path, target: &Path) -> Result<PathBuf> {
     println!(
         "package: building the release in {}: a quarter of an hour on two cores, the first time",
         target.display()
@@ -30,14 +34,14 @@ pub fn program(root: &Path, target: &Path, epoch: &str) -> Result<PathBuf> {
     let c = places.iter().map(|it| format!("-ffile-prefix-map={it}")).collect::<Vec<_>>().join(" ");
     let mut cargo = place::cargo();
     cargo.current_dir(root).args(["build", "--locked", "--profile", "packaged", "-p", "chaperone"]);
-    cargo.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "0").env("SOURCE_DATE_EPOCH", epoch);
+    cargo.env("CARGO_TARGET_DIR", target).env("CARGO_INCREMENTAL", "0").env("SOURCE_DATE_EPOCH", EPOCH);
     cargo.env("CARGO_ENCODED_RUSTFLAGS", rust.join("\u{1f}")).env("CFLAGS", &c).env("CXXFLAGS", &c);
     setup::run(&mut cargo)?;
     Ok(target.join("packaged/chaperone"))
 }
 
 /// Builds it a second time, of the same commit's sources in another folder, and compares.
-pub fn again(first: &Path, folder: &Path, epoch: &str) -> Result<()> {
+pub fn again(first: &Path, folder: &Path) -> Result<()> {
     let copy = folder.join("again/elsewhere");
     if copy.exists() {
         fs::remove_dir_all(&copy).with_context(|| format!("removing {}", copy.display()))?;
@@ -47,7 +51,7 @@ pub fn again(first: &Path, folder: &Path, epoch: &str) -> Result<()> {
     if target.exists() {
         fs::remove_dir_all(&target).with_context(|| format!("removing {}", target.display()))?;
     }
-    let second = program(&copy, &target, epoch)?;
+    let second = program(&copy, &target)?;
     let read = |path: &Path| fs::read(path).with_context(|| format!("reading {}", path.display()));
     ensure!(
         read(first)? == read(&second)?,

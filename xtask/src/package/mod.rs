@@ -71,10 +71,10 @@ pub fn run(options: &Options) -> Result<()> {
     let release = release()?;
     let program = match &options.binary {
         Some(program) => program.clone(),
-        None => build::program(&place::root(), &folder.join("build"), &release.epoch)?,
+        None => build::program(&place::root(), &folder.join("build"))?,
     };
     if options.twice {
-        build::again(&program, &folder, &release.epoch)?;
+        build::again(&program, &folder)?;
     }
     let packages = make(&release, &program, &folder.join("work"), &out)?;
     for package in &packages {
@@ -82,6 +82,22 @@ pub fn run(options: &Options) -> Result<()> {
         println!("{} ({:.1} MB)", package.display(), megabytes(size));
     }
     if options.check { check::run(&release, &program, &folder, &packages) } else { Ok(()) }
+}
+
+/// Builds, and makes the `.deb`: gives its path.
+pub fn deb() -> Result<PathBuf> {
+    setup::packages(&TOOLS)?;
+    let folder = place::target()?.join("package");
+    let release = release()?;
+    let program = build::program(&place::root(), &folder.join("build"))?;
+    make(&release, &program, &folder.join("work"), &folder)?;
+    Ok(folder.join(deb_name()?))
+}
+
+/// What the `.deb` is called.
+pub fn deb_name() -> Result<String> {
+    let Release { version, debian, .. } = release()?;
+    Ok(format!("chaperone_{version}_{debian}.deb"))
 }
 
 /// The packages of this program: two for each format.

@@ -230,8 +230,10 @@ fn on_host(folder: &Path, tests: &Path, options: &Options) -> Result<Run> {
 
 /// The mirror of Debian's that the machine has, for all its releases.
 pub(crate) fn mirror() -> Result<String> {
-    kernels::mirrors().map(|(main, _)| main)
+    mirrors().map(|(main, _)| main)
 }
+
+pub(crate) use kernels::mirrors;
 
 /// What a program prints; an error if it fails.
 pub(crate) fn text(command: &mut Command) -> Result<String> {

@@ -35,7 +35,7 @@ use crate::{
 /// A table larger than this is refused.
 const MAX_BYTES: u64 = 8 << 20;
 const FILE_KEYS: [&str; 5] = ["agents", "policies", "test", "time_zone", "with"];
-const CASE_KEYS: [&str; 37] = [
+const CASE_KEYS: [&str; 38] = [
     "account",
     "accounts",
     "action",
