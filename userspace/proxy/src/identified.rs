@@ -89,7 +89,9 @@ impl DataPlane {
                 }
             }
         }
-        looks.into_values().for_each(|look| look.abort());
+        for look in looks.into_values() {
+            look.abort();
+        }
     }
 
     /// Looks at an agent's token file, if the agent has a session.
