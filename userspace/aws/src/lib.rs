@@ -57,6 +57,7 @@ mod sensitive_tests;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
+mod signing_key;
 mod sigv4a;
 mod tokens;
 mod unmask;

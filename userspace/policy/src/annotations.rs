@@ -5,9 +5,8 @@ use std::path::Path;
 use cedar_policy::{Effect, Policy};
 
 use crate::{
-    approvals,
-    load::ActionCatalog,
-    mask_target,
+    action_catalog::ActionCatalog,
+    approvals, mask_target,
     places::{Places, line_and_column},
     problem::PolicyProblem,
     slice::Reads,

@@ -6,7 +6,7 @@ use chaperone_model::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{NoSuchMember, load::ActionCatalog, problem::PolicyError};
+use crate::{ActionCatalog, NoSuchMember, problem::PolicyError};
 
 struct Few;
 

@@ -18,13 +18,14 @@ use miette::Diagnostic;
 use parking_lot::RwLock;
 
 use crate::{
+    action_catalog::ActionCatalog,
     annotations, approvals, egress_actions,
     mask_target::{self, MaskTarget},
     places::{Named, Places, line_and_column},
     problem::{PolicyError, PolicyProblem},
     slice::{Reads, Slices},
     suggest::nearest,
-    unmask::{self, NoSuchMember, UnmaskTarget},
+    unmask::{self, UnmaskTarget},
 };
 
 /// The part of the schema that isn't derived from the catalog.
@@ -42,26 +43,6 @@ const METHODS: [&str; 7] = ["DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST",
 const MAX_SUGGESTIONS: usize = 20;
 /// A policy file larger than this is refused.
 const MAX_FILE_BYTES: u64 = 8 << 20;
-
-/// What the policy room must know of IAM's actions.
-pub trait ActionCatalog {
-    /// The access level of `prefix:Name`; `None` if there is no such action.
-    fn level(&self, action: &str) -> Option<AccessLevel>;
-    /// Whether there is a service with this IAM prefix.
-    fn has_prefix(&self, prefix: &str) -> bool;
-    /// All actions, in order.
-    fn actions(&self) -> Vec<(String, AccessLevel)>;
-    /// The action that is meant by a name that isn't one, where that is known for certain: an operation's.
-    fn meant(&self, _name: &str) -> Option<String> {
-        None
-    }
-
-    /// The operations that need an action, and whose input has a text of this path in the request's body, as `(service,
-    /// operation)`.
-    fn text_member(&self, _action: &str, _path: &str) -> Result<Vec<(String, String)>, NoSuchMember> {
-        Err(NoSuchMember::Action)
-    }
-}
 
 /// A policy set that has been checked, and the slices of it that have been needed so far.
 pub struct PolicyVersion {

@@ -12,7 +12,10 @@ use std::fmt;
 
 use cedar_policy::Policy;
 
-use crate::{load::ActionCatalog, suggest::nearest};
+use crate::{
+    action_catalog::{ActionCatalog, NoSuchMember},
+    suggest::nearest,
+};
 
 /// One policy names no more places than this.
 const MAX_TARGETS: usize = 64;
@@ -41,22 +44,6 @@ impl UnmaskTarget {
     pub fn read(name: &str, catalog: &dyn ActionCatalog) -> Result<Self, String> {
         one(name, catalog)
     }
-}
-
-/// Why a value can't go into a member.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum NoSuchMember {
-    /// There is no such action.
-    Action,
-    /// The action's input has no such member; these are beside it.
-    Unknown {
-        /// The part of the path that nothing has.
-        segment: String,
-        /// What there is.
-        known: Vec<String>,
-    },
-    /// It is there, and isn't a text in the body of a request.
-    Unfit(String),
 }
 
 /// What an annotation's text says.
