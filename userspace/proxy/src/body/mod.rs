@@ -12,4 +12,5 @@ pub(crate) mod spool;
 pub(crate) mod stall;
 pub(crate) mod stored;
 pub mod transform;
+pub(crate) mod unmasked;
 pub(crate) mod vended;

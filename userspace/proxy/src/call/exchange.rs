@@ -21,8 +21,9 @@ use crate::{
         chunked::Chunks,
         masked::MaskedLog,
         request::{Sent, Unread, record_whole},
+        unmasked::Unmasked,
     },
-    call::{error::Refusal, redact, unmasked::Unmasked},
+    call::{error::Refusal, redact},
     connection::{
         http_connection::HttpConnection,
         quota::{Memory, QuotaExceeded},
