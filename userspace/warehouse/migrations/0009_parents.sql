@@ -1,7 +1,7 @@
 -- The session that one began inside of, as one of a container that an agent starts does.
 
 ALTER TABLE session_starts
-  ADD COLUMN IF NOT EXISTS parent Nullable(UUID) COMMENT 'the session that it began inside of: sessions.id';
+  ADD COLUMN IF NOT EXISTS parent Nullable(UUID) DEFAULT NULL COMMENT 'the session that it began inside of: sessions.id';
 
 CREATE OR REPLACE VIEW sessions AS
 SELECT s.tenant AS tenant, s.node AS node, s.journal AS journal, s.id AS id, s.agent AS agent, s.groups AS groups,
@@ -28,3 +28,5 @@ LEFT JOIN (SELECT tenant, id, argMax(issuer, at) AS issuer, argMax(subject, at) 
                   argMax(token_id, at) AS token_id, toNullable(max(expires)) AS identity_expires
            FROM session_identities FINAL GROUP BY tenant, id) AS i
   ON i.tenant = s.tenant AND i.id = s.id;
+
+ALTER TABLE sessions MODIFY COMMENT 'Sessions, each with its end and what it did.';

@@ -275,7 +275,7 @@ impl SessionStartsRow {
             container_image: container.image,
             container_image_id: container.image_id,
             container_labels: container.labels.into_iter().collect(),
-            parent: session.parent.map(|it| it.uuid()),
+            parent: session.parent.map(SessionId::uuid),
         }
     }
 }
