@@ -22,12 +22,12 @@ fuzz_target!(|data: &[u8]| {
         builder.path(path, "own", Kind::Text, xml).unwrap();
         vec![Arc::new(builder.build())]
     };
-    let nothing = Rules { selectors: path("no.such.member.anywhere"), detectors: None };
+    let nothing = Rules { selectors: path("no.such.member.anywhere"), ..Rules::default() };
     if let Some(out) = run(format, &nothing, &[body]) {
         assert_eq!(out, body, "nothing is selected");
     }
-    let detectors = Rules { selectors: Vec::new(), detectors: Some(Detectors::credentials()) };
-    let member = Rules { selectors: path("s"), detectors: None };
+    let detectors = Rules { detectors: Some(Detectors::credentials()), ..Rules::default() };
+    let member = Rules { selectors: path("s"), ..Rules::default() };
     for rules in [&nothing, &detectors, &member] {
         let whole = run(format, rules, &[body]);
         assert_eq!(whole, run(format, rules, &[&body[..cut], &body[cut..]]), "cut at {cut}");

@@ -161,9 +161,10 @@ impl Effort {
 
 /// What one core takes for each.
 fn stages() -> Result<()> {
-    for example in ["decoding", "rechunking"] {
+    for (of, example) in [("aws", "decoding"), ("aws", "rechunking"), ("masking", "speed")] {
         println!("== {example} ==");
-        let arguments = ["run", "--quiet", "--locked", "--release", "-p", "chaperone-aws", "--example", example];
+        let of = format!("chaperone-{of}");
+        let arguments = ["run", "--quiet", "--locked", "--release", "-p", &of, "--example", example];
         setup::run(place::cargo().args(arguments))?;
     }
     Ok(())

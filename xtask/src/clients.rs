@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 
 use crate::{
     engines, place,
@@ -22,36 +22,52 @@ const LIGHT: [Package; 6] = [
     Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
 ];
 
-const HEAVY: [Package; 3] = [
-    Package { name: "chromium", why: "a browser for approvers", shows: "/usr/bin/chromium" },
-    Package { name: "maven", why: "builds the client of the AWS SDK for Java", shows: "/usr/bin/mvn" },
-    Package { name: "golang-go", why: "builds the client of the AWS SDK for Go", shows: "/usr/bin/go" },
-];
+/// Those that take minutes, or hundreds of megabytes.
+pub const HEAVY: [&str; 9] =
+    ["ansible", "approvals", "cdk", "go", "java", "mini-swe-agent", "model-sdks", "opencode", "rust"];
 
-/// Installs the clients that are light, or all of them, and says in which folder they are.
-pub fn install(all: bool) -> Result<PathBuf> {
+/// Installs the clients that are light, and of the others these, and says in which folder they are.
+pub fn install(heavy: &[String]) -> Result<PathBuf> {
     let folder = place::target()?.join("lab/clients");
     let sources = place::root().join("tests/system/clients");
     packages_but(&LIGHT, &["npm", "node"])?;
     engines::install(&folder.join("engines"))?;
     npm(&sources.join("js"), &folder.join("js"), &["work.mjs", "streams.mjs"], "the AWS SDK for JavaScript, 40 MB")?;
     npm(&sources.join("iam"), &folder.join("iam"), &["simulate.mjs"], "a simulator of IAM, 20 MB")?;
-    if all {
-        packages_but(&HEAVY, &["go", "mvn"])?;
-        go(&sources.join("go"), &folder.join("go"))?;
-        java(&sources.join("java"), &folder.join("java"))?;
-        rust(&sources.join("rust"), &folder.join("rust"))?;
-        let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
-        npm(&sources.join("approvals"), &folder.join("approvals"), &programs, "an OpenID provider, 40 MB")?;
-        npm(&sources.join("cdk"), &folder.join("cdk"), &["app.mjs"], "CDK, 150 MB")?;
-        python(&folder.join("ansible"), "ansible-requirements.txt", "Ansible, 600 MB")?;
-        python(&folder.join("mini-swe-agent"), "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB")?;
-        python(&folder.join("model-sdks"), "model-sdks-requirements.txt", "the SDKs of OpenAI and Anthropic, 110 MB")?;
-        let (program, link) = (setup::opencode()?, folder.join("opencode"));
-        let _ = fs::remove_file(&link);
-        std::os::unix::fs::symlink(&program, &link).with_context(|| format!("making {}", link.display()))?;
-    }
+    npm(&sources.join("oidc"), &folder.join("oidc"), &["provider.mjs"], "an OpenID provider, 4 MB")?;
+    heavy.iter().try_for_each(|name| install_heavy(name, &sources.join(name), &folder.join(name)))?;
     Ok(folder)
+}
+
+fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
+    match name {
+        "ansible" => python(folder, "ansible-requirements.txt", "Ansible, 600 MB"),
+        "approvals" => {
+            packages(&[Package { name: "chromium", why: "a browser for approvers", shows: "/usr/bin/chromium" }])?;
+            let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
+            npm(sources, folder, &programs, "an OpenID provider, a browser's driver and a client of OpenAPI, 30 MB")
+        }
+        "cdk" => npm(sources, folder, &["app.mjs"], "CDK, 150 MB"),
+        "go" => {
+            let why = "builds the client of the AWS SDK for Go";
+            packages_but(&[Package { name: "golang-go", why, shows: "/usr/bin/go" }], &["go"])?;
+            go(sources, folder)
+        }
+        "java" => {
+            let why = "builds the client of the AWS SDK for Java";
+            packages_but(&[Package { name: "maven", why, shows: "/usr/bin/mvn" }], &["mvn"])?;
+            java(sources, folder)
+        }
+        "mini-swe-agent" => python(folder, "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB"),
+        "model-sdks" => python(folder, "model-sdks-requirements.txt", "the SDKs of OpenAI and Anthropic, 110 MB"),
+        "opencode" => {
+            let program = setup::opencode()?;
+            let _ = fs::remove_file(folder);
+            std::os::unix::fs::symlink(&program, folder).with_context(|| format!("making {}", folder.display()))
+        }
+        "rust" => rust(sources, folder),
+        other => bail!("there is no client `{other}` that takes long to install: {}", HEAVY.join(", ")),
+    }
 }
 
 /// Packages, but for those whose program there is already, from wherever.

@@ -25,6 +25,9 @@ pub struct Options {
     /// Whole-system tests of those clients too that take minutes and some hundred megabytes to install.
     #[arg(long)]
     all_clients: bool,
+    /// Of the clients that take long to install, these alone: for the tests that `--filter` names, and need no other.
+    #[arg(long, value_name = "NAME", value_delimiter = ',', conflicts_with = "all_clients")]
+    clients: Vec<String>,
 }
 
 /// A part of the run.
@@ -173,10 +176,12 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
         Part::Vm => vm::run(&vm::Options::oldest_and_newest(options.filter.as_deref())),
         Part::System => {
             let ready = ready.context("BUG: system tests without set-up")?;
-            let features = if options.all_clients { "whole-system,all-clients" } else { "whole-system" };
+            let heavy =
+                if options.all_clients { clients::HEAVY.map(str::to_owned).to_vec() } else { options.clients.clone() };
+            let features = if heavy.is_empty() { "whole-system" } else { "whole-system,all-clients" };
             let environment = [
                 ("CHAPERONE_BIN", ready.bin.join("chaperone")),
-                ("CHAPERONE_CLIENTS", clients::install(options.all_clients)?),
+                ("CHAPERONE_CLIENTS", clients::install(&heavy)?),
                 ("CHAPERONE_TEST_PYTHON", ready.venv.join("bin/python")),
                 ("CHAPERONE_XTASK", kept_program(&place::target()?)?),
             ];

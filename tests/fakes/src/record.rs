@@ -42,10 +42,16 @@ struct Line<'a> {
     payload_length: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     payload_sha256: Option<String>,
+    /// What STS was asked, as the form that it was asked by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    body: Option<String>,
     status: Option<u16>,
     /// Whether the request's body came to its end.
     complete: bool,
 }
+
+/// The most of a body that is kept.
+const MAX_KEPT: usize = 64 << 10;
 
 impl Upstream {
     /// Opens the file, and appends to what is in it.
@@ -79,6 +85,7 @@ impl Upstream {
             length: 0,
             digest: digest::Context::new(&SHA256),
             payload: chunked.then(Decoder::new),
+            kept: host.starts_with("sts.").then(Vec::new),
             status: None,
             complete: false,
             request_over: false,
@@ -104,6 +111,7 @@ struct State {
     length: u64,
     digest: digest::Context,
     payload: Option<Decoder>,
+    kept: Option<Vec<u8>>,
     status: Option<u16>,
     complete: bool,
     request_over: bool,
@@ -173,6 +181,7 @@ impl State {
             body_sha256: hex::encode(digest),
             payload_length,
             payload_sha256,
+            body: self.kept.take().map(|it| String::from_utf8_lossy(&it).into_owned()),
             status: self.status,
             complete: self.complete,
         };
@@ -219,6 +228,10 @@ impl<B: Body<Data = Bytes> + Unpin> Body for Recorded<B> {
             state.digest.update(data);
             if let Some(payload) = &mut state.payload {
                 payload.update(data);
+            }
+            if let Some(kept) = &mut state.kept {
+                let room = MAX_KEPT - kept.len();
+                kept.extend_from_slice(&data[..data.len().min(room)]);
             }
         }
         // Before the last bytes are handed on, so that whoever has got them finds the line.

@@ -77,6 +77,19 @@ impl Lab {
         self.command("agent", script).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("starting an agent")
     }
 
+    /// As [`spawn_agent`](Self::spawn_agent), in a cgroup whose name begins with this.
+    pub fn spawn_agent_named(&self, name: &str, script: &str) -> Child {
+        let mut command = Command::new(&self.xtask);
+        command.args(["lab", "agent"]).arg(&self.dir).args(["--name", name, "--", "sh", "-c", script]);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command.spawn().expect("starting an agent")
+    }
+
+    /// As [`spawn_agent`](Self::spawn_agent), to be written to.
+    pub fn spawn_agent_with_input(&self, script: &str) -> Child {
+        self.command("agent", script).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("starting an agent")
+    }
+
     /// Starts a shell script as the operator, without waiting for it. What it reads ends when the child is dropped.
     pub fn spawn_operator(&self, script: &str) -> Child {
         let mut command = self.command("exec", script);
@@ -168,6 +181,70 @@ impl Lab {
         let path = self.dir.join(name);
         fs::write(&path, text).expect("writing a file");
         path.display().to_string()
+    }
+}
+
+/// One session that calls AWS whenever it is told to, and says how that went.
+pub struct Caller {
+    place: tempfile::TempDir,
+    child: Child,
+}
+
+impl Caller {
+    /// As an agent whose cgroup's name begins with this.
+    pub fn start(lab: &Lab, agent: &str) -> Self {
+        let (place, script) = Self::script();
+        Self { place, child: lab.spawn_agent_named(agent, &script) }
+    }
+
+    /// As the operator runs it: `command` with the script after it, in quotes. What that says is the child's output.
+    pub fn start_by(lab: &Lab, command: &str) -> (Self, ChildStdout) {
+        let (place, script) = Self::script();
+        let mut child = lab.spawn_operator(&format!("exec {command} sh -c '{script}' 2>&1"));
+        let said = child.stdout.take().expect("its output");
+        (Self { place, child }, said)
+    }
+
+    fn script() -> (tempfile::TempDir, String) {
+        let place = tempfile::Builder::new().prefix("chaperone-test-").tempdir().expect("a folder");
+        let at = place.path().display();
+        let script = format!(
+            "export AWS_DEFAULT_REGION=eu-west-1; cd {at}; while [ ! -e end ]; do if [ -e call ]; then rm call; \
+             aws s3api list-buckets > said.new 2>&1; echo \"exit: $?\" >> said.new; mv said.new said; fi; sleep 0.1; done"
+        );
+        (place, script)
+    }
+
+    /// Its folder.
+    pub fn place(&self) -> &Path {
+        self.place.path()
+    }
+
+    /// Lists buckets; what that said, and how it ended.
+    pub fn call(&self) -> String {
+        let said = self.place().join("said");
+        let _ = fs::remove_file(&said);
+        fs::write(self.place().join("call"), "").expect("telling it to call");
+        until("an answer", || said.exists());
+        fs::read_to_string(said).expect("its answer")
+    }
+
+    /// Calls until this is said.
+    pub fn until_said(&self, wanted: &str) -> String {
+        let mut last = String::new();
+        let began = Instant::now();
+        while !last.contains(wanted) {
+            assert!(began.elapsed() < Duration::from_secs(90), "`{wanted}` is not said in 90 seconds, but: {last}");
+            last = self.call();
+        }
+        last
+    }
+
+    /// Ends it.
+    pub fn end(mut self) {
+        fs::write(self.place().join("end"), "").expect("telling it to end");
+        let ended = self.child.wait().expect("its end");
+        assert!(ended.success(), "{ended}");
     }
 }
 

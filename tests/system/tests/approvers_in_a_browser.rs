@@ -2,14 +2,16 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
+mod browser;
 mod provider;
 
 use std::{
     fs,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader},
     process::{Child, ChildStdout, Command},
 };
 
+use browser::Browser;
 use chaperone_system_tests::{Lab, both, installed, python, script, secret_file, text, until};
 use provider::Provider;
 use serde_json::{Value, json};
@@ -44,39 +46,6 @@ impl Server {
 impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-struct Browser {
-    child: Child,
-    said: BufReader<ChildStdout>,
-}
-
-impl Browser {
-    fn start(lab: &Lab) -> Self {
-        let program = installed("approvals").join("browser.mjs");
-        let mut child =
-            lab.spawn_operator(&format!("HOME={} exec node {} {ORIGIN}", lab.dir.display(), program.display()));
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said }
-    }
-
-    /// Does something, and gives what came of it.
-    fn act(&mut self, what: &Value) -> Value {
-        writeln!(self.child.stdin.as_mut().unwrap(), "{what}").unwrap();
-        let mut line = String::new();
-        self.said.read_line(&mut line).unwrap();
-        let answer: Value = serde_json::from_str(&line).unwrap_or_else(|error| panic!("{what}: {error}: {line}"));
-        assert!(answer.get("failed").is_none(), "{what}: {answer}");
-        answer["ok"].clone()
-    }
-}
-
-impl Drop for Browser {
-    fn drop(&mut self) {
-        // At the end of what it is told, it closes the browser.
-        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }
@@ -123,7 +92,7 @@ fn approvers_sign_in_and_answer_and_nobody_answers_in_their_name() {
     let _provider = Server::start(&lab, &provider, "ready");
     let other = format!("cd {}; exec {} -u -m http.server --bind 127.0.0.9 8447", lab.dir.display(), python());
     let _elsewhere = Server::start(&lab, &other, "Serving");
-    let mut browser = Browser::start(&lab);
+    let mut browser = Browser::start(&lab, ORIGIN);
 
     // Signed out, there is nothing to see; and who is in no group stays out.
     let text_of = |value: &Value| value.as_str().unwrap_or_default().to_owned();

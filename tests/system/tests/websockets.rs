@@ -129,8 +129,9 @@ fn policies_decide_on_a_websocket_as_on_any_call() {
          @id(\"no-topics\") forbid (principal, action == Action::\"iot:Publish\", resource);\n",
     );
     let said = server.say("iot");
-    assert!(said.contains("status 403") && said.contains("no-topics"), "{said}");
+    assert!(said.contains("status 403") && said.contains("no-topics"), "{said}\n{}", server.lab.log());
     assert_eq!(text(&server.call("/mqtt"), "decision"), "deny");
-    assert_eq!(server.say("query").matches("same").count(), 4);
+    let said = server.say("query");
+    assert_eq!(said.matches("same").count(), 4, "{said}\n{}", server.lab.log());
     assert!(server.lab.upstream().iter().all(|it| text(it, "path").starts_with("/prod")));
 }

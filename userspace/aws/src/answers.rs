@@ -7,12 +7,10 @@
 mod cbor;
 mod json;
 mod scan;
-mod signing_key;
 mod tokens;
 mod xml;
 
 pub use scan::{SecretFound, SecretScan};
-pub(crate) use signing_key::SigningKey;
 
 use std::time::{Duration, SystemTime};
 

@@ -214,6 +214,8 @@ pub(crate) struct ShapeId(u32);
 impl ShapeId {
     /// Nothing is known: whatever comes is taken as it is.
     pub const UNTYPED: Self = Self(6);
+    /// A text.
+    pub const STRING: Self = Self(0);
 }
 
 #[derive(Deserialize)]

@@ -14,7 +14,7 @@ use aws_credential_types::{
 use http::HeaderName;
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::answers::SigningKey;
+use crate::signing_key::SigningKey;
 
 /// Credentials are fetched anew this long before they expire; SDKs use five minutes and more.
 const AHEAD: Duration = Duration::from_mins(10);
@@ -112,7 +112,7 @@ impl AwsCredentials {
     }
 
     pub(crate) fn signing_key(&self) -> Arc<SigningKey> {
-        self.signing_key.get_or_init(|| Arc::new(SigningKey::of(self))).clone()
+        self.signing_key.get_or_init(|| Arc::new(SigningKey::of(self.access_key_id(), self.session_token()))).clone()
     }
 
     /// Where the session token goes.

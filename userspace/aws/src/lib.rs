@@ -57,8 +57,10 @@ mod sensitive_tests;
 mod sign;
 #[cfg(test)]
 mod sign_tests;
+mod signing_key;
 mod sigv4a;
 mod tokens;
+mod unmask;
 mod unsigned;
 mod vended;
 mod websocket;
@@ -91,5 +93,6 @@ pub use sensitive::{SensitiveMembers, Sensitivity, has_raw_answer};
 pub use sign::{EMPTY_SHA256, MAX_CLOCK_SKEW, Scope, SignError, Signer, VerifyError};
 pub use sigv4a::V4aAuth;
 pub use tokens::IssuedTokens;
+pub use unmask::{NoTextMember, PlacedText};
 pub use vended::{VendedCredential, VendedCredentials};
 pub use websocket::SignedHandshake;

@@ -50,6 +50,7 @@ impl Asked {
             cgroup: CgroupId(1),
             cgroup_path: "/agents/coder".into(),
             container: None,
+            parent: None,
             started: OffsetDateTime::UNIX_EPOCH,
         };
         let principal = engine.principal(&session);

@@ -230,7 +230,7 @@ mod tests {
         let selected = if all { members.all } else { members.secrets };
         let selectors = selected.into_iter().map(std::sync::Arc::new).collect();
         let format = if xml { Format::Xml } else { Format::Json };
-        let mut masker = Masker::new(format, Rules { selectors, detectors: None }, Box::new(Fixed));
+        let mut masker = Masker::new(format, Rules { selectors, ..Rules::default() }, Box::new(Fixed));
         let mut out = Vec::new();
         masker.push(&Bytes::copy_from_slice(body.as_bytes()), &mut out).unwrap();
         masker.finish(&mut out).unwrap();

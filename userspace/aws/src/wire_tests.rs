@@ -227,6 +227,7 @@ impl Forbidding {
             cgroup: CgroupId(1),
             cgroup_path: "/agents/coder".into(),
             container: None,
+            parent: None,
             started: OffsetDateTime::UNIX_EPOCH,
         };
         let known = Known(Catalog::global().actions());

@@ -178,18 +178,9 @@ Exit codes: 0 it is in force, or can be used; 1 something failed; 2 it can't be 
     /// Start a command as an agent, for trying.
     #[command(after_help = "Examples:
   chaperone run -- aws sts get-caller-identity
-  chaperone run --agent coder --user alice -- bash")]
-    Run {
-        /// The agent's configured name; the first one's if not given.
-        #[arg(long)]
-        agent: Option<String>,
-        /// The user to run as.
-        #[arg(long)]
-        user: Option<String>,
-        /// The command.
-        #[arg(last = true, required = true)]
-        command: Vec<String>,
-    },
+  chaperone run --agent coder --user alice -- bash
+  chaperone run --login --user alice -- claude")]
+    Run(crate::run::Run),
     /// Say who a session is, by a token of a configured issuer (docs/identities.md).
     #[command(after_help = "Examples:
   chaperone register --cgroup /sys/fs/cgroup/runner.slice/job-7.scope --token-file /run/job-7/token

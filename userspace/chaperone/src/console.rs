@@ -47,8 +47,9 @@ impl Backend for Console {
             }
             ControlRequest::Deliveries => ControlResponse::Deliveries(self.deliveries()),
             ControlRequest::Launch { agent } => ControlResponse::Launched(self.launch(&agent).await?),
-            ControlRequest::Register { cgroup, id, pid, token } => {
-                ControlResponse::Registered(register::register(&self.shared, &cgroup, id, pid, &token).await?)
+            ControlRequest::Register { cgroup, id, pid, token, login } => {
+                let of = register::Of { cgroup: &cgroup, id, pid };
+                ControlResponse::Registered(register::register(&self.shared, actor, &of, &token, login).await?)
             }
             // It reads files, and no call waits for that.
             ControlRequest::Reload => ControlResponse::Reloaded(tokio::task::block_in_place(|| self.reload())?),

@@ -14,18 +14,18 @@ use std::{
 
 use anyhow::Context;
 use chaperone_authority::CertificateAuthority;
-use chaperone_aws::{Catalog, CredentialSource, Sts, https_client};
+use chaperone_aws::{Catalog, CredentialSource, NoTextMember, Sts, https_client};
 use chaperone_capture::{
     Adopted, Capture, CaptureConfig, CommandEvent, Commands, FdStore, ListenPorts, Listeners, cgroup_id, cgroup_root,
     keep_no_longer,
 };
 use chaperone_console::{
-    Actor, ControlRequest, ControlResponse, control, serve_approvals, serve_control, serve_metrics,
+    Actor, ControlRequest, ControlResponse, control, serve_approvals, serve_control, serve_metrics, serve_registrars,
 };
 use chaperone_identity::Sessions;
 use chaperone_journal::Journal;
 use chaperone_model::{AccessLevel, DaemonStarted, DaemonStopped, Event, NetnsCookie, SessionEnded};
-use chaperone_policy::ActionCatalog;
+use chaperone_policy::{ActionCatalog, NoSuchMember};
 use chaperone_proxy::{
     ApprovalDesk, BudgetDesk, Components, CredentialBroker, DataPlane, Generation, Identities, Settings, Stops,
     Upstream, roots,
@@ -77,6 +77,20 @@ impl ActionCatalog for KnownActions {
         let (service, operation) = name.split_once(':')?;
         let needs = Catalog::global().actions_of(service, operation);
         (!needs.is_empty()).then(|| needs.join(" and "))
+    }
+
+    fn text_member(&self, action: &str, path: &str) -> Result<Vec<(String, String)>, NoSuchMember> {
+        match Catalog::global().text_member(action, path) {
+            Ok(found) => Ok(found.into_iter().map(|(service, name)| (service.to_owned(), name.to_owned())).collect()),
+            Err(NoTextMember::Action) if self.level(action).is_some() => {
+                Err(NoSuchMember::Unfit("is of no operation that is known".to_owned()))
+            }
+            Err(NoTextMember::Action) => Err(NoSuchMember::Action),
+            Err(NoTextMember::Unfit(why)) => Err(NoSuchMember::Unfit(why)),
+            Err(NoTextMember::Unknown(segment, known)) => {
+                Err(NoSuchMember::Unknown { segment, known: known.into_iter().map(str::to_owned).collect() })
+            }
+        }
     }
 }
 
@@ -256,6 +270,9 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
     let shipping = control.block_on(async {
         tokio::spawn(serve_control(&config.paths.control, console.clone())?);
         tokio::spawn(serve_approvals(&config.paths.approvals, Arc::new(approvals::Desk(shared.clone())))?);
+        let desk = approvals::Desk(shared.clone());
+        let may = move |peer| desk.may_register(peer);
+        tokio::spawn(serve_registrars(&config.paths.registrations, console.clone(), may)?);
         if let Some(address) = config.metrics.listen {
             tokio::spawn(serve_metrics(address, console.clone()).await?);
         }

@@ -16,6 +16,7 @@ mod doctor;
 mod enrolment;
 mod explain;
 mod in_force;
+mod login;
 mod manual;
 mod mask;
 mod masking;
@@ -104,8 +105,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Reload => commands::reload(&config, json),
         Command::Register(what) => register::run(&config, &what, json),
         Command::Resume { of } => stop::resume(&config, &of, json),
+        Command::Run(what) => run::run(&config, &what),
         Command::Runtimes => doctor::runtimes(),
-        Command::Run { agent, user, command } => run::run(&config, agent.as_deref(), user.as_deref(), &command),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
         Command::Setup(what) => setup::run(&config, &what, json),
         Command::Show { call, body } => show::run(&config, call, body, json),

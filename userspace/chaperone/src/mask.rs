@@ -125,7 +125,7 @@ fn format(test: &cli::MaskTest, body: &[u8]) -> Result<Format, BadMask> {
 
 fn rules(test: &cli::MaskTest, format: Format) -> Result<Rules, BadMask> {
     let xml = format == Format::Xml;
-    let mut rules = Rules { selectors: Vec::new(), detectors: Some(Detectors::credentials()) };
+    let mut rules = Rules { detectors: Some(Detectors::credentials()), ..Rules::default() };
     if let Some(operation) = &test.operation {
         let known = operation
             .split_once(':')

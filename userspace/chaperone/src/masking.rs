@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use chaperone_masking::{CustomDetector, DetectorError};
-use chaperone_proxy::{MaskingSettings, OnError};
+use chaperone_proxy::{MaskingSettings, OnError, VaultLimits};
 use serde::{Deserialize, Serialize};
 
 chaperone_model::documented! {
@@ -17,6 +17,11 @@ pub struct MaskingSection {
     pub on_error: OnError,
     /// The detectors that look through structured answers; the credential detectors, if it isn't set.
     pub detectors: Option<Vec<String>>,
+    /// How many masked values are kept in memory for a session, for calls into which a policy's `@unmask_into` lets them
+    /// go, and so that they don't come back in an answer.
+    pub session_values: usize,
+    /// How many bytes those have in all; a value has 4,096 at most.
+    pub session_bytes: usize,
     /// Detectors of your own.
     pub custom: Vec<CustomSection>,
 }
@@ -24,7 +29,9 @@ pub struct MaskingSection {
 
 impl Default for MaskingSection {
     fn default() -> Self {
-        Self { enabled: true, on_error: OnError::Refuse, detectors: None, custom: Vec::new() }
+        let VaultLimits { values: session_values, bytes: session_bytes } = VaultLimits::default();
+        let (detectors, custom) = (None, Vec::new());
+        Self { enabled: true, on_error: OnError::Refuse, detectors, session_values, session_bytes, custom }
     }
 }
 
@@ -50,6 +57,8 @@ impl MaskingSection {
     pub fn settings(&self) -> Result<Arc<MaskingSettings>, DetectorError> {
         let custom = self.custom.iter().map(|it| CustomDetector::new(&it.name, &it.pattern, it.max_length));
         let custom = custom.collect::<Result<Vec<_>, _>>()?;
-        MaskingSettings::new(self.enabled, self.on_error, self.detectors.clone(), custom).map(Arc::new)
+        let kept = VaultLimits { values: self.session_values, bytes: self.session_bytes };
+        let settings = MaskingSettings::new(self.enabled, self.on_error, self.detectors.clone(), custom)?;
+        Ok(Arc::new(settings.keeping(kept)))
     }
 }

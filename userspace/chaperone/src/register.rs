@@ -11,15 +11,15 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use chaperone_capture::{cgroup_id, cgroup_root};
-use chaperone_console::{ControlError, ControlRequest, ControlResponse, ErrorCode, Token};
+use chaperone_console::{Actor, ControlError, ControlRequest, ControlResponse, ErrorCode, Token};
 use chaperone_oidc::MAX_TOKEN_BYTES;
 use chaperone_proxy::DataPlane;
 use clap::Args;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use crate::{
-    commands::{ask, other_answer},
-    config::Config,
+    commands::{ask_at, other_answer},
+    config::{Config, Paths},
     output, sandbox,
 };
 
@@ -39,8 +39,14 @@ pub struct Register {
 
 /// Reads the token and hands it to the daemon.
 pub fn run(config: &Path, what: &Register, json: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::read(config)?;
-    sandbox::require_root()?;
+    // The kernel tells the daemon who asks.
+    let is_root = nix::unistd::geteuid().is_root();
+    let paths = match fs::File::open(config) {
+        // Users may not be able to read it.
+        Err(_) if !is_root => Paths::default(),
+        _ => Config::read(config)?.paths,
+    };
+    let socket = if is_root { &paths.control } else { &paths.registrations };
     let root = cgroup_root().context("finding where cgroup v2 is mounted")?;
     let path = match (&what.cgroup, what.pid) {
         (Some(path), _) if path.starts_with(&root) => format!("/{}", path.strip_prefix(&root)?.display()),
@@ -54,8 +60,9 @@ pub fn run(config: &Path, what: &Register, json: bool) -> anyhow::Result<ExitCod
     let folder = root.join(path.trim_start_matches('/'));
     let about = fs::metadata(&folder).with_context(|| format!("looking at the cgroup {}", folder.display()))?;
     let token = read(&what.token_file)?;
-    let request = ControlRequest::Register { cgroup: path, id: about.ino(), pid: what.pid, token: Token(token) };
-    let ControlResponse::Registered(said) = ask(&config, &request)? else { return Err(other_answer()) };
+    let request =
+        ControlRequest::Register { cgroup: path, id: about.ino(), pid: what.pid, token: Token(token), login: false };
+    let ControlResponse::Registered(said) = ask_at(socket, &request)? else { return Err(other_answer()) };
     let mut out = std::io::stdout().lock();
     if json {
         output::json_line(&mut out, &said)?;
@@ -95,14 +102,26 @@ fn error(code: ErrorCode) -> impl Fn(String) -> ControlError {
     move |why| ControlError::new(code, why)
 }
 
+/// Whose session is meant.
+#[derive(Clone, Copy, Debug)]
+pub struct Of<'a> {
+    /// Its cgroup's path below the root of cgroup v2.
+    pub cgroup: &'a str,
+    /// The cgroup's id, as it was when whoever asks looked.
+    pub id: u64,
+    /// A process in it, if that is what it was named by.
+    pub pid: Option<i32>,
+}
+
 /// The same in the daemon. Its answer says which session it is, and who.
 pub async fn register(
     shared: &Arc<DataPlane>,
-    path: &str,
-    id: u64,
-    pid: Option<i32>,
+    actor: &Actor,
+    of: &Of<'_>,
     token: &Token,
+    login: bool,
 ) -> Result<serde_json::Value, ControlError> {
+    let Of { cgroup: path, id, pid } = *of;
     let conflict = error(ErrorCode::Conflict);
     let wrong = error(ErrorCode::BadRequest);
     if !path.starts_with('/') || path.split('/').any(|step| step == "..") {
@@ -137,8 +156,56 @@ pub async fn register(
     {
         return Err(conflict(format!("process {pid} has ended")));
     }
-    let identity = shared.register(&session, &token.0).await.map_err(&conflict)?;
+    if let Some(uid) = actor.0.uid.filter(|uid| *uid != 0) {
+        let session = shared.cgroup_root.join(own.trim_start_matches('/'));
+        all_of(uid, &session).map_err(&conflict)?;
+    }
+    let identity = shared.register(&session, &token.0, login).await.map_err(&conflict)?;
     Ok(serde_json::json!({ "session": session.session.id, "agent": session.session.agent, "identity": identity }))
+}
+
+/// The most processes of a session that somebody besides root registers.
+const MAX_PROCESSES: usize = 4096;
+
+/// That every process in this cgroup, and below it, is this user's, with every id that it has; and that there is one.
+fn all_of(uid: u32, cgroup: &Path) -> Result<(), String> {
+    let shown = cgroup.display();
+    let (mut folders, mut seen) = (vec![cgroup.to_owned()], 0);
+    while let Some(folder) = folders.pop() {
+        let wrong = |error: std::io::Error| format!("looking into the cgroup {}: {error}", folder.display());
+        let processes = fs::read_to_string(folder.join("cgroup.procs")).map_err(wrong)?;
+        for pid in processes.lines() {
+            seen += 1;
+            if seen > MAX_PROCESSES {
+                return Err(format!("the session of {shown} has more than {MAX_PROCESSES} processes: ask root"));
+            }
+            // One of a pid namespace that can't be seen from here has the number 0, and nobody knows whose it is.
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            let status = match status {
+                Ok(status) => status,
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound && pid != "0" => continue,
+                Err(error) => return Err(format!("looking at process {pid} in {shown}: {error}")),
+            };
+            let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).unwrap_or_default();
+            let mut ids = ids.split_whitespace().map(str::parse::<u32>).peekable();
+            if ids.peek().is_none() || !ids.all(|id| id == Ok(uid)) {
+                return Err(format!(
+                    "process {pid} in the session of {shown} isn't yours: who isn't root registers sessions of their own \
+                     processes alone"
+                ));
+            }
+        }
+        for entry in fs::read_dir(&folder).map_err(wrong)? {
+            let entry = entry.map_err(wrong)?;
+            if entry.file_type().map_err(wrong)?.is_dir() {
+                folders.push(entry.path());
+            }
+        }
+    }
+    if seen == 0 {
+        return Err(format!("the session of {shown} has no process: who isn't root registers running ones alone"));
+    }
+    Ok(())
 }
 
 fn open_process(pid: i32) -> Result<std::os::fd::OwnedFd, String> {
@@ -149,4 +216,36 @@ fn open_process(pid: i32) -> Result<std::os::fd::OwnedFd, String> {
 fn has_ended(process: &std::os::fd::OwnedFd) -> bool {
     let mut ready = [PollFd::new(process.as_fd(), PollFlags::POLLIN)];
     !matches!(poll(&mut ready, PollTimeout::ZERO), Ok(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_is_somebodys_if_each_of_its_processes_is() {
+        let own = nix::unistd::getuid().as_raw();
+        let cgroup = tempfile::tempdir().unwrap();
+        let below = cgroup.path().join("a/b");
+        fs::create_dir_all(&below).unwrap();
+        let put = |at: &Path, processes: &str| fs::write(at.join("cgroup.procs"), processes).unwrap();
+        put(cgroup.path(), "");
+        put(&cgroup.path().join("a"), "");
+        put(&below, "");
+        assert!(all_of(own, cgroup.path()).unwrap_err().contains("has no process"));
+        let this = format!("{}\n", std::process::id());
+        put(&below, &this);
+        all_of(own, cgroup.path()).unwrap();
+        assert!(all_of(own + 1, cgroup.path()).unwrap_err().contains("isn't yours"));
+        // One that is gone is nobody's; one that can't be seen is somebody's.
+        put(cgroup.path(), "999999999\n");
+        all_of(own, cgroup.path()).unwrap();
+        put(cgroup.path(), "0\n");
+        assert!(all_of(own, cgroup.path()).unwrap_err().contains("process 0"));
+        put(cgroup.path(), &this.repeat(MAX_PROCESSES + 1));
+        assert!(all_of(own, cgroup.path()).unwrap_err().contains("more than 4096 processes"));
+        fs::remove_file(below.join("cgroup.procs")).unwrap();
+        put(cgroup.path(), &this);
+        assert!(all_of(own, cgroup.path()).unwrap_err().contains("looking into the cgroup"));
+    }
 }

@@ -9,12 +9,13 @@ use std::{
 
 use anyhow::{Context, anyhow, bail};
 use chaperone_console::{ControlRequest, ControlResponse};
+use clap::Args;
 use nix::unistd::User;
 
 use crate::{
     commands::{ask, other_answer},
     config::{Config, ConfigError},
-    sandbox,
+    login, sandbox,
 };
 
 /// Of a person's own `AWS_…` variables, those that say nothing of who they are. The others hold or name keys, of which there
@@ -29,13 +30,33 @@ const OWN: [&str; 7] = [
     "AWS_RETRY_MODE",
 ];
 
+/// What runs, and as whom.
+#[derive(Args, Debug)]
+pub struct Run {
+    /// The agent's configured name; the first one's if not given.
+    #[arg(long)]
+    agent: Option<String>,
+    /// The user to run as.
+    #[arg(long)]
+    user: Option<String>,
+    #[command(flatten)]
+    login: login::Options,
+    /// The command.
+    #[arg(last = true, required = true)]
+    command: Vec<String>,
+}
+
 /// Asks the daemon for a cgroup, runs the command in it, and passes its exit code on.
-pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[String]) -> anyhow::Result<ExitCode> {
+pub fn run(config: &Path, what: &Run) -> anyhow::Result<ExitCode> {
+    let Run { agent, user, login, command } = what;
     let config = Config::read(config)?;
     sandbox::require_root()?;
-    let agent = agent.unwrap_or(&config.agents[0].name);
+    let agent = agent.as_deref().unwrap_or(&config.agents[0].name);
+    let person = login.begin(&config, agent)?;
     let launch = ControlRequest::Launch { agent: agent.to_owned() };
     let ControlResponse::Launched(grant) = ask(&config, &launch)? else { return Err(other_answer()) };
+    let person = person.map(|it| it.introduce(&config.paths.control, &grant.cgroup)).transpose();
+    let person = person.inspect_err(|_| drop(fs::remove_dir(&grant.cgroup)))?;
     let own = std::env::current_exe().context("finding this program")?;
     let mut child = Command::new(own);
     child.arg("enter").arg("--cgroup").arg(&grant.cgroup);
@@ -54,6 +75,10 @@ pub fn run(config: &Path, agent: Option<&str>, user: Option<&str>, command: &[St
     // The command gets the terminal's signals itself, and this process tells how it ended.
     for signal in [nix::sys::signal::Signal::SIGINT, nix::sys::signal::Signal::SIGQUIT] {
         ignore(signal)?;
+    }
+    // Its tokens are renewed until this process ends.
+    if let Some(person) = person {
+        person.stay()?;
     }
     let status = child.status().context("starting the command")?;
     // Processes that the command left behind keep the cgroup, and the session, open.

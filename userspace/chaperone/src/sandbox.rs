@@ -25,8 +25,12 @@ pub fn require_root() -> Result<(), ConfigError> {
 /// Real credentials and agents' bodies pass through this process: nobody may dump or trace it.
 pub fn keep_secrets_out_of_dumps() -> anyhow::Result<()> {
     setrlimit(Resource::RLIMIT_CORE, 0, 0).context("forbidding core dumps")?;
-    prctl::set_dumpable(false).context("making the process undumpable")?;
-    Ok(())
+    keep_untraceable()
+}
+
+/// The same for a process whose children are none of that: what they execute isn't held by it.
+pub fn keep_untraceable() -> anyhow::Result<()> {
+    prctl::set_dumpable(false).context("making the process undumpable")
 }
 
 /// The cgroup v2 that this process is in, such as `/system.slice/chaperone.service`.

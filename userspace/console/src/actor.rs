@@ -25,6 +25,11 @@ impl Actor {
         })
     }
 
+    /// Whether it is a user besides root, who may register sessions and nothing else.
+    pub(crate) fn is_registrar(&self) -> bool {
+        self.0.uid.is_some_and(|uid| uid != 0)
+    }
+
     /// Whoever sent a signal, which only root and the service manager can.
     pub fn of_signal() -> Self {
         Self(chaperone_model::Actor { by: "signal".into(), uid: None, pid: None, login_uid: None, name: None })

@@ -33,6 +33,9 @@ pub enum ControlRequest {
         pid: Option<i32>,
         /// Who it is.
         token: Token,
+        /// Whether a person has logged in for it: then that person is its sponsor.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        login: bool,
     },
     /// Reads configuration and policies again.
     Reload,

@@ -1,7 +1,7 @@
 //! The control API on a root-only unix socket, and Prometheus metrics on a loopback address.
 //!
-//! It never sits on the data path and never sees a body. It fails closed: the socket is made so that nobody but root
-//! can open it, or it isn't made.
+//! It never sits on the data path and never sees a body. It fails closed: the control socket is made so that nobody but root
+//! can open it, or it isn't made; who else may register sessions asks at another one, and nothing else is done there.
 
 #![forbid(unsafe_code)]
 
@@ -10,6 +10,7 @@ mod api;
 mod approvals;
 mod client;
 mod metrics;
+mod registrars;
 mod server;
 
 pub use actor::Actor;
@@ -17,4 +18,5 @@ pub use api::{ControlError, ControlRequest, ControlResponse, ErrorCode, Launch, 
 pub use approvals::{ApprovalBackend, ApprovalRequest, ApprovalResponse, Peer, approvals, serve_approvals};
 pub use client::{ClientError, request};
 pub use metrics::{Kind, Metric};
+pub use registrars::serve_registrars;
 pub use server::{Backend, ConsoleError, control, serve_control, serve_metrics};

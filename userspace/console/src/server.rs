@@ -71,6 +71,10 @@ pub async fn control<B: Backend>(
     actor: &Actor,
     request: ControlRequest,
 ) -> Result<ControlResponse, ControlError> {
+    if actor.is_registrar() && !matches!(request, ControlRequest::Register { login: false, .. }) {
+        let why = "others than root may register sessions, and nothing else: ask root";
+        return Err(ControlError::new(ErrorCode::BadRequest, why));
+    }
     if request.act().is_none() {
         return backend.handle(actor, request).await;
     }
@@ -180,18 +184,18 @@ async fn answer_scrapes<B: Backend>(listener: TcpListener, backend: Arc<B>) {
 }
 
 /// Out of files or memory: keeps the loop from spinning.
-async fn pause(error: &io::Error) {
+pub(crate) async fn pause(error: &io::Error) {
     tracing::error!(%error, "accepting a console connection failed");
     tokio::time::sleep(Duration::from_millis(100)).await;
 }
 
 /// Serves the control API to `actor`, or metrics to anybody.
-async fn serve<S, B>(stream: S, backend: Arc<B>, actor: Option<Arc<Actor>>)
+pub(crate) async fn serve<S, B>(stream: S, backend: Arc<B>, actor: Option<Arc<Actor>>)
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Backend,
 {
-    let keep_alive = actor.is_some();
+    let keep_alive = actor.as_ref().is_some_and(|actor| !actor.is_registrar());
     let service = service_fn(move |request: Request<Incoming>| {
         let (backend, actor) = (backend.clone(), actor.clone());
         async move {

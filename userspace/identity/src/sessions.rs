@@ -97,6 +97,14 @@ impl<T> Open<T> {
         Some((self.agents.named(agent)?, container?))
     }
 
+    /// The open session that the one of this cgroup is inside of: that of the cgroup which a rule names, above a container's.
+    fn parent(&self, cgroup_path: &str) -> Option<SessionId> {
+        let (_, outer) = self.agents.of(cgroup_path).filter(|(_, outer)| *outer != cgroup_path)?;
+        let all = self.by_cgroup.values().map(|(it, _)| &it.session);
+        // An earlier one of the same path may be yet to be seen to end.
+        all.filter(|it| it.cgroup_path == outer).max_by_key(|it| it.started).map(|it| it.id)
+    }
+
     fn remember(&mut self, cgroup: CgroupId, past: SessionId) {
         self.past.push_back((cgroup, past));
         if self.past.len() > MAX_PAST {
@@ -224,6 +232,7 @@ impl<T> Sessions<T> {
             cgroup,
             cgroup_path: cgroup_path.to_owned(),
             container,
+            parent: open.parent(cgroup_path),
             started: OffsetDateTime::now_utc(),
         };
         // `cgroup.events` is modified when `populated` changes, and the watch ends when the folder goes.
@@ -282,6 +291,7 @@ impl<T> Sessions<T> {
             cgroup,
             cgroup_path: cgroup_path.to_owned(),
             container: None,
+            parent: open.parent(cgroup_path),
             started: OffsetDateTime::now_utc(),
         })
     }
@@ -424,6 +434,11 @@ mod tests {
         assert_eq!(sessions.last_of([CgroupId(1), gone]), Some(missed.id));
         let open = sessions.open()[0].session.clone();
         assert_eq!(sessions.last_of([open.cgroup, gone]), Some(open.id));
+        // A container's session is inside of the other, if that is open; by itself it is inside of none.
+        let parent =
+            |path: &str| sessions.open().iter().find(|it| it.session.cgroup_path == path).unwrap().session.parent;
+        let outer = sessions.open().iter().find(|it| it.session.cgroup_path == "/agents/a").unwrap().session.id;
+        assert_eq!((parent("/agents/a"), parent(&container(3)), parent(&other)), (None, Some(outer), None));
         // A container that is the session already.
         let own = format!("/agents/libpod-{:064x}", 2);
         assert_eq!(session(&format!("{own}/libpod-{:064x}", 3)), own);

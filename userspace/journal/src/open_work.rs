@@ -178,6 +178,7 @@ impl OpenWork {
                 duration_us: 0,
                 ttfb_us: None,
                 masked: Vec::new(),
+                unmasked: Vec::new(),
             }))
         });
         let closed = connections.into_iter().map(|(id, session)| {

@@ -169,6 +169,8 @@ pub struct SessionRow {
     pub cgroup: String,
     /// The container that it is.
     pub container: Option<Container>,
+    /// The session that it began inside of.
+    pub parent: Option<SessionId>,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
     pub started: OffsetDateTime,
@@ -240,6 +242,7 @@ impl Sessions {
             host: host.clone(),
             cgroup: session.cgroup_path.clone(),
             container: session.container.clone(),
+            parent: session.parent,
             started: session.started,
             ended: None,
             why: None,

@@ -23,6 +23,7 @@ pub(crate) fn session() -> Session {
             image_id: "18".repeat(32),
             labels: [("team".into(), "red".into()), ("purpose".into(), "it's \"x\"".into())].into(),
         }),
+        parent: Some(SessionId::new()),
         started: OffsetDateTime::now_utc(),
     }
 }
@@ -119,5 +120,6 @@ pub(crate) fn outcome(
         duration_us: 1234,
         ttfb_us: Some(1000),
         masked: Vec::new(),
+        unmasked: Vec::new(),
     }))
 }

@@ -3,7 +3,7 @@
 use std::{fs, hint::black_box, sync::Arc};
 
 use bytes::Bytes;
-use chaperone_masking::{Detectors, Fixed, Format, Kind, Masker, Rules, SelectorBuilder};
+use chaperone_masking::{Detectors, Echoes, Fixed, Format, Kind, Masker, Rules, SelectorBuilder};
 
 const MIB: usize = 1 << 20;
 
@@ -42,9 +42,14 @@ fn main() {
     let mut builder = SelectorBuilder::default();
     builder.path("Function.Environment.Variables.*", "sensitive", Kind::Text, false).expect("the path reads");
     let selectors = vec![Arc::new(builder.build())];
-    let members = Rules { selectors: selectors.clone(), detectors: None };
-    let detectors = Rules { selectors: Vec::new(), detectors: Some(Detectors::credentials()) };
-    let both = Rules { selectors, detectors: Some(Detectors::credentials()) };
+    let members = Rules { selectors: selectors.clone(), ..Rules::default() };
+    let detectors = Rules { detectors: Some(Detectors::credentials()), ..Rules::default() };
+    // As many values as are kept of a session by default.
+    let values: Vec<String> =
+        (0..256_u32).map(|at| format!("{:x}-Secret-{at}", at.wrapping_mul(0x9e37_79b9))).collect();
+    let echoes = Echoes::new(values.iter().map(|it| (it.as_bytes(), "chaperone-masked-0123456789abcdef")));
+    let echoes = Rules { echoes, ..Rules::default() };
+    let both = Rules { selectors, detectors: Some(Detectors::credentials()), ..Rules::default() };
 
     let mut answer = String::from(r#"{"Function":{"Environment":{"Variables":{"A":"one","B":"two"}},"Tags":["#);
     while answer.len() < 1000 {
@@ -52,7 +57,8 @@ fn main() {
     }
     answer.push_str("null]}}");
     let answer = [Bytes::from(answer)];
-    for (name, rules) in [("members", &members), ("detectors", &detectors), ("both", &both)] {
+    let all = [("members", &members), ("detectors", &detectors), ("both", &both), ("256 kept values", &echoes)];
+    for (name, rules) in all {
         let seconds = time(20_000, || run(Format::Json, rules, &answer));
         println!("JSON of {} bytes, {name}: {:.2} µs", answer[0].len(), seconds * 1e6);
     }
@@ -62,6 +68,8 @@ fn main() {
     let length: usize = text.iter().map(Bytes::len).sum();
     let seconds = time(1, || run(Format::Text, &detectors, &text));
     println!("text, credential detectors: {:.0} MB/s", length as f64 / 1e6 / seconds);
+    let seconds = time(1, || run(Format::Text, &echoes, &text));
+    println!("text, 256 kept values: {:.0} MB/s", length as f64 / 1e6 / seconds);
     let large = format!("[{}0]", r#"{"Key":"team","Value":"payments-and-invoices","At":1700000000.5},"#.repeat(MIB));
     let large: Vec<Bytes> = large.as_bytes().chunks(64 << 10).map(Bytes::copy_from_slice).collect();
     let length: usize = large.iter().map(Bytes::len).sum();

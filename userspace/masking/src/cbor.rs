@@ -425,7 +425,8 @@ impl CborMasker {
             }
             _ => {
                 let value = value.filter(|value| value.len() <= MAX_VALUE);
-                item(text, scanner.placeholder(rule, &self.path, value).as_bytes())
+                let kind = if text { mask.1.kind } else { Kind::Blob };
+                item(text, scanner.placeholder(kind, rule, &self.path, value).as_bytes())
             }
         }
     }

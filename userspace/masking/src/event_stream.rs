@@ -13,7 +13,7 @@ use crate::{
     masker::Format,
     out::Out,
     run::{Run, Scanner},
-    selector::Selected,
+    selector::{Kind, Selected},
     xml::XmlMasker,
 };
 
@@ -102,7 +102,7 @@ impl EventStreamMasker {
         } else if plain {
             if let Some(mask) = place.mask {
                 let rule = self.selected.rule(mask);
-                given.push(scanner.placeholder(rule, &told.path(), Some(&payload)).into());
+                given.push(scanner.placeholder(Kind::Blob, rule, &told.path(), Some(&payload)).into());
             } else {
                 if !same {
                     self.run.begin(false);
@@ -122,12 +122,12 @@ impl EventStreamMasker {
                     masker.finish()?;
                 }
                 Some(Format::Xml) => {
-                    let mut masker = XmlMasker::new(selected);
+                    let mut masker = XmlMasker::new(selected, false);
                     masker.push(&payload, scanner, &mut given)?;
                     masker.finish()?;
                 }
                 _ => {
-                    let mut masker = JsonMasker::new(selected, false);
+                    let mut masker = JsonMasker::new(selected, false, false);
                     masker.push(&payload, scanner, &mut given)?;
                     masker.finish()?;
                 }

@@ -1,5 +1,7 @@
 //! What was masked, and what goes in its place.
 
+use crate::Kind;
+
 /// Different findings that are told apart; more are counted under the last one's rule without a path.
 const MAX_FINDINGS: usize = 64;
 /// How much of a path is told.
@@ -62,6 +64,8 @@ fn cut(path: &str) -> &str {
 /// A value that is masked.
 #[derive(Clone, Copy)]
 pub struct Secret<'a> {
+    /// What it is.
+    pub kind: Kind,
     /// What said so.
     pub rule: &'a str,
     /// Where it stood.

@@ -79,6 +79,7 @@ struct Frame {
 pub(crate) struct JsonMasker {
     selected: Selected,
     many: bool,
+    same_length: bool,
     state: State,
     stack: Vec<Frame>,
     /// Where the next value is.
@@ -115,11 +116,12 @@ const PLAIN: [bool; 256] = {
 };
 
 impl JsonMasker {
-    pub(crate) fn new(selected: Selected, many: bool) -> Self {
+    pub(crate) fn new(selected: Selected, many: bool, same_length: bool) -> Self {
         let place = selected.root();
         Self {
             selected,
             many,
+            same_length,
             state: State::Bom(0),
             stack: Vec::new(),
             place,
@@ -136,8 +138,7 @@ impl JsonMasker {
 
     pub(crate) fn push(&mut self, bytes: &Bytes, scanner: &mut Scanner, out: &mut Vec<Bytes>) -> Result<(), MaskError> {
         self.utf8.push(bytes)?;
-        self.clean =
-            scanner.detectors.as_ref().is_none_or(|it| it.is_clean(bytes)) && memchr::memchr(b'\\', bytes).is_none();
+        self.clean = scanner.is_clean(bytes) && memchr::memchr(b'\\', bytes).is_none();
         let mut out = Out::new(bytes, out);
         let mut at = 0;
         while at < bytes.len() {
@@ -194,7 +195,7 @@ impl JsonMasker {
             (State::FirstKey, b'}') => self.close(false)?,
             (State::FirstKey | State::Key, b'"') => {
                 self.key.clear();
-                self.run.begin(false);
+                self.run.begin(self.same_length);
                 self.state = State::Text(true, Escape::None);
             }
             (State::Colon, b':') => self.state = State::Value,
@@ -234,7 +235,7 @@ impl JsonMasker {
         };
         self.state = match byte {
             b'"' => {
-                self.run.begin(false);
+                self.run.begin(self.same_length);
                 withhold(self, at + 1);
                 State::Text(false, Escape::None)
             }
@@ -520,8 +521,8 @@ impl Number {
 /// What a masked text of this kind goes on as, in formats that are text.
 pub(crate) fn replacement(kind: Kind, rule: &str, path: &str, value: Option<&[u8]>, scanner: &mut Scanner) -> Bytes {
     match kind {
-        Kind::Text => scanner.placeholder(rule, path, value).into(),
-        Kind::Blob => STANDARD.encode(scanner.placeholder(rule, path, value)).into(),
+        Kind::Text => scanner.placeholder(kind, rule, path, value).into(),
+        Kind::Blob => STANDARD.encode(scanner.placeholder(kind, rule, path, value)).into(),
         Kind::Timestamp | Kind::Boolean | Kind::Number => {
             scanner.findings.add(rule, path);
             Bytes::from_static(match kind {

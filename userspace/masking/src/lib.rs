@@ -9,6 +9,7 @@
 
 mod cbor;
 mod detect;
+mod echoes;
 mod escapes;
 mod event_stream;
 mod findings;
@@ -24,6 +25,7 @@ mod utf8;
 mod xml;
 
 pub use detect::{CustomDetector, DETECTORS, DetectorError, Detectors};
+pub use echoes::Echoes;
 pub use findings::{Finding, Findings, Fixed, Secret, Vault};
 pub use masker::{Format, MaskError, Masker, Rules};
 pub use selector::{Kind, Mask, Selector, SelectorBuilder, SelectorError};

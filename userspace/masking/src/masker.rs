@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::{
-    Detectors, Findings, Selector, Vault, cbor::CborMasker, event_stream::EventStreamMasker, json::JsonMasker,
+    Detectors, Echoes, Findings, Selector, Vault, cbor::CborMasker, event_stream::EventStreamMasker, json::JsonMasker,
     run::Scanner, selector::Selected, text::TextMasker, xml::XmlMasker,
 };
 
@@ -62,12 +62,17 @@ pub struct Rules {
     pub selectors: Vec<Arc<Selector>>,
     /// What looks like a secret.
     pub detectors: Option<Detectors>,
+    /// Values that must not come back.
+    pub echoes: Option<Echoes>,
+    /// What detectors find in JSON, XML and plain text is written over by as many bytes: the body's length has been told
+    /// already, and parts of it may be read by themselves.
+    pub same_length: bool,
 }
 
 impl Rules {
     /// Whether there is nothing to do.
     pub fn is_empty(&self) -> bool {
-        self.detectors.is_none() && self.selectors.iter().all(|it| it.is_empty())
+        self.detectors.is_none() && self.echoes.is_none() && self.selectors.iter().all(|it| it.is_empty())
     }
 }
 
@@ -93,12 +98,12 @@ impl Masker {
         let reader = match format {
             Format::Cbor => Reader::Cbor(CborMasker::new(selected)),
             Format::EventStream => Reader::EventStream(Box::new(EventStreamMasker::new(selected))),
-            Format::Json => Reader::Json(JsonMasker::new(selected, false)),
-            Format::JsonLines => Reader::Json(JsonMasker::new(selected, true)),
-            Format::Text => Reader::Text(TextMasker::default()),
-            Format::Xml => Reader::Xml(XmlMasker::new(selected)),
+            Format::Json => Reader::Json(JsonMasker::new(selected, false, rules.same_length)),
+            Format::JsonLines => Reader::Json(JsonMasker::new(selected, true, rules.same_length)),
+            Format::Text => Reader::Text(TextMasker::new(rules.same_length)),
+            Format::Xml => Reader::Xml(XmlMasker::new(selected, rules.same_length)),
         };
-        Self { reader, scanner: Scanner::new(rules.detectors, vault), failed: None }
+        Self { reader, scanner: Scanner::new(rules.detectors, rules.echoes, vault), failed: None }
     }
 
     /// Takes a piece, and appends what goes on now. After an error nothing goes on any more.

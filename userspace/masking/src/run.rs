@@ -5,10 +5,12 @@ use bytes::{Bytes, BytesMut};
 
 use crate::{
     MaskError,
-    detect::{Detectors, Hit},
+    detect::{Detectors, Hit, HitRule},
+    echoes::{self, Echoes},
     escapes::{Decoded, Style, decode},
     findings::{Findings, Secret, Vault},
     out::Out,
+    selector::Kind,
 };
 
 /// More is held of no text. Above every detector's reach; escapes may make a text six times as long.
@@ -18,7 +20,8 @@ pub(crate) const MAX_VALUE: usize = 64 * 1024;
 
 /// What texts are looked through with, and what comes of it.
 pub(crate) struct Scanner {
-    pub(crate) detectors: Option<Detectors>,
+    detectors: Option<Detectors>,
+    echoes: Option<Echoes>,
     pub(crate) vault: Box<dyn Vault>,
     pub(crate) findings: Findings,
     /// Hits of the last look; kept for its memory.
@@ -26,35 +29,57 @@ pub(crate) struct Scanner {
 }
 
 impl Scanner {
-    pub(crate) fn new(detectors: Option<Detectors>, vault: Box<dyn Vault>) -> Self {
-        Self { detectors, vault, findings: Findings::default(), hits: Vec::new() }
+    pub(crate) fn new(detectors: Option<Detectors>, echoes: Option<Echoes>, vault: Box<dyn Vault>) -> Self {
+        Self { detectors, echoes, vault, findings: Findings::default(), hits: Vec::new() }
+    }
+
+    /// Whether texts are looked through at all.
+    pub(crate) fn looks(&self) -> bool {
+        self.detectors.is_some() || self.echoes.is_some()
+    }
+
+    /// Whether nothing is found or begins in these bytes. What ends in them needn't be looked at.
+    pub(crate) fn is_clean(&self, bytes: &[u8]) -> bool {
+        self.detectors.as_ref().is_none_or(|it| it.is_clean(bytes))
+            && self.echoes.as_ref().is_none_or(|it| it.is_clean(bytes))
     }
 
     /// What goes in a secret's place.
-    pub(crate) fn placeholder(&mut self, rule: &str, path: &str, value: Option<&[u8]>) -> String {
+    pub(crate) fn placeholder(&mut self, kind: Kind, rule: &str, path: &str, value: Option<&[u8]>) -> String {
         self.findings.add(rule, path);
         let value = value.filter(|value| value.len() <= MAX_VALUE);
-        self.vault.placeholder(Secret { rule, path, value })
+        self.vault.placeholder(Secret { kind, rule, path, value })
     }
 
     /// Looks at a text; the hits are kept.
     fn look(&mut self, decoded: &Decoded<'_>, before: Option<u8>, last: bool) -> usize {
         self.hits.clear();
-        match &self.detectors {
+        let safe = match &self.detectors {
             Some(detectors) => detectors.scan(&decoded.text, before, last, &mut self.hits),
             None => decoded.text.len(),
+        };
+        match &self.echoes {
+            Some(echoes) => echoes.scan(&decoded.text, last, safe, &mut self.hits),
+            None => safe,
         }
     }
 
-    fn by(&mut self, hit: Hit, decoded: &Decoded<'_>, path: &str, same_length: bool) -> Bytes {
-        let rule = self.detectors.as_ref().map_or_else(String::new, |it| it.name(hit.rule).to_owned());
-        let by = self.placeholder(&rule, path, Some(&decoded.text[hit.start..hit.end]));
-        if same_length { fitted(by, hit.end - hit.start) } else { by.into() }
+    /// What goes on in the place of a hit, which has so many bytes as it is written.
+    fn by(&mut self, hit: Hit, decoded: &Decoded<'_>, path: &str, length: Option<usize>) -> Bytes {
+        let by = if let (HitRule::Echo(at), Some(echoes)) = (hit.rule, &self.echoes) {
+            self.findings.add(echoes::RULE, path);
+            echoes.placeholder(at).to_owned()
+        } else {
+            let rule = self.detectors.as_ref().map_or_else(String::new, |it| it.name(hit.rule).to_owned());
+            self.placeholder(Kind::Text, &rule, path, Some(&decoded.text[hit.start..hit.end]))
+        };
+        fitted(by, length)
     }
 }
 
-/// A placeholder of exactly so many bytes.
-fn fitted(mut text: String, length: usize) -> Bytes {
+/// A placeholder of exactly so many bytes, if it must have them.
+fn fitted(mut text: String, length: Option<usize>) -> Bytes {
+    let Some(length) = length else { return text.into() };
     text.truncate(length);
     while text.len() < length {
         text.push('-');
@@ -74,6 +99,10 @@ pub(crate) struct Run {
 }
 
 impl Run {
+    pub(crate) fn new(same_length: bool) -> Self {
+        Self { same_length, ..Self::default() }
+    }
+
     /// Forgets what was before: another text begins.
     pub(crate) fn begin(&mut self, same_length: bool) {
         self.held.clear();
@@ -97,7 +126,7 @@ impl Run {
         out: &mut Out<'_>,
     ) -> Result<(), MaskError> {
         // XML's references are read in any case: those that aren't its own are refused.
-        if scanner.detectors.is_none() && style != Style::Xml {
+        if !scanner.looks() && style != Style::Xml {
             return Ok(());
         }
         if self.held.is_empty() {
@@ -106,11 +135,10 @@ impl Run {
             let safe = scanner.look(&decoded, self.before, last);
             let mut safe_raw = if safe == decoded.text.len() { decoded.read } else { decoded.raw(safe) };
             for hit in std::mem::take(&mut scanner.hits) {
-                let by = scanner.by(hit, &decoded, path, self.same_length);
-                let chunk = out.chunk;
-                let end = decoded.raw_end(hit.end);
-                debug_assert!(start + end <= chunk.len());
-                out.replace(start + decoded.raw(hit.start), start + end, by);
+                let (from, end) = (decoded.raw(hit.start), decoded.raw_end(hit.end));
+                let by = scanner.by(hit, &decoded, path, self.same_length.then_some(end - from));
+                debug_assert!(start + end <= out.chunk.len());
+                out.replace(start + from, start + end, by);
                 safe_raw = safe_raw.max(end);
             }
             self.before = safe.checked_sub(1).map(|at| decoded.text[at]).or(self.before);
@@ -135,9 +163,10 @@ impl Run {
         let safe_raw = if safe == decoded.text.len() { decoded.read } else { decoded.raw(safe) };
         let mut at = 0;
         for hit in std::mem::take(&mut scanner.hits) {
-            out.put(held.slice(at..decoded.raw(hit.start)));
-            out.put(scanner.by(hit, &decoded, path, self.same_length));
-            at = decoded.raw_end(hit.end);
+            let (from, end) = (decoded.raw(hit.start), decoded.raw_end(hit.end));
+            out.put(held.slice(at..from));
+            out.put(scanner.by(hit, &decoded, path, self.same_length.then_some(end - from)));
+            at = end;
         }
         let safe_raw = safe_raw.max(at);
         out.put(held.slice(at..safe_raw));

@@ -24,11 +24,11 @@ fn selector(paths: &[(&str, Kind)], xml: bool) -> Arc<Selector> {
 }
 
 fn paths(paths: &[(&str, Kind)], xml: bool) -> Rules {
-    Rules { selectors: vec![selector(paths, xml)], detectors: None }
+    Rules { selectors: vec![selector(paths, xml)], ..Rules::default() }
 }
 
 fn detectors() -> Rules {
-    Rules { selectors: Vec::new(), detectors: Some(Detectors::credentials()) }
+    Rules { detectors: Some(Detectors::credentials()), ..Rules::default() }
 }
 
 fn run(format: Format, rules: &Rules, pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<Finding>), MaskError> {
@@ -111,7 +111,7 @@ fn a_member_beside_a_secret_can_say_that_it_is_none() {
     builder.mask(value, "sensitive", Kind::Text);
     builder.spares(parameter, "Type", &["String"]);
     builder.spared(value);
-    let rules = Rules { selectors: vec![Arc::new(builder.build())], detectors: None };
+    let rules = Rules { selectors: vec![Arc::new(builder.build())], ..Rules::default() };
     let one = |kind: &str, value: &str| format!(r#"{{"P":{{"Type":"{kind}","Value":"{value}"}}}}"#);
     assert_eq!(text(Format::Json, &rules, &one("String", "a")), one("String", "a"));
     assert_eq!(text(Format::Json, &rules, &one("Str\\u0069ng", "a")), one("Str\\u0069ng", "a"));
@@ -431,7 +431,7 @@ fn custom_expressions_are_bounded() {
         assert!(of(bad).is_err(), "{bad}");
     }
     let own = of("emp-(?<secret>[0-9]{6})\\b").unwrap();
-    let rules = Rules { selectors: Vec::new(), detectors: Some(Detectors::new(&["github"], vec![own]).unwrap()) };
+    let rules = Rules { detectors: Some(Detectors::new(&["github"], vec![own]).unwrap()), ..Rules::default() };
     let body = format!("emp-123456 emp-12345 {GITHUB} emp-654321");
     assert_eq!(text(Format::Text, &rules, &body), format!("emp-{P} emp-12345 {P} emp-{P}"));
     assert!(Detectors::new(&["nobody"], Vec::new()).is_err());
@@ -439,7 +439,7 @@ fn custom_expressions_are_bounded() {
 
 #[test]
 fn card_numbers_are_found_by_their_checksum() {
-    let rules = Rules { selectors: Vec::new(), detectors: Some(Detectors::new(&["card-number"], Vec::new()).unwrap()) };
+    let rules = Rules { detectors: Some(Detectors::new(&["card-number"], Vec::new()).unwrap()), ..Rules::default() };
     let body = "4111111111111111, 4111 1111 1111 1111; 5500-0000-0000-0004 4111111111111112 12345678901234567890 a4111111111111111 378282246310005 1.4111111111111111";
     let expected =
         format!("{P}, {P}; {P} 4111111111111112 12345678901234567890 a4111111111111111 {P} 1.4111111111111111");
@@ -567,6 +567,32 @@ proptest! {
         }
         if let Ok((same, _)) = run(format, &nothing, &pieces) {
             prop_assert!(same == body);
+        }
+    }
+}
+
+/// What is told of a body before it is read holds for what goes on of it.
+#[test]
+fn what_detectors_find_can_be_written_over_by_as_many_bytes() {
+    let token = format!("ghp_{}", "aB3dE5gH7jK9mN1pQ3sT5vW7yZ9bC1dE3fG5"); // well-formed by its letters and its length
+    for (format, body) in [
+        (Format::Text, format!("key = {token}\n")),
+        (Format::Json, format!("{{\"a\":\"x {token} \\u00e9\\/{token}\"}}")),
+        (Format::JsonLines, format!("{{\"a\":\"{token}\"}}\n[\"{token}\"]\n")),
+        (Format::Xml, format!("<a b=\"{token}\"><c>{token}</c><![CDATA[x]]></a>").replace("<![CDATA[x]]>", "")),
+        (Format::Xml, format!("<a><![CDATA[{token}]]></a>")),
+    ] {
+        for step in [1, 5, 64, 4096] {
+            let rules = Rules { same_length: true, ..detectors() };
+            let mut masker = Masker::new(format, rules, Box::new(Fixed));
+            let mut out = Vec::new();
+            for piece in body.as_bytes().chunks(step) {
+                masker.push(&Bytes::copy_from_slice(piece), &mut out).unwrap();
+            }
+            masker.finish(&mut out).unwrap();
+            let out = String::from_utf8(out.concat()).unwrap();
+            assert_eq!(out.len(), body.len(), "{format:?} {step}: {out}");
+            assert!(!out.contains("aB3dE5") && out.contains("chaperone-masked--"), "{format:?} {step}: {out}");
         }
     }
 }

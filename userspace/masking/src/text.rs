@@ -10,10 +10,15 @@ use crate::{
 };
 
 /// Masks a body as it is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct TextMasker(Run);
 
 impl TextMasker {
+    /// With `same_length`, secrets are written over by as many bytes.
+    pub(crate) fn new(same_length: bool) -> Self {
+        Self(Run::new(same_length))
+    }
+
     pub(crate) fn push(&mut self, bytes: &Bytes, scanner: &mut Scanner, out: &mut Vec<Bytes>) -> Result<(), MaskError> {
         let mut out = Out::new(bytes, out);
         self.0.push((0, bytes.len()), false, Style::Plain, "", scanner, &mut out)?;

@@ -48,6 +48,7 @@ const COMMENT: u8 = 4;
 #[derive(Debug)]
 pub(crate) struct XmlMasker {
     selected: Selected,
+    same_length: bool,
     state: State,
     stack: Vec<Element>,
     names: Vec<u8>,
@@ -66,9 +67,10 @@ const fn wrong(what: &'static str) -> MaskError {
 }
 
 impl XmlMasker {
-    pub(crate) fn new(selected: Selected) -> Self {
+    pub(crate) fn new(selected: Selected, same_length: bool) -> Self {
         Self {
             selected,
+            same_length,
             state: State::Text,
             stack: Vec::new(),
             names: Vec::new(),
@@ -209,7 +211,7 @@ impl XmlMasker {
                 }
                 // White space before it, at most.
                 self.run.end(Style::Xml, &self.path, scanner, out, at)?;
-                self.run.begin(false);
+                self.run.begin(self.same_length);
                 self.value.clear();
                 if !spilled {
                     out.pass_to(at);
@@ -262,7 +264,7 @@ impl XmlMasker {
     ) -> Result<(), MaskError> {
         let Some(mask) = self.mask() else {
             self.run.end(Style::Xml, &self.path, scanner, out, at)?;
-            self.run.begin(false);
+            self.run.begin(self.same_length);
             return Ok(());
         };
         let value = std::mem::take(&mut self.value);
@@ -314,7 +316,7 @@ impl XmlMasker {
         let at = self.names.len();
         self.names.extend_from_slice(name);
         self.stack.push(Element { place, path, name: at, has: 0 });
-        self.run.begin(false);
+        self.run.begin(self.same_length);
         Ok(())
     }
 
@@ -333,7 +335,7 @@ impl XmlMasker {
             self.path.truncate(element.path);
         }
         self.over = self.stack.is_empty();
-        self.run.begin(false);
+        self.run.begin(self.same_length);
     }
 
     /// A tag's attributes, or a comment, are looked through like a text, and go on.
@@ -351,7 +353,7 @@ impl XmlMasker {
         // Most tags have no attributes.
         if tag.contains(&b' ') || style == Style::Plain {
             let mut own = Out::new(tag, &mut given);
-            Run::default().push((0, tag.len()), true, style, &self.path, scanner, &mut own)?;
+            Run::new(self.same_length).push((0, tag.len()), true, style, &self.path, scanner, &mut own)?;
             own.pass_to(tag.len());
         } else {
             given.push(tag.clone());
@@ -406,7 +408,7 @@ impl XmlMasker {
         out.put(Bytes::from_static(CDATA_BEGINS));
         let mut given = Vec::new();
         let mut own = Out::new(&text, &mut given);
-        Run::default().push((0, text.len()), true, Style::Plain, &self.path, scanner, &mut own)?;
+        Run::new(self.same_length).push((0, text.len()), true, Style::Plain, &self.path, scanner, &mut own)?;
         own.pass_to(text.len());
         for part in given {
             out.put(part);

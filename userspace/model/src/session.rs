@@ -23,6 +23,9 @@ pub struct Session {
     /// The container that the cgroup is, if it is one: as its engine describes it, which authorises nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub container: Option<Container>,
+    /// The session inside of whose cgroup it began, as one of a container that an agent starts does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub parent: Option<SessionId>,
     /// When it began.
     #[serde(with = "time::serde::rfc3339")]
     pub started: OffsetDateTime,

@@ -125,6 +125,11 @@ pub struct Issuer {
     /// Claims that are kept with the session, for `{claim.NAME}` in roles: their names there, and the claims.
     #[serde(default)]
     pub claims: BTreeMap<String, String>,
+    /// What `chaperone run --login` is to it: a public client, which has no secret. Without it nobody logs in there.
+    pub client_id: Option<String>,
+    /// What is asked for at a login besides `openid`, such as `offline_access` for tokens that are renewed.
+    #[serde(default)]
+    pub scopes: Vec<String>,
     /// Whether it may be reached without TLS, on loopback addresses only: for tests.
     #[serde(default)]
     pub insecure_loopback: bool,
@@ -158,6 +163,23 @@ impl Issuer {
             return Err("audiences: name at least one, such as \"chaperone\": a token that is made for somebody else \
                         must not be believed"
                 .into());
+        }
+        if let Some(client) = &self.client_id {
+            if client.is_empty() || client.chars().any(char::is_control) {
+                return Err("client_id: what the provider calls the client, such as \"chaperone-cli\"".into());
+            }
+            if !self.audiences.contains(client) {
+                return Err(format!(
+                    "audiences: add \"{client}\", the client_id: what a person's login gives is a token that is made for it"
+                ));
+            }
+        }
+        let plain = |it: &String| !it.is_empty() && it.bytes().all(|b| b.is_ascii_graphic() && !b"\"\\".contains(&b));
+        if let Some(scope) = self.scopes.iter().find(|it| !plain(it)) {
+            return Err(format!("scopes: \"{scope}\": each is one word, such as \"email\""));
+        }
+        if self.client_id.is_none() && !self.scopes.is_empty() {
+            return Err("scopes: they are asked for at a login, for which `client_id` must be there, too".into());
         }
         if self.algorithms.is_empty() {
             return Err("algorithms: name at least one, such as \"RS256\"".into());

@@ -3,15 +3,17 @@
 use std::{
     fs,
     path::Path,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
 use jsonwebtoken::{DecodingKey, jwk::Jwk};
 use serde_json::Value;
-use tokio::sync::Mutex;
+use tokio::{sync::Mutex, time::Instant};
 
 use crate::{
     Algorithm, Issuer, ProviderError, TokenError,
+    discovery::Document,
+    exchange::cut,
     fetch::{Fetch, MAX_DOCUMENT},
 };
 
@@ -161,20 +163,11 @@ impl Keys {
 
     /// Where the keys are, by the provider's own word.
     async fn discover(&self, issuer: &Issuer) -> Result<String, ProviderError> {
-        let url = format!("{}/.well-known/openid-configuration", issuer.issuer.trim_end_matches('/'));
-        let wrong = |why: String| ProviderError::Ask { url: url.clone(), why };
-        let uri = issuer.url("issuer", &url).map_err(wrong)?;
-        let document = self.fetch.json(&uri).await?;
-        let text = |name: &str| document.get(name).and_then(Value::as_str);
-        let found = text("issuer").unwrap_or_default();
-        if found != issuer.issuer {
-            let found = found.chars().filter(|it| !it.is_control()).take(256).collect();
-            return Err(ProviderError::OtherIssuer { url, found, wanted: issuer.issuer.clone() });
-        }
-        let at = text("jwks_uri").ok_or_else(|| wrong("it names no `jwks_uri`".to_owned()))?;
-        let keys = issuer.url("jwks_uri", at).map_err(wrong)?;
-        if (keys.scheme(), keys.authority()) != (uri.scheme(), uri.authority()) {
-            return Err(ProviderError::ElsewhereKeys(at.to_owned()));
+        let document = Document::of(issuer, &self.fetch).await?;
+        let keys = document.needed("jwks_uri")?;
+        let at = document.text("jwks_uri").unwrap_or_default();
+        if (keys.scheme(), keys.authority()) != (document.uri().scheme(), document.uri().authority()) {
+            return Err(ProviderError::ElsewhereKeys(cut(at)));
         }
         Ok(at.to_owned())
     }

@@ -16,11 +16,14 @@
 #![forbid(unsafe_code)]
 
 mod claims;
+mod discovery;
 mod error;
+mod exchange;
 mod fetch;
 mod file;
 mod issuer;
 mod keys;
+mod login;
 mod sign_in;
 mod verifier;
 
@@ -29,6 +32,7 @@ pub use error::{FileError, ProviderError, TokenError};
 pub use fetch::{Answer, Fetch};
 pub use file::{Stamp, TokenFile, read};
 pub use issuer::{Algorithm, Issuer};
+pub use login::{BrowserLogin, DeviceLogin, LoggedIn, Login, LoginError};
 pub use sign_in::{Begun, GroupsFrom, RelyingParty, SignIn, SignInError, SignedIn, names, secret};
 pub use verifier::{Verified, Verifier};
 

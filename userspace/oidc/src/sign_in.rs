@@ -10,17 +10,17 @@ use std::{
 
 use http::{Request, Uri, header};
 use oauth2::{
-    AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EmptyExtraTokenFields, EndpointNotSet, EndpointSet,
-    ExtraTokenFields, PkceCodeChallenge, PkceCodeVerifier, RedirectUrl, Scope, StandardRevocableToken,
-    StandardTokenResponse, TokenResponse as _, TokenUrl,
-    basic::{BasicErrorResponse, BasicRevocationErrorResponse, BasicTokenType},
+    AuthUrl, AuthorizationCode, ClientId, ClientSecret, CsrfToken, EndpointSet, PkceCodeChallenge, PkceCodeVerifier,
+    RedirectUrl, Scope, TokenResponse as _, TokenUrl,
 };
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    Algorithm, Fetch, Issuer, MAX_TOKEN_BYTES, ProviderError, TokenError, Verified, Verifier, claims, fetch::PATIENCE,
+    Algorithm, Fetch, Issuer, MAX_TOKEN_BYTES, ProviderError, TokenError, Verified, Verifier, claims,
+    discovery::Document,
+    exchange::{self, said},
 };
 
 /// How old a discovery document becomes before it is asked for anew.
@@ -111,6 +111,8 @@ impl SignIn {
             sponsor: None,
             display_name: None,
             claims: std::collections::BTreeMap::new(),
+            client_id: None,
+            scopes: Vec::new(),
             insecure_loopback: self.insecure_loopback,
         }
     }
@@ -167,26 +169,7 @@ pub enum SignInError {
     Token(#[from] TokenError),
 }
 
-/// The part of a token's answer that OpenID Connect adds.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-struct IdToken {
-    id_token: Option<String>,
-}
-
-impl ExtraTokenFields for IdToken {}
-
-type Client = oauth2::Client<
-    BasicErrorResponse,
-    StandardTokenResponse<IdToken, BasicTokenType>,
-    oauth2::StandardTokenIntrospectionResponse<EmptyExtraTokenFields, BasicTokenType>,
-    StandardRevocableToken,
-    BasicRevocationErrorResponse,
-    EndpointSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointNotSet,
-    EndpointSet,
->;
+type Client = exchange::Client<EndpointSet>;
 
 /// Where the provider does what.
 #[derive(Clone, Debug)]
@@ -248,18 +231,9 @@ impl RelyingParty {
 
     /// Exchanges the code for who has signed in. That `begun` is this browser's, the caller has made sure of.
     pub async fn finish(&self, begun: Begun, code: String) -> Result<SignedIn, SignInError> {
-        let refused = |why: String| SignInError::Refused { name: self.about.name.clone(), why: cut(&why) };
+        let refused = |why: String| SignInError::Refused { name: self.about.name.clone(), why: exchange::cut(&why) };
         let client = self.client(self.endpoints().await?);
-        let fetch = self.fetch.clone();
-        let send = move |request: oauth2::HttpRequest| {
-            let fetch = fetch.clone();
-            async move {
-                let answer = fetch.send(request.map(Into::into), PATIENCE).await.map_err(std::io::Error::other)?;
-                let mut response = http::Response::new(answer.body.to_vec());
-                (*response.status_mut(), *response.headers_mut()) = (answer.status, answer.headers);
-                Ok::<_, std::io::Error>(response)
-            }
-        };
+        let send = exchange::sender(&self.fetch);
         let tokens = client
             .exchange_code(AuthorizationCode::new(code))
             .set_pkce_verifier(PkceCodeVerifier::new(begun.verifier))
@@ -267,7 +241,8 @@ impl RelyingParty {
             .await
             .map_err(|error| refused(said(&error)))?;
         let id_token = tokens.extra_fields().id_token.as_deref().ok_or_else(|| refused("it has no ID token".into()))?;
-        let (mut verified, all) = self.verifier.verify_id_token(id_token, &self.about.client_id, &begun.nonce).await?;
+        let (mut verified, all) =
+            self.verifier.verify_id_token(id_token, &self.about.client_id, Some(&begun.nonce)).await?;
         let access = tokens.access_token().secret();
         let access = Some(access.clone()).filter(|token| token.len() <= MAX_TOKEN_BYTES);
         let mut signed_in = SignedIn { verified: verified.clone(), also: names(&all), access };
@@ -300,9 +275,8 @@ impl RelyingParty {
     }
 
     fn client(&self, endpoints: Endpoints) -> Client {
-        let client = oauth2::Client::new(ClientId::new(self.about.client_id.clone()))
+        let client = exchange::client(ClientId::new(self.about.client_id.clone()), endpoints.token)
             .set_auth_uri(endpoints.authorization)
-            .set_token_uri(endpoints.token)
             .set_redirect_uri(self.redirect.clone());
         match &self.secret {
             Some(secret) => client.set_client_secret(secret.clone()),
@@ -316,25 +290,11 @@ impl RelyingParty {
         {
             return Ok(known.clone());
         }
-        let url = format!("{}/.well-known/openid-configuration", self.about.issuer.trim_end_matches('/'));
-        let wrong = |why: String| ProviderError::Ask { url: url.clone(), why };
-        let uri = self.issuer.url("issuer", &url).map_err(wrong)?;
-        let document = self.fetch.json(&uri).await?;
-        let text = |name: &str| document.get(name).and_then(Value::as_str);
-        let found = text("issuer").unwrap_or_default();
-        if found != self.about.issuer {
-            let (found, wanted) = (cut(found), self.about.issuer.clone());
-            return Err(ProviderError::OtherIssuer { url, found, wanted });
-        }
-        let endpoint = |name: &str| {
-            let at = text(name).ok_or_else(|| wrong(format!("it names no `{name}`")))?;
-            self.issuer.url(name, at).map_err(wrong)
-        };
-        let parsed = |error: oauth2::url::ParseError| wrong(error.to_string());
+        let document = Document::of(&self.issuer, &self.fetch).await?;
         let known = Endpoints {
-            authorization: AuthUrl::new(endpoint("authorization_endpoint")?.to_string()).map_err(parsed)?,
-            token: TokenUrl::new(endpoint("token_endpoint")?.to_string()).map_err(parsed)?,
-            userinfo: text("userinfo_endpoint").map(|_| endpoint("userinfo_endpoint")).transpose()?,
+            authorization: document.authorization()?,
+            token: document.token()?,
+            userinfo: document.endpoint("userinfo_endpoint")?,
         };
         *self.endpoints.lock() = Some((known.clone(), Instant::now()));
         Ok(known)
@@ -366,20 +326,6 @@ pub fn secret(path: &Path) -> Result<String, String> {
         return Err(format!("{} is empty", path.display()));
     }
     Ok(secret)
-}
-
-fn said<E: std::error::Error + 'static>(error: &oauth2::RequestTokenError<E, BasicErrorResponse>) -> String {
-    match error {
-        oauth2::RequestTokenError::ServerResponse(said) => said.to_string(),
-        // What it answered may hold tokens.
-        oauth2::RequestTokenError::Parse(error, _) => format!("its answer can't be read: {error}"),
-        oauth2::RequestTokenError::Request(error) => chaperone_model::with_causes(error),
-        oauth2::RequestTokenError::Other(why) => why.clone(),
-    }
-}
-
-fn cut(text: &str) -> String {
-    text.chars().filter(|it| !it.is_control()).take(256).collect()
 }
 
 #[cfg(test)]

@@ -25,6 +25,8 @@ pub struct Verifier {
 pub struct Verified {
     /// Who.
     pub identity: Identity,
+    /// When the token was made, if it says so.
+    issued: Option<OffsetDateTime>,
     /// When it ends: by the token's `exp` and the skew.
     ends: OffsetDateTime,
     /// The same by a clock that nobody sets back.
@@ -35,6 +37,21 @@ impl Verified {
     /// Whether the token has ended: by either clock.
     pub fn is_over(&self) -> bool {
         OffsetDateTime::now_utc() >= self.ends || Instant::now() >= self.ends_at
+    }
+
+    /// How long it is until the token's own end.
+    pub fn left(&self) -> Duration {
+        Duration::try_from(self.identity.expires - OffsetDateTime::now_utc()).unwrap_or_default()
+    }
+
+    /// Whether this is what the provider says after `before`, of the same subject: by when they were made, or else by
+    /// their ends. Of two that are as late as each other the one that comes later is, if it says anything else.
+    pub fn supersedes(&self, before: &Self) -> bool {
+        let later = match (self.issued, before.issued) {
+            (Some(own), Some(other)) => own.cmp(&other),
+            _ => self.identity.expires.cmp(&before.identity.expires),
+        };
+        later.is_ge() && self.identity != before.identity
     }
 }
 
@@ -67,16 +84,17 @@ impl Verifier {
         self.check(token, None, OffsetDateTime::now_utc()).await
     }
 
-    /// Who an ID token says has signed in, which `client` asked for with this nonce (OpenID Connect Core, 3.1.3.7).
+    /// Who an ID token says has signed in, which `client` asked for with this nonce (OpenID Connect Core, 3.1.3.7). Without
+    /// a browser there is none.
     pub async fn verify_id_token(
         &self,
         token: &str,
         client: &str,
-        nonce: &str,
+        nonce: Option<&str>,
     ) -> Result<(Verified, Claims), TokenError> {
         let (verified, claims) = self.check(token, None, OffsetDateTime::now_utc()).await?;
         let claim = |claim: &str, why: &str| Err(TokenError::Claim { claim: claim.into(), why: why.into() });
-        if claims.get("nonce").and_then(Value::as_str) != Some(nonce) {
+        if nonce.is_some_and(|nonce| claims.get("nonce").and_then(Value::as_str) != Some(nonce)) {
             return claim("nonce", "is not the one of this sign-in");
         }
         let of_several = claims.get("aud").and_then(Value::as_array).is_some_and(|all| all.len() > 1);
@@ -117,12 +135,12 @@ impl Verifier {
             return Err(TokenError::Signature(issuer.name.clone()));
         }
         check_audience(issuer, &token.claims)?;
-        let ends = check_times(issuer, &token.claims, now)?;
+        let (issued, ends) = check_times(issuer, &token.claims, now)?;
         claims::check_required(issuer, &token.claims)?;
         let skew = time::Duration::seconds(issuer.clock_skew.into());
         let identity = claims::identity(issuer, &token.claims, token.id()?, ends)?;
         let left = Duration::try_from(ends + skew - now).unwrap_or_default().min(MAX_LIFE);
-        Ok((Verified { identity, ends: ends + skew, ends_at: Instant::now() + left }, token.claims))
+        Ok((Verified { identity, issued, ends: ends + skew, ends_at: Instant::now() + left }, token.claims))
     }
 }
 
@@ -197,8 +215,12 @@ fn check_audience(issuer: &Issuer, claims: &Claims) -> Result<(), TokenError> {
     })
 }
 
-/// Holds the times against `now`, and gives the end.
-fn check_times(issuer: &Issuer, claims: &Claims, now: OffsetDateTime) -> Result<OffsetDateTime, TokenError> {
+/// Holds the times against `now`, and gives when it was made, if it says so, and its end.
+fn check_times(
+    issuer: &Issuer,
+    claims: &Claims,
+    now: OffsetDateTime,
+) -> Result<(Option<OffsetDateTime>, OffsetDateTime), TokenError> {
     let time = |name: &str| -> Result<Option<OffsetDateTime>, TokenError> {
         let Some(value) = claims.get(name) else { return Ok(None) };
         // `NumericDate` may have a fraction.
@@ -227,7 +249,7 @@ fn check_times(issuer: &Issuer, claims: &Claims, now: OffsetDateTime) -> Result<
             return Err(TokenError::NotYet(said(begins)));
         }
     }
-    Ok(ends)
+    Ok((time("iat")?, ends))
 }
 
 /// As much of what a token says as can be shown.

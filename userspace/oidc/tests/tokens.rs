@@ -1,9 +1,13 @@
 //! Tokens of a provider on loopback: each thing that can be wrong with one has its message.
 #![allow(clippy::unwrap_used, clippy::needless_pass_by_value, missing_docs)] // `json!` reads better by value
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
 use aws_lc_rs::{
@@ -154,6 +158,16 @@ impl Provider {
         claims.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         claims
     }
+}
+
+/// Between two questions to a provider, as it is documented.
+const PAUSE: Duration = Duration::from_secs(5);
+
+/// Lets so much time pass on the clock that says how old keys are.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
 
 async fn verify(verifier: &Verifier, token: &str) -> Result<Verified, TokenError> {
@@ -338,15 +352,69 @@ async fn keys_rotate_and_are_kept_while_the_provider_is_away() {
     assert_eq!(provider.asked.load(Ordering::Relaxed), before);
     *provider.document.lock() = document;
     *provider.keys.lock() = vec![new.jwk("new")];
-    // The pause between two questions; there is nothing to wait for but the clock.
     let token = new.token("new", &claims);
-    let end = std::time::Instant::now() + std::time::Duration::from_secs(20);
-    while verify(&verifier, &token).await.is_err() {
-        assert!(std::time::Instant::now() < end, "the new key is never seen");
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let error = verify(&verifier, &token).await.unwrap_err();
+    assert!(matches!(error, TokenError::Key { .. }), "asked a moment ago: {error}");
+    pass(PAUSE).await;
+    verify(&verifier, &token).await.expect("asked again, for a key that isn't known");
     let error = verify(&verifier, &old.token("old", &claims)).await.unwrap_err();
     assert!(matches!(error, TokenError::Key { .. }), "a key that was taken back: {error}");
+}
+
+#[tokio::test]
+async fn keys_are_asked_for_each_hour_and_kept_for_a_day_while_the_provider_is_away() {
+    let (old, new) = (Key::rsa(), Key::rsa());
+    let provider = Provider::start(vec![old.jwk("old"), new.jwk("new")]).await;
+    let verifier = provider.verifier(json!({}));
+    let claims = provider.claims(json!({}));
+    let (old_token, new_token) = (old.token("old", &claims), new.token("new", &claims));
+    verify(&verifier, &old_token).await.unwrap();
+    // A key that the provider took back is believed for no longer than an hour.
+    *provider.keys.lock() = vec![new.jwk("new")];
+    pass(Duration::from_mins(59)).await;
+    verify(&verifier, &old_token).await.unwrap();
+    pass(Duration::from_mins(1)).await;
+    assert!(matches!(verify(&verifier, &old_token).await.unwrap_err(), TokenError::Key { .. }));
+    // Away in the middle of the night: what is known goes on, and ends after a day.
+    let document = provider.document.lock().take();
+    for _ in 0..23 {
+        pass(Duration::from_hours(1)).await;
+        verify(&verifier, &new_token).await.unwrap();
+    }
+    pass(Duration::from_hours(1)).await;
+    let error = verify(&verifier, &new_token).await.unwrap_err().to_string();
+    assert!(error.contains("keys of the issuer `test` are not known") && error.contains("503"), "{error}");
+    *provider.document.lock() = document;
+    pass(PAUSE).await;
+    verify(&verifier, &new_token).await.expect("it is back");
+}
+
+#[tokio::test]
+async fn the_later_of_two_tokens_is_known() {
+    let key = Key::ec();
+    let provider = Provider::start(vec![key.jwk("k1")]).await;
+    let verifier = provider.verifier(json!({"groups": "groups"}));
+    let now = OffsetDateTime::now_utc().unix_timestamp();
+    let token = async |issued: i64, ends: i64, groups: &[&str]| {
+        let claims = provider.claims(json!({"iat": now + issued, "exp": now + ends, "groups": groups}));
+        verify(&verifier, &key.token("k1", &claims)).await.unwrap()
+    };
+    let first = token(-10, 600, &["a", "b"]).await;
+    assert!(!first.supersedes(&first.clone()), "the same");
+    assert!(token(-5, 600, &["a"]).await.supersedes(&first), "with another group and the same end");
+    assert!(token(-10, 600, &["a"]).await.supersedes(&first), "made in the same second");
+    assert!(token(-5, 300, &["a"]).await.supersedes(&first), "it ends sooner, and is what the provider says now");
+    assert!(!token(-20, 600, &["c"]).await.supersedes(&first), "an older one");
+    assert!(!token(-20, 900, &["c"]).await.supersedes(&first), "an older one that is good for longer");
+    // Without a word on when they were made, their ends tell.
+    let without = async |ends: i64, groups: &[&str]| {
+        let mut claims = provider.claims(json!({"exp": now + ends, "groups": groups}));
+        claims.as_object_mut().unwrap().remove("iat");
+        verify(&verifier, &key.token("k1", &claims)).await.unwrap()
+    };
+    let first = without(600, &["a"]).await;
+    assert!(without(600, &["b"]).await.supersedes(&first) && without(601, &["a"]).await.supersedes(&first));
+    assert!(!without(599, &["b"]).await.supersedes(&first));
 }
 
 #[tokio::test]
@@ -401,52 +469,105 @@ async fn an_issuer_speaks_of_its_agents_alone() {
     assert!(error.contains("says nothing of the agent `coder`"), "{error}");
 }
 
-/// As the providers document their tokens; signed here.
+/// The example configurations of the documentation, by their names there.
+fn examples() -> BTreeMap<String, Value> {
+    let text = include_str!("../../../docs/identities.md");
+    let blocks = text.split("```toml\n").skip(1).map(|rest| rest.split("```").next().unwrap());
+    let issuers = blocks.filter(|block| block.contains("[[identity.issuers]]")).flat_map(|block| {
+        let Value::Object(mut whole) = toml::from_str(block).unwrap() else { panic!("{block}") };
+        let issuers = whole["identity"]["issuers"].take();
+        issuers.as_array().unwrap().clone()
+    });
+    issuers.map(|issuer| (issuer["name"].as_str().unwrap().to_owned(), issuer)).collect()
+}
+
+/// As the providers document their tokens; signed here. Where the keys are is changed in the examples, and nothing else.
 #[tokio::test]
 async fn tokens_in_the_shape_of_known_providers_are_accepted_with_their_examples() {
     let key = Key::rsa();
-    let provider = Provider::start(vec![key.jwk("k1")]).await;
-    for (settings, claims, subject, groups) in [
-        // GitHub Actions.
+    let mut examples = examples();
+    for (name, claims, (subject, sponsor, groups, kept), others) in [
+        // https://docs.github.com/en/actions/reference/security/oidc
         (
-            json!({"require": {"repository_owner_id": "65"}, "groups": "repository", "sponsor": "actor",
-                "claims": {"team": "environment"}, "group_prefix": "github:"}),
-            json!({"sub": "repo:octo-org/octo-repo:environment:prod", "environment": "prod", "actor": "octocat",
-                "repository": "octo-org/octo-repo", "repository_owner": "octo-org", "repository_owner_id": "65",
-                "runner_environment": "self-hosted", "ref": "refs/heads/main", "ref_protected": "true"}),
-            "repo:octo-org/octo-repo:environment:prod",
-            vec!["github:octo-org/octo-repo"],
+            "github",
+            json!({"aud": "chaperone", "sub": "repo:octo-org/octo-repo:environment:prod", "environment": "prod",
+                "ref": "refs/heads/main", "sha": "example-sha", "repository": "octo-org/octo-repo",
+                "repository_owner": "octo-org", "actor_id": "12", "repository_visibility": "private",
+                "repository_id": "74", "repository_owner_id": "65", "run_id": "example-run-id", "run_number": "10",
+                "run_attempt": "2", "runner_environment": "github-hosted", "actor": "octocat",
+                "workflow": "example-workflow", "head_ref": "", "base_ref": "", "event_name": "workflow_dispatch",
+                "ref_type": "branch", "ref_protected": "true", "job_workflow_ref":
+                "octo-org/octo-automation/.github/workflows/oidc.yml@refs/heads/main"}),
+            ("repo:octo-org/octo-repo:environment:prod", Some("octocat"), vec!["github:octo-org/octo-repo"], json!({})),
+            // Anybody's own repository.
+            json!({"repository_owner": "evil", "repository_owner_id": "66", "actor": "evil"}),
         ),
-        // GitLab.
+        // https://docs.gitlab.com/ci/secrets/id_token_authentication/
         (
-            json!({"require": {"namespace_id": "72"}, "groups": "groups_direct", "sponsor": "user_login"}),
-            json!({"sub": "project_path:my-group/my-project:ref_type:branch:ref:main", "namespace_id": "72",
-                "user_login": "sample-user", "groups_direct": ["my-group/a", "my-group/b"], "ref_protected": "true"}),
-            "project_path:my-group/my-project:ref_type:branch:ref:main",
-            vec!["test:my-group/a", "test:my-group/b"],
+            "gitlab",
+            json!({"aud": "chaperone", "sub": "project_path:my-group/my-project:ref_type:branch:ref:feature-branch-1",
+                "namespace_id": "72", "namespace_path": "my-group", "project_id": "20",
+                "project_path": "my-group/my-project", "user_id": "1", "user_login": "sample-user",
+                "user_email": "sample-user@example.com", "user_identities": [{"provider": "github", "extern_uid": "2"}],
+                "pipeline_id": "574", "pipeline_source": "push", "job_id": "302", "ref": "feature-branch-1",
+                "ref_type": "branch", "ref_protected": "false", "groups_direct": ["mygroup/mysubgroup"],
+                "environment_protected": "false", "runner_id": 1, "runner_environment": "self-hosted",
+                "sha": "714a629c0b401fdce83e847fc9589983fc6f46bc", "project_visibility": "public",
+                "ci_config_ref_uri": "gitlab.example.com/my-group/my-project//.gitlab-ci.yml@refs/heads/main"}),
+            (
+                "project_path:my-group/my-project:ref_type:branch:ref:feature-branch-1",
+                Some("sample-user"),
+                vec![],
+                json!({}),
+            ),
+            json!({"namespace_id": "73"}),
         ),
-        // Kubernetes.
+        // A token of `TokenRequest`, as https://kubernetes.io/docs/reference/access-authn-authz/service-accounts-admin/
         (
-            json!({"groups": "/kubernetes.io/namespace", "claims": {"pod": "/kubernetes.io/pod/name"},
-                "require": {"sub": "system:serviceaccount:agents:*"}}),
-            json!({"aud": ["chaperone"], "sub": "system:serviceaccount:agents:coder", "kubernetes.io": {
-                "namespace": "agents", "pod": {"name": "coder-0", "uid": "u"}, "serviceaccount": {"name": "coder"},
-                "warnafter": 1_700_000_000}}),
-            "system:serviceaccount:agents:coder",
-            vec!["test:agents"],
+            "cluster",
+            json!({"aud": ["chaperone"], "sub": "system:serviceaccount:agents:coder", "jti": "ea28ed49-2e11-4280-9ec5",
+                "kubernetes.io": {"namespace": "agents", "node": {"name": "127.0.0.1", "uid": "58456cb0"},
+                "pod": {"name": "coder-0", "uid": "5e0bd49b"}, "serviceaccount": {"name": "coder", "uid": "14ee3fa4"},
+                "warnafter": 1_729_605_240}}),
+            ("system:serviceaccount:agents:coder", None, vec!["cluster:agents"], json!({"pod": "coder-0"})),
+            json!({"sub": "system:serviceaccount:default:coder"}),
         ),
-        // SPIFFE: no `jti`, no `nbf`.
+        // https://spiffe.io/docs/latest/spiffe-specs/jwt-svid/: no `jti`, no `nbf`.
         (
-            json!({"require": {"sub": "spiffe://example.org/*"}}),
-            json!({"aud": ["chaperone"], "sub": "spiffe://example.org/agents/coder"}),
-            "spiffe://example.org/agents/coder",
-            vec![],
+            "spire",
+            json!({"aud": ["chaperone"], "sub": "spiffe://example.org/agents/coder", "jti": null, "nbf": null}),
+            ("spiffe://example.org/agents/coder", None, vec![], json!({})),
+            json!({"sub": "spiffe://example.com/agents/coder"}),
         ),
     ] {
-        let verified = verify(&provider.verifier(settings), &key.token("k1", &provider.claims(claims))).await.unwrap();
+        let mut example = examples.remove(name).unwrap_or_else(|| panic!("the documentation has no `{name}`"));
+        let provider = Provider::start(vec![key.jwk("k1")]).await;
+        let settings = example.as_object_mut().unwrap();
+        settings.insert("issuer".into(), provider.issuer.clone().into());
+        settings.insert("insecure_loopback".into(), true.into());
+        let keys = tempfile::NamedTempFile::new().unwrap();
+        if settings.contains_key("jwks_file") {
+            std::fs::write(keys.path(), json!({"keys": [key.jwk("k1")]}).to_string()).unwrap();
+            settings.insert("jwks_file".into(), keys.path().to_str().into());
+        }
+        let verifier = Verifier::new(vec![serde_json::from_value(example).unwrap()]).unwrap();
+        let token = |more: &Value| {
+            let mut all = provider.claims(claims.clone());
+            all.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            all.as_object_mut().unwrap().retain(|_, value| !value.is_null());
+            key.token("k1", &all)
+        };
+        let identity =
+            verify(&verifier, &token(&json!({}))).await.unwrap_or_else(|why| panic!("{name}: {why}")).identity;
         assert_eq!(
-            (verified.identity.subject.as_str(), verified.identity.groups),
-            (subject, groups.iter().map(|&it| it.to_owned()).collect())
+            (identity.subject.as_str(), identity.sponsor.as_deref(), identity.provider.as_str()),
+            (subject, sponsor, name)
         );
+        assert_eq!(identity.groups, groups);
+        assert_eq!(serde_json::to_value(&identity.claims).unwrap(), kept);
+        let error = verify(&verifier, &token(&others)).await.expect_err(name).to_string();
+        assert!(error.contains("the configuration requires"), "{name}: {error}");
     }
+    let left: Vec<_> = examples.into_iter().filter(|(_, example)| example.get("client_id").is_none()).collect();
+    assert!(left.is_empty(), "examples that nobody tries: {left:?}");
 }

@@ -5,15 +5,17 @@ use std::path::Path;
 use cedar_policy::{Effect, Policy};
 
 use crate::{
+    action_catalog::ActionCatalog,
     approvals, mask_target,
     places::{Places, line_and_column},
     problem::PolicyProblem,
     slice::Reads,
     suggest::nearest,
+    unmask,
 };
 
 /// Annotations that mean something here.
-const ANNOTATIONS: [&str; 5] = ["approvals_needed", "approvers", "id", "mask", "sponsor_may_approve"];
+const ANNOTATIONS: [&str; 6] = ["approvals_needed", "approvers", "id", "mask", "sponsor_may_approve", "unmask_into"];
 
 /// Checks a policy's annotations; `id` is its name.
 pub(crate) fn check(
@@ -22,6 +24,7 @@ pub(crate) fn check(
     file: &Path,
     text: &str,
     places: &Places,
+    catalog: &dyn ActionCatalog,
     problems: &mut Vec<PolicyProblem>,
 ) {
     let mut bad = |annotation: &str, message: String, help: String| {
@@ -83,6 +86,15 @@ pub(crate) fn check(
             "mask",
             format!("`@mask` on the policy `{id}`: {why}"),
             "write `@mask(\"sensitive, github, Items[].Secret\") permit (…);`: it masks, and permits nothing".into(),
+        );
+    }
+    if let Err(why) = unmask::check(policy, catalog) {
+        bad(
+            "unmask_into",
+            format!("`@unmask_into` on the policy `{id}`: {why}"),
+            "write `@mask(\"SecretString\") @unmask_into(\"rds:CreateDBInstance.MasterUserPassword\") permit (…);`: an action, \
+             a dot and the member's name in AWS's model"
+                .into(),
         );
     }
     for (name, _) in policy.annotations() {

@@ -171,6 +171,7 @@ impl Engine {
             ("sponsor", text(|it| it.sponsor.as_ref())),
             ("displayName", text(|it| it.display_name.as_ref())),
             ("image", session.container.as_ref().map(|it| it.image.clone()).unwrap_or_default()),
+            ("parent", session.parent.map(|it| it.to_string()).unwrap_or_default()),
         ];
         let labels = session.container.iter().flat_map(|it| &it.labels);
         let labels = labels.map(|(name, value)| (format!("{LABEL}{name}"), value.clone()));

@@ -6,7 +6,7 @@ use chaperone_model::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::{load::ActionCatalog, problem::PolicyError};
+use crate::{ActionCatalog, NoSuchMember, problem::PolicyError};
 
 struct Few;
 
@@ -26,6 +26,14 @@ impl ActionCatalog for Few {
         ]
         .map(|(name, level)| (name.to_owned(), level))
         .into()
+    }
+    fn text_member(&self, action: &str, path: &str) -> Result<Vec<(String, String)>, NoSuchMember> {
+        self.level(action).ok_or(NoSuchMember::Action)?;
+        match path {
+            "Password" | "Tags[].Value" => Ok(vec![("s3".into(), "Any".into())]),
+            "Size" => Err(NoSuchMember::Unfit("is no text".into())),
+            _ => Err(NoSuchMember::Unknown { segment: path.into(), known: vec!["Password".into(), "Size".into()] }),
+        }
     }
 }
 
@@ -64,6 +72,7 @@ pub(crate) fn session(groups: &[&str]) -> Session {
         cgroup: CgroupId(1),
         cgroup_path: "/agents/coder".into(),
         container: None,
+        parent: None,
         started: time::OffsetDateTime::UNIX_EPOCH,
     }
 }
@@ -490,6 +499,59 @@ fn masks_are_a_set_of_their_own_and_permit_nothing() {
     ] {
         let error = version(&format!("permit (principal, action, resource);\n{bad}")).unwrap_err().to_string();
         assert!(error.contains("test.cedar:2:1") && error.contains("@mask"), "{error}");
+    }
+}
+
+#[test]
+fn values_go_back_where_a_policy_that_matches_for_certain_says_so() {
+    let text = r#"
+        permit (principal, action, resource);
+        @id("all") @mask("Secret") @unmask_into("ec2:RunInstances.Password, s3:GetObject.Tags[].Value")
+        permit (principal, action == Action::"s3:GetObject", resource);
+        @id("b") @mask("Secret") @unmask_into("iam:PassRole.Password")
+        permit (principal, action == Action::"s3:GetObject", resource in Resource::"arn:aws:s3:::b")
+          unless { principal in Group::"interns" };
+    "#;
+    let policies = version(text).unwrap();
+    let warned: Vec<String> = policies.warnings.iter().map(ToString::to_string).collect();
+    assert!(
+        warned.len() == 1 && warned[0].contains("test.cedar:3:") && warned[0].contains("Tags[].Value"),
+        "{warned:?}"
+    );
+    let engine = Engine::new(policies);
+    let of = |groups: &[&str], call: &Call| {
+        let masks = engine.masks(&engine.principal(&session(groups)), call, FACTS);
+        masks.unmask.into_iter().map(|(id, _)| id).collect::<Vec<_>>()
+    };
+    let object = call(&["s3:GetObject"], &["arn:aws:s3:::b/k"]);
+    assert_eq!(of(&[], &object), ["all", "b"]);
+    assert_eq!(of(&["interns"], &object), ["all"]);
+    assert_eq!(of(&[], &call(&["s3:GetObject"], &["arn:aws:s3:::b/k", "arn:aws:s3:::c/k"])), ["all"]);
+    assert_eq!(of(&[], &call(&["s3:GetObject", "s3:DeleteObject"], &["arn:aws:s3:::b/k"])), Vec::<String>::new());
+    // What isn't known could be another's secret: it is masked, and goes nowhere.
+    let mut unknown = object.clone();
+    unknown.unread = vec!["x".into()];
+    assert_eq!(of(&[], &unknown), ["all"]);
+    let masks = engine.masks(&engine.principal(&session(&[])), &object, FACTS);
+    let targets: Vec<String> = masks.unmask[0].1.iter().map(ToString::to_string).collect();
+    assert_eq!(targets, ["ec2:RunInstances.Password", "s3:GetObject.Tags[].Value"]);
+    // Nothing is permitted by them.
+    assert!(engine.version().unmask_targets("b")[0].operations == [("s3".to_owned(), "Any".to_owned())]);
+    for (bad, why) in [
+        ("@unmask_into(\"ec2:RunInstances.Password\")", "no `@mask`"),
+        ("@mask(\"none\") @unmask_into(\"ec2:RunInstances.Password\")", "masks nothing"),
+        ("@mask(\"Secret\") @unmask_into(\"\")", "no action with a member"),
+        ("@mask(\"Secret\") @unmask_into(\"ec2:RunInstances\")", "no action with a member"),
+        ("@mask(\"Secret\") @unmask_into(\"ec2:RunInstance.Password\")", "did you mean ec2:RunInstances"),
+        ("@mask(\"Secret\") @unmask_into(\"ec2:RunInstances.Pasword\")", "did you mean `Password`"),
+        ("@mask(\"Secret\") @unmask_into(\"ec2:RunInstances.Size\")", "is no text"),
+        ("@mask(\"Secret\") @unmask_into(\"ec2:*.Password\")", "has a `*`"),
+        ("@mask(\"Secret\") @unmask_into(\"ec2:RunInstances.Tags.*\")", "has a `*`"),
+        ("@mask(\"Secret\") @unmask_in(\"ec2:RunInstances.Password\")", "did you mean `@unmask_into`"),
+    ] {
+        let text = format!("permit (principal, action, resource);\n  {bad}\npermit (principal, action, resource);");
+        let error = version(&text).unwrap_err().to_string();
+        assert!(error.contains("test.cedar:2:") && error.contains(why), "{bad}: {error}");
     }
 }
 

@@ -32,6 +32,7 @@ fn ask(engine: &Engine, kind: EgressKind, host: &str, address: &str) -> Decision
         cgroup: CgroupId(1),
         cgroup_path: "/agents".into(),
         container: None,
+        parent: None,
         started: OffsetDateTime::UNIX_EPOCH,
     };
     let host = Some(host).filter(|host| !host.is_empty());

@@ -5,6 +5,7 @@
 
 #![forbid(unsafe_code)]
 
+mod action_catalog;
 mod annotations;
 pub mod approvals;
 pub mod budgets;
@@ -22,18 +23,21 @@ mod problem;
 mod ruling;
 mod slice;
 mod suggest;
+mod unmask;
 mod why;
 
+pub use action_catalog::{ActionCatalog, NoSuchMember};
 pub use decide::{Approval, Engine, Principal};
 pub use egress::{Egress, EgressKind};
 pub use facts::{CallFacts, body_bytes, is_retry};
 pub use jiff::tz::TimeZone;
-pub use load::{ActionCatalog, PolicyVersion, known_level, schema_text, suggest_action};
+pub use load::{PolicyVersion, known_level, schema_text, suggest_action};
 pub use mask_target::{MaskTarget, parse as parse_mask};
-pub use masks::Masks;
+pub use masks::{Masks, Unmask};
 pub use problem::{PolicyError, PolicyProblem};
 pub use ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling};
 pub use suggest::nearest;
+pub use unmask::UnmaskTarget;
 pub use why::{ConditionReport, NeedReport, PolicyReport, Truth};
 
 /// The names of all time zones.

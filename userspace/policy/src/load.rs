@@ -18,12 +18,14 @@ use miette::Diagnostic;
 use parking_lot::RwLock;
 
 use crate::{
+    action_catalog::ActionCatalog,
     annotations, approvals, egress_actions,
     mask_target::{self, MaskTarget},
     places::{Named, Places, line_and_column},
     problem::{PolicyError, PolicyProblem},
     slice::{Reads, Slices},
     suggest::nearest,
+    unmask::{self, UnmaskTarget},
 };
 
 /// The part of the schema that isn't derived from the catalog.
@@ -42,20 +44,6 @@ const MAX_SUGGESTIONS: usize = 20;
 /// A policy file larger than this is refused.
 const MAX_FILE_BYTES: u64 = 8 << 20;
 
-/// What the policy room must know of IAM's actions.
-pub trait ActionCatalog {
-    /// The access level of `prefix:Name`; `None` if there is no such action.
-    fn level(&self, action: &str) -> Option<AccessLevel>;
-    /// Whether there is a service with this IAM prefix.
-    fn has_prefix(&self, prefix: &str) -> bool;
-    /// All actions, in order.
-    fn actions(&self) -> Vec<(String, AccessLevel)>;
-    /// The action that is meant by a name that isn't one, where that is known for certain: an operation's.
-    fn meant(&self, _name: &str) -> Option<String> {
-        None
-    }
-}
-
 /// A policy set that has been checked, and the slices of it that have been needed so far.
 pub struct PolicyVersion {
     pub(crate) policies: Vec<Policy>,
@@ -67,6 +55,9 @@ pub struct PolicyVersion {
     pub(crate) masks: Option<Box<PolicyVersion>>,
     pub(crate) lifts: Option<Box<PolicyVersion>>,
     pub(crate) mask_targets: HashMap<String, Arc<Vec<MaskTarget>>>,
+    /// Those of them with `@unmask_into`, as permits, and where each lets values go.
+    pub(crate) unmasks: Option<Box<PolicyVersion>>,
+    pub(crate) unmask_targets: HashMap<String, Arc<Vec<UnmaskTarget>>>,
     /// The zone of `context.hour` and its like.
     pub(crate) time_zone: TimeZone,
     /// SHA-256 over the files' names and contents, in hexadecimal.
@@ -137,7 +128,17 @@ impl PolicyVersion {
                     help: Some("write the principal and the resource out".into()),
                 }),
                 Ok(set) => {
-                    name_policies(file, index, text, &places, &set, &mut policies, &mut sources, &mut problems);
+                    name_policies(
+                        file,
+                        index,
+                        text,
+                        &places,
+                        &set,
+                        catalog,
+                        &mut policies,
+                        &mut sources,
+                        &mut problems,
+                    );
                 }
                 Err(errors) => {
                     problems.extend(errors.iter().map(|error| problem(file, text, error, &error.to_string())));
@@ -164,7 +165,7 @@ impl PolicyVersion {
         if !problems.is_empty() {
             return Err(PolicyError::Invalid(problems));
         }
-        let warnings = checked
+        let warnings: Vec<PolicyProblem> = checked
             .validation_warnings()
             .map(|warning| {
                 let (file, text) = place(warning.policy_id());
@@ -172,6 +173,7 @@ impl PolicyVersion {
             })
             .collect();
         let digest = hex::encode(sha.finish());
+        let warnings = [warnings, may_come_back(&policies, place)].concat();
         let annotations = policies.iter().map(|policy| {
             let all = policy.annotations().map(|(name, value)| (name.to_owned(), value.to_owned())).collect();
             (policy.id().to_string(), Arc::new(all))
@@ -181,7 +183,13 @@ impl PolicyVersion {
         let (masking, policies): (Vec<_>, Vec<_>) =
             policies.into_iter().partition(|policy| policy.annotation("mask").is_some());
         let (mut mask_targets, mut masks, mut lifts) = (HashMap::new(), Vec::new(), Vec::new());
+        let (mut unmask_targets, mut unmasks) = (HashMap::new(), Vec::new());
         for policy in masking {
+            if let Some(into) = policy.annotation("unmask_into") {
+                let targets = unmask::parse(into, catalog).map_err(PolicyError::Bug)?;
+                unmask_targets.insert(policy.id().to_string(), Arc::new(targets));
+                unmasks.push(policy.clone());
+            }
             match mask_target::parse(policy.annotation("mask").unwrap_or_default()).map_err(PolicyError::Bug)? {
                 None => lifts.push(policy),
                 Some(targets) => {
@@ -191,7 +199,7 @@ impl PolicyVersion {
             }
         }
         let set = |policies: Vec<Policy>| (!policies.is_empty()).then(|| Box::new(Self::of_masks(policies)));
-        let (masks, lifts) = (set(masks), set(lifts));
+        let (masks, lifts, unmasks) = (set(masks), set(lifts), set(unmasks));
         let (slices, time_zone) = (RwLock::default(), TimeZone::UTC);
         Ok(Self {
             policies,
@@ -201,6 +209,8 @@ impl PolicyVersion {
             masks,
             lifts,
             mask_targets,
+            unmasks,
+            unmask_targets,
             time_zone,
             digest,
             warnings,
@@ -218,6 +228,8 @@ impl PolicyVersion {
             masks: None,
             lifts: None,
             mask_targets: HashMap::new(),
+            unmasks: None,
+            unmask_targets: HashMap::new(),
             time_zone: TimeZone::UTC,
             digest: String::new(),
             warnings: Vec::new(),
@@ -400,6 +412,24 @@ pub fn suggest_action(name: &str, catalog: &dyn ActionCatalog, known: &OnceCell<
     nearest(name, known.iter().map(String::as_str)).map(str::to_owned)
 }
 
+/// Warnings about members that values may go into, and that AWS may give back to whoever asks.
+fn may_come_back<'f>(policies: &[Policy], file_of: impl Fn(&PolicyId) -> &'f (PathBuf, String)) -> Vec<PolicyProblem> {
+    let mut warnings = Vec::new();
+    for policy in policies {
+        let into = policy.annotation("unmask_into").unwrap_or_default();
+        for target in into.split(',').map(str::trim).filter(|it| !it.is_empty() && !unmask::is_write_only(it)) {
+            let (file, text) = file_of(policy.id());
+            let (line, column) = line_and_column(text, Places::of(text).of_id(policy.id().as_ref()));
+            let id = policy.id();
+            let message = format!("`@unmask_into` on the policy `{id}` names {target}, which AWS may give back");
+            let help = "what comes back to the same session is masked again, and nobody else's is: name members that are \
+                        written and never read, such as passwords";
+            warnings.push(PolicyProblem { file: file.clone(), line, column, message, help: Some(help.into()) });
+        }
+    }
+    warnings
+}
+
 /// Gives each policy its `@id`, or `FILE#N`.
 #[allow(clippy::too_many_arguments)] // a step of reading, with all that it adds to
 fn name_policies(
@@ -408,6 +438,7 @@ fn name_policies(
     text: &str,
     places: &Places,
     set: &PolicySet,
+    catalog: &dyn ActionCatalog,
     policies: &mut Vec<Policy>,
     sources: &mut BTreeMap<String, usize>,
     problems: &mut Vec<PolicyProblem>,
@@ -426,7 +457,7 @@ fn name_policies(
                 help: Some("ids name policies in errors and recordings: give each its own".into()),
             });
         }
-        annotations::check(policy, &id, file, text, places, problems);
+        annotations::check(policy, &id, file, text, places, catalog, problems);
         policies.push(policy.new_id(PolicyId::new(id)));
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     facts::CallFacts,
     load::PolicyVersion,
     mask_target::MaskTarget,
+    unmask::UnmaskTarget,
 };
 
 /// The masks of a call's answer.
@@ -26,7 +27,12 @@ pub struct Masks {
     pub lifted: bool,
     /// The policies that matched, each with what it masks.
     pub policies: Vec<(String, Arc<Vec<MaskTarget>>)>,
+    /// Those of them that say where what is masked may go, each with that.
+    pub unmask: Vec<Unmask>,
 }
+
+/// A policy that matches a call for certain, and into which members of later calls it lets what is masked go.
+pub type Unmask = (String, Arc<Vec<UnmaskTarget>>);
 
 impl Masks {
     /// Whether no policy has said anything.
@@ -60,7 +66,26 @@ impl Engine {
         });
         let targets = |id: &String| version.mask_targets.get(id).cloned();
         let policies = matched.into_iter().filter_map(|id| Some((id.clone(), targets(&id)?))).collect();
-        Masks { lifted, policies }
+        let unmask = version.unmasks.as_ref().map(|unmasks| self.unmask(unmasks, principal, call, facts));
+        Masks { lifted, policies, unmask: unmask.unwrap_or_default() }
+    }
+
+    /// Those of these policies that permit every need of the call.
+    fn unmask(&self, unmasks: &PolicyVersion, principal: &Principal, call: &Call, facts: CallFacts<'_>) -> Vec<Unmask> {
+        let mut all: Option<BTreeSet<String>> = None;
+        self.for_each_need(unmasks, principal, call, facts, false, &mut |_, need, _, ruled| {
+            // Another name of what is decided by its own.
+            if need.alias {
+                return;
+            }
+            let ids: BTreeSet<String> = ruled.unwrap_or_default().into_iter().collect();
+            all = Some(match all.take() {
+                Some(before) => before.intersection(&ids).cloned().collect(),
+                None => ids,
+            });
+        });
+        let targets = |id: String| Some((id.clone(), self.version().unmask_targets.get(&id)?.clone()));
+        all.unwrap_or_default().into_iter().filter_map(targets).collect()
     }
 }
 
@@ -68,5 +93,15 @@ impl PolicyVersion {
     /// Whether some policy masks anything, or lifts what is masked by default.
     pub fn has_masks(&self) -> bool {
         self.masks.is_some() || self.lifts.is_some()
+    }
+
+    /// Whether some policy lets masked values go back to AWS.
+    pub fn has_unmasks(&self) -> bool {
+        self.unmasks.is_some()
+    }
+
+    /// Where a policy of this version lets masked values go.
+    pub fn unmask_targets(&self, id: &str) -> &[UnmaskTarget] {
+        self.unmask_targets.get(id).map_or(&[], |targets| targets.as_slice())
     }
 }

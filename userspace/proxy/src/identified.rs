@@ -1,11 +1,12 @@
 //! How sessions get their identity, and lose it.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use chaperone_identity::Resolved;
 use chaperone_model::{Event, Identity, OutcomeStatus, Reason, SessionIdentified, SessionIdentityRefused};
 use chaperone_oidc::Verified;
 use time::OffsetDateTime;
+use tokio::task::JoinHandle;
 
 use crate::{
     call::error::{Kind, Refusal},
@@ -71,37 +72,57 @@ impl DataPlane {
     pub async fn watch_tokens(self: Arc<Self>) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        // One look at a time for each agent: a file or a provider that hangs is no other agent's trouble.
+        let mut looks: BTreeMap<String, JoinHandle<()>> = BTreeMap::new();
         loop {
             tokio::select! {
                 () = self.stop.cancelled() => break,
                 _ = tick.tick() => {}
             }
-            let agents: Vec<_> = self.identities.current.load().settings.agents.keys().cloned().collect();
-            for agent in agents {
-                let open = self.sessions.open();
-                let open: Vec<_> = open.into_iter().filter(|it| it.session.agent == agent).collect();
-                if open.is_empty() {
-                    continue;
+            looks.retain(|_, look| !look.is_finished());
+            let current = self.identities.current.load();
+            let agents = current.settings.agents.iter().filter(|(_, about)| about.token_file.is_some());
+            for (agent, _) in agents {
+                if !looks.contains_key(agent) {
+                    let look = self.clone().look(agent.clone());
+                    looks.insert(agent.clone(), tokio::spawn(look));
                 }
-                // A file or a provider that hangs is another agent's no trouble for long.
-                let found = tokio::time::timeout(PATIENCE, self.identities.of_file(&agent)).await;
-                let Ok(Some(found)) = found else { continue };
-                for session in open {
-                    // One that isn't recorded yet is identified when it is.
-                    if session.own.recorded.get().is_some() {
-                        self.take(&session, found.clone()).await;
-                    }
-                }
+            }
+        }
+        looks.into_values().for_each(|look| look.abort());
+    }
+
+    /// Looks at an agent's token file, if the agent has a session.
+    async fn look(self: Arc<Self>, agent: String) {
+        let open: Vec<_> = self.sessions.open().into_iter().filter(|it| it.session.agent == agent).collect();
+        if open.is_empty() {
+            return;
+        }
+        let Some(found) = self.identities.of_file(&agent).await else { return };
+        for session in open {
+            // One that isn't recorded yet is identified when it is.
+            if session.own.recorded.get().is_some() {
+                self.take(&session, found.clone()).await;
             }
         }
     }
 
-    /// Holds a token against the issuers, for a session. The token isn't kept.
-    pub async fn register(&self, session: &Resolved<SessionContext>, token: &str) -> Result<Identity, String> {
+    /// Holds a token against the issuers, for a session. The token isn't kept. If it is of a person's login, that person is
+    /// the sponsor, unless a claim says who that is.
+    pub async fn register(
+        &self,
+        session: &Resolved<SessionContext>,
+        token: &str,
+        login: bool,
+    ) -> Result<Identity, String> {
         let verifier = self.identities.current.load().verifier.clone();
-        let verified = verifier.verify(token, &session.session.agent).await.map_err(|error| error.to_string())?;
+        let mut verified = verifier.verify(token, &session.session.agent).await.map_err(|error| error.to_string())?;
+        if login {
+            let person = verified.identity.subject.clone();
+            verified.identity.sponsor.get_or_insert(person);
+        }
         let identity = verified.identity.clone();
-        self.apply(session, verified, "register").await?;
+        self.apply(session, verified, if login { "login" } else { "register" }).await?;
         Ok(identity)
     }
 
@@ -153,10 +174,10 @@ impl DataPlane {
                     before.identity.issuer
                 ));
             }
-            // The same token, or one that is over sooner, such as an older one that was put back.
-            if !standing.revoked && verified.identity.expires <= before.identity.expires {
-                let same = verified.identity == before.identity || before.is_over();
-                return if same || !verified.is_over() { Ok(()) } else { Err("the token has ended".into()) };
+            // The same token, or an older one that was put back. After the end of what there was, whichever lasts will do.
+            let ended = before.is_over() && !verified.is_over();
+            if !standing.revoked && !ended && !verified.supersedes(before) {
+                return Ok(());
             }
         }
         if verified.is_over() {

@@ -8,14 +8,18 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
     sync::Arc,
+    time::Duration,
 };
 
 use arc_swap::ArcSwap;
 use chaperone_model::{Identity, Session};
-use chaperone_oidc::{Issuer, Stamp, Verified, Verifier};
+use chaperone_oidc::{FileError, Issuer, Stamp, TokenFile, Verified, Verifier};
 use chaperone_policy::Principal;
 use parking_lot::Mutex as SyncMutex;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, oneshot};
+
+/// For one look at a token file.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What the configuration says of an agent's identity.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -35,6 +39,8 @@ pub struct IdentitySettings {
     pub issuers: Vec<Issuer>,
     /// Who may own token files, besides root.
     pub token_owners: BTreeSet<u32>,
+    /// Who may register sessions, besides root.
+    pub registrars: BTreeSet<u32>,
     /// Users of this host by the sponsors' names in tokens, where they differ.
     pub people: BTreeMap<String, String>,
     /// By the agents' names; those that aren't there have none, and need none.
@@ -53,6 +59,33 @@ pub(crate) struct Seen {
     stamp: Option<Stamp>,
     path: Option<PathBuf>,
     verified: Option<Result<Verified, String>>,
+    /// A look at it that hasn't ended: whoever comes next waits for that one.
+    look: Option<Look>,
+}
+
+/// A look at a token file, by a thread of its own: the file may lie on a file system that never answers, and then that
+/// thread is all that hangs. There is one for each agent at most.
+#[derive(Debug)]
+struct Look {
+    at: PathBuf,
+    owners: BTreeSet<u32>,
+    answer: oneshot::Receiver<Result<Option<TokenFile>, FileError>>,
+}
+
+impl Look {
+    fn begin(at: PathBuf, owners: BTreeSet<u32>, last: Option<Stamp>) -> Result<Self, String> {
+        let (tell, answer) = oneshot::channel();
+        let (path, by) = (at.clone(), owners.clone());
+        let read = move || {
+            // Nobody may be there any more to be told.
+            let _ = tell.send(chaperone_oidc::read(&path, &by, last));
+        };
+        std::thread::Builder::new()
+            .name("token-file".into())
+            .spawn(read)
+            .map_err(|error| format!("starting a thread to read {}: {error}", at.display()))?;
+        Ok(Self { at, owners, answer })
+    }
 }
 
 /// Tokens' verification as it is configured, and what token files say.
@@ -95,6 +128,11 @@ impl Identities {
         self.current.load().settings.people.get(name).cloned()
     }
 
+    /// Whether this user may register sessions that are all theirs.
+    pub fn is_registrar(&self, uid: u32) -> bool {
+        self.current.load().settings.registrars.contains(&uid)
+    }
+
     /// Whether tokens of this issuer are believed as they were when this identity was.
     pub(crate) fn still_believes(&self, before: &[Issuer], identity: &Identity) -> bool {
         let of = |all: &[Issuer]| all.iter().find(|it| it.name == identity.provider).cloned();
@@ -106,23 +144,40 @@ impl Identities {
         let current = self.current.load_full();
         let about = current.settings.agents.get(agent)?;
         let path = about.token_file.clone()?;
+        let owners: BTreeSet<u32> = current.settings.token_owners.difference(&about.users).copied().collect();
         let seen = self.files.lock().entry(agent.to_owned()).or_default().clone();
         let mut seen = seen.lock().await;
         if seen.path.as_ref() != Some(&path) {
             *seen = Seen { path: Some(path.clone()), ..Seen::default() };
         }
-        // What failed is tried again: the provider may be there now.
-        let last = seen.stamp.filter(|_| matches!(seen.verified, Some(Ok(_))));
-        let owners = current.settings.token_owners.difference(&about.users).copied().collect();
-        let read = tokio::task::spawn_blocking(move || chaperone_oidc::read(&path, &owners, last)).await;
+        // One that began under other settings says nothing of these.
+        seen.look.take_if(|look| look.at != path || look.owners != owners);
+        if seen.look.is_none() {
+            // What failed is tried again: the provider may be there now.
+            let last = seen.stamp.filter(|_| matches!(seen.verified, Some(Ok(_))));
+            seen.look = match Look::begin(path.clone(), owners, last) {
+                Ok(look) => Some(look),
+                Err(why) => return Some(Err(why)),
+            };
+        }
+        // It stays in its place while it is waited for: who waits may be gone before it ends.
+        let answer = &mut seen.look.as_mut()?.answer;
+        let read = tokio::time::timeout(PATIENCE, answer).await;
+        if read.is_ok() {
+            seen.look = None;
+        }
         let verified = match read {
-            Ok(Ok(None)) => return seen.verified.clone(),
-            Ok(Ok(Some(file))) => {
+            Ok(Ok(Ok(None))) => return seen.verified.clone(),
+            Ok(Ok(Ok(Some(file)))) => {
                 seen.stamp = Some(file.stamp);
                 current.verifier.verify(&file.token, agent).await.map_err(|error| error.to_string())
             }
-            Ok(Err(error)) => Err(error.to_string()),
-            Err(error) => Err(format!("BUG: reading a token file panicked: {error}")),
+            Ok(Ok(Err(error))) => Err(error.to_string()),
+            Ok(Err(_)) => Err("BUG: reading a token file panicked".to_owned()),
+            Err(_) => {
+                let why = format!("it can't be read within {} seconds: is its file system there?", PATIENCE.as_secs());
+                Err(FileError { path, why }.to_string())
+            }
         };
         let verified = verified.map_err(|why| format!("{why} (token_file of the agent `{agent}`)"));
         seen.verified = Some(verified.clone());

@@ -20,6 +20,7 @@ pub mod identities;
 mod limits;
 mod masking;
 mod metrics;
+mod session_vault;
 mod sessions;
 mod stops;
 mod upstream;
@@ -33,6 +34,7 @@ pub use identities::{AgentIdentity, Identities, IdentitySettings, IdentityState}
 pub use limits::Limits;
 pub use masking::{MaskingSettings, OnError, Placeholders};
 pub use metrics::{Count, Durations, Gauge, Metrics, OverShare, Shared};
+pub use session_vault::VaultLimits;
 pub use stops::{Stop, Stopped, Stops, StopsError};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};
 pub use upstream::http_proxy::HttpProxy;

@@ -235,6 +235,7 @@ mod tests {
             cgroup: CgroupId(cgroup),
             cgroup_path: path.into(),
             container: None,
+            parent: None,
             started: OffsetDateTime::UNIX_EPOCH,
         }
     }

@@ -19,6 +19,8 @@ const STEPS: &[(&str, &str)] = &[
     ("identities", include_str!("../migrations/0006_identities.sql")),
     ("questions", include_str!("../migrations/0007_questions.sql")),
     ("comments", include_str!("../migrations/0008_comments.sql")),
+    ("parents", include_str!("../migrations/0009_parents.sql")),
+    ("unmasked", include_str!("../migrations/0010_unmasked.sql")),
 ];
 
 #[derive(Row, Serialize, Deserialize)]

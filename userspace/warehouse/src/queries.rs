@@ -68,6 +68,8 @@ struct SessionsRow {
     container_image: String,
     container_image_id: String,
     container_labels: Vec<(String, String)>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    parent: Option<Uuid>,
 }
 
 #[derive(Row, Deserialize)]
@@ -132,6 +134,7 @@ impl Warehouse {
                 image_id: row.container_image_id,
                 labels: row.container_labels.into_iter().collect(),
             }),
+            parent: row.parent.map(|id| SessionId::from_bytes(id.into_bytes())),
             started: row.started,
             ended: row.ended,
             why: row.why,

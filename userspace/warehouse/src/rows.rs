@@ -76,6 +76,8 @@ pub(crate) struct CallsRow {
     pub(crate) masked_rules: Vec<String>,
     pub(crate) masked_paths: Vec<String>,
     pub(crate) masked_counts: Vec<u64>,
+    pub(crate) unmasked_policies: Vec<String>,
+    pub(crate) unmasked_paths: Vec<String>,
 }
 
 impl CallsRow {
@@ -129,6 +131,8 @@ impl CallsRow {
             masked_rules: outcome.masked.iter().map(|masked| masked.rule.clone()).collect(),
             masked_paths: outcome.masked.iter().map(|masked| masked.path.clone()).collect(),
             masked_counts: outcome.masked.iter().map(|masked| masked.count).collect(),
+            unmasked_policies: outcome.unmasked.iter().map(|unmasked| unmasked.rule.clone()).collect(),
+            unmasked_paths: outcome.unmasked.iter().map(|unmasked| unmasked.path.clone()).collect(),
         }
     }
 
@@ -249,6 +253,8 @@ pub(crate) struct SessionStartsRow {
     container_image: String,
     container_image_id: String,
     container_labels: Vec<(String, String)>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    parent: Option<Uuid>,
 }
 
 impl SessionStartsRow {
@@ -269,6 +275,7 @@ impl SessionStartsRow {
             container_image: container.image,
             container_image_id: container.image_id,
             container_labels: container.labels.into_iter().collect(),
+            parent: session.parent.map(|it| it.uuid()),
         }
     }
 }

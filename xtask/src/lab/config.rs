@@ -26,6 +26,7 @@ cgroups = ["{cgroup}/agents/*"]
 state = "{dir}/state"
 control = "{dir}/control.sock"
 approvals = "{dir}/approvals.sock"
+registrations = "{dir}/register.sock"
 bpffs = "/sys/fs/bpf/chaperone-lab-{id}"
 
 # Labs run where kernels don't take them, too.

@@ -56,6 +56,25 @@ const acts = {
       cookies: cookies.map(({ name, httpOnly, secure, sameSite }) => ({ name, httpOnly, secure, sameSite })),
     };
   },
+  // To a provider that asks who it is, with a code that it wants to be told, if there is one; to where it ends.
+  async logIn(who, url, code) {
+    const { page: own } = await page(who);
+    await own.goto(url);
+    if (code) {
+      await own.fill('input[name="user_code"]', code);
+      await own.click('button[type="submit"]');
+      await own.getByRole("heading", { name: "Confirm Device" }).waitFor();
+      await own.click('button[type="submit"]');
+    }
+    await own.fill('input[name="login"]', who);
+    await own.fill('input[name="password"]', "anything");
+    await own.click('button[type="submit"]');
+    // Consent.
+    await own.getByText("offline access").waitFor();
+    await own.click('button[type="submit"]');
+    await own.getByText(/goes on in the terminal|Sign-in Success/).waitFor();
+    return { url: own.url(), text: await own.innerText("body") };
+  },
   async plant(who, name, value) {
     const { context } = await page(who);
     await context.addCookies([{ name, value, url: origin, secure: true, httpOnly: true }]);

@@ -13,8 +13,7 @@ use std::{
 use aho_corasick::AhoCorasick;
 use memchr::memmem;
 
-use super::signing_key::SigningKey;
-use crate::{AwsCredentials, Placeholder};
+use crate::{AwsCredentials, Placeholder, signing_key::SigningKey};
 
 /// How much of what has gone on is looked at again together with what follows: a member's name, with what is around it.
 const CONTEXT: usize = 64;

@@ -1,7 +1,6 @@
 //! What the daemon does for approvers, wherever they are.
 
 use std::{
-    fs,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -13,6 +12,8 @@ use chaperone_policy::approvals::{Answer, Asking};
 use chaperone_proxy::{AnswerFailed, DataPlane};
 use nix::unistd::{Uid, User};
 use tokio::sync::watch;
+
+use crate::sandbox;
 
 /// Serves approvers.
 pub struct Desk(pub Arc<DataPlane>);
@@ -76,16 +77,35 @@ impl ApprovalBackend for Desk {
 }
 
 impl Desk {
+    /// Whether somebody besides root may register sessions: who is configured, and no process of an agent's.
+    pub fn may_register(&self, peer: Peer) -> Result<(), String> {
+        if peer.uid != 0 && !self.0.identities.is_registrar(peer.uid) {
+            return Err("this user is not in identity.registrars".to_owned());
+        }
+        let path = cgroup_of(peer)?;
+        let held = self.0.sessions.undecided(&path).map(str::to_owned);
+        // Also one that has no session yet.
+        match self.0.sessions.sharing(&path).1.or(held).or(self.agent_of(peer)?) {
+            None => Ok(()),
+            Some(whose) => Err(format!("this process is an agent's ({whose}): agents don't say who they are")),
+        }
+    }
+
     /// The agent whose process this is. (Agents' users are kept out by not being in a group.)
     fn agent_of(&self, peer: Peer) -> Result<Option<String>, String> {
-        let pid = peer.pid.ok_or("the kernel doesn't name it")?;
-        let file = format!("/proc/{pid}/cgroup");
-        let cgroups = fs::read_to_string(&file).map_err(|error| format!("reading {file}: {error}"))?;
-        let path = cgroups.lines().find_map(|line| line.strip_prefix("0::")).ok_or("it is in no cgroup")?;
+        let path = cgroup_of(peer)?;
         let below = |of: &str| path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
         let open = self.0.sessions.open();
         Ok(open.iter().find(|open| below(&open.session.cgroup_path)).map(|open| open.session.agent.clone()))
     }
+}
+
+/// The cgroup of the process that asks.
+fn cgroup_of(peer: Peer) -> Result<String, String> {
+    let pid = peer.pid.ok_or("the kernel doesn't name it")?;
+    let file = format!("/proc/{pid}/cgroup");
+    let cgroup = sandbox::cgroup_of(&file).map_err(|error| format!("reading {file}: {error}"))?;
+    cgroup.ok_or_else(|| "it is in no cgroup".to_owned())
 }
 
 fn name_of(uid: u32) -> String {

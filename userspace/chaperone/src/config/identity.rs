@@ -16,6 +16,8 @@ chaperone_model::documented! {
 pub struct IdentitySection {
     /// Users besides root, by name or number, who may own token files and what they lie in. None of them may be an agent.
     pub token_owners: Vec<String>,
+    /// Users besides root, by name or number, who may run `chaperone register`, for sessions all of whose processes are theirs.
+    pub registrars: Vec<String>,
     /// Users of this host by the names that tokens have for them: a sponsor who is also an approver.
     pub people: BTreeMap<String, String>,
     /// The providers, each in an `[[identity.issuers]]` of its own (docs/identities.md).
@@ -61,6 +63,7 @@ impl IdentitySection {
             users.iter().map(id).collect::<Result<BTreeSet<_>, _>>()
         };
         let token_owners = ids(&self.token_owners, "identity.token_owners")?;
+        let registrars = ids(&self.registrars, "identity.registrars")?;
         let of = |agent: &Agent| {
             let about = AgentIdentity {
                 token_file: agent.token_file.clone(),
@@ -72,6 +75,7 @@ impl IdentitySection {
         Ok(IdentitySettings {
             issuers: self.issuers.clone(),
             token_owners,
+            registrars,
             people: self.people.clone(),
             agents: agents.iter().map(of).collect::<Result<_, _>>()?,
         })

@@ -15,6 +15,8 @@ pub struct Paths {
     pub control: PathBuf,
     /// The approvers' socket, which any user may connect to.
     pub approvals: PathBuf,
+    /// The socket where `identity.registrars` register sessions, which any user may connect to.
+    pub registrations: PathBuf,
     /// The daemon's folder in the BPF filesystem.
     pub bpffs: PathBuf,
 }
@@ -26,6 +28,7 @@ impl Default for Paths {
             state: "/var/lib/chaperone".into(),
             control: "/run/chaperone/control.sock".into(),
             approvals: "/run/chaperone/approvals.sock".into(),
+            registrations: "/run/chaperone/register.sock".into(),
             bpffs: "/sys/fs/bpf/chaperone".into(),
         }
     }

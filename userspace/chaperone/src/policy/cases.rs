@@ -14,8 +14,8 @@ use chaperone_model::{
     Action, Call, CgroupId, Container, Identity, Payload, Protocol, References, Session, SessionId, UnknownResources,
 };
 use chaperone_policy::{
-    Approval, CallFacts, Engine, MaskTarget, PolicyError, PolicyVersion, Ruling, TimeZone, known_level, nearest,
-    parse_mask, suggest_action,
+    Approval, CallFacts, Engine, MaskTarget, Masks, PolicyError, PolicyVersion, Ruling, TimeZone, UnmaskTarget,
+    known_level, nearest, parse_mask, suggest_action,
 };
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
@@ -35,7 +35,7 @@ use crate::{
 /// A table larger than this is refused.
 const MAX_BYTES: u64 = 8 << 20;
 const FILE_KEYS: [&str; 5] = ["agents", "policies", "test", "time_zone", "with"];
-const CASE_KEYS: [&str; 36] = [
+const CASE_KEYS: [&str; 38] = [
     "account",
     "accounts",
     "action",
@@ -61,6 +61,7 @@ const CASE_KEYS: [&str; 36] = [
     "operation",
     "over_budget",
     "parameters",
+    "parent",
     "partition",
     "path",
     "region",
@@ -71,6 +72,7 @@ const CASE_KEYS: [&str; 36] = [
     "session_age",
     "session",
     "unknown",
+    "unmasks_into",
     "unread",
 ];
 const IDENTITY_KEYS: [&str; 6] = ["claims", "display_name", "groups", "issuer", "sponsor", "subject"];
@@ -99,6 +101,9 @@ struct Case {
     groups: Option<Vec<String>>,
     identity: Option<IdentityCase>,
     image: Option<String>,
+    /// Whether its session began inside of another.
+    #[serde(default)]
+    parent: bool,
     #[serde(default)]
     labels: BTreeMap<String, String>,
     #[serde(default)]
@@ -142,6 +147,8 @@ struct Case {
     by: Option<Vec<Spanned<String>>>,
     approvers: Option<Vec<String>>,
     masks: Option<Vec<Spanned<String>>>,
+    /// Where what is masked may go.
+    unmasks_into: Option<Vec<Spanned<String>>>,
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -374,6 +381,7 @@ impl Text {
                 labels: case.labels.clone(),
                 ..Container::default()
             }),
+            parent: case.parent.then(SessionId::new),
             started: OffsetDateTime::UNIX_EPOCH,
         };
         let identity = case.identity.as_ref().map(identity);
@@ -415,6 +423,9 @@ impl Text {
         let mut differences = self.compare(case, engine, &ruling)?;
         if let Some(wanted) = &case.masks {
             differences.extend(self.compare_masks(wanted, &engine.masks(&principal, &call, facts))?);
+        }
+        if let Some(wanted) = &case.unmasks_into {
+            differences.extend(self.compare_unmasks(wanted, &engine.masks(&principal, &call, facts))?);
         }
         let line = self.source[..case.name.span().start].matches('\n').count() + 1;
         let name = case.name.get_ref().clone();
@@ -551,11 +562,7 @@ impl Text {
         Ok(differences)
     }
 
-    fn compare_masks(
-        &self,
-        wanted: &[Spanned<String>],
-        masks: &chaperone_policy::Masks,
-    ) -> Result<Option<String>, ConfigError> {
+    fn compare_masks(&self, wanted: &[Spanned<String>], masks: &Masks) -> Result<Option<String>, ConfigError> {
         let mut names = Vec::new();
         for name in wanted {
             parse_mask(name.get_ref()).map_err(|why| self.wrong(name, &format!("`{}`: {why}", name.get_ref())))?;
@@ -564,13 +571,27 @@ impl Text {
         let mut is: Vec<String> =
             masks.policies.iter().flat_map(|(_, targets)| targets.iter().map(mask_name)).collect();
         is.extend(masks.lifted.then(|| "none".to_owned()));
-        for all in [&mut names, &mut is] {
-            all.sort();
-            all.dedup();
-        }
-        let text = || format!("expected masks [{}], are [{}]", names.join(", "), is.join(", "));
-        Ok((names != is).then(text))
+        Ok(differ("masks", names, is))
     }
+
+    fn compare_unmasks(&self, wanted: &[Spanned<String>], masks: &Masks) -> Result<Option<String>, ConfigError> {
+        let mut names = Vec::new();
+        for name in wanted {
+            let target = UnmaskTarget::read(name.get_ref(), &KnownActions).map_err(|why| self.wrong(name, &why))?;
+            names.push(target.to_string());
+        }
+        let is = masks.unmask.iter().flat_map(|(_, targets)| targets.iter().map(ToString::to_string)).collect();
+        Ok(differ("members that values may go into", names, is))
+    }
+}
+
+/// What differs between two lists, in words.
+fn differ(what: &str, mut wanted: Vec<String>, mut is: Vec<String>) -> Option<String> {
+    for all in [&mut wanted, &mut is] {
+        all.sort();
+        all.dedup();
+    }
+    (wanted != is).then(|| format!("expected {what} [{}], are [{}]", wanted.join(", "), is.join(", ")))
 }
 
 fn groups(text: &str) -> impl Iterator<Item = String> + '_ {
@@ -643,6 +664,8 @@ mod tests {
         @id("types") permit (principal, action == Action::"ec2:RunInstances", resource)
           when { context.parameters.hasTag("InstanceType") && context.parameters.getTag("InstanceType").contains("t3.nano") };
         @id("hide") @mask("sensitive") permit (principal, action == Action::"s3:GetObject", resource);
+        @id("read") @mask("SecretString") @unmask_into("rds:CreateDBInstance.MasterUserPassword")
+        permit (principal, action == Action::"secretsmanager:GetSecretValue", resource) when { resource.name like "*db*" };
         @id("nights") forbid (principal, action, resource) when { context.hour < 6 && principal.sponsor == "bob" };
     "#;
 
@@ -673,6 +696,8 @@ mod tests {
             "action = \"s3:GetObject\"\nidentity.sponsor = \"bob\"\nat = \"2026-01-31T03:00:00Z\"\nexpect = \"deny\"\nby = [\"nights\"]",
             "action = \"s3:GetObject\"\nidentity.sponsor = \"bob\"\nat = \"2026-01-31T07:00:00Z\"\nexpect = \"permit\"",
             "request = { method = \"GET\", url = \"https://b.s3.eu-west-1.amazonaws.com/k\" }\nexpect = \"permit\"",
+            "action = \"secretsmanager:GetSecretValue\"\nresource = \"arn:aws:secretsmanager:eu-west-1:123456789012:secret:db\"\nexpect = \"permit\"\nmasks = [\"SecretString\"]\nunmasks_into = [\"rds:CreateDBInstance.MasterUserPassword\"]",
+            "action = \"secretsmanager:GetSecretValue\"\nresource = \"arn:aws:secretsmanager:eu-west-1:123456789012:secret:api\"\nexpect = \"permit\"\nmasks = []\nunmasks_into = []",
             "request = { method = \"DELETE\", url = \"https://b.s3.eu-west-1.amazonaws.com/k\" }\nexpect = \"deny\"",
         ] {
             let ran = ran(&case(passes)).unwrap();
@@ -712,6 +737,12 @@ mod tests {
             (expect.to_owned(), "2:8: it says neither `action` nor `request`"),
             (format!("action = \"s3:GetObject\"\nat = \"noon\"\n{expect}"), "5:6: not an RFC 3339 time"),
             (format!("action = \"s3:GetObject\"\nmasks = [\"a[\"]\n{expect}"), "5:10: `a[`:"),
+            (
+                format!(
+                    "action = \"s3:GetObject\"\nunmasks_into = [\"rds:CreateDBInstance.MasterUsrPassword\"]\n{expect}"
+                ),
+                "5:17: rds:CreateDBInstance has no member `MasterUsrPassword` in `MasterUsrPassword`; did you mean `MasterUserPassword`?",
+            ),
             (
                 format!("request = {{ method = \"GET\", url = \"https://example.com/\" }}\n{expect}"),
                 "is not a name of AWS",

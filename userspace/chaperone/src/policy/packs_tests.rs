@@ -145,7 +145,7 @@ fn by_cedar(set: &PolicySet, intent: &CallIntent, approved: bool) -> bool {
     let parts: Vec<&str> = arn.splitn(6, ':').chain([""; 6]).take(6).collect();
     let level = action.level.as_str();
     let groups = [uid("Action", level), uid("Action", &format!("{prefix}:*"))];
-    let texts = ["name", "issuer", "subject", "sponsor", "displayName", "image"]
+    let texts = ["name", "issuer", "subject", "sponsor", "displayName", "image", "parent"]
         .map(|name| (name.to_owned(), string(if name == "name" { "coder" } else { "" })));
     let principal = texts.into_iter().chain([("identified".to_owned(), RestrictedExpression::new_bool(false))]);
     let resource = ["arn", "partition", "service", "region", "account", "name"]

@@ -26,6 +26,7 @@ pub fn session() -> Session {
         cgroup: CgroupId(1),
         cgroup_path: "/agents/coder".into(),
         container: None,
+        parent: None,
         started: OffsetDateTime::now_utc(),
     }
 }

@@ -23,7 +23,7 @@ pub(crate) struct Hit {
     pub(crate) start: usize,
     pub(crate) end: usize,
     /// Where what it is known by begins.
-    from: usize,
+    pub(crate) from: usize,
     pub(crate) rule: HitRule,
 }
 
@@ -31,6 +31,8 @@ pub(crate) struct Hit {
 pub(crate) enum HitRule {
     BuiltIn(u16),
     Custom(u16),
+    /// One of the values that must not come back.
+    Echo(u16),
 }
 
 /// A set of detectors, ready to look with.
@@ -97,6 +99,7 @@ impl Detectors {
         match rule {
             HitRule::BuiltIn(at) => RULES[usize::from(at)].name,
             HitRule::Custom(at) => self.0.custom[usize::from(at)].name(),
+            HitRule::Echo(_) => crate::echoes::RULE,
         }
     }
 
@@ -163,8 +166,9 @@ impl Inner {
     }
 }
 
-/// Hits in order, none over another: the first one counts. Those that begin where nothing is decided yet are met again.
-fn settle(hits: &mut Vec<Hit>, mut safe: usize) -> usize {
+/// Hits in order, none over another: the first one counts, and has the others' bytes too. Those that begin where nothing
+/// is decided yet are met again.
+pub(crate) fn settle(hits: &mut Vec<Hit>, mut safe: usize) -> usize {
     hits.sort_by_key(|hit| (hit.start, std::cmp::Reverse(hit.end)));
     for hit in hits.iter().rev() {
         if hit.start >= safe {
@@ -172,13 +176,12 @@ fn settle(hits: &mut Vec<Hit>, mut safe: usize) -> usize {
         }
     }
     hits.retain(|hit| hit.start < safe);
-    let mut end = 0;
-    hits.retain(|hit| {
-        let apart = hit.start >= end;
-        if apart {
-            end = hit.end;
+    hits.dedup_by(|hit, before| {
+        let over = hit.start < before.end;
+        if over {
+            before.end = before.end.max(hit.end);
         }
-        apart
+        over
     });
     // What is a hit is decided to its end.
     if let Some(last) = hits.last() {
@@ -226,7 +229,7 @@ mod tests {
         ALL.scan(text.as_bytes(), None, true, &mut hits);
         let name = |hit: &Hit| match hit.rule {
             HitRule::BuiltIn(at) => RULES[usize::from(at)].name,
-            HitRule::Custom(_) => "custom",
+            HitRule::Custom(_) | HitRule::Echo(_) => "custom",
         };
         hits.iter().map(|hit| (name(hit), text[hit.start..hit.end].to_owned())).collect()
     }

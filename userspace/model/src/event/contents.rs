@@ -133,6 +133,10 @@ pub struct CallOutcome {
     /// What of the answer was masked before the agent got it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub masked: Vec<Masked>,
+    /// What stood for masked values in the request, and was replaced by them on its way to AWS: by which policy's
+    /// `@unmask_into`, in which member.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unmasked: Vec<Masked>,
 }
 
 /// Values of an answer that were masked, by the same rule in the same place.

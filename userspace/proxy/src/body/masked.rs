@@ -10,16 +10,17 @@ use chaperone_policy::{MaskTarget, Masks};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, StatusCode,
     header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, ETAG},
-    response,
+    request, response,
 };
 use parking_lot::Mutex;
 
 use crate::{
     body::{
         inflate::Inflate,
+        stored::{Cut, Part, StoredObject},
         transform::{BodyTransform, Mode, TransformError},
     },
-    masking::{MaskingSettings, OnError, Placeholders},
+    masking::{AnswerPlaceholders, MaskingSettings, OnError, Placeholders},
 };
 
 /// An answer up to this size is read to its end before it goes on, so that its length and checksum are right and a
@@ -64,7 +65,11 @@ pub(crate) struct MaskedAnswer {
     call: Asked,
     masks: Masks,
     settings: Arc<MaskingSettings>,
-    placeholders: Placeholders,
+    placeholders: AnswerPlaceholders,
+    /// Nothing is looked for but values that must not come back.
+    only_echoes: bool,
+    /// It is an object of S3's, in which something may be masked.
+    stored: Option<StoredObject>,
     method: Method,
     log: MaskedLog,
     state: State,
@@ -82,6 +87,8 @@ enum State {
     #[default]
     Waiting,
     Refused(String),
+    /// Something else goes on in its place.
+    Replaced(Bytes),
     Reading(Box<Reading>),
 }
 
@@ -91,6 +98,8 @@ struct Reading {
     format: Format,
     /// All of it is kept until its end.
     whole: bool,
+    /// What of it was asked for.
+    cut: Option<Cut>,
     given: Vec<Bytes>,
     /// The fields that are of the body as AWS sent it.
     fields: Vec<(HeaderName, HeaderValue)>,
@@ -98,33 +107,62 @@ struct Reading {
 }
 
 impl MaskedAnswer {
-    /// `None` where nothing could be masked.
+    /// `None` where nothing could be masked. What the request asks for is changed where the answer will be.
     pub(crate) fn of(
         call: &Call,
         masks: Masks,
         settings: &Arc<MaskingSettings>,
         placeholders: &Placeholders,
-        method: &Method,
+        parts: &mut request::Parts,
         log: &MaskedLog,
+        may_unmask: bool,
     ) -> Option<Box<dyn BodyTransform>> {
+        // Where values may go back to AWS, one may while this call is under way.
+        let may_echo = may_unmask || placeholders.vault().has_any();
         // Credentials that are handed out are placeholders already.
-        if VendingCall::of(call).is_some() || masks.policies.is_empty() && (masks.lifted || !settings.enabled) {
+        let nothing =
+            VendingCall::of(call).is_some() || masks.policies.is_empty() && (masks.lifted || !settings.enabled);
+        if nothing && !may_echo {
             return None;
         }
-        let asked =
-            Asked { service: call.service.to_string(), operation: call.operation.to_string(), protocol: call.protocol };
-        if masks.policies.is_empty() && asked.has_no_defaults() {
+        // What is said of an object goes by what would be answered with it.
+        let operation = if is_head_object(call) { "GetObject".to_owned() } else { call.operation.to_string() };
+        let asked = Asked { service: call.service.to_string(), operation, protocol: call.protocol };
+        let nothing = nothing || masks.policies.is_empty() && asked.has_no_defaults();
+        if nothing && !may_echo {
             return None;
         }
-        Some(Box::new(Self {
+        let placeholders = placeholders.of(call).letting(&masks.unmask, settings.kept);
+        let mut answer = Self {
             call: asked,
             masks,
             settings: settings.clone(),
-            placeholders: placeholders.clone(),
-            method: method.clone(),
+            placeholders,
+            only_echoes: nothing,
+            stored: None,
+            method: parts.method.clone(),
             log: log.clone(),
             state: State::Waiting,
-        }))
+        };
+        if !nothing
+            && answer.call.is_raw()
+            && !answer.rules(Format::Text, true).is_ok_and(|(rules, _)| rules.is_empty())
+        {
+            let widen = parts.method == Method::GET && !answer.has_paths();
+            answer.stored = StoredObject::of(call, &mut parts.headers, widen);
+        }
+        Some(Box::new(answer))
+    }
+
+    fn has_paths(&self) -> bool {
+        let mut targets = self.masks.policies.iter().flat_map(|(_, targets)| targets.iter());
+        targets.any(|target| matches!(target, MaskTarget::Path(_)))
+    }
+
+    /// Whether what is masked in an object is written over, so that what is said of its length holds.
+    fn keeps_length(&self, format: Format, headers: &HeaderMap) -> bool {
+        let format = matches!(format, Format::Json | Format::JsonLines | Format::Text | Format::Xml);
+        self.stored.is_some() && format && !self.has_paths() && !is_encoded(headers)
     }
 
     /// What is masked in an answer of this format.
@@ -169,34 +207,60 @@ impl MaskedAnswer {
         Ok((rules, body))
     }
 
-    fn begin(&mut self, head: &mut response::Parts) -> Result<Option<Reading>, String> {
+    fn begin(&mut self, head: &mut response::Parts) -> Result<Option<State>, String> {
         let success = head.status.is_success();
-        let format = self.call.format(&head.headers, success);
-        let (rules, body) = self.rules(format, success)?;
+        let mut format = self.call.format(&head.headers, success);
+        let (mut rules, body) = if self.only_echoes { Default::default() } else { self.rules(format, success)? };
+        let only_echoes = rules.is_empty() && !body;
+        rules.echoes = self.placeholders.vault().echoes();
         if rules.is_empty() && !body {
             return Ok(None);
         }
-        if head.status == StatusCode::PARTIAL_CONTENT {
-            return Err("it is a part of an object, in which a secret may be cut in two: read the whole object".into());
+        if only_echoes && self.call.is_raw() {
+            // Whatever it is called, it is what somebody has stored; and what is compressed in there AWS has never read.
+            if is_encoded(&head.headers) {
+                return Ok(None);
+            }
+            if format != Format::EventStream {
+                format = Format::Text;
+                rules.same_length = true;
+                let masker = Masker::new(format, rules, Box::new(self.placeholders.clone()));
+                return Ok(Some(State::Reading(Box::new(Reading::passing(masker)))));
+            }
         }
-        let fields = take_fields(&mut head.headers);
+        let length = head.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+        let keeps_length = self.keeps_length(format, &head.headers);
+        rules.same_length = keeps_length;
+        let mut cut = None;
+        if head.status == StatusCode::PARTIAL_CONTENT && !only_echoes {
+            let part = self.stored.as_ref().filter(|_| keeps_length && format == Format::Text);
+            match part.and_then(|object| object.part(head)) {
+                Some(Part::Cut(part)) => cut = Some(part),
+                Some(Part::None(answer)) => return Ok(Some(State::Replaced(answer))),
+                None => {
+                    return Err(
+                        "it is a part of an object, in which a secret may be cut in two: read the whole object".into(),
+                    );
+                }
+            }
+        }
+        let fields = if keeps_length { Vec::new() } else { take_fields(&mut head.headers, self.stored.is_some()) };
         let inflate = match head.headers.remove(CONTENT_ENCODING) {
             Some(encoding) if encoding != "identity" => Some(Inflate::of(encoding.as_bytes())?),
             _ => None,
         };
-        let length = fields.iter().find(|(name, _)| name == CONTENT_LENGTH);
-        let length = length.and_then(|(_, length)| length.to_str().ok()?.parse::<u64>().ok());
         let vault = Box::new(self.placeholders.clone());
         let masker = (!body).then(|| Masker::new(format, rules, vault));
-        Ok(Some(Reading {
+        Ok(Some(State::Reading(Box::new(Reading {
             masker,
             changed: inflate.is_some(),
             inflate,
             format,
             whole: length.is_some_and(|length| length <= MAX_WHOLE) || body,
+            cut,
             given: Vec::new(),
             fields,
-        }))
+        }))))
     }
 
     fn note(&self, reading: &Reading) {
@@ -215,8 +279,12 @@ impl Asked {
     fn is_data(&self) -> bool {
         DATA.iter().any(|(service, operation)| {
             *service == self.service && (operation.is_empty() || *operation == self.operation)
-        }) || has_raw_answer(&self.service, &self.operation)
-            || self.protocol == Protocol::Http
+        }) || self.is_raw()
+    }
+
+    /// Whether its answer is whatever somebody has put there.
+    fn is_raw(&self) -> bool {
+        has_raw_answer(&self.service, &self.operation) || self.protocol == Protocol::Http
     }
 
     /// Whether nothing is masked in its answer unless a policy says so.
@@ -251,15 +319,23 @@ impl BodyTransform for MaskedAnswer {
 
     fn head(&mut self, head: &mut response::Parts) -> Mode {
         let empty = matches!(head.status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED);
+        if self.stored.is_some() && (head.status.is_success() || empty) {
+            StoredObject::mark(&mut head.headers);
+            let format = self.call.format(&head.headers, true);
+            if self.method == Method::HEAD && !self.keeps_length(format, &head.headers) {
+                head.headers.remove(CONTENT_LENGTH);
+                head.headers.remove(CONTENT_ENCODING);
+            }
+        }
         if self.method == Method::HEAD || empty {
             return Mode::Untouched;
         }
         match self.begin(head) {
             Ok(None) => Mode::Untouched,
-            Ok(Some(reading)) => {
-                let whole = reading.whole;
-                self.state = State::Reading(Box::new(reading));
-                if whole { Mode::Whole } else { Mode::Streaming }
+            Ok(Some(state)) => {
+                let streams = matches!(&state, State::Reading(reading) if !reading.whole);
+                self.state = state;
+                if streams { Mode::Streaming } else { Mode::Whole }
             }
             Err(why) => {
                 self.state = State::Refused(why);
@@ -275,11 +351,12 @@ impl BodyTransform for MaskedAnswer {
                 Ok(())
             }
             State::Refused(why) => Err(TransformError(why.clone())),
+            State::Replaced(_) => Ok(()),
             State::Reading(reading) => {
                 let result = reading.push(&bytes);
                 reading.settle(result, self.settings.on_error)?;
                 if !reading.whole {
-                    out.append(&mut reading.given);
+                    reading.give(out);
                 }
                 Ok(())
             }
@@ -291,11 +368,15 @@ impl BodyTransform for MaskedAnswer {
         let result = match &mut state {
             State::Waiting => Ok(()),
             State::Refused(why) => Err(TransformError(why.clone())),
+            State::Replaced(answer) => {
+                out.push(answer.clone());
+                Ok(())
+            }
             State::Reading(reading) => {
                 let result = reading.finish();
                 let result = reading.settle(result, self.settings.on_error);
                 self.note(reading);
-                out.append(&mut reading.given);
+                reading.give(out);
                 result
             }
         };
@@ -316,7 +397,33 @@ impl BodyTransform for MaskedAnswer {
     }
 }
 
+fn is_encoded(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity")
+}
+
 impl Reading {
+    /// Of a body that streams, of which the head says what it said.
+    fn passing(masker: Masker) -> Self {
+        Self {
+            masker: Some(masker),
+            inflate: None,
+            format: Format::Text,
+            whole: false,
+            cut: None,
+            given: Vec::new(),
+            fields: Vec::new(),
+            changed: false,
+        }
+    }
+
+    /// What goes on now.
+    fn give(&mut self, out: &mut Vec<Bytes>) {
+        match &mut self.cut {
+            Some(cut) => out.extend(self.given.drain(..).map(|bytes| cut.of(&bytes))),
+            None => out.append(&mut self.given),
+        }
+    }
+
     fn push(&mut self, bytes: &Bytes) -> Result<(), String> {
         let mut plain = Vec::new();
         match &mut self.inflate {
@@ -362,11 +469,15 @@ impl Reading {
 
 const PLACEHOLDER: &str = "chaperone-masked";
 
-/// Takes out the fields that are of the body as it comes.
-fn take_fields(headers: &mut HeaderMap) -> Vec<(HeaderName, HeaderValue)> {
+fn is_head_object(call: &Call) -> bool {
+    call.service == "s3" && call.operation == "HeadObject"
+}
+
+/// Takes out the fields that are of the body as it comes; the entity tag may have been changed already.
+fn take_fields(headers: &mut HeaderMap, keep_tag: bool) -> Vec<(HeaderName, HeaderValue)> {
     let of_body = |name: &HeaderName| {
         matches!(name.as_str(), "content-md5" | "digest" | "content-digest" | "repr-digest" | "x-amz-crc32")
-            || name == ETAG
+            || name == ETAG && !keep_tag
             || name == CONTENT_LENGTH
             || name.as_str().starts_with("x-amz-checksum-")
     };
@@ -406,7 +517,7 @@ mod tests {
     }
 
     fn policy(targets: &[MaskTarget]) -> Masks {
-        Masks { lifted: false, policies: vec![("p".to_owned(), Arc::new(targets.to_vec()))] }
+        Masks { policies: vec![("p".to_owned(), Arc::new(targets.to_vec()))], ..Masks::default() }
     }
 
     struct Got {
@@ -423,10 +534,38 @@ mod tests {
         status: u16,
         body: &[u8],
     ) -> Result<Got, String> {
+        run(&Placeholders::new(), call, masks, settings, fields, status, body)
+    }
+
+    /// An answer to a session that had others before.
+    fn answer_of(
+        session: &Placeholders,
+        call: &Call,
+        fields: &[(&'static str, &str)],
+        body: &[u8],
+    ) -> Result<Got, String> {
+        run(session, call, Masks::default(), MaskingSettings::default(), fields, 200, body)
+    }
+
+    fn run(
+        session: &Placeholders,
+        call: &Call,
+        masks: Masks,
+        settings: MaskingSettings,
+        fields: &[(&'static str, &str)],
+        status: u16,
+        body: &[u8],
+    ) -> Result<Got, String> {
         let log = MaskedLog::default();
         let mut transforms = Transforms::default();
         let settings = Arc::new(settings);
-        transforms.add(MaskedAnswer::of(call, masks, &settings, &Placeholders::new(), &Method::POST, &log));
+        let mut request = http::Request::post("/").body(()).unwrap().into_parts().0;
+        for (name, value) in fields.iter().filter_map(|(name, value)| Some((name.strip_prefix("?")?, value))) {
+            request.headers.insert(name, value.parse().unwrap());
+            request.method = if is_head_object(call) { Method::HEAD } else { Method::GET };
+        }
+        let fields = fields.iter().filter(|(name, _)| !name.starts_with('?'));
+        transforms.add(MaskedAnswer::of(call, masks, &settings, session, &mut request, &log, false));
         let mut head = http::Response::builder().status(status).body(()).unwrap().into_parts().0;
         for (name, value) in fields {
             head.headers.insert(*name, value.parse().unwrap());
@@ -496,11 +635,8 @@ mod tests {
         assert_eq!(default(&object, &[], body.as_bytes()).unwrap().body, body);
         let masks = || policy(&[MaskTarget::Credentials]);
         let got = answer(&object, masks(), MaskingSettings::default(), &[("etag", "x")], 200, body.as_bytes()).unwrap();
-        assert!(
-            got.body.starts_with("key = chaperone-masked-") && !got.head.headers.contains_key("etag"),
-            "{}",
-            got.body
-        );
+        assert!(got.body.starts_with("key = chaperone-masked-") && got.body.len() == body.len(), "{}", got.body);
+        assert_eq!(got.head.headers[ETAG], "x-masked");
         let refused = answer(&object, masks(), MaskingSettings::default(), &[], 206, body.as_bytes());
         assert!(refused.err().unwrap().contains("whole object"));
         let path = policy(&[MaskTarget::Path("Items[].pin.S".into())]);
@@ -511,9 +647,63 @@ mod tests {
         assert_eq!(got.masked[0].rule, "p");
     }
 
+    /// Heads, parts and the whole say the same of an object.
+    #[test]
+    fn an_object_is_the_same_in_its_parts_and_its_head() {
+        let object = call("s3", "GetObject", "rest-xml");
+        let text = format!("{}key = {GITHUB}\n{}", "a".repeat(50), "b".repeat(50));
+        let of = |call: &Call, targets: &[MaskTarget], fields: &[(&'static str, &str)], status, body: &str| {
+            run(
+                &Placeholders::new(),
+                call,
+                policy(targets),
+                MaskingSettings::default(),
+                fields,
+                status,
+                body.as_bytes(),
+            )
+        };
+        let credentials = [MaskTarget::Credentials];
+        let head = call("s3", "HeadObject", "rest-xml");
+        let length = text.len().to_string();
+        let said = of(
+            &head,
+            &credentials,
+            &[("?x", ""), ("etag", "\"x\""), ("content-length", &length), ("x-amz-checksum-crc32", "A")],
+            200,
+            "",
+        )
+        .unwrap();
+        assert!(said.head.headers[ETAG] == "\"x-masked\"" && said.head.headers[CONTENT_LENGTH] == *length);
+        assert_eq!(said.head.headers.len(), 2);
+        let whole = of(&object, &credentials, &[("?x", ""), ("etag", "\"x\"")], 200, &text).unwrap();
+        assert!(whole.head.headers[ETAG] == "\"x-masked\"" && whole.body.len() == text.len());
+        // A part that begins and ends within the secret has nothing of it.
+        let (from, to) = (60, 70);
+        let range = format!("bytes={from}-{to}");
+        let answered = format!("bytes 0-{}/{}", text.len() - 1, text.len());
+        let part = of(&object, &credentials, &[("?range", &range), ("content-range", &answered)], 206, &text).unwrap();
+        assert_eq!(part.head.headers["content-range"], format!("bytes {from}-{to}/{}", text.len()).as_str());
+        assert!(part.body.len() == 11 && !text.contains(&part.body) && part.body.contains("-"), "{}", part.body);
+        // What can't be read in parts is refused; and where its length isn't known, nothing is said of it.
+        let json = ("content-type", "application/json");
+        let refused =
+            of(&object, &credentials, &[("?range", "bytes=0-1"), json, ("content-range", "bytes 0-1/9")], 206, "{}");
+        assert!(refused.err().unwrap().contains("whole object"));
+        let path = [MaskTarget::Path("a".into())];
+        let refused = of(&object, &path, &[("?range", "bytes=0-1"), ("content-range", "bytes 0-1/9")], 206, "ab");
+        assert!(refused.err().unwrap().contains("whole object"));
+        let said = of(&head, &path, &[("?x", ""), json, ("content-length", "9")], 200, "").unwrap();
+        assert!(!said.head.headers.contains_key(CONTENT_LENGTH));
+        // Nothing is masked by this one in an object: it is AWS's.
+        let said = of(&head, &[MaskTarget::Sensitive], &[("?x", ""), ("etag", "x"), ("content-length", "9")], 200, "")
+            .unwrap();
+        assert!(said.head.headers[ETAG] == "x" && said.head.headers[CONTENT_LENGTH] == "9");
+    }
+
     #[test]
     fn what_is_lifted_or_replaced_elsewhere_stays() {
-        let lifted = Masks { lifted: true, policies: Vec::new() };
+        let lifted = Masks { lifted: true, ..Masks::default() };
         let got = answer(&get_secret(), lifted, MaskingSettings::default(), &[JSON], 200, SECRET.as_bytes()).unwrap();
         assert_eq!(got.body, SECRET);
         let off = MaskingSettings::new(false, OnError::Refuse, None, Vec::new()).unwrap();
@@ -561,14 +751,63 @@ mod tests {
     }
 
     #[test]
-    fn placeholders_are_a_sessions_own() {
-        let of = |placeholders: &mut Placeholders, path: &str| {
+    fn placeholders_are_a_sessions_own_and_one_secrets() {
+        let of = |session: &Placeholders, call: &Call, path: &str| {
             use chaperone_masking::{Secret, Vault as _};
-            placeholders.placeholder(Secret { rule: "r", path, value: Some(b"v") })
+            session.of(call).placeholder(Secret { kind: Kind::Text, rule: "r", path, value: Some(b"v") })
         };
-        let (mut one, mut other) = (Placeholders::new(), Placeholders::new());
-        assert_eq!(of(&mut one, "a"), of(&mut one.clone(), "a"));
-        assert_ne!(of(&mut one, "a"), of(&mut one, "b"));
-        assert_ne!(of(&mut one, "a"), of(&mut other, "a"));
+        let (one, other) = (Placeholders::new(), Placeholders::new());
+        let mut secret = get_secret();
+        let first = of(&one, &secret, "a");
+        assert_eq!(first, of(&one.clone(), &secret, "a"));
+        assert_ne!(first, of(&one, &secret, "b"));
+        assert_ne!(first, of(&other, &secret, "a"));
+        // Whoever stores a guess elsewhere and reads it can't tell that it is the same value.
+        secret.resources = vec!["arn:aws:secretsmanager:eu-west-1:123456789012:secret:own".into()];
+        assert_ne!(first, of(&one, &secret, "a"));
+    }
+
+    /// What a session was not shown must not come back to it in another answer.
+    #[test]
+    fn what_was_masked_is_looked_for_in_later_answers() {
+        let session = Placeholders::new();
+        let secret = r#"{"SecretString":"correct-horse-battery"}"#;
+        let got = answer_of(&session, &get_secret(), &[JSON], secret.as_bytes()).unwrap();
+        let placeholder = &got.body[r#"{"SecretString":""#.len()..got.body.len() - 2];
+        assert!(placeholder.starts_with("chaperone-masked-"), "{placeholder}");
+        for (call, fields, body) in [
+            (
+                call("ssm", "GetParameter", "json"),
+                &[JSON][..],
+                r#"{"Parameter":{"Type":"String","Value":"correct-horse-battery"}}"#,
+            ),
+            (call("dynamodb", "GetItem", "json"), &[JSON], r#"{"Item":{"a":{"S":"x correct-horse-battery"}}}"#),
+            (call("sts", "AssumeRole", "query"), &[], "<A><B><Arn>r/correct-horse-battery</Arn></B></A>"),
+            (
+                call("rds", "CreateDBInstance", "query"),
+                &[],
+                "<E><Error><Message>correct-horse-battery is bad</Message></Error></E>",
+            ),
+            (
+                call("sqs", "ReceiveMessage", "json"),
+                &[JSON],
+                r#"{"Messages":[{"Body":"{\"p\":\"correct-horse-battery\"}"}]}"#,
+            ),
+        ] {
+            let got = answer_of(&session, &call, fields, body.as_bytes()).unwrap();
+            assert_eq!(got.body, body.replace("correct-horse-battery", placeholder));
+            assert_eq!(got.masked[0].rule, "echo");
+            // Another session was never kept from it.
+            let other = answer_of(&Placeholders::new(), &call, fields, body.as_bytes()).unwrap();
+            assert_eq!(other.body, body);
+        }
+        // What is stored streams as it is long, and the head stays.
+        let object = call("s3", "GetObject", "rest-xml");
+        let got = answer_of(&session, &object, &[("etag", "e")], b"p=correct-horse-battery;").unwrap();
+        assert_eq!(got.body, format!("p={};", &placeholder[..21]));
+        assert!(got.head.headers[ETAG] == "e" && got.head.headers[CONTENT_LENGTH] == "24");
+        let packed = gzip(b"p=correct-horse-battery;");
+        let got = answer_of(&session, &object, &[("content-encoding", "gzip")], &packed).unwrap();
+        assert_eq!(got.head.headers[CONTENT_ENCODING], "gzip");
     }
 }

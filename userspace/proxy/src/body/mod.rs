@@ -10,5 +10,7 @@ pub(crate) mod request;
 pub(crate) mod secrets;
 pub(crate) mod spool;
 pub(crate) mod stall;
+pub(crate) mod stored;
 pub mod transform;
+pub(crate) mod unmasked;
 pub(crate) mod vended;

@@ -15,6 +15,7 @@ use crate::{
         error::{CallError, Refusal},
         exchange::{Exchange, RequestBody},
         over_budget,
+        unmasked::unmask,
     },
     connection::quota::Memory,
     identities::IdentityState,
@@ -37,7 +38,7 @@ pub struct Authorized<'e> {
 impl<'e> Decoded<'e> {
     /// Asks the policies, and people where the policies say so.
     pub async fn authorize(self) -> Result<Authorized<'e>, CallError> {
-        let Decoded { exchange, parts, subject, mut transforms } = self;
+        let Decoded { exchange, mut parts, subject, mut transforms } = self;
         let tally = {
             let call = exchange.call.as_ref().ok_or_else(undecoded)?;
             exchange.connection.plane.budgets.charge(exchange.who(), exchange.id, call)
@@ -48,8 +49,12 @@ impl<'e> Decoded<'e> {
         let (own, generation) = (&exchange.connection.session.own, &exchange.generation);
         let masks = generation.engine.masks(&standing.principal, call, facts(exchange, &tally));
         let masking = &generation.settings.masking;
-        transforms.add(MaskedAnswer::of(call, masks, masking, &own.masking, &parts.method, &exchange.masked));
+        let may_unmask = generation.engine.version().has_unmasks();
+        let answer = MaskedAnswer::of(call, masks, masking, &own.masking, &mut parts, &exchange.masked, may_unmask);
+        transforms.add(answer);
         let held = hold_chunks(exchange, call, &subject)?;
+        let unmasked = unmask(exchange, &parts, &subject, call).await?;
+        exchange.unmasked = unmasked;
         Ok(Authorized { exchange, parts, subject, transforms, permit, tally, held })
     }
 }

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use chaperone_aws::{AwsChunkedReader, AwsError, payload_shape};
 use chaperone_journal::JournalError;
 use chaperone_model::{
-    BodyDigest, Call, CallId, CallIntent, CallOutcome, Decision, Direction, Event, Head, OutcomeStatus, Payload,
-    Protocol, Reason,
+    BodyDigest, Call, CallId, CallIntent, CallOutcome, Decision, Direction, Event, Head, Masked, OutcomeStatus,
+    Payload, Protocol, Reason,
 };
 use chaperone_policy::budgets::Who;
 use http::{Method, Request, header, request::Parts};
@@ -21,6 +21,7 @@ use crate::{
         chunked::Chunks,
         masked::MaskedLog,
         request::{Sent, Unread, record_whole},
+        unmasked::Unmasked,
     },
     call::{error::Refusal, redact},
     connection::{
@@ -63,6 +64,10 @@ pub struct Exchange {
     pub(crate) sent: Arc<Mutex<Sent>>,
     /// What of its answer was masked.
     pub(crate) masked: MaskedLog,
+    /// The body with values in the places of what stands for them, until it is on its way.
+    pub(crate) unmasked: Option<Unmasked>,
+    /// What has gone to AWS in such a way.
+    pub(crate) unmasked_by: Vec<Masked>,
     recorded: Recorded,
 }
 
@@ -146,6 +151,8 @@ impl Exchange {
             body: refused.is_none().then_some(RequestBody::Streaming(body)),
             sent: Arc::default(),
             masked: MaskedLog::default(),
+            unmasked: None,
+            unmasked_by: Vec::new(),
             recorded: Recorded::Nothing,
             generation: connection.plane.generation(),
             connection,
@@ -237,6 +244,7 @@ impl Exchange {
             duration_us: micros(self.began),
             ttfb_us,
             masked: std::mem::take(&mut *self.masked.lock()),
+            unmasked: std::mem::take(&mut self.unmasked_by),
         }));
         if let Err(error) = self.connection.plane.journal.append_now(&event) {
             tracing::error!(call = %self.id, %error, "an outcome could not be recorded");

@@ -85,6 +85,8 @@ impl Answer {
     pub(crate) async fn deliver(self, exchange: Exchange) -> Response<AnswerBody> {
         let Self { response, lease, mut transforms, websocket } = self;
         let (mut parts, inner) = response.into_parts();
+        // Before anything of it is recorded.
+        exchange.connection.session.own.masking.vault().clean(&mut parts.headers);
         let facts = facts(&parts, &exchange);
         for name in &HOP_BY_HOP {
             parts.headers.remove(name);

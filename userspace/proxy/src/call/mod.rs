@@ -54,6 +54,7 @@ pub mod recorded;
 pub(crate) mod redact;
 pub(crate) mod rescue;
 pub mod signed;
+pub(crate) mod unmasked;
 pub(crate) mod work;
 
 use std::{

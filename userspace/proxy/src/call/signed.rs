@@ -24,6 +24,7 @@ use crate::{
         secrets::ScannedAnswer,
         stall::Stall,
         transform::Transforms,
+        unmasked::Unmasked,
     },
     call::{
         authenticated::{Authentication, Subject},
@@ -85,13 +86,14 @@ struct Signing<'a> {
     shape: Payload,
     held: Option<Memory>,
     events: bool,
+    unmasked: Option<Unmasked>,
 }
 
 /// What signing changes besides the head.
 #[derive(Default)]
 struct Changes {
     chunked: Option<Chunks>,
-    /// The form that goes on in the body's place.
+    /// The form, or the body with masked values, that goes on in the body's place.
     form: Option<Bytes>,
     websocket: Option<Handshaken>,
     /// Whose id and token the answer must not bring back.
@@ -125,7 +127,9 @@ impl<'e> Recorded<'e> {
             if let Some(endpoint) = found.dotted_buckets_endpoint(&name) {
                 name = endpoint.into();
             }
-            let signing = Signing { connection: &connection, identity: &identity, auth, shape, held, events };
+            let unmasked = exchange.unmasked.take();
+            exchange.unmasked_by = unmasked.as_ref().map(|it| it.by.clone()).unwrap_or_default();
+            let signing = Signing { connection: &connection, identity: &identity, auth, shape, held, events, unmasked };
             tells_time = !matches!(found.kind, HostKind::Endpoint(_) | HostKind::Unknown);
             changes = signing.apply(&mut parts, exchange.body.as_ref()).await?;
             tells_time &= changes.signed_by.is_some();
@@ -176,8 +180,9 @@ impl Signing<'_> {
         let signer = &plane.signer;
         let own = &self.connection.session.own.placeholder;
         let agents = vended.as_deref().map_or(own, VendedCredential::placeholder).secret_access_key();
+        changes.form = self.unmasked.as_ref().map(|unmasked| unmasked.put(&mut parts.headers));
         let hash = match body {
-            Some(RequestBody::Whole(_, hash, _)) => Some(hash),
+            Some(RequestBody::Whole(_, hash, _)) => Some(self.unmasked.as_ref().map_or(hash, Unmasked::hash)),
             _ => None,
         };
         // The agent's keys for chunks and messages are by its own signature, which ours replaces.

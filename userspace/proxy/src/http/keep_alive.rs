@@ -240,6 +240,8 @@ impl Activity {
         self.answering.fetch_add(1, Relaxed);
         self.began.fetch_add(1, Relaxed);
         let answering = Answering(self.clone());
+        // It is moved from here into hyper, and holds a call in all its stages: a pointer is cheaper to move.
+        let answer = Box::pin(answer);
         async move {
             Ok(answer.await.map(|body| {
                 let body = match body {

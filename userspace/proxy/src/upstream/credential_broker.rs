@@ -189,6 +189,7 @@ mod tests {
             cgroup: CgroupId(1),
             cgroup_path: "/a".into(),
             container: None,
+            parent: None,
             started: time::OffsetDateTime::UNIX_EPOCH,
         }
     }

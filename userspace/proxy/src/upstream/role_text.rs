@@ -106,6 +106,7 @@ mod tests {
             cgroup: CgroupId(1),
             cgroup_path: "/a".into(),
             container: None,
+            parent: None,
             started: time::OffsetDateTime::UNIX_EPOCH,
         };
         fill(text, &session, identity, place)

@@ -2,8 +2,6 @@
 
 use aho_corasick::{AhoCorasick, MatchKind};
 
-use crate::AwsCredentials;
-
 /// Shorter texts are no keys, and could be part of anything.
 const MIN_KNOWN: usize = 16;
 /// How much of a token is enough to know it by, without the characters that some formats write otherwise.
@@ -50,12 +48,12 @@ pub(crate) struct SigningKey {
 }
 
 impl SigningKey {
-    pub(crate) fn of(credentials: &AwsCredentials) -> Self {
+    pub(crate) fn of(id: &str, token: Option<&str>) -> Self {
         // What is around it some formats write otherwise: `/` as `\/`, `+` as `%2B`, `=` as `&#61;`.
         let plain = |b: u8| b.is_ascii_alphanumeric();
-        let token = credentials.session_token().unwrap_or_default().as_bytes();
+        let token = token.unwrap_or_default().as_bytes();
         let run = token.split(|b| !plain(*b)).max_by_key(|run| run.len()).unwrap_or_default();
-        Self::new(credentials.access_key_id().as_bytes(), &run[..run.len().min(MAX_RUN)])
+        Self::new(id.as_bytes(), &run[..run.len().min(MAX_RUN)])
     }
 
     fn new(id: &[u8], run: &[u8]) -> Self {

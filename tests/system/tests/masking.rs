@@ -1,0 +1,84 @@
+//! Secrets that agents use without being shown them.
+
+#![allow(clippy::unwrap_used)] // a test that can't go on fails
+
+use std::io::{BufRead as _, BufReader, Write as _};
+
+use aws_lc_rs::digest::{SHA256, digest};
+use chaperone_system_tests::{Lab, both, python, script, text};
+use serde_json::Value;
+
+const PASSWORD: &str = "correct+horse&battery=%staple";
+const POLICY: &str = r#"
+@id("all") permit (principal, action, resource);
+@id("db") @mask("SecretString")
+@unmask_into("rds:CreateDBInstance.MasterUserPassword, ssm:PutParameter.Value, sqs:SendMessage.MessageBody")
+permit (principal, action == Action::"secretsmanager:GetSecretValue", resource);
+"#;
+
+fn sha256(text: &str) -> String {
+    hex::encode(digest(&SHA256, text.as_bytes()))
+}
+
+/// What stands for a password arrives at RDS as the password; and neither the agent nor the record ever has that.
+#[test]
+fn a_password_reaches_the_database_and_not_the_agent() {
+    let lab = Lab::start_with(&["--aws", "moto"], POLICY);
+    lab.operator_ok(&format!(
+        "export AWS_SHARED_CREDENTIALS_FILE=$CHAPERONE_LAB/secrets/credentials AWS_CA_BUNDLE=$CHAPERONE_LAB/ca.crt
+         aws --region eu-west-1 secretsmanager create-secret --name db --secret-string '{PASSWORD}'"
+    ));
+    let own = script("unmask.py").display().to_string();
+    let mut agent = lab.spawn_agent_with_input(&format!("exec python3 {own} one"));
+    let mut said = BufReader::new(agent.stdout.take().unwrap()).lines();
+    let mut line = || -> Value {
+        let line = said.next().unwrap_or_else(|| panic!("the agent ended: {}", lab.log())).unwrap();
+        serde_json::from_str(&line).unwrap()
+    };
+    let (seen, later) = (line(), line());
+    let secret = text(&seen, "secret");
+    assert!(secret.starts_with("chaperone-masked-") && secret.len() == 33, "{secret}");
+
+    // The password's member alone has it, and its neighbour what stands for it.
+    assert_eq!(text(&seen, "user"), secret);
+    let body = text(&seen, "body");
+    let member = format!("MasterUserPassword={secret}");
+    assert!(body.contains(&member), "{body}");
+    let real = body.replace(&member, "MasterUserPassword=correct%2Bhorse%26battery%3D%25staple");
+    let upstream = lab.upstream();
+    let arrived = upstream.iter().find(|it| text(it, "host").starts_with("rds.")).unwrap();
+    assert_eq!(text(arrived, "body_sha256"), sha256(&real), "{arrived}");
+    let calls = lab.calls();
+    let of = |action: &str| calls.iter().find(|it| it["actions"][0] == action).unwrap();
+    let call = of("rds:CreateDBInstance");
+    assert_eq!(text(call, "request_sha256"), sha256(body), "what is recorded is what the agent sent: {call}");
+
+    // It can't be read out either.
+    assert_eq!((text(&later, "plain"), text(&later, "message")), (secret, secret), "{later}");
+    assert!(text(&later, "safe").starts_with("chaperone-masked-"), "{later}");
+    let said = format!("{seen}{later}");
+    assert!(!said.contains("horse"), "{said}");
+    let memory = format!("{} {} {}", python(), script("find_in_memory.py").display(), later["pid"]);
+    let found = |what: &str| lab.operator_ok(&format!("{memory} '{what}'")).trim().to_owned();
+    assert!(!found(secret).ends_with(" 0"), "what stands for it is in its memory");
+    assert!(found(PASSWORD).ends_with(" 0") && found("correct%2Bhorse").ends_with(" 0"));
+    agent.stdin.take().unwrap().write_all(b"\n").unwrap();
+    assert!(agent.wait().unwrap().success());
+    for what in [PASSWORD, "correct%2Bhorse%26battery"] {
+        let grep = lab.operator(&format!(
+            "grep -a -r -l '{what}' $CHAPERONE_LAB/journal $CHAPERONE_LAB/daemon.log $CHAPERONE_LAB/state"
+        ));
+        assert!(!grep.status.success(), "it is in no record: {}", both(&grep));
+    }
+
+    // What stands for it means nothing to another session.
+    lab.agent_ok(&format!(
+        "export AWS_DEFAULT_REGION=eu-west-1
+         aws rds create-db-instance --db-instance-identifier two --db-instance-class db.t3.micro --engine mysql \
+           --allocated-storage 5 --master-username u --master-user-password {secret}"
+    ));
+    let second = lab.calls().into_iter().rfind(|it| it["actions"][0] == "rds:CreateDBInstance").unwrap();
+    let upstream = lab.upstream();
+    let arrived = upstream.iter().rfind(|it| text(it, "host").starts_with("rds.")).unwrap();
+    assert_eq!(text(arrived, "body_sha256"), text(&second, "request_sha256"));
+}
