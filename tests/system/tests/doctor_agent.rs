@@ -64,12 +64,12 @@ fn each_runtime_is_told_right_and_wrong() {
     // Somebody else's CA alone, in each of the ways that there are.
     // curl and git look into a folder, too, whatever file they are told; curl by its own configuration alone.
     lab.operator_ok(
-        "cd $CHAPERONE_LAB && mkdir -m 755 empty home && \
-           printf 'cacert = %s/ca.crt\ncapath = %s/empty\n' $CHAPERONE_LAB $CHAPERONE_LAB > home/.curlrc",
+        "cd $CHAPERONE_LAB && mkdir -m 755 empty curl && \
+           printf 'cacert = %s/ca.crt\ncapath = %s/empty\n' $CHAPERONE_LAB $CHAPERONE_LAB > curl/.curlrc",
     );
     let (other, empty) = ("$CHAPERONE_LAB/ca.crt", "$CHAPERONE_LAB/empty");
     let mut wrong = format!(
-        "--env PATH={path} --env NODE_EXTRA_CA_CERTS= --env NODE_USE_SYSTEM_CA= --env SSL_CERT_DIR={empty} --env GIT_SSL_CAPATH={empty} --env HOME=$CHAPERONE_LAB/home"
+        "--env PATH={path} --env NODE_EXTRA_CA_CERTS= --env NODE_USE_SYSTEM_CA= --env SSL_CERT_DIR={empty} --env GIT_SSL_CAPATH={empty} --env HOME=$CHAPERONE_LAB/curl"
     );
     for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"] {
         wrong = format!("{wrong} --env {name}={other}");
