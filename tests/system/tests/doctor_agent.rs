@@ -48,7 +48,8 @@ fn each_runtime_is_told_right_and_wrong() {
             "keytool -importcert -noprompt -trustcacerts -alias chaperone -storepass changeit \\
                -file $CHAPERONE_LAB/state/ca/ca.crt -keystore $CHAPERONE_LAB/java.p12 && chmod 644 $CHAPERONE_LAB/java.p12",
         );
-        right.push_str(" --env JAVA_TOOL_OPTIONS=-Djavax.net.ssl.trustStore=$CHAPERONE_LAB/java.p12");
+        let options = "-Djavax.net.ssl.trustStore=$CHAPERONE_LAB/java.p12 -Djavax.net.ssl.trustStorePassword=changeit";
+        right = format!("{right} --env JAVA_TOOL_OPTIONS=\"{options}\"");
     }
     let (well, found) = asked(&lab, &right);
     for runtime in expected(&found) {
@@ -61,12 +62,17 @@ fn each_runtime_is_told_right_and_wrong() {
     }
 
     // Somebody else's CA alone, in each of the ways that there are.
-    let other = "$CHAPERONE_LAB/ca.crt";
-    let mut wrong = format!(
-        "--env PATH={path} --env NODE_EXTRA_CA_CERTS= --env NODE_USE_SYSTEM_CA= --env SSL_CERT_DIR=/nonexistent"
+    // curl and git look into a folder, too, whatever file they are told; curl by its own configuration alone.
+    lab.operator_ok(
+        "cd $CHAPERONE_LAB && mkdir -m 755 empty curl && \
+           printf 'cacert = %s/ca.crt\ncapath = %s/empty\n' $CHAPERONE_LAB $CHAPERONE_LAB > curl/.curlrc",
     );
-    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"] {
-        wrong.push_str(&format!(" --env {name}={other}"));
+    let (other, empty) = ("$CHAPERONE_LAB/ca.crt", "$CHAPERONE_LAB/empty");
+    let mut wrong = format!(
+        "--env PATH={path} --env NODE_EXTRA_CA_CERTS= --env NODE_USE_SYSTEM_CA= --env SSL_CERT_DIR={empty} --env GIT_SSL_CAPATH={empty} --env HOME=$CHAPERONE_LAB/curl"
+    );
+    for name in ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "AWS_CA_BUNDLE", "GIT_SSL_CAINFO"] {
+        wrong = format!("{wrong} --env {name}={other}");
     }
     let (well, found) = asked(&lab, &wrong);
     assert!(!well, "{found:#?}");

@@ -41,8 +41,8 @@ fn a_snapshot_has_the_images_blocks_and_the_ami_asks_for_imdsv2() {
     assert_eq!(blocks, ["0", "2"]);
     let calls = lab.calls();
     let registered = calls.iter().find(|call| text(call, "operation") == "RegisterImage").unwrap();
-    let asked = registered["parameters"].to_string();
-    for word in ["\"v2.0\"", "\"uefi\"", "\"x86_64\"", "/dev/xvda"] {
+    let asked = lab.operator_ok(&format!("chaperone show {} --body request", text(registered, "id")));
+    for word in ["ImdsSupport=v2.0", "BootMode=uefi", "Architecture=x86_64", "EnaSupport=true"] {
         assert!(asked.contains(word), "{word}: {asked}");
     }
 }

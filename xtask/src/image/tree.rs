@@ -13,7 +13,7 @@ use super::Architecture;
 use crate::{place, vm};
 
 /// Run in the tree, with its own programs: what packages do at their installation, and no more.
-const SETTLE: &str = r"
+const INSTALL: &str = "
 set -e
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin DEBIAN_FRONTEND=noninteractive
 dpkg -i /chaperone.deb
@@ -21,9 +21,14 @@ rm /chaperone.deb
 useradd --create-home --shell /bin/bash --uid 1000 --comment 'looks after the instance' admin
 useradd --create-home --shell /bin/bash --uid 2000 --comment 'an agent' agent
 passwd --quiet --lock root
-for each in chaperone chaperone-provision nftables systemd-networkd unattended-upgrades; do systemctl --quiet enable $each; done
-for each in systemd-networkd-wait-online netavark-firewalld-reload netavark-dhcp-proxy.socket; do systemctl --quiet disable $each; done
 apt-get clean
+";
+/// … once the image's own files are there.
+const ENABLE: &str = "
+set -e
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin
+systemctl --quiet enable chaperone chaperone-provision nftables systemd-networkd unattended-upgrades
+systemctl --quiet disable systemd-networkd-wait-online netavark-firewalld-reload netavark-dhcp-proxy.socket
 ";
 
 /// Makes the tree; Debian's part of it is kept for the next time.
@@ -36,11 +41,12 @@ pub fn make(folder: &Path, architecture: &Architecture, package: &Path) -> Resul
     println!("image: installing {}", package.display());
     vm::text(Command::new("cp").args(["-a", "--reflink=auto"]).arg(&debian).arg(&root))?;
     fs::copy(package, root.join("chaperone.deb")).with_context(|| format!("reading {}", package.display()))?;
-    vm::text(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", SETTLE]))?;
+    vm::text(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", INSTALL]))?;
     for policy in fs::read_dir(root.join("etc/chaperone/policies")).context("the package has no policies")? {
         fs::remove_file(policy?.path()).context("removing the package's policies")?;
     }
     overlay(&place::root().join("ami/files"), &root)?;
+    vm::text(Command::new("chroot").arg(&root).args(["/bin/sh", "-c", ENABLE]))?;
     fs::set_permissions(root.join("etc/sudoers.d/admin"), fs::Permissions::from_mode(0o440))?;
     unique(&root)?;
     let sources = "Types: deb\nURIs: http://deb.debian.org/debian\nSuites: trixie trixie-updates\nComponents: main\n\

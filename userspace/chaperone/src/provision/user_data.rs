@@ -176,7 +176,7 @@ mod tests {
             (with("[image]\n", "[policy]\npath = \"/tmp\"\n[image]\n"), 6, "policy.path"),
             (with("[image]\n", "[metrics]\nlisten = \"0.0.0.0:1\"\n[image]\n"), 6, "loopback"),
             (format!("{GOOD}[metrics]\n"), 12, "metrics"),
-            (with("[image]", "x = '''\n[image]"), 5, "multi-line"),
+            (with("[image]", "x = '''\n[image]"), 6, "multi-line"),
             ("#!/bin/sh\necho\n".to_owned(), 1, "no scripts"),
             (String::new(), 1, "agents"),
         ] {
