@@ -31,7 +31,7 @@ pub const MAX_HEAD_BYTES: usize = 64 << 10;
 pub const MAX_FIELDS: usize = 200;
 /// The most fields in the head of an answer: an object's metadata comes back as a field for each, and how many fields
 /// there are has one reading.
-pub const MAX_ANSWER_FIELDS: usize = 512;
+pub const MAX_ANSWER_FIELDS: usize = 2000;
 /// Empty lines before a request, which are ignored (RFC 9112, 2.2).
 const MAX_EMPTY_LINES: u8 = 4;
 /// The longest chunk size line; extensions have no use between an SDK and AWS.
@@ -308,7 +308,7 @@ fn fields<'a>(lines: impl Iterator<Item = &'a [u8]>, most: usize) -> Result<Vec<
             return Err(Violation(if most == MAX_FIELDS {
                 "more than 200 header fields"
             } else {
-                "more than 512 header fields"
+                "more than 2000 header fields"
             }));
         }
         if line.starts_with(b" ") || line.starts_with(b"\t") {
