@@ -34,7 +34,7 @@ pub fn install(heavy: &[String]) -> Result<PathBuf> {
     engines::install(&folder.join("engines"))?;
     npm(&sources.join("js"), &folder.join("js"), &["work.mjs", "streams.mjs"], "the AWS SDK for JavaScript, 40 MB")?;
     npm(&sources.join("iam"), &folder.join("iam"), &["simulate.mjs"], "a simulator of IAM, 20 MB")?;
-    npm(&sources.join("oidc"), &folder.join("oidc"), &["provider.mjs"], "an OpenID provider, 4 MB")?;
+    npm(&sources.join("oidc"), &folder.join("oidc"), &["node_18.mjs", "provider.mjs"], "an OpenID provider, 4 MB")?;
     heavy.iter().try_for_each(|name| install_heavy(name, &sources.join(name), &folder.join(name)))?;
     Ok(folder)
 }
@@ -44,7 +44,7 @@ fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
         "ansible" => python(folder, "ansible-requirements.txt", "Ansible, 600 MB"),
         "approvals" => {
             packages(&[Package { name: "chromium", why: "a browser for approvers", shows: "/usr/bin/chromium" }])?;
-            let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
+            let programs = ["browser.mjs", "client.mjs", "node_18.mjs", "provider.mjs"];
             npm(sources, folder, &programs, "an OpenID provider, a browser's driver and a client of OpenAPI, 30 MB")
         }
         "cdk" => npm(sources, folder, &["app.mjs"], "CDK, 150 MB"),

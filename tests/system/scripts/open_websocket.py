@@ -4,6 +4,7 @@
 ones, written by hand. Prints what came back.
 """
 
+import asyncio
 import hashlib
 import hmac
 import socket
@@ -125,26 +126,30 @@ if len(sys.argv) > 2 and sys.argv[2] == "websocket-client":
         connection.send(message, websocket.ABNF.OPCODE_TEXT if isinstance(message, str) else websocket.ABNF.OPCODE_BINARY)
         print("same" if connection.recv() == message else "other")
     connection.close()
-elif len(sys.argv) > 2 and sys.argv[2] == "fragments":
-    from websockets.sync.client import connect
-
-    with connect(url, max_size=None, subprotocols=["mqtt"]) as connection:
-        for message in messages:
-            connection.ping()
-            connection.send([message[:5], message[5:9], message[9:]])
-            print(connection.recv())
 else:
+    # Not by the library's threads: one that reads while another writes breaks CPython 3.11's TLS, of every fiftieth connection.
+    from websockets.asyncio.client import connect
     from websockets.exceptions import InvalidStatus, WebSocketException
-    from websockets.sync.client import connect
 
+    fragments = len(sys.argv) > 2 and sys.argv[2] == "fragments"
     fields = {name: value for name, value in request.headers.items() if name.lower() != "host"}
-    try:
-        with connect(url, additional_headers=fields, max_size=None, subprotocols=["mqtt"]) as connection:
-            print("subprotocol", connection.subprotocol, "extensions", len(connection.protocol.extensions))
+
+    async def speak():
+        async with connect(url, additional_headers=fields, max_size=None, subprotocols=["mqtt"], proxy=None) as connection:
+            if not fragments:
+                print("subprotocol", connection.subprotocol, "extensions", len(connection.protocol.extensions))
             for message in messages:
-                connection.send(message)
-                back = connection.recv()
+                if fragments:
+                    await connection.ping()
+                    await connection.send([message[:5], message[5:9], message[9:]])
+                    print(await connection.recv())
+                    continue
+                await connection.send(message)
+                back = await connection.recv()
                 print("same" if back == message else back)
+
+    try:
+        asyncio.run(speak())
     except InvalidStatus as error:
         print("status", error.response.status_code, error.response.body.decode()[:300])
     except WebSocketException as error:

@@ -73,9 +73,10 @@ fn end(mut server: Child) {
 
 /// Runs a script where this name has that address.
 fn with_hosts(name: &str, script: &str) -> String {
+    // A mount namespace of the operator's making: in a chroot nobody else may make one.
     format!(
-        "cat /etc/hosts > hosts && echo '127.99.0.1 {name}' >> hosts && \
-         unshare -rm sh -c 'mount --bind hosts /etc/hosts && {script}'"
+        "cat /etc/hosts > $CHAPERONE_LAB/hosts && echo '127.99.0.1 {name}' >> $CHAPERONE_LAB/hosts && \
+         unshare -m sh -c 'mount --bind $CHAPERONE_LAB/hosts /etc/hosts && exec chaperone run --agent coder -- sh -c \"{script}\"'"
     )
 }
 
@@ -110,7 +111,7 @@ fn names_of_the_agents_own_network_are_met_there() {
     let server = own_server(&lab);
     let name = "db.internal";
     let both_ways = format!("curl -sS -k https://{name}/ && curl -sS http://{name}/");
-    let said = lab.agent_ok(&with_hosts(name, &both_ways));
+    let said = lab.operator_ok(&with_hosts(name, &both_ways));
     assert_eq!(said.matches("own network: db.internal").count(), 2, "{said}\n{}", lab.log());
     let connections = lab.connections(2);
     for connection in &connections {
@@ -119,7 +120,7 @@ fn names_of_the_agents_own_network_are_met_there() {
     }
     // A name of AWS's is AWS's, wherever the agent's own network has it.
     let sts = "sts.eu-west-1.amazonaws.com";
-    let refused = lab.agent(&with_hosts(sts, &format!("curl -sS -k -m 20 https://{sts}/")));
+    let refused = lab.operator(&with_hosts(sts, &format!("curl -sS -k -m 20 https://{sts}/")));
     assert!(!refused.status.success(), "{}", both(&refused));
     end(server);
 }

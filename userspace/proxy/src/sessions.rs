@@ -1,6 +1,6 @@
 //! A session's life: where it begins, what it is given, and where it ends. All of it is recorded here and nowhere else.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use chaperone_capture::cgroup_id;
@@ -15,6 +15,9 @@ use crate::{
     data_plane::{DataPlane, SessionContext},
     identities::IdentityState,
 };
+
+/// How long an answer of the metadata stand-in waits for the record of its session's beginning.
+const METADATA_PATIENCE: Duration = Duration::from_millis(300);
 
 impl DataPlane {
     /// The session of a cgroup, which begins now if it hasn't. Its beginning is on disk before anything else of it;
@@ -39,6 +42,29 @@ impl DataPlane {
         path: &str,
         container: Option<Container>,
     ) -> Result<(Arc<Resolved<SessionContext>>, Result<(), JournalError>), String> {
+        let session = self.open_session(path, container)?;
+        let recorded = self.record_beginning(&session).await;
+        Ok((session, recorded))
+    }
+
+    /// As [`session_at`](Self::session_at), for whoever asks the metadata stand-in: SDKs give up after a second, and say that
+    /// there are no credentials. A disk or a token file that takes longer is waited for by the calls that are made by them.
+    pub(crate) async fn session_soon(
+        self: &Arc<Self>,
+        path: &str,
+    ) -> Result<(Arc<Resolved<SessionContext>>, Result<(), JournalError>), String> {
+        let container = self.describe(path).await;
+        let session = self.open_session(path, container)?;
+        let (shared, begins) = (Arc::clone(self), Arc::clone(&session));
+        let beginning = tokio::spawn(async move { shared.record_beginning(&begins).await });
+        let recorded = match tokio::time::timeout(METADATA_PATIENCE, beginning).await {
+            Ok(Ok(recorded)) => recorded,
+            Ok(Err(_)) | Err(_) => Ok(()),
+        };
+        Ok((session, recorded))
+    }
+
+    fn open_session(&self, path: &str, container: Option<Container>) -> Result<Arc<Resolved<SessionContext>>, String> {
         let id_of = |folder: &std::path::Path| cgroup_id(folder).map_err(io::Error::other);
         let (session, is_new) = self
             .sessions
@@ -62,8 +88,7 @@ impl DataPlane {
                 );
             }
         }
-        let recorded = self.record_beginning(&session).await;
-        Ok((session, recorded))
+        Ok(session)
     }
 
     /// Records that the session began, unless that is done; whoever comes while it is waits for it.

@@ -2,6 +2,7 @@
 // Arguments: port, client's secret, folder. It prints "ready", and reads the groups of everybody from groups.json anew
 // each time.
 import { readFileSync } from "node:fs";
+import "./node_18.mjs";
 import { Provider } from "oidc-provider";
 
 const [port, secret, folder, origin] = process.argv.slice(2);

@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { createServer, request } from "node:https";
 import { createInterface } from "node:readline";
 import { request as plain } from "node:http";
+import "./node_18.mjs";
 import { Provider } from "oidc-provider";
 
 const [port, certificate, key] = process.argv.slice(2);

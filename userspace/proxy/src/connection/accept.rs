@@ -130,7 +130,11 @@ impl DataPlane {
         if let Err(why) = &place {
             tracing::warn!(cgroup = path, why, "a connection was refused");
         }
-        let (session, recorded) = self.session_at(&path).await?;
+        let (session, recorded) = if is_metadata(origin.destination.0.ip()) {
+            self.session_soon(&path).await?
+        } else {
+            self.session_at(&path).await?
+        };
         Ok(Accepted {
             shared: self.clone(),
             session,
