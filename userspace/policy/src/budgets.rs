@@ -309,6 +309,19 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
         actions: &[&str],
         resources: &[String],
     ) -> (bool, Vec<Over>) {
+        self.charge_all(now, who, call, actions, resources, true)
+    }
+
+    /// Unless it is `bounded`, a call counts whatever is used: it was made.
+    fn charge_all(
+        &mut self,
+        now: Millis,
+        who: Who<'_>,
+        call: CallId,
+        actions: &[&str],
+        resources: &[String],
+        bounded: bool,
+    ) -> (bool, Vec<Over>) {
         let mut over = Vec::new();
         let mut added = Vec::new();
         for budget in &self.rules {
@@ -335,7 +348,7 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
                     continue;
                 }
             };
-            if counter.used().saturating_add(amount) > budget.limit {
+            if bounded && counter.used().saturating_add(amount) > budget.limit {
                 over.push(Over { budget: budget.clone(), of: key.1 });
                 continue;
             }
@@ -490,7 +503,8 @@ impl<P: Clone + Default + PartialEq> Budgets<P> {
         if self.charges.contains_key(&(intent.id, part)) {
             self.found.insert((intent.id, part));
         } else if part == Part::Permitted {
-            self.charge(at, who, intent.id, &actions, resources);
+            // Others that never came on record may have had its place when that was kept.
+            self.charge_all(at, who, intent.id, &actions, resources, false);
             self.found.insert((intent.id, part));
         } else {
             self.denied(at, who, intent.id, &actions, intent.decision.reason);
@@ -665,6 +679,21 @@ mod tests {
             "decision": { "verdict": "allow", "reason": "permitted", "policies": [], "policy_version": "", "message": "" },
         });
         serde_json::from_value(text).unwrap()
+    }
+
+    /// Calls that were under way when their counts were kept, and never came on record, had all places.
+    #[test]
+    fn a_recorded_call_counts_beside_those_that_were_lost() {
+        let rules = vec![Budget { window: 0, ..budget(Count::Calls, 2) }];
+        let mut budgets = of(rules.clone());
+        for _ in 0..2 {
+            assert!(budgets.charge(0, coder(), CallId::new(), &[], &[]).1.is_empty());
+        }
+        let kept = serde_json::to_string(&budgets.keep(0)).unwrap();
+        let mut again: Budgets<u64> = Budgets::restore(rules, serde_json::from_str(&kept).unwrap(), 0);
+        again.replay_intent(0, &intent(CallId::new()));
+        again.replayed();
+        assert_eq!(again.used(0)[0].used, 1);
     }
 
     proptest! {
