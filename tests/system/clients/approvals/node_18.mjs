@@ -1,10 +1,11 @@
 // What oidc-provider takes for granted and Debian 12's Node 18 hasn't got. Imported before it.
-URL.parse ??= (url, base) => (URL.canParse?.(url, base) ?? tried(url, base)) ? new URL(url, base) : null;
+import { webcrypto } from "node:crypto";
 
-function tried(url, base) {
+globalThis.crypto ??= webcrypto;
+URL.parse ??= (url, base) => {
   try {
-    return Boolean(new URL(url, base));
+    return new URL(url, base);
   } catch {
-    return false;
+    return null;
   }
-}
+};
