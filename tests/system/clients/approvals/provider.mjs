@@ -3,7 +3,7 @@
 // each time.
 import { readFileSync } from "node:fs";
 import "./node_18.mjs";
-import { Provider } from "oidc-provider";
+const { Provider } = await import("oidc-provider");
 
 const [port, secret, folder, origin] = process.argv.slice(2);
 const issuer = `http://127.0.0.1:${port}`;

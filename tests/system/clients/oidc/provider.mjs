@@ -6,7 +6,7 @@ import { createServer, request } from "node:https";
 import { createInterface } from "node:readline";
 import { request as plain } from "node:http";
 import "./node_18.mjs";
-import { Provider } from "oidc-provider";
+const { Provider } = await import("oidc-provider");
 
 const [port, certificate, key] = process.argv.slice(2);
 const issuer = `https://127.0.0.1:${port}`;
