@@ -173,7 +173,9 @@ fn a_token_file_is_read_again_and_only_from_those_who_are_trusted() {
     until("the refusal of another subject", || lab.log().contains("keeps its identity"));
     let status = || {
         let status: Value = serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap();
-        status["sessions"].as_array().unwrap().iter().find(|it| it["agent"] == "coder").unwrap().clone()
+        let coders = status["sessions"].as_array().unwrap().iter().filter(|it| it["agent"] == "coder");
+        // The latest: their ids begin with the time.
+        coders.max_by_key(|it| text(it, "id").to_owned()).unwrap().clone()
     };
     assert_eq!(status()["identity"]["subject"], "repo:app");
     assert!(text(&status(), "identity_trouble").contains("`repo:other`"), "{}", status());
