@@ -7,7 +7,7 @@ use std::{
     process::{Child, ChildStdout, Command},
 };
 
-use chaperone_system_tests::{Lab, installed, python, script};
+use chaperone_system_tests::{Lab, installed, python, script, text};
 use serde_json::Value;
 
 const POLICY: &str = r#"
