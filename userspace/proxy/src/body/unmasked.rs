@@ -20,18 +20,22 @@ pub(crate) struct Unmasked {
 }
 
 /// The bytes, which are overwritten when they are let go, and the memory that they take.
-struct Secret(Zeroizing<Vec<u8>>, #[allow(dead_code)] Memory);
+struct Secret {
+    bytes: Zeroizing<Vec<u8>>,
+    /// Held for as long.
+    _memory: Memory,
+}
 
 impl AsRef<[u8]> for Secret {
     fn as_ref(&self) -> &[u8] {
-        &self.0
+        &self.bytes
     }
 }
 
 impl Unmasked {
     pub(crate) fn new(body: Zeroizing<Vec<u8>>, memory: Memory, by: Vec<Masked>) -> Self {
         let hash = digest(&SHA256, &body).as_ref().try_into().expect("BUG: SHA-256 has 32 bytes");
-        Self { body: Bytes::from_owner(Secret(body, memory)), hash, by }
+        Self { body: Bytes::from_owner(Secret { bytes: body, _memory: memory }), hash, by }
     }
 
     pub(crate) const fn hash(&self) -> &[u8; 32] {
