@@ -26,6 +26,9 @@ const MIN_VALUE: usize = 6;
 /// … and what no policy lets go back isn't kept, if it is as short as an ordinary word.
 const MIN_OTHER: usize = 12;
 
+/// As many as are looked for at once: more would be kept, and come back unseen.
+const MAX_VALUES: usize = u16::MAX as usize;
+
 /// How much is kept for one session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VaultLimits {
@@ -153,7 +156,7 @@ impl Inner {
     /// Forgets the oldest that haven't gone anywhere. Gives whether there is room then.
     fn make_room(&mut self, bytes: usize, limits: VaultLimits) -> bool {
         let mut at = 0;
-        while self.values.len() >= limits.values || self.bytes + bytes > limits.bytes {
+        while self.values.len() >= limits.values.min(MAX_VALUES) || self.bytes + bytes > limits.bytes {
             let Some(oldest) = self.order.get(at) else { return false };
             if self.values.get(oldest).is_some_and(|kept| kept.used) {
                 at += 1;
