@@ -116,7 +116,7 @@ async fn a_migration_that_broke_off_and_calls_of_before_are_mended() {
         "TRUNCATE TABLE first_uses",
         "DROP VIEW hosts",
         "ALTER TABLE calls DROP INDEX by_time",
-        "DELETE FROM schema_migrations WHERE name IN ('questions', 'comments', 'parents', 'unmasked')",
+        "DELETE FROM schema_migrations WHERE name IN ('questions', 'comments', 'parents', 'unmasked', 'egress')",
     ] {
         run(&warehouse, sql).await.unwrap();
     }

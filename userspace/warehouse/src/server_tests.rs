@@ -28,7 +28,7 @@ use crate::{
 #[allow(dead_code, unreachable_pub)]
 mod next;
 #[path = "../../journal/src/samples.rs"]
-mod samples;
+pub(crate) mod samples;
 
 /// A ClickHouse of the test's own.
 pub(crate) struct Server {
@@ -53,12 +53,12 @@ impl Server {
     }
 
     /// SIGKILL, as a crash would.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.data, self.http, self.tcp, None);
     }
 
@@ -99,11 +99,11 @@ fn spawn(data: &Path, http: u16, tcp: u16, users: Option<&Path>) -> Child {
     child
 }
 
-fn journal(dir: &Path) -> Journal {
+pub(crate) fn journal(dir: &Path) -> Journal {
     Journal::open(JournalConfig { segment_bytes: 4 << 20, ..JournalConfig::new(dir) }).unwrap().0
 }
 
-fn quick() -> ShipperOptions {
+pub(crate) fn quick() -> ShipperOptions {
     ShipperOptions {
         linger: Duration::from_millis(5),
         longest_pause: Duration::from_millis(200),
@@ -112,11 +112,11 @@ fn quick() -> ShipperOptions {
     }
 }
 
-fn shipper(warehouse: &Warehouse, journal: &Journal) -> Shipper {
+pub(crate) fn shipper(warehouse: &Warehouse, journal: &Journal) -> Shipper {
     Shipper::new(warehouse.clone(), quick(), journal.dir(), journal.id(), journal.subscribe())
 }
 
-async fn one_call(journal: &Journal, session: &chaperone_model::Session, n: usize) -> CallId {
+pub(crate) async fn one_call(journal: &Journal, session: &chaperone_model::Session, n: usize) -> CallId {
     let call = CallId::new();
     journal.append(&samples::intent(call, session.id), false).await.unwrap();
     let mut request = journal.body(call, Direction::Request);
@@ -129,12 +129,12 @@ async fn one_call(journal: &Journal, session: &chaperone_model::Session, n: usiz
 }
 
 /// Rows as they are in the table, those that a merge would remove included.
-async fn raw(warehouse: &Warehouse, sql: &str) -> u64 {
+pub(crate) async fn raw(warehouse: &Warehouse, sql: &str) -> u64 {
     warehouse.client().query_raw(sql).fetch_one::<u64>().await.unwrap()
 }
 
 /// Closes the journal, so that not even a checkpoint comes after, and ships everything there is.
-async fn ship_all(shipper: Shipper, journal: &Journal) {
+pub(crate) async fn ship_all(shipper: Shipper, journal: &Journal) {
     journal.close().await.unwrap();
     let mut status = shipper.status();
     let last = journal.subscribe().borrow().seq;
