@@ -196,6 +196,12 @@ const DASHBOARDS: &[Dashboard] = &[
                  FROM volume_elsewhere({span}) WHERE tenant IN (${tenant:singlequote}) LIMIT 100",
             ),
             (
+                "Where were agents not let go?",
+                Rows,
+                "SELECT host, agent, policy, connections, sessions, last, last_exe, message \
+                 FROM refused_destinations({span}) WHERE tenant IN (${tenant:singlequote}) LIMIT 100",
+            ),
+            (
                 "Which hosts did nobody call before?",
                 Rows,
                 "SELECT first, host, kind, agent, connections, exe FROM new_hosts_called({span}) \

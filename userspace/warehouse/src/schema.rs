@@ -83,6 +83,12 @@ impl Present {
     pub(crate) fn has(&self, name: &str) -> bool {
         self.0.iter().any(|found| found.name == name)
     }
+
+    /// The first version that makes something which isn't there; beyond all of them if all is.
+    pub(crate) fn first_missing(&self) -> u32 {
+        let missing = all().into_iter().filter(|made| made.version > 0 && !self.has(&made.name));
+        missing.map(|made| made.version).min().unwrap_or(u32::MAX)
+    }
 }
 
 impl Warehouse {

@@ -70,6 +70,10 @@ pub struct ShipperStatus {
     pub failures: u64,
     /// How often another address was gone to since the start.
     pub fail_overs: u64,
+    /// When the last record that is in ClickHouse was written: what isn't there yet is younger. `None` before the first
+    /// batch since the start.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub shipped_until: Option<OffsetDateTime>,
     /// The address that records go to.
     pub address: String,
     /// What the configuration says of how tables keep their rows and ClickHouse doesn't do, if there is something.
@@ -320,6 +324,8 @@ impl Shipper {
             tracing::warn!(calls = batch.orphans, "calls whose beginning is not in the journal are in the ledger only");
         }
         self.note_progress(confirmed, batch.records, batch.bytes);
+        let until = OffsetDateTime::from_unix_timestamp_nanos(i128::from(batch.until_us) * 1000).ok();
+        self.status.send_modify(|status| status.shipped_until = until);
         Ok(())
     }
 
