@@ -119,32 +119,31 @@ impl WarehouseConfig {
             return wrong("cluster", format!("`{cluster}` is not made of letters, digits, `_`, `-` and `.`"));
         }
         for (table, settings) in &self.tables {
-            self.check_table(table, settings)?;
+            check_table(table, settings)?;
         }
         Ok(())
     }
+}
 
-    fn check_table(&self, table: &str, settings: &TableSettings) -> Result<(), WarehouseError> {
-        let wrong =
-            |key: &str, why: String| Err(WarehouseError::Config { setting: format!("tables.{table}{key}"), why });
-        if retention::time_column(table).is_none() {
-            let names: Vec<_> = retention::KEPT.iter().map(|(name, _)| *name).collect();
-            return wrong("", format!("there is no such table to be set: those are {}", names.join(", ")));
-        }
-        if let Some(days) = settings.ttl_days
-            && days != 0
-            && !(SHORTEST_DAYS..=LONGEST_DAYS).contains(&days)
-        {
-            let why = format!("{days} days: give {SHORTEST_DAYS} to {LONGEST_DAYS}, or 0 to keep rows for ever");
-            return wrong(".ttl_days", why);
-        }
-        if let Some(policy) = &settings.storage_policy
-            && !is_plain(policy)
-        {
-            return wrong(".storage_policy", format!("`{policy}` is not made of letters, digits, `_`, `-` and `.`"));
-        }
-        Ok(())
+fn check_table(table: &str, settings: &TableSettings) -> Result<(), WarehouseError> {
+    let wrong = |key: &str, why: String| Err(WarehouseError::Config { setting: format!("tables.{table}{key}"), why });
+    if retention::time_column(table).is_none() {
+        let names: Vec<_> = retention::KEPT.iter().map(|(name, _)| *name).collect();
+        return wrong("", format!("there is no such table to be set: those are {}", names.join(", ")));
     }
+    if let Some(days) = settings.ttl_days
+        && days != 0
+        && !(SHORTEST_DAYS..=LONGEST_DAYS).contains(&days)
+    {
+        let why = format!("{days} days: give {SHORTEST_DAYS} to {LONGEST_DAYS}, or 0 to keep rows for ever");
+        return wrong(".ttl_days", why);
+    }
+    if let Some(policy) = &settings.storage_policy
+        && !is_plain(policy)
+    {
+        return wrong(".storage_policy", format!("`{policy}` is not made of letters, digits, `_`, `-` and `.`"));
+    }
+    Ok(())
 }
 
 fn is_name(name: &str) -> bool {

@@ -288,7 +288,7 @@ impl Shipper {
             return Ok(gatherer);
         }
         write_plan(&self.dir, Plan { from: batch.from.seq, to: batch.to.seq })?;
-        self.insert(&batch).await?;
+        Box::pin(self.insert(&batch)).await?;
         self.confirm(&batch).await?;
         Ok(gatherer)
     }

@@ -137,13 +137,11 @@ impl Warehouse {
         doing: &str,
         asked: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, WarehouseError> {
-        match tokio::time::timeout(limit, asked).await {
-            Ok(answer) => answer.map_err(|source| self.failed(doing, source)),
-            Err(_) => {
-                let url = self.address().to_owned();
-                Err(WarehouseError::Silent { doing: doing.to_owned(), url, limit })
-            }
-        }
+        let Ok(answer) = tokio::time::timeout(limit, asked).await else {
+            let url = self.address().to_owned();
+            return Err(WarehouseError::Silent { doing: doing.to_owned(), url, limit });
+        };
+        answer.map_err(|source| self.failed(doing, source))
     }
 
     pub(crate) fn failed(&self, doing: &str, source: Error) -> WarehouseError {
