@@ -43,7 +43,7 @@ async fn write_calls(journal: Journal, mut stop: oneshot::Receiver<()>) -> u64 {
 async fn more(status: &mut watch::Receiver<ShipperStatus>, but_not_by: &str) -> ShipperStatus {
     let (before, last) = (status.borrow().records, status.clone());
     let more = status.wait_for(|now| now.records > before + 100 && now.address != but_not_by);
-    let Ok(more) = tokio::time::timeout(Duration::from_secs(60), more).await else {
+    let Ok(more) = tokio::time::timeout(Duration::from_mins(1), more).await else {
         panic!("nothing more arrives: {:?}", last.borrow())
     };
     more.unwrap().clone()

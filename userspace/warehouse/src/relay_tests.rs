@@ -70,10 +70,11 @@ impl Relay {
                     let Ok(server) = TcpStream::connect(("127.0.0.1", server)).await else { return };
                     match tls {
                         // Who shows no certificate that is asked for gets no further.
-                        Some(tls) => match TlsAcceptor::from(tls).accept(agent).await {
-                            Ok(agent) => pass_both_ways(agent, server, mode).await,
-                            Err(_) => {}
-                        },
+                        Some(tls) => {
+                            if let Ok(agent) = TlsAcceptor::from(tls).accept(agent).await {
+                                pass_both_ways(agent, server, mode).await;
+                            }
+                        }
                         None => pass_both_ways(agent, server, mode).await,
                     }
                 });
@@ -101,8 +102,7 @@ async fn pass_both_ways<A: tokio::io::AsyncRead + tokio::io::AsyncWrite>(
     let there = async {
         let mut mode = mode.clone();
         let mut buffer = vec![0; 1 << 16];
-        loop {
-            let Ok(read @ 1..) = from_agent.read(&mut buffer).await else { break };
+        while let Ok(read @ 1..) = from_agent.read(&mut buffer).await {
             let mode = *mode.wait_for(|mode| *mode != Mode::Silent).await.unwrap();
             let bytes = &buffer[..read];
             // A request begins where a read does: the client waits for each answer.
@@ -122,8 +122,7 @@ async fn pass_both_ways<A: tokio::io::AsyncRead + tokio::io::AsyncWrite>(
     let back = async {
         let mut mode = mode.clone();
         let mut buffer = vec![0; 1 << 16];
-        loop {
-            let Ok(read @ 1..) = from_server.read(&mut buffer).await else { break };
+        while let Ok(read @ 1..) = from_server.read(&mut buffer).await {
             mode.wait_for(|mode| *mode != Mode::Silent).await.unwrap();
             if to_agent.write_all(&buffer[..read]).await.is_err() {
                 break;

@@ -288,7 +288,7 @@ impl Shipper {
             return Ok(gatherer);
         }
         write_plan(&self.dir, Plan { from: batch.from.seq, to: batch.to.seq })?;
-        Box::pin(self.insert(&batch)).await?;
+        self.insert(&batch).await?;
         self.confirm(&batch).await?;
         Ok(gatherer)
     }
@@ -347,7 +347,8 @@ impl Shipper {
             }
             insert.end().await
         };
-        self.warehouse.within(self.options.timeout, &format!("insert into `{table}`"), sent).await
+        // Boxed: fourteen of them are under way at a time.
+        Box::pin(self.warehouse.within(self.options.timeout, &format!("insert into `{table}`"), sent)).await
     }
 
     fn source(&self) -> Source {
