@@ -1,7 +1,9 @@
-//! `cargo xtask dashboards`: Grafana's dashboards, from one source.
+//! `cargo xtask dashboards`: Grafana's dashboards and alert rules, from one source.
 //!
 //! For Grafana's ClickHouse data source by Grafana Labs (`grafana-clickhouse-datasource`). Every panel's title is the
 //! question that it answers. The queries are run against a ClickHouse by a test of `chaperone-warehouse`.
+
+mod alerting;
 
 use std::{fs, path::PathBuf};
 
@@ -305,7 +307,9 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
         let text = serde_json::to_string_pretty(&rendered(dashboard)).context("writing a dashboard as JSON")?;
         Ok((folder.join(format!("{}.json", dashboard.file)), text + "\n"))
     };
-    DASHBOARDS.iter().map(file).collect()
+    let text = serde_json::to_string_pretty(&alerting::file()).context("writing the alert rules as JSON")?;
+    let alerts = (folder.join("provisioning/alerting/chaperone.json"), text + "\n");
+    DASHBOARDS.iter().map(file).chain([Ok(alerts)]).collect()
 }
 
 fn source() -> Value {
