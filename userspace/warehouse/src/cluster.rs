@@ -85,7 +85,7 @@ fn replicated(definition: &str, cluster: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migrations::{MIGRATIONS_TABLE, STEPS, statements};
+    use crate::steps::{MIGRATIONS_TABLE, STEPS, statements};
 
     #[test]
     fn every_statement_is_made_for_all_replicas() {

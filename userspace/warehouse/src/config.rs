@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{WarehouseError, retention};
+use crate::{WarehouseError, kept};
 
 /// Rows that are deleted earlier than this are hardly evidence of anything.
 pub(crate) const SHORTEST_DAYS: u32 = 30;
@@ -127,8 +127,8 @@ impl WarehouseConfig {
 
 fn check_table(table: &str, settings: &TableSettings) -> Result<(), WarehouseError> {
     let wrong = |key: &str, why: String| Err(WarehouseError::Config { setting: format!("tables.{table}{key}"), why });
-    if retention::time_column(table).is_none() {
-        let names: Vec<_> = retention::KEPT.iter().map(|(name, _)| *name).collect();
+    if kept::time_column(table).is_none() {
+        let names: Vec<_> = kept::KEPT.iter().map(|(name, _)| *name).collect();
         return wrong("", format!("there is no such table to be set: those are {}", names.join(", ")));
     }
     if let Some(days) = settings.ttl_days

@@ -14,6 +14,7 @@ mod config;
 mod error;
 #[cfg(test)]
 mod failover_tests;
+mod kept;
 mod migrations;
 mod notable;
 mod progress;
@@ -33,6 +34,7 @@ mod schema_tests;
 #[cfg(test)]
 mod server_tests;
 mod shipper;
+mod steps;
 mod store;
 mod transport;
 #[cfg(test)]

@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_question_is_a_view_with_these_parameters_and_is_in_the_docs() {
-        let sql: String = crate::migrations::STEPS.iter().map(|(_, sql)| *sql).collect();
+        let sql: String = crate::steps::STEPS.iter().map(|(_, sql)| *sql).collect();
         let docs = include_str!("../../../docs/queries.md");
         for question in QUESTIONS {
             let head = format!("CREATE OR REPLACE VIEW {} AS\n", question.name);

@@ -6,25 +6,7 @@
 use clickhouse::Row;
 use serde::{Deserialize, Serialize};
 
-use crate::{Warehouse, WarehouseError};
-
-/// The tables that grow, each with its rows' time. Small ones that say what is there, or how far things are, stay whole.
-pub(crate) const KEPT: &[(&str, &str)] = &[
-    ("body_chunks", "at"),
-    ("body_parts", "at"),
-    ("calls", "started"),
-    ("checkpoints", "at"),
-    ("command_ends", "ended"),
-    ("command_starts", "started"),
-    ("commands_lost", "at"),
-    ("connection_closes", "closed"),
-    ("connection_opens", "opened"),
-    ("decisions", "at"),
-    ("ledger", "at"),
-    ("session_ends", "ended"),
-    ("session_identities", "at"),
-    ("session_starts", "started"),
-];
+use crate::{Warehouse, WarehouseError, kept::time_column};
 
 /// How a table keeps its rows now.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -60,11 +42,6 @@ struct ChangeRow<'a> {
     ttl_days: u32,
     storage_policy_before: &'a str,
     storage_policy: &'a str,
-}
-
-/// The column that says when a row of this table happened; `None` if how long it is kept can't be set.
-pub(crate) fn time_column(table: &str) -> Option<&'static str> {
-    KEPT.iter().find(|(name, _)| *name == table).map(|(_, column)| *column)
 }
 
 impl Warehouse {
@@ -176,7 +153,6 @@ fn days(ttl: &str) -> Option<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::migrations::statements;
 
     #[test]
     fn a_ttl_is_read_as_clickhouse_writes_it() {
@@ -192,21 +168,6 @@ mod tests {
             "toDateTime(at) + toIntervalDay(3) RECOMPRESS CODEC(ZSTD(9))",
         ] {
             assert_eq!(of(&format!("MergeTree ORDER BY a TTL {other}")), (None, true), "{other}");
-        }
-    }
-
-    #[test]
-    fn every_table_that_grows_can_be_set_by_a_column_that_it_has() {
-        let tables = crate::schema::tables();
-        let statements: Vec<_> = crate::migrations::STEPS.iter().flat_map(|(_, sql)| statements(sql)).collect();
-        for (name, column) in KEPT {
-            let made = format!("CREATE TABLE IF NOT EXISTS {name} (");
-            let made = statements.iter().find(|it| it.starts_with(&made)).unwrap_or_else(|| panic!("{name}"));
-            assert!(made.contains(&format!(" {column} DateTime64(6, 'UTC')")), "{name}.{column}");
-        }
-        let small = ["first_uses", "notable_actions", "retention_changes", "schema_migrations", "shipped"];
-        for table in &tables {
-            assert!(time_column(&table.name).is_some() || small.contains(&table.name.as_str()), "{}", table.name);
         }
     }
 }

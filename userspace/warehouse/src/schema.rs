@@ -5,7 +5,7 @@ use serde::Deserialize;
 
 use crate::{
     Warehouse, WarehouseError,
-    migrations::{MIGRATIONS_TABLE, STEPS, statements},
+    steps::{MIGRATIONS_TABLE, STEPS, statements},
 };
 
 /// Something that the migrations make.

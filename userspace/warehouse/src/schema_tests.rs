@@ -11,9 +11,9 @@ use crate::{
     TableSettings, Warehouse, WarehouseConfig, WarehouseError,
     analyst_tests::run,
     cluster::on_cluster,
-    migrations::{MIGRATIONS_TABLE, STEPS, statements},
     schema::all,
     server_tests::{Server, journal, one_call, samples, ship_all, shipper},
+    steps::{MIGRATIONS_TABLE, STEPS, statements},
 };
 
 fn of_database(server: &Server, database: &str) -> Warehouse {
@@ -197,7 +197,7 @@ async fn tables_keep_their_rows_as_the_configuration_says() {
     let policy = || "default".to_owned();
     // For every table that can be set: set, the same again, changed, taken away.
     let mut count = 0;
-    for (table, column) in crate::retention::KEPT {
+    for (table, column) in crate::kept::KEPT {
         for (days, expected) in [(400, Some(400)), (400, Some(400)), (90, Some(90)), (0, None), (0, None)] {
             let warehouse = with(table, Some(days), None);
             let before = warehouse.prepare().await.map(|()| count);
