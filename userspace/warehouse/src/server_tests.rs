@@ -12,7 +12,7 @@ use bytes::Bytes;
 use chaperone_journal::{CallFilter, Calls, Connections, Exchange, Journal, JournalConfig, Position, sessions};
 use chaperone_model::{
     CallId, CommandEnded, CommandExit, CommandsLost, ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened,
-    Direction, Event, OriginalDst, ProcessFacts, SessionEnded, Verdict,
+    Decision, Direction, Event, OriginalDst, ProcessFacts, Reason, SessionEnded, Verdict,
 };
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
@@ -400,6 +400,61 @@ async fn the_warehouse_answers_as_the_journal_does() {
     assert_eq!(raw(&warehouse, "SELECT sum(received_bytes) FROM connections").await, 2);
     assert_eq!(raw(&warehouse, "SELECT count() FROM denials").await, 1);
     assert_eq!(warehouse.chain_breaks(10).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_policies_said_of_connections_is_in_the_warehouse() {
+    let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(data.path());
+    let warehouse = server.warehouse();
+    let journal = journal(dir.path());
+    let session = samples::session();
+    journal.append(&samples::session_started(&session), false).await.unwrap();
+    let Event::CallIntent(intent) = samples::intent(CallId::new(), session.id) else { unreachable!() };
+    let decided = |verdict, reason, policy: &str| Decision {
+        verdict,
+        reason,
+        policies: vec![policy.to_owned()],
+        policy_version: "ab".repeat(32),
+        message: format!("{policy} says so"),
+    };
+    for (name, kind, decision) in [
+        ("asked.example", ConnectionKind::Passed, Some(decided(Verdict::Allow, Reason::Permitted, "known"))),
+        ("refused.example", ConnectionKind::Refused, Some(decided(Verdict::Deny, Reason::Forbidden, "only-these"))),
+        ("refused.example", ConnectionKind::Refused, Some(decided(Verdict::Deny, Reason::Forbidden, "only-these"))),
+        ("sts.amazonaws.com", ConnectionKind::Inspected, None),
+    ] {
+        let opened = ConnectionOpened {
+            id: ConnectionId::new(),
+            session: session.id,
+            at: OffsetDateTime::now_utc(),
+            process: intent.process.clone(),
+            destination: OriginalDst("192.0.2.1:443".parse().unwrap()),
+            upstream: None,
+            name: Some(name.into()),
+            kind,
+            error: None,
+            decision,
+        };
+        journal.append(&Event::ConnectionOpened(Box::new(opened)), false).await.unwrap();
+    }
+    ship_all(shipper(&warehouse, &journal), &journal).await;
+    for (condition, count) in [
+        ("name = 'asked.example' AND decision = 'allow' AND reason = 'permitted' AND policies = ['known']", 1),
+        (
+            "decision = 'deny' AND reason = 'forbidden' AND message = 'only-these says so' AND length(policy_version) = 64",
+            2,
+        ),
+        ("name = 'sts.amazonaws.com' AND decision = '' AND policies = [] AND reason = ''", 1),
+    ] {
+        let sql = format!("SELECT count() FROM connections WHERE {condition}");
+        assert_eq!(raw(&warehouse, &sql).await, count, "{condition}");
+    }
+    let refused = "SELECT sum(connections) FROM refused_destinations(since = now() - 60, until = now() + 60) \
+                   WHERE host = 'refused.example' AND agent = 'coder' AND policy = 'only-these'";
+    assert_eq!(raw(&warehouse, refused).await, 2);
+    let hosts = "SELECT count() FROM refused_destinations(since = now() - 60, until = now() + 60)";
+    assert_eq!(raw(&warehouse, hosts).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]
