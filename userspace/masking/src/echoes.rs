@@ -140,7 +140,9 @@ fn percent(value: &[u8]) -> Vec<u8> {
 
 fn hex(value: &[u8]) -> Vec<u8> {
     let mut out = Vec::with_capacity(value.len() * 2);
-    value.iter().for_each(|byte| out.extend(format!("{byte:02x}").bytes()));
+    for byte in value {
+        out.extend(format!("{byte:02x}").bytes());
+    }
     out
 }
 

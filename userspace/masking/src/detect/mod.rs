@@ -104,6 +104,11 @@ impl Detectors {
         Ok(Self(Arc::new(Inner { automaton, rules, literals, others, first, longest, cards, custom })))
     }
 
+    /// Whether there is nothing in a text that needs a closer look: what isn't so may still have no secret.
+    pub fn finds_nothing(&self, text: &[u8]) -> bool {
+        self.is_clean(text)
+    }
+
     /// A hit's name.
     pub(crate) fn name(&self, rule: HitRule) -> &str {
         match rule {

@@ -1,0 +1,80 @@
+//! What of a call its answer's masking goes by: whether the answer is data that somebody stored, and its format.
+
+use chaperone_aws::{SensitiveMembers, Sensitivity, has_raw_answer};
+use chaperone_masking::Format;
+use chaperone_model::Protocol;
+use http::{HeaderMap, header::CONTENT_TYPE};
+
+/// Services and operations whose answers are data that somebody stored: they are looked through where a policy says so.
+const DATA: [(&str, &str); 26] = [
+    ("appsync", ""),
+    ("athena", "GetQueryResults"),
+    ("aoss", ""),
+    ("bedrock-agent-runtime", ""),
+    ("bedrock-agentcore", ""),
+    ("bedrock-runtime", ""),
+    ("cloudtrail", "GetQueryResults"),
+    ("dax", ""),
+    ("dynamodb", ""),
+    ("dynamodbstreams", ""),
+    ("es", ""),
+    ("execute-api", ""),
+    ("kinesis", ""),
+    ("logs", "FilterLogEvents"),
+    ("logs", "GetLogEvents"),
+    ("logs", "GetLogRecord"),
+    ("logs", "GetQueryResults"),
+    ("neptunedata", ""),
+    ("qconnect", ""),
+    ("rds-data", ""),
+    ("redshift-data", "GetStatementResult"),
+    ("redshift-data", "GetStatementResultV2"),
+    ("sqs", "ReceiveMessage"),
+    ("stepfunctions", ""),
+    ("timestream-query", ""),
+    ("vpc-lattice-svcs", ""),
+];
+
+/// What is needed to know of the call.
+pub(super) struct Asked {
+    pub(super) service: String,
+    pub(super) operation: String,
+    pub(super) protocol: Protocol,
+}
+
+impl Asked {
+    pub(super) fn is_data(&self) -> bool {
+        DATA.iter().any(|(service, operation)| {
+            *service == self.service && (operation.is_empty() || *operation == self.operation)
+        }) || self.is_raw()
+    }
+
+    /// Whether its answer is whatever somebody has put there.
+    pub(super) fn is_raw(&self) -> bool {
+        has_raw_answer(&self.service, &self.operation) || self.protocol == Protocol::Http
+    }
+
+    /// Whether nothing is masked in its answer unless a policy says so.
+    pub(super) fn has_no_defaults(&self) -> bool {
+        let has = |xml| {
+            SensitiveMembers::of(&self.service, &self.operation, xml)
+                .is_some_and(|it| it.secrets.is_some() || it.body == Some(Sensitivity::Secret))
+        };
+        self.is_data() && !has(false) && !has(true)
+    }
+
+    /// The format by what the head says or, where that says nothing of use, by the protocol.
+    pub(super) fn format(&self, headers: &HeaderMap, success: bool) -> Format {
+        let told = headers.get(CONTENT_TYPE).and_then(|kind| Format::of(kind.to_str().ok()?));
+        match told {
+            Some(format) if format != Format::Text => format,
+            _ if has_raw_answer(&self.service, &self.operation) || !success => Format::Text,
+            _ => match self.protocol {
+                Protocol::Json | Protocol::RestJson => Format::Json,
+                Protocol::Ec2 | Protocol::Query | Protocol::RestXml => Format::Xml,
+                Protocol::RpcV2Cbor => Format::Cbor,
+                Protocol::Http => Format::Text,
+            },
+        }
+    }
+}
