@@ -354,7 +354,7 @@ fn expression(id: &str, pattern: &str) -> Result<Regex> {
 }
 
 /// What the default detectors take for secrets, by the masker that answers go through.
-fn hits(text: &[u8]) -> Vec<(String, Vec<u8>)> {
+fn hits(text: &[u8]) -> Vec<Hit> {
     let rules = Rules { detectors: Some(Detectors::credentials()), ..Rules::default() };
     let seen = Seen::default();
     let mut masker = Masker::new(Format::Text, rules, Box::new(seen.clone()));
@@ -365,15 +365,18 @@ fn hits(text: &[u8]) -> Vec<(String, Vec<u8>)> {
 }
 
 /// Masked enough of a secret: its end, or more than half of it.
-fn is_found(hits: &[(String, Vec<u8>)], secret: &[u8]) -> bool {
+fn is_found(hits: &[Hit], secret: &[u8]) -> bool {
     let within = |text: &[u8], part: &[u8]| text.windows(part.len().max(1)).any(|it| it == part);
     let end = &secret[secret.len().saturating_sub(16)..];
     hits.iter().any(|(_, hit)| within(hit, end) || hit.len() * 2 >= secret.len() && within(secret, hit))
 }
 
+/// What a detector took for a secret: its name, and the text.
+type Hit = (String, Vec<u8>);
+
 /// Notes what is masked.
 #[derive(Clone, Default)]
-struct Seen(Arc<Mutex<Vec<(String, Vec<u8>)>>>);
+struct Seen(Arc<Mutex<Vec<Hit>>>);
 
 impl Vault for Seen {
     fn placeholder(&mut self, secret: Secret<'_>) -> String {
@@ -403,14 +406,14 @@ fn table(report: &Report) -> String {
     for (name, it) in &report.detectors {
         let recall = if it.samples == 0 { "—".to_owned() } else { format!("{:.1} %", it.recall() * 100.0) };
         let precision = it.precision() * 100.0;
-        text.push_str(&format!("| {name} | {} | {recall} | {} | {precision:.1} % |\n", it.samples, it.near_misses));
+        text.extend([format!("| {name} | {} | {recall} | {} | {precision:.1} % |\n", it.samples, it.near_misses)]);
     }
-    text.push_str(&format!(
+    text.extend([format!(
         "\nIn {} MB of ordinary text: {} hits that are none, and {} that are well-formed examples.\n",
         report.ordinary_bytes / 1_000_000,
         report.false_hits,
         report.examples
-    ));
+    )]);
     text
 }
 

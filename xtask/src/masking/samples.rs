@@ -60,7 +60,7 @@ impl Sampler {
             }
         };
         let bytes: Vec<u8> = (0..=255).filter(|byte| has(*byte)).collect();
-        let letters: Vec<u8> = bytes.iter().copied().filter(|it| it.is_ascii_graphic()).collect();
+        let letters: Vec<u8> = bytes.iter().copied().filter(u8::is_ascii_graphic).collect();
         let from = if letters.is_empty() { bytes } else { letters };
         from[self.below(u32::try_from(from.len()).unwrap_or(u32::MAX)) as usize]
     }

@@ -144,9 +144,9 @@ fn in_xml(text: &str, sent: Option<&BTreeMap<String, String>>) -> Option<String>
         for name in OF_ATTRIBUTES {
             put(&mut message, name, None)?;
         }
-        let body = content(&message, "Body")?.map_or(String::new(), |body| digest(unescaped(body).as_bytes()));
+        let body = digest(unescaped(content(&message, "Body").unwrap_or_default()).as_bytes());
         put(&mut message, "MD5OfBody", Some(&body))?;
-        let id = content(&message, "Id")?.unwrap_or_default().to_owned();
+        let id = content(&message, "Id").unwrap_or_default().to_owned();
         let own = sent.and_then(|all| all.get(&id)).map(String::as_str);
         put(&mut message, "MD5OfMessageBody", own)?;
         out.push_str(&message);
@@ -156,12 +156,11 @@ fn in_xml(text: &str, sent: Option<&BTreeMap<String, String>>) -> Option<String>
     Some(out)
 }
 
-/// An element's text. `Some(None)`: there is none; `None`: it doesn't end.
-fn content<'a>(text: &'a str, name: &str) -> Option<Option<&'a str>> {
+/// An element's text.
+fn content<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let (open, close) = (format!("<{name}>"), format!("</{name}>"));
-    let Some(start) = text.find(&open).map(|at| at + open.len()) else { return Some(None) };
-    let end = text[start..].find(&close)? + start;
-    Some(Some(&text[start..end]))
+    let inner = &text[text.find(&open)? + open.len()..];
+    Some(&inner[..inner.find(&close)?])
 }
 
 /// Puts another text into an element that is there, or takes the element away.

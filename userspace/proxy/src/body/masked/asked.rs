@@ -35,6 +35,36 @@ const DATA: [(&str, &str); 26] = [
     ("vpc-lattice-svcs", ""),
 ];
 
+/// Operations that are answered with an event stream, in botocore's models. Another one's answer that says it is one isn't
+/// believed: it is read as its protocol has it, and refused if it is something else.
+const EVENTS: [(&str, &str); 25] = [
+    ("bedrock-agent-runtime", "AgenticRetrieveStream"),
+    ("bedrock-agent-runtime", "InvokeAgent"),
+    ("bedrock-agent-runtime", "InvokeFlow"),
+    ("bedrock-agent-runtime", "InvokeInlineAgent"),
+    ("bedrock-agent-runtime", "OptimizePrompt"),
+    ("bedrock-agent-runtime", "RetrieveAndGenerateStream"),
+    ("bedrock-agentcore", "InvokeAgentRuntimeCommand"),
+    ("bedrock-agentcore", "InvokeCodeInterpreter"),
+    ("bedrock-agentcore", "InvokeHarness"),
+    ("bedrock-runtime", "ConverseStream"),
+    ("bedrock-runtime", "InvokeModelWithBidirectionalStream"),
+    ("bedrock-runtime", "InvokeModelWithResponseStream"),
+    ("connecthealth", "StartMedicalScribeListeningSession"),
+    ("devops-agent", "SendMessage"),
+    ("healthlake", "UpdateProfileWithAgent"),
+    ("iotsitewise", "InvokeAssistant"),
+    ("kinesis", "SubscribeToShard"),
+    ("lambda", "InvokeWithResponseStream"),
+    ("lexv2-runtime", "StartConversation"),
+    ("logs", "GetLogObject"),
+    ("logs", "StartLiveTail"),
+    ("polly", "StartSpeechSynthesisStream"),
+    ("qbusiness", "Chat"),
+    ("s3", "SelectObjectContent"),
+    ("sagemaker-runtime", "InvokeEndpointWithResponseStream"),
+];
+
 /// What is needed to know of the call.
 pub(super) struct Asked {
     pub(super) service: String,
@@ -63,9 +93,15 @@ impl Asked {
         self.is_data() && !has(false) && !has(true)
     }
 
+    /// Whether its answer is an event stream. Those of services that aren't in the models may be anything.
+    fn has_events(&self) -> bool {
+        EVENTS.contains(&(&*self.service, &*self.operation)) || self.protocol == Protocol::Http
+    }
+
     /// The format by what the head says or, where that says nothing of use, by the protocol.
     pub(super) fn format(&self, headers: &HeaderMap, success: bool) -> Format {
         let told = headers.get(CONTENT_TYPE).and_then(|kind| Format::of(kind.to_str().ok()?));
+        let told = told.filter(|format| *format != Format::EventStream || self.has_events());
         match told {
             Some(format) if format != Format::Text => format,
             _ if has_raw_answer(&self.service, &self.operation) || !success => Format::Text,
