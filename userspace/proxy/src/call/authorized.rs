@@ -8,7 +8,7 @@ use http::request::Parts;
 use http_body::Body as _;
 
 use crate::{
-    body::{masked::MaskedAnswer, transform::Transforms},
+    body::{digests::MessageDigests, masked::MaskedAnswer, transform::Transforms},
     budgets::Tally,
     call::{
         approval,
@@ -53,9 +53,13 @@ impl<'e> Decoded<'e> {
         let masking = &generation.settings.masking;
         let may_unmask = generation.engine.version().has_unmasks();
         let answer = MaskedAnswer::of(call, masks, masking, &own.masking, &mut parts, &exchange.masked, may_unmask);
+        let masks_any = answer.is_some();
         transforms.add(answer);
         let held = hold_chunks(exchange, call, &subject)?;
         let unmasked = unmask(exchange, &parts, &subject, call).await?;
+        if masks_any || unmasked.is_some() {
+            transforms.add(MessageDigests::of(call, &exchange.masked, unmasked.is_some()));
+        }
         exchange.unmasked = unmasked;
         Ok(Authorized { exchange, parts, subject, transforms, permit, tally, held })
     }
