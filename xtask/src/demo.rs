@@ -118,8 +118,8 @@ impl Demo {
             "SELECT subject, arrayStringConcat(identity_groups, ' '), sponsor FROM sessions WHERE subject != ''",
         )?;
         ensure!(
-            identity.trim() == "alice\tbuilders\talice@example.com",
-            "one session should be alice's, of the group builders, and it is: {identity}"
+            identity.trim() == "alice\tcorp:builders\talice@example.com",
+            "one session should be alice's, of the group corp:builders, and it is: {identity}"
         );
         section("Calls, from ClickHouse");
         self.print("SELECT formatDateTime(started, '%H:%i:%S.%f') AS at, agent, pid, \

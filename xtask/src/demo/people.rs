@@ -196,9 +196,9 @@ impl Demo {
         let [verb, reason @ ..] = answer else { bail!("BUG: no answer") };
         let shown: Vec<String> = reason
             .iter()
-            .map(|word| if word.contains(' ') { format!("'{word}'") } else { (*word).to_owned() })
+            .map(|word| if word.contains(' ') { format!(" '{word}'") } else { format!(" {word}") })
             .collect();
-        println!("bob$ chaperone approvals {verb} {id} {}", shown.join(" "));
+        println!("bob$ chaperone approvals {verb} {id}{}", shown.concat());
         print!("{}", self.as_bob(&[&[*verb, id], reason].concat())?);
         println!("(The agent has waited {:.1} s.)", waited(asked).as_secs_f64());
         Ok(())
