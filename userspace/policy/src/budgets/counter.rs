@@ -56,7 +56,9 @@ impl Counter {
     }
 
     pub(super) fn see(&mut self, step: u64, all: &[String]) {
-        all.iter().for_each(|one| self.seen.insert(one.clone(), step));
+        for one in all {
+            self.seen.insert(one.clone(), step);
+        }
     }
 
     pub(super) fn add(&mut self, step: u64, amount: u64) {
@@ -74,7 +76,9 @@ impl Counter {
         if let Some((_, sum)) = self.steps.iter_mut().find(|(at, _)| *at == added.step) {
             *sum = sum.saturating_sub(added.amount);
         }
-        added.resources.iter().for_each(|resource| self.seen.remove(resource));
+        for resource in &added.resources {
+            self.seen.remove(resource);
+        }
     }
 }
 
@@ -153,7 +157,9 @@ impl Serialize for Seen {
 impl<'de> Deserialize<'de> for Seen {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut seen = Self::default();
-        HashMap::<String, u64>::deserialize(deserializer)?.into_iter().for_each(|(one, step)| seen.insert(one, step));
+        for (one, step) in HashMap::<String, u64>::deserialize(deserializer)? {
+            seen.insert(one, step);
+        }
         Ok(seen)
     }
 }
