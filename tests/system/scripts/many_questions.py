@@ -47,6 +47,14 @@ def ask(number):
         streams.register(stream, selectors.EVENT_READ, number)
 
 
+def whole(stream, text):
+    """The answer to its end: an error of S3's."""
+    stream.settimeout(20)
+    while b"</Error>" not in text and (piece := stream.recv(65536)):
+        text += piece
+    return text.decode(errors="replace")
+
+
 def look(patience):
     while ready := streams.select(patience):
         patience = 0
@@ -60,7 +68,7 @@ def look(patience):
             text = text.replace(b"HTTP/1.1 100 Continue\r\n\r\n", b"")
             if text:
                 if not answered:
-                    print("answer", text.decode(errors="replace").replace("\r\n", " "), flush=True)
+                    print("answer", " ".join(whole(key.fileobj, text).split()), flush=True)
                 answered.append(key.data)
                 streams.unregister(key.fileobj)
 

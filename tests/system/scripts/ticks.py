@@ -48,7 +48,7 @@ def websocket():
     host = "a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com"
     request = AWSRequest("GET", f"https://{host}/timed", headers={"host": host})
     SigV4QueryAuth(botocore.session.get_session().get_credentials(), "execute-api", "eu-west-1", expires=300).add_auth(request)
-    with connect(request.url.replace("https://", "wss://"), compression=None) as connection:
+    with connect(request.url.replace("https://", "wss://"), compression=None, subprotocols=["mqtt"]) as connection:
         try:
             while True:
                 connection.send("tick")

@@ -70,8 +70,7 @@ fn a_connection_that_is_passed_on_is_cut_off() {
     let command = format!("{} serve {}", script("ticks.py").display(), lab.dir.join("ticks").display());
     let server = server(&lab, &command);
     is_cut_off(&lab, server, "send");
-    let connections = lab.connections(1);
-    assert_eq!((text(&connections[0], "kind"), text(&connections[0], "name")), ("passed", "127.99.0.1:80"));
+    assert_eq!(text(&lab.connections(1)[0], "kind"), "passed");
 }
 
 #[test]
@@ -83,11 +82,10 @@ fn streams_over_http2_are_cut_off() {
          cd && head -c 20000000 /dev/zero > zeros
          curl -sS --http2 --limit-rate 100k --aws-sigv4 aws:amz:eu-west-1:s3 --user \"$1:$2\" -H \"x-amz-security-token: $3\" \
              -H 'x-amz-content-sha256: UNSIGNED-PAYLOAD' -T zeros -w ' by HTTP/%{http_version} %{http_code}' \
-             https://s3.eu-west-1.amazonaws.com/busy-bucket/slow 2>&1; date +%s.%N",
+             https://s3.eu-west-1.amazonaws.com/busy-bucket/slow 2>&1",
     );
     until("an upload under way", || lab.list("calls").iter().any(|call| text(call, "operation") == "PutObject"));
     lab.operator_ok("chaperone stop coder --reason 'enough'");
-    let stopped = now();
     let said = both(&agent.wait_with_output().unwrap());
     assert!(said.contains("by HTTP/2"), "{said}\n{}", lab.log());
     assert!(!said.contains(" 200"), "{said}");
@@ -95,6 +93,5 @@ fn streams_over_http2_are_cut_off() {
     let upload = lab.upstream().into_iter().find(|request| text(request, "path").contains("slow")).unwrap();
     assert_eq!(upload["complete"], false, "{upload}");
     let call = lab.calls().into_iter().find(|call| text(call, "operation") == "PutObject").unwrap();
-    let ended = text(&call, "completed");
-    println!("stopped at {stopped}, ended {ended}: {call}");
+    assert_eq!((text(&call, "decision"), text(&call, "outcome")), ("allow", "aborted"), "{call}");
 }
