@@ -146,6 +146,27 @@ fn javascript_sdk_3() {
     waits(&javascript());
 }
 
+#[cfg(feature = "all-clients")]
+#[test]
+fn go_sdk_2_waits() {
+    waits(&format!("{} $1 delete", installed("go").join("client").display()));
+}
+
+#[cfg(feature = "all-clients")]
+#[test]
+fn java_sdk_2_waits_by_its_three_http_clients() {
+    let script = chaperone_system_tests::client("java.sh");
+    for how in ["apache", "netty", "crt"] {
+        waits(&format!("cd && sh {} {} $1 {how}", script.display(), installed("java").display()));
+    }
+}
+
+#[cfg(feature = "all-clients")]
+#[test]
+fn rust_sdk_waits() {
+    waits(&format!("{} $1 delete", installed("rust").join("client").display()));
+}
+
 /// What takes minutes: a person who answers after 100 seconds, when clients' read timeouts are over, and after 4 minutes, across
 /// retries; and nobody, within the shortest time that a question may be open.
 #[cfg(feature = "all-clients")]
