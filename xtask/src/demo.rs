@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: the main job, shown with real clients, and each claim checked.
 
+mod people;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -13,6 +15,7 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
+use self::people::People;
 use crate::{lab, place, setup, warehouse};
 
 /// Arguments of `cargo xtask demo`.
@@ -54,12 +57,19 @@ pub fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&policies).context("making a folder for the policies")?;
     fs::write(policies.join("default.cedar"), lab::config::DEFAULT_POLICY).context("writing the default policy")?;
     fs::copy(root.join("xtask/demo/policy.cedar"), policies.join("demo.cedar")).context("copying the policy")?;
-    let running = lab::Running::start(&lab::Options::demo(policies.clone(), options.keep.then_some(temporary)));
-    fs::remove_dir_all(&policies).context("removing the folder of the policies")?;
-    let running = running?;
+    let provider = temporary.with_extension("provider");
+    let started = People::prepare(provider.clone()).and_then(|people| {
+        let kept = options.keep.then_some(temporary);
+        let lab = lab::Options::demo(policies.clone(), people.config(), people.files(), kept);
+        Ok((lab::Running::start(&lab)?, people))
+    });
+    for folder in [policies, provider].iter().filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    let (running, people) = started?;
     println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
     let demo = Demo { dir: running.lab.dir.clone(), began, kept: options.keep, opencode };
-    let shown = demo.show(&root).and_then(|()| if options.dashboards { demo.dashboards() } else { Ok(()) });
+    let shown = demo.show(&root, &people).and_then(|()| if options.dashboards { demo.dashboards() } else { Ok(()) });
     if !options.keep {
         running.lab.down(false)?;
     }
@@ -75,7 +85,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn show(&self, root: &Path) -> Result<()> {
+    fn show(&self, root: &Path, people: &People) -> Result<()> {
         section("An agent with AWS CLI v1: STS and S3");
         self.agent(&["sh", &file(root, "cli-v1.sh")])?;
         section("An agent with AWS CLI v2: DynamoDB and EC2");
@@ -93,6 +103,9 @@ impl Demo {
             self.opencode(root, program)?;
         }
 
+        section("An agent of Alice's, who logs in: Bob is asked before things are destroyed, and a budget is used up");
+        self.people(root, people)?;
+
         let calls = self.journal()?;
         self.shipped(&calls)?;
         section("Sessions, from ClickHouse");
@@ -100,6 +113,18 @@ impl Demo {
             "SELECT agent, groups, cgroup, calls, denied, request_bytes AS sent, response_bytes AS got, \
                     dateDiff('millisecond', started, ended) AS ms FROM sessions ORDER BY started",
         )?;
+        section("Who they are by their tokens, from ClickHouse");
+        self.print(
+            "SELECT id AS session, agent, issuer, subject, identity_groups AS groups, sponsor, identity_expires AS until \
+             FROM sessions WHERE subject != '' ORDER BY started",
+        )?;
+        let identity = self.query(
+            "SELECT subject, arrayStringConcat(identity_groups, ' '), sponsor FROM sessions WHERE subject != ''",
+        )?;
+        ensure!(
+            identity.trim() == "alice\tcorp:builders\talice@example.com",
+            "one session should be alice's, of the group corp:builders, and it is: {identity}"
+        );
         section("Calls, from ClickHouse");
         self.print("SELECT formatDateTime(started, '%H:%i:%S.%f') AS at, agent, pid, \
                     arrayStringConcat(arrayMap(a -> replaceRegexpOne(a, '^.*/', ''), arraySlice(argv, 1, 4)), ' ') AS process, \
@@ -343,11 +368,17 @@ impl Demo {
         println!("✓ all {} requests that AWS got were signed by the real key", upstream.len());
 
         let denied: Vec<_> = calls.iter().filter(|call| call["decision"] == "deny").collect();
-        let agents = 3 + usize::from(self.opencode.is_some());
-        let wanted = agents - 2; // boto3's, and the coding agent's
-        ensure!(denied.len() == wanted, "{wanted} calls should have been denied, {} were: {denied:?}", denied.len());
-        let other = denied.iter().find(|call| call["operation"] != "GetSecretValue");
-        ensure!(other.is_none(), "another call was denied: {other:?}");
+        let mut wanted = vec!["DeleteTable", "GetSecretValue", "RunInstances"];
+        wanted.extend(self.opencode.is_some().then_some("GetSecretValue")); // the coding agent's
+        wanted.sort_unstable();
+        let agents = 4 + usize::from(self.opencode.is_some());
+        let mut operations: Vec<_> = denied.iter().map(|call| call["operation"].as_str().unwrap_or_default()).collect();
+        operations.sort_unstable();
+        ensure!(operations == wanted, "{wanted:?} should have been denied, and these were: {denied:?}");
+        let deleted = calls.iter().find(|call| call["operation"] == "DeleteObject").context("nothing was deleted")?;
+        let message = deleted["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("approved by bob"), "the record should say that bob approved: {deleted}");
+        println!("✓ one call went out because bob approved it, after the agent had waited; its record says so");
         let hosts = |rows: &mut dyn Iterator<Item = &Value>| {
             let mut count = BTreeMap::<String, usize>::new();
             rows.for_each(|row| *count.entry(row["host"].as_str().unwrap_or_default().to_owned()).or_default() += 1);

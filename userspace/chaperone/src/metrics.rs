@@ -167,6 +167,9 @@ pub fn read(
                 it.delivered
             }),
             of("approval_messages_failed", "Attempts to deliver a message that failed", Kind::Counter, |it| it.failed),
+            of("approval_messages_trouble", "Whether something is wrong with a receiver now", Kind::Gauge, |it| {
+                it.trouble.is_some().into()
+            }),
         ]);
     }
     all.push(gauge("sessions", "Sessions that are open", shared.sessions.open().len() as u64));
