@@ -1,4 +1,4 @@
-// What programs do with the AWS SDK for Go v2. Argument: a bucket.
+// What programs do with the AWS SDK for Go v2. Argument: a bucket; or `masked`, and what stands for a value.
 package main
 
 import (
@@ -34,6 +34,10 @@ func must[T any](value T, err error) T {
 func main() {
 	ctx, bucket := context.Background(), os.Args[1]
 	cfg := must(config.LoadDefaultConfig(ctx))
+	if bucket == "masked" {
+		masked(ctx, cfg, os.Args[2])
+		return
+	}
 	fmt.Println("account", *must(sts.NewFromConfig(cfg).GetCallerIdentity(ctx, nil)).Account)
 
 	client := s3.NewFromConfig(cfg)
