@@ -22,6 +22,12 @@ const LIGHT: [Package; 6] = [
     Package { name: "s3cmd", why: "a client of S3", shows: "/usr/bin/s3cmd" },
 ];
 
+/// What the OpenID provider alone needs.
+const NODE: [Package; 2] = [
+    Package { name: "nodejs", why: "runs an OpenID provider", shows: "/usr/bin/node" },
+    Package { name: "npm", why: "installs an OpenID provider", shows: "/usr/bin/npm" },
+];
+
 /// Those that take minutes, or hundreds of megabytes.
 pub const HEAVY: [&str; 9] =
     ["ansible", "approvals", "cdk", "go", "java", "mini-swe-agent", "model-sdks", "opencode", "rust"];
@@ -39,9 +45,22 @@ pub fn install(heavy: &[String]) -> Result<PathBuf> {
         "the AWS SDK for JavaScript, 40 MB",
     )?;
     npm(&sources.join("iam"), &folder.join("iam"), &["simulate.mjs"], "a simulator of IAM, 20 MB")?;
-    npm(&sources.join("oidc"), &folder.join("oidc"), &["node_18.mjs", "provider.mjs"], "an OpenID provider, 4 MB")?;
+    install_oidc(&sources.join("oidc"), &folder.join("oidc"))?;
     heavy.iter().try_for_each(|name| install_heavy(name, &sources.join(name), &folder.join(name)))?;
     Ok(folder)
+}
+
+/// Installs the OpenID provider alone, and says in which folder it is.
+pub fn oidc_provider() -> Result<PathBuf> {
+    setup::root_user()?;
+    let folder = place::target()?.join("lab/clients/oidc");
+    packages_but(&NODE, &["npm", "node"])?;
+    install_oidc(&place::root().join("tests/system/clients/oidc"), &folder)?;
+    Ok(folder)
+}
+
+fn install_oidc(sources: &Path, folder: &Path) -> Result<()> {
+    npm(sources, folder, &["node_18.mjs", "provider.mjs"], "an OpenID provider, 4 MB")
 }
 
 fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {

@@ -1,5 +1,7 @@
 //! `cargo xtask demo`: the main job, shown with real clients, and each claim checked.
 
+mod people;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -13,7 +15,8 @@ use anyhow::{Context as _, Result, ensure};
 use clap::{Args, ValueEnum};
 use serde_json::Value;
 
-use crate::{lab, place, setup};
+use self::people::People;
+use crate::{lab, place, setup, warehouse};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
@@ -24,6 +27,10 @@ pub struct Options {
     /// Add a real coding agent, which does the same by its shell tool. Its model is played by a script on loopback.
     #[arg(long, value_enum, value_name = "NAME")]
     agent: Option<Agent>,
+    /// At the end, fill ClickHouse with a month of 50 agents that nobody saw (the tenant `generated`) beside the demo's own
+    /// sessions, and answer the questions of docs/queries.md.
+    #[arg(long)]
+    dashboards: bool,
 }
 
 /// A coding agent that the demo can show.
@@ -50,12 +57,19 @@ pub fn run(options: &Options) -> Result<()> {
     fs::create_dir_all(&policies).context("making a folder for the policies")?;
     fs::write(policies.join("default.cedar"), lab::config::DEFAULT_POLICY).context("writing the default policy")?;
     fs::copy(root.join("xtask/demo/policy.cedar"), policies.join("demo.cedar")).context("copying the policy")?;
-    let running = lab::Running::start(&lab::Options::demo(policies.clone(), options.keep.then_some(temporary)));
-    fs::remove_dir_all(&policies).context("removing the folder of the policies")?;
-    let running = running?;
+    let provider = temporary.with_extension("provider");
+    let started = People::prepare(provider.clone()).and_then(|people| {
+        let kept = options.keep.then_some(temporary);
+        let lab = lab::Options::demo(policies.clone(), people.config(), people.files(), kept);
+        Ok((lab::Running::start(&lab)?, people))
+    });
+    for folder in [policies, provider].iter().filter(|folder| folder.exists()) {
+        fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    let (running, people) = started?;
     println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
     let demo = Demo { dir: running.lab.dir.clone(), began, kept: options.keep, opencode };
-    let shown = demo.show(&root);
+    let shown = demo.show(&root, &people).and_then(|()| if options.dashboards { demo.dashboards() } else { Ok(()) });
     if !options.keep {
         running.lab.down(false)?;
     }
@@ -71,7 +85,7 @@ struct Demo {
 }
 
 impl Demo {
-    fn show(&self, root: &Path) -> Result<()> {
+    fn show(&self, root: &Path, people: &People) -> Result<()> {
         section("An agent with AWS CLI v1: STS and S3");
         self.agent(&["sh", &file(root, "cli-v1.sh")])?;
         section("An agent with AWS CLI v2: DynamoDB and EC2");
@@ -89,6 +103,9 @@ impl Demo {
             self.opencode(root, program)?;
         }
 
+        section("An agent of Alice's, who logs in: Bob is asked before things are destroyed, and a budget is used up");
+        self.people(root, people)?;
+
         let calls = self.journal()?;
         self.shipped(&calls)?;
         section("Sessions, from ClickHouse");
@@ -96,6 +113,18 @@ impl Demo {
             "SELECT agent, groups, cgroup, calls, denied, request_bytes AS sent, response_bytes AS got, \
                     dateDiff('millisecond', started, ended) AS ms FROM sessions ORDER BY started",
         )?;
+        section("Who they are by their tokens, from ClickHouse");
+        self.print(
+            "SELECT id AS session, agent, issuer, subject, identity_groups AS groups, sponsor, identity_expires AS until \
+             FROM sessions WHERE subject != '' ORDER BY started",
+        )?;
+        let identity = self.query(
+            "SELECT subject, arrayStringConcat(identity_groups, ' '), sponsor FROM sessions WHERE subject != ''",
+        )?;
+        ensure!(
+            identity.trim() == "alice\tcorp:builders\talice@example.com",
+            "one session should be alice's, of the group corp:builders, and it is: {identity}"
+        );
         section("Calls, from ClickHouse");
         self.print("SELECT formatDateTime(started, '%H:%i:%S.%f') AS at, agent, pid, \
                     arrayStringConcat(arrayMap(a -> replaceRegexpOne(a, '^.*/', ''), arraySlice(argv, 1, 4)), ' ') AS process, \
@@ -144,6 +173,37 @@ impl Demo {
                 "\nThe lab goes on. Look around:\n  cargo xtask lab exec {dir} -- chaperone calls\n  cargo xtask lab agent \
                  {dir} -- aws s3 ls --region eu-west-1\n  cargo xtask lab exec {dir} -- chaperone tail\n  cargo xtask lab \
                  down {dir}"
+            );
+        }
+        Ok(())
+    }
+
+    /// A month that was made up, and what the questions answer on it.
+    fn dashboards(&self) -> Result<()> {
+        section("A month of 50 agents, made up: the tenant `generated`");
+        let (url, database) = self.clickhouse()?;
+        let address = url.trim_start_matches("http://");
+        let program = std::env::current_exe().context("finding this program")?;
+        let mut fill = vec![program.to_str().context("this program's path isn't UTF-8")?];
+        fill.extend(warehouse::Options::month(address, &database));
+        print!("{}", self.operator(&fill)?);
+        for (asked, sql) in warehouse::questions()? {
+            section(&asked);
+            self.print(&sql)?;
+        }
+        let tenants = self.query("SELECT tenant, count() FROM calls GROUP BY tenant ORDER BY tenant FORMAT TSV")?;
+        let rows: Vec<_> = tenants.lines().filter_map(|line| line.split_once('\t')).collect();
+        ensure!(
+            rows.iter().any(|(tenant, count)| *tenant == "generated" && *count == "300000") && rows.len() == 2,
+            "beside the demo's own calls there should be 300000 generated ones, and there are: {tenants}"
+        );
+        println!(
+            "\nThe same in Grafana: dashboards/grafana, with this ClickHouse ({url}, database {database}) as its source."
+        );
+        if self.kept {
+            println!(
+                "It goes on with the lab, in the lab's namespaces: `cargo xtask lab exec {} -- …`",
+                self.dir.display()
             );
         }
         Ok(())
@@ -229,11 +289,17 @@ impl Demo {
 
     fn query(&self, sql: &str) -> Result<String> {
         let script = place::root().join("xtask/python/query.py");
+        let (url, database) = self.clickhouse()?;
+        self.operator(&["python3", &script.to_string_lossy(), &url, &database, sql])
+    }
+
+    /// Where ClickHouse is, and the database.
+    fn clickhouse(&self) -> Result<(String, String)> {
         let path = self.dir.join("clickhouse.json");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let address: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
         let part = |name: &str| address[name].as_str().unwrap_or_default().to_owned();
-        self.operator(&["python3", &script.to_string_lossy(), &part("url"), &part("database"), sql])
+        Ok((part("url"), part("database")))
     }
 
     fn print(&self, sql: &str) -> Result<()> {
@@ -302,11 +368,17 @@ impl Demo {
         println!("✓ all {} requests that AWS got were signed by the real key", upstream.len());
 
         let denied: Vec<_> = calls.iter().filter(|call| call["decision"] == "deny").collect();
-        let agents = 3 + usize::from(self.opencode.is_some());
-        let wanted = agents - 2; // boto3's, and the coding agent's
-        ensure!(denied.len() == wanted, "{wanted} calls should have been denied, {} were: {denied:?}", denied.len());
-        let other = denied.iter().find(|call| call["operation"] != "GetSecretValue");
-        ensure!(other.is_none(), "another call was denied: {other:?}");
+        let mut wanted = vec!["DeleteTable", "GetSecretValue", "RunInstances"];
+        wanted.extend(self.opencode.is_some().then_some("GetSecretValue")); // the coding agent's
+        wanted.sort_unstable();
+        let agents = 4 + usize::from(self.opencode.is_some());
+        let mut operations: Vec<_> = denied.iter().map(|call| call["operation"].as_str().unwrap_or_default()).collect();
+        operations.sort_unstable();
+        ensure!(operations == wanted, "{wanted:?} should have been denied, and these were: {denied:?}");
+        let deleted = calls.iter().find(|call| call["operation"] == "DeleteObject").context("nothing was deleted")?;
+        let message = deleted["message"].as_str().unwrap_or_default();
+        ensure!(message.contains("approved by bob"), "the record should say that bob approved: {deleted}");
+        println!("✓ one call went out because bob approved it, after the agent had waited; its record says so");
         let hosts = |rows: &mut dyn Iterator<Item = &Value>| {
             let mut count = BTreeMap::<String, usize>::new();
             rows.for_each(|row| *count.entry(row["host"].as_str().unwrap_or_default().to_owned()).or_default() += 1);

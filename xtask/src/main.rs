@@ -4,6 +4,7 @@
 //! the machine than packages, its own cgroups and the target folder; what is missing is named, and nothing is skipped.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod bench;
 mod bpf;
 mod catalog;

@@ -192,7 +192,8 @@ pub fn opencode() -> Result<PathBuf> {
     program().context("opencode was installed and doesn't start; is this machine x86-64 or aarch64?")
 }
 
-fn root_user() -> Result<()> {
+/// An error for whoever isn't root.
+pub fn root_user() -> Result<()> {
     if nix::unistd::geteuid().is_root() {
         return Ok(());
     }

@@ -1,6 +1,7 @@
 """A WebSocket server that takes only handshakes signed by the key in KEYFILE, which botocore's own signer says: echoes.
 
-Of an event stream's signed messages it checks each signature, chained from the handshake's. Ends with its standard input.
+Of an event stream's signed messages it checks each signature, chained from the handshake's. When each message comes to /timed
+it notes in a second file. Ends with its standard input.
 """
 
 import hashlib
@@ -8,6 +9,7 @@ import hmac
 import struct
 import sys
 import threading
+import time
 import zlib
 from datetime import datetime, timezone
 from unittest import mock
@@ -114,7 +116,10 @@ def talk(connection):
     query = dict(parse_qsl(connection.request.path.partition("?")[2]))
     previous = query.get("X-Amz-Signature")
     for message in connection:
-        if connection.stage.endswith("stream-transcription-websocket") and message[4:8] == struct.pack(">I", 67):
+        if connection.stage == "/timed":
+            with open(sys.argv[2], "a") as file:
+                file.write(f"{time.time()}\n")
+        elif connection.stage.endswith("stream-transcription-websocket") and message[4:8] == struct.pack(">I", 67):
             try:
                 previous = checked(message, previous, query["X-Amz-Credential"])
                 connection.send(f"signed {len(message)}")

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 const POLICY: &str = r#"
 @id("all") permit (principal, action, resource);
 @id("ask") @approvers("sre") forbid (principal, action in [Action::"s3:DeleteBucket"], resource) unless { context.approved };
+@id("two") @approvers("staff") @approvals_needed("2")
+forbid (principal, action in [Action::"s3:PutBucketPolicy"], resource) unless { context.approved };
 @id("other") @approvers("security") forbid (principal, action in [Action::"sqs:PurgeQueue"], resource) unless { context.approved };
 "#;
 const REGION: &str = "export AWS_DEFAULT_REGION=eu-west-1; ";
@@ -34,6 +36,7 @@ fn start(provider: &Provider, webhooks: &[(&str, u16)]) -> Lab {
     let file = secret_file(at, "webhook.secret", SECRET);
     let mut config = format!(
         "[approvals]\nhold = 60\ninterim = 1\n[approvals.groups]\nsre = [\"group:corp:ops\"]\nsecurity = [\"group:corp:sec\"]\n\
+         staff = [\"group:corp:ops\", \"root\", \"uid:4001\"]\n\
          [approvals.api]\nlisten = \"127.0.0.1:8443\"\nurl = \"{ORIGIN}\"\ncertificate = \"{0}/approvals.crt\"\n\
          key = \"{0}/approvals.key\"\n[[approvals.api.issuers]]\nname = \"corp\"\nissuer = \"https://ci.example.com\"\n\
          audiences = [\"chaperone\"]\nalgorithms = [\"ES256\"]\ngroups = \"groups\"\njwks_file = \"{0}/jwks.json\"\n",
@@ -121,6 +124,33 @@ fn told(lab: &Lab, name: &str) -> Vec<Value> {
 
 fn types(all: &[Value]) -> Vec<&str> {
     all.iter().map(|one| text(one, "type")).collect()
+}
+
+/// Who says yes on the host and over HTTPS may be one person.
+#[test]
+fn nobody_is_two_people() {
+    let provider = Provider::new();
+    let lab = start(&provider, &[]);
+    let ops = token(&provider, "robot", "ops");
+    lab.agent_ok(&format!("{REGION} aws s3 mb s3://open"));
+    let agent = lab.spawn_agent(&format!("{REGION} aws s3api put-bucket-policy --bucket open --policy '{{}}'"));
+    let id = text(&asked(&lab, &ops), "id").to_owned();
+    let path = format!("/api/v1/questions/{id}/approve");
+    let (status, said) = ask(&lab, &ops, "POST", &path, &json!({}));
+    assert_eq!((status, &said["state"]), (200, &json!("pending")), "{said}");
+    // Root may well be whoever has that token.
+    let said = lab.operator_ok(&format!("chaperone approvals approve {id}"));
+    assert!(said.contains("others must approve it, too"), "{said}");
+    assert!(!lab.upstream().iter().any(|request| text(request, "path").contains("policy")));
+    // Two users of the host are two people. (The lab is in a folder that root alone may enter.)
+    let said = lab.operator_ok(&format!(
+        "exec 3< $(command -v chaperone); setpriv --reuid 4001 --clear-groups --inh-caps +dac_read_search \
+         --ambient-caps +dac_read_search /proc/self/fd/3 approvals approve {id}"
+    ));
+    assert!(said.contains("approved"), "{said}");
+    agent.wait_with_output().unwrap();
+    let all = lab.list("approvals list --all");
+    assert_eq!(text(&all[0], "state"), "used", "{all:?}");
 }
 
 #[test]

@@ -7,7 +7,7 @@ mod openid;
 use std::{fs, io::BufReader, process::ChildStdout};
 
 use chaperone_system_tests::{Caller, both, text, until};
-use openid::{LOGIN, Provider, lab, line_with, session};
+use openid::{LOGIN, Provider, lab, line_with, session, session_of};
 use serde_json::{Value, json};
 
 /// A token that the provider, or its keys, made.
@@ -184,6 +184,34 @@ fn a_person_logs_in_by_a_code_and_is_the_sponsor_while_the_command_runs() {
     assert!(!lab.log().contains("eyJ"), "{}", lab.log());
     let shown = lab.operator("grep -a -r -l eyJhbGciOi $CHAPERONE_LAB/journal $CHAPERONE_LAB/state");
     assert!(!shown.status.success(), "a token was kept: {}", both(&shown));
+}
+
+/// Sessions begin anew with the daemon; who has logged in need not.
+#[test]
+fn a_daemon_that_starts_anew_is_told_who_has_logged_in() {
+    let (lab, mut provider) = lab(LOGIN);
+    provider.act(&json!(["start", ["one"]]));
+    let (caller, said) = Caller::start_by(&lab, "chaperone run --login --");
+    let mut said = BufReader::new(said);
+    let (url, code) = device(&mut said);
+    provider.act(&json!(["enter", url, code, "alice"]));
+    line_with(&mut said, "alice is logged in at op");
+    assert!(caller.call().contains("exit: 0"));
+    let before = session(&lab)["identity"].clone();
+    let daemon = lab.daemon();
+    lab.operator_ok(&format!("kill -9 {daemon}"));
+    until("the daemon's end", || {
+        !fs::read_to_string(format!("/proc/{daemon}/stat")).is_ok_and(|stat| !stat.contains(") Z "))
+    });
+    lab.restart();
+    until("the session's identity", || session_of(&lab).is_some_and(|it| text(&it["identity"], "subject") == "alice"));
+    assert_eq!(
+        session(&lab)["identity"]["token_id"],
+        before["token_id"],
+        "the token that there was, not a renewed one"
+    );
+    assert!(caller.call().contains("exit: 0"), "{}", lab.log());
+    caller.end();
 }
 
 #[test]

@@ -21,8 +21,10 @@ use crate::{
     sandbox,
 };
 
-/// The longest sleep: a host that was suspended finds out by then how late it is.
-const NAP: Duration = Duration::from_secs(30);
+/// Between two looks at the clock, and at whether there is another daemon: its calls are unidentified until it is told.
+const NAP: Duration = Duration::from_millis(200);
+/// Between two renewals, at least.
+const RENEW_PAUSE: Duration = Duration::from_secs(1);
 /// Between two attempts at what may go better later.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -142,18 +144,39 @@ impl Person {
 }
 
 impl Sponsor {
-    /// Renews what was given, in a thread, for as long as this process lives.
+    /// Renews what was given, and tells a daemon that was started anew, in a thread, for as long as this process lives.
     pub fn stay(self) -> anyhow::Result<()> {
         let Self { person: Person { runtime, login, who }, session } = self;
-        if who.is_renewable() {
-            let renew = move || runtime.block_on(keep_fresh(&login, who, &session));
-            std::thread::Builder::new().name("login".into()).spawn(renew).context("starting a thread for the login")?;
-        }
+        let renew = move || runtime.block_on(keep_fresh(&login, who, &session));
+        std::thread::Builder::new().name("login".into()).spawn(renew).context("starting a thread for the login")?;
         Ok(())
     }
 }
 
 impl Handover {
+    /// The daemon that listens now, as far as its socket tells: the next one makes another.
+    fn daemon(&self) -> Option<(u64, i64, i64)> {
+        let socket = fs::metadata(&self.control).ok()?;
+        Some((socket.ino(), socket.ctime(), socket.ctime_nsec()))
+    }
+
+    /// Hands the login over until the daemon takes it or it is over. Gives which daemon that was.
+    async fn insist(&self, who: &LoggedIn) -> Option<(u64, i64, i64)> {
+        let mut told = false;
+        loop {
+            // Looked at before: if it is another one afterwards, that one is told, too.
+            let daemon = self.daemon();
+            let Err(error) = self.hand_over(who).await else { return daemon };
+            if !std::mem::replace(&mut told, true) {
+                eprintln!("\rchaperone: the daemon doesn't take the login, which is tried again: {error}\r");
+            }
+            if who.verified.is_over() {
+                return daemon;
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    }
+
     async fn hand_over(&self, who: &LoggedIn) -> Result<(), chaperone_console::ClientError> {
         let token = Token(who.id_token.clone());
         let request =
@@ -162,51 +185,48 @@ impl Handover {
     }
 }
 
-/// Gets a fresh token before each one ends, until the provider gives none any more. Troubles alone are told: the terminal is
-/// the command's.
+/// Gets a fresh token before each one ends, until the provider gives none any more, and hands what there is to each daemon
+/// that comes: sessions begin anew with it. Troubles alone are told: the terminal is the command's.
 async fn keep_fresh(login: &Login, mut who: LoggedIn, session: &Handover) {
-    loop {
+    let mut daemon = session.daemon();
+    let mut renewable = who.is_renewable();
+    let mut told = false;
+    let mut due = renewal(&who);
+    while !who.verified.is_over() || renewable {
+        tokio::time::sleep(NAP).await;
+        let now = session.daemon();
+        if now.is_some() && now != daemon {
+            daemon = session.insist(&who).await;
+        }
         let ends = who.verified.identity.expires;
-        // When two thirds of its time are over.
-        sleep_until(ends - who.verified.left() / 3).await;
-        let mut told = false;
-        who = loop {
-            match login.renew(&who).await {
-                Ok(fresh) => break fresh,
-                Err(error) if error.is_passing() => {
-                    if !std::mem::replace(&mut told, true) {
-                        eprintln!(
-                            "\rchaperone: the login can't be renewed, which is tried again until {ends}: {error}\r"
-                        );
-                    }
-                    tokio::time::sleep(RETRY).await;
+        // By the wall clock, by which tokens end.
+        if !renewable || OffsetDateTime::now_utc() < due {
+            continue;
+        }
+        match login.renew(&who).await {
+            Ok(fresh) => {
+                who = fresh;
+                renewable = who.is_renewable();
+                told = false;
+                due = renewal(&who);
+                daemon = session.insist(&who).await;
+            }
+            Err(error) if error.is_passing() => {
+                if !std::mem::replace(&mut told, true) {
+                    eprintln!("\rchaperone: the login can't be renewed, which is tried again until {ends}: {error}\r");
                 }
-                Err(error) => {
-                    eprintln!("\rchaperone: the login is over: {error}. Calls are refused from {ends} on\r");
-                    return;
-                }
+                due = OffsetDateTime::now_utc() + RETRY;
             }
-        };
-        let mut told = false;
-        while let Err(error) = session.hand_over(&who).await {
-            if !std::mem::replace(&mut told, true) {
-                eprintln!("\rchaperone: the daemon doesn't take the renewed login, which is tried again: {error}\r");
+            Err(error) => {
+                eprintln!("\rchaperone: the login is over: {error}. Calls are refused from {ends} on\r");
+                renewable = false;
             }
-            if who.verified.is_over() {
-                break;
-            }
-            tokio::time::sleep(RETRY).await;
         }
     }
 }
 
-/// Sleeps by the wall clock, by which tokens end.
-async fn sleep_until(due: OffsetDateTime) {
-    // A token that ends at once isn't asked for without a pause.
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    while let Ok(left) = Duration::try_from(due - OffsetDateTime::now_utc())
-        && !left.is_zero()
-    {
-        tokio::time::sleep(left.min(NAP)).await;
-    }
+/// When a token is renewed: when two thirds of its time are over. One that ends at once isn't asked for without a pause.
+fn renewal(who: &LoggedIn) -> OffsetDateTime {
+    let verified = &who.verified;
+    (verified.identity.expires - verified.left() / 3).max(OffsetDateTime::now_utc() + RENEW_PAUSE)
 }

@@ -13,6 +13,7 @@ use tokio::{net::UnixListener, sync::Semaphore, time::timeout};
 use crate::{
     actor::Actor,
     approvals::Peer,
+    log_limit::LogLimit,
     server::{Backend, ConsoleError, error, pause, serve},
 };
 
@@ -42,6 +43,7 @@ pub fn serve_registrars<B: Backend, M: Fn(Peer) -> Result<(), String> + Send + '
         .map_err(error("opening the registrars' socket to all", path))?;
     Ok(async move {
         let connections = Arc::new(Semaphore::new(MAX_REGISTRARS));
+        let refused = LogLimit::new();
         while let Ok(permit) = connections.clone().acquire_owned().await {
             let stream = match listener.accept().await {
                 Ok((stream, _)) => stream,
@@ -53,12 +55,11 @@ pub fn serve_registrars<B: Backend, M: Fn(Peer) -> Result<(), String> + Send + '
             let Ok(peer) = stream.peer_cred() else { continue };
             // Before anything of it is read or recorded.
             if let Err(why) = may(Peer { uid: peer.uid(), pid: peer.pid() }) {
-                tracing::warn!(
-                    uid = peer.uid(),
-                    pid = peer.pid(),
-                    why,
-                    "who may not register sessions tried to: refused"
-                );
+                // Anybody can try as often as they like.
+                if let Some(untold) = refused.admit() {
+                    let (uid, pid) = (peer.uid(), peer.pid());
+                    tracing::warn!(uid, pid, why, untold, "who may not register sessions tried to: refused");
+                }
                 continue;
             }
             let served =

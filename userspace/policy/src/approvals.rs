@@ -20,6 +20,11 @@ pub struct Fingerprint(pub [u8; 32]);
 /// Milliseconds since 1970.
 pub type Millis = u64;
 
+/// What open questions may take in memory, and in an answer that lists them; and those of one session.
+const MOST_BYTES: (usize, usize) = (32 << 20, 4 << 20);
+/// Questions that are over and still listed.
+const MOST_ENDED: usize = 2_000;
+
 /// How long what lasts, and how much there may be.
 #[derive(Clone, Copy, Debug)]
 pub struct Terms {
@@ -46,7 +51,7 @@ pub struct Requirement {
     pub policy: String,
     /// Whoever is in one of them may answer.
     pub groups: Vec<String>,
-    /// So many different people must say yes.
+    /// So many different people must say yes. Who can't be told apart is one.
     pub needed: u32,
     /// The person that the agent works for may be one of them.
     pub sponsor_may: bool,
@@ -82,6 +87,22 @@ pub trait People {
     fn is_sponsor(&self, approver: &str, sponsor: &str) -> bool {
         approver == sponsor
     }
+
+    /// Where this approver has a name, and which: on the host, or at a provider. Never nothing. Whoever has different names
+    /// in one such place are different people; of others that isn't known.
+    fn known_as(&self, approver: &str) -> Vec<(String, String)> {
+        vec![(String::new(), approver.to_owned())]
+    }
+}
+
+/// How many different people these are, as far as that is known: somebody who answers on the host and at a provider is one,
+/// and is told from others in one of these places.
+fn different<'a>(approvers: impl Iterator<Item = &'a str>, people: &dyn People) -> usize {
+    let mut places: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    for (place, name) in approvers.flat_map(|approver| people.known_as(approver)) {
+        places.entry(place).or_default().insert(name);
+    }
+    places.values().map(BTreeSet::len).max().unwrap_or(0)
 }
 
 impl<F: Fn(&str) -> Vec<String>> People for F {
@@ -143,6 +164,29 @@ pub struct Asked {
     pub requirements: Vec<Requirement>,
     /// For people: the command, the call and its parameters. Shared, as it is large and looked at often.
     pub about: Arc<serde_json::Value>,
+}
+
+impl Asked {
+    /// About how much it takes, which the agent chooses.
+    fn size(&self) -> usize {
+        let needs: usize = self.needs.iter().map(|(action, resource)| action.len() + resource.len()).sum();
+        let mut counting = Counting(needs);
+        serde_json::to_writer(&mut counting, &self.about).map_or(usize::MAX, |()| counting.0)
+    }
+}
+
+/// Counts what is written, and drops it.
+struct Counting(usize);
+
+impl std::io::Write for Counting {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where a question stands.
@@ -229,9 +273,25 @@ pub struct Asking {
     pub waiting: usize,
     /// Since when nobody waits for it.
     pub alone_since: Millis,
+    /// About what it takes in memory.
+    #[serde(skip)]
+    bytes: usize,
 }
 
 impl Asking {
+    /// What time alone changes.
+    fn pass(&mut self, now: Millis, returns: Millis, changed: &mut BTreeSet<ApprovalId>) {
+        if !self.state.is_open() {
+            return;
+        }
+        let is_alone = self.waiting == 0 && now.saturating_sub(self.alone_since) >= returns;
+        if now >= self.expires {
+            self.turn(State::Expired, changed);
+        } else if self.state == State::Pending && is_alone {
+            self.turn(State::Withdrawn, changed);
+        }
+    }
+
     fn turn(&mut self, state: State, changed: &mut BTreeSet<ApprovalId>) {
         self.state = state;
         changed.insert(self.id);
@@ -242,7 +302,8 @@ impl Asking {
         self.asked.requirements.iter().all(|requirement| {
             let sponsor = self.asked.sponsor.as_deref();
             let counts = |vote: &&Vote| requirement.takes(&vote.by, people, sponsor);
-            self.votes.iter().filter(counts).count() >= requirement.needed as usize
+            let yes = self.votes.iter().filter(counts).map(|vote| vote.by.as_str());
+            different(yes, people) >= requirement.needed as usize
         })
     }
 }
@@ -298,6 +359,12 @@ pub enum AskError {
     /// There are too many questions.
     #[error("{0} questions are open, and no more may be: somebody has to answer them first")]
     Full(usize),
+    /// They are too large.
+    #[error(
+        "{0} questions are open, and with what they are about there is no room for this one: somebody has to answer them \
+         first, or the call has to name fewer resources"
+    )]
+    Large(usize),
 }
 
 /// Why an answer doesn't count.
@@ -350,6 +417,7 @@ impl Approvals {
         for mut asking in questions {
             asking.waiting = 0;
             asking.alone_since = now;
+            asking.bytes = asking.asked.size();
             all.latest.insert(asking.asked.fingerprint, asking.id);
             all.questions.insert(asking.id, asking);
         }
@@ -397,26 +465,45 @@ impl Approvals {
                 State::Denied { .. } | State::Expired | State::Withdrawn | State::Used { .. } | State::Superseded => {}
             }
         }
-        let open = self.questions.values().filter(|asking| asking.state.is_open());
-        let (all, own) =
-            open.fold((0, 0), |(all, own), asking| (all + 1, own + usize::from(asking.asked.session == asked.session)));
-        if own >= self.terms.open_per_session {
-            return Err(AskError::Full(own));
-        }
-        if all >= self.terms.open {
-            return Err(AskError::Full(all));
-        }
+        let bytes = asked.size();
+        self.room(&asked, bytes)?;
         self.latest.insert(asked.fingerprint, id);
         self.changed.insert(id);
         let expires = now + self.terms.expires;
         let (state, votes) = (State::Pending, Vec::new());
-        self.questions.insert(id, Asking { id, asked, at: now, expires, state, votes, waiting: 1, alone_since: now });
+        self.questions
+            .insert(id, Asking { id, asked, at: now, expires, state, votes, waiting: 1, alone_since: now, bytes });
         Ok(Standing::Wait { id, new: true })
+    }
+
+    /// Whether one more may be open.
+    fn room(&self, asked: &Asked, bytes: usize) -> Result<(), AskError> {
+        let (mut all, mut own) = ((0, bytes), (0, bytes));
+        for asking in self.questions.values().filter(|asking| asking.state.is_open()) {
+            all = (all.0 + 1, all.1.saturating_add(asking.bytes));
+            if asking.asked.session == asked.session {
+                own = (own.0 + 1, own.1.saturating_add(asking.bytes));
+            }
+        }
+        if own.0 >= self.terms.open_per_session {
+            Err(AskError::Full(own.0))
+        } else if all.0 >= self.terms.open {
+            Err(AskError::Full(all.0))
+        } else if own.1 > MOST_BYTES.1 {
+            Err(AskError::Large(own.0))
+        } else if all.1 > MOST_BYTES.0 {
+            Err(AskError::Large(all.0))
+        } else {
+            Ok(())
+        }
     }
 
     /// A call that waits is decided? Uses the approval. `None`: it is still pending.
     pub fn resume(&mut self, now: Millis, id: ApprovalId, call: CallId, people: &dyn People) -> Option<Standing> {
-        self.tick(now);
+        // Not the time of all others: with each change, each that waits looks.
+        if let Some(asking) = self.questions.get_mut(&id) {
+            asking.pass(now, self.terms.returns, &mut self.changed);
+        }
         let Some(asking) = self.questions.get_mut(&id) else {
             return Some(Standing::Refused { id, state: State::Withdrawn });
         };
@@ -489,23 +576,26 @@ impl Approvals {
 
     /// What time alone changes: questions end, approvals too.
     pub fn tick(&mut self, now: Millis) {
-        for asking in self.questions.values_mut().filter(|asking| asking.state.is_open()) {
-            if now >= asking.expires {
-                asking.turn(State::Expired, &mut self.changed);
-            } else if asking.state == State::Pending
-                && asking.waiting == 0
-                && now.saturating_sub(asking.alone_since) >= self.terms.returns
-            {
-                asking.turn(State::Withdrawn, &mut self.changed);
-            }
+        for asking in self.questions.values_mut() {
+            asking.pass(now, self.terms.returns, &mut self.changed);
         }
         self.grants.retain(|grant| now < grant.until);
     }
 
-    /// Forgets questions that ended before that time, and gives their ids.
+    /// Forgets questions that ended before that time, and the oldest that ended where there are too many: an agent may ask
+    /// as often as it likes. Gives their ids.
     pub fn forget(&mut self, before: Millis) -> Vec<ApprovalId> {
-        let is_old = |asking: &Asking| !asking.state.is_open() && asking.waiting == 0 && asking.expires < before;
-        let old: Vec<_> = self.questions.values().filter(|asking| is_old(asking)).map(|asking| asking.id).collect();
+        let has_ended = |asking: &&Asking| !asking.state.is_open() && asking.waiting == 0;
+        let ended: Vec<_> = self.questions.values().filter(has_ended).collect();
+        let too_many = ended.len().saturating_sub(MOST_ENDED);
+        // What nobody was told of is told first.
+        let is_old = |(place, asking): (usize, &&Asking)| {
+            asking.expires < before || place < too_many && !self.changed.contains(&asking.id)
+        };
+        let old: Vec<_> = ended.iter().enumerate().filter(|one| is_old(*one)).map(|(_, asking)| asking.id).collect();
+        if old.is_empty() {
+            return old;
+        }
         for id in &old {
             self.questions.remove(id);
         }
@@ -551,7 +641,8 @@ impl Approvals {
                 let sponsor = asked.sponsor.as_deref();
                 let counts = |by: &&String| requirement.takes(by, people, sponsor);
                 grant.requirements.contains(requirement)
-                    && grant.by.iter().filter(counts).count() >= requirement.needed as usize
+                    && different(grant.by.iter().filter(counts).map(String::as_str), people)
+                        >= requirement.needed as usize
             };
             is_whose && asked.needs.is_subset(&grant.needs) && asked.requirements.iter().all(is_asked)
         })

@@ -101,6 +101,78 @@ fn a_no_is_final_for_retries_and_a_new_question_afterwards() {
     ));
 }
 
+/// Carol is known to be one person on the host and at a provider; who `corp:x` is on the host nobody knows.
+struct Two;
+
+impl People for Two {
+    fn groups(&self, _: &str) -> Vec<String> {
+        vec!["sre".into()]
+    }
+
+    fn known_as(&self, approver: &str) -> Vec<(String, String)> {
+        let at = |place: &str, name: &str| (place.to_owned(), name.to_owned());
+        match approver.split_once(':') {
+            Some((provider, subject)) => vec![at(provider, subject)],
+            None if approver == "carol" => vec![at("", approver), at("corp", "c")],
+            None => vec![at("", approver)],
+        }
+    }
+}
+
+#[test]
+fn who_cannot_be_told_apart_is_one_person() {
+    for (votes, enough) in [
+        (&["alice", "dave"][..], true),
+        (&["corp:x", "corp:y"], true),
+        (&["carol", "corp:x"], true),
+        (&["alice", "corp:x"], false),
+        (&["corp:x", "other:x"], false),
+        (&["carol", "other:x"], false),
+        // A yes that doesn't count beside another's keeps nobody's from counting.
+        (&["corp:x", "alice", "dave"], true),
+    ] {
+        let (mut all, id) = (Approvals::new(TERMS), ApprovalId::new());
+        let two = Asked { requirements: vec![requirement("ask", "sre", 2)], ..asked(1, SessionId::new()) };
+        all.ask(0, id, two, &Two).unwrap();
+        let state = votes.iter().map(|by| all.answer(1, id, &yes(by), &Two).unwrap().state.clone()).last();
+        assert_eq!(state == Some(State::Approved), enough, "{votes:?}");
+    }
+}
+
+#[test]
+fn what_agents_ask_about_has_bounds() {
+    let (terms, session) = (Terms { open: 1000, open_per_session: 1000, ..TERMS }, SessionId::new());
+    let mut all = Approvals::new(terms);
+    let large = |call: u8, session| {
+        let needs = (0..1000).map(|at| ("s3:DeleteObject".into(), format!("arn:aws:s3:::b/{at}{}", "x".repeat(1000))));
+        Asked { needs: needs.collect(), ..asked(call, session) }
+    };
+    let mut ask = |call, session| all.ask(0, ApprovalId::new(), large(call, session), &groups);
+    let refused = (0..10).find_map(|call| ask(call, session).err()).unwrap();
+    assert_eq!(refused, AskError::Large(4));
+    assert!(ask(20, SessionId::new()).is_ok(), "another session has its own share");
+    assert_eq!((21..100).find_map(|call| ask(call, SessionId::new()).err()), Some(AskError::Large(32)));
+}
+
+#[test]
+fn no_more_than_some_that_are_over_are_remembered() {
+    let (mut all, session) = (Approvals::new(TERMS), SessionId::new());
+    let mut last = None;
+    for call in 0..2_010_u32 {
+        let mut one = asked(0, session);
+        one.fingerprint.0[..4].copy_from_slice(&call.to_be_bytes());
+        let id = ApprovalId::new();
+        all.ask(0, id, one, &groups).unwrap();
+        all.answer(0, id, &no("alice"), &groups).unwrap();
+        all.leave(0, id);
+        last = Some(id);
+    }
+    assert!(all.forget(0).is_empty(), "what isn't written down yet is kept");
+    all.take_changed();
+    assert_eq!(all.forget(0).len(), 10);
+    assert!(last.is_some_and(|id| all.question(id).is_some()));
+}
+
 #[test]
 fn everyone_who_must_says_yes_and_nobody_twice_and_not_the_sponsor() {
     let (mut all, session) = (Approvals::new(TERMS), SessionId::new());
@@ -244,7 +316,7 @@ proptest! {
                         None
                     }
                     Ok(other) => Some(other),
-                    Err(AskError::Full(_)) => None,
+                    Err(AskError::Full(_) | AskError::Large(_)) => None,
                 },
                 Step::Resume(at) => ids.get(at).and_then(|id| all.resume(now, *id, call_id(), &groups)),
                 Step::Leave(at) => {

@@ -43,6 +43,47 @@ pub struct ApprovalSettings {
     pub groups: BTreeMap<String, Vec<String>>,
     /// Users of the host by what providers call them: `PROVIDER:SUBJECT`.
     pub people: BTreeMap<String, String>,
+    /// Numbers of the host's users who are named in these settings, by each of their names.
+    pub uids: BTreeMap<String, u32>,
+}
+
+impl ApprovalSettings {
+    /// One name for a user of this host, who may be named `alice` here and `uid:1001` there.
+    fn user(&self, name: &str) -> String {
+        self.uids.get(name).map_or_else(|| name.to_owned(), |uid| format!("uid:{uid}"))
+    }
+
+    /// Where an approver has a name, and which: `""` is this host.
+    fn known_as(&self, approver: &str) -> Vec<(String, String)> {
+        let approver = self.people.get(approver).map_or(approver, String::as_str);
+        if let Some((provider, subject)) = of_provider(approver) {
+            return vec![(provider.to_owned(), subject.to_owned())];
+        }
+        let user = self.user(approver);
+        let own = self.people.iter().filter(|(_, name)| self.user(name) == user);
+        let mut places: BTreeMap<String, String> = own
+            .filter_map(|(name, _)| of_provider(name))
+            .map(|(provider, subject)| (provider.to_owned(), subject.to_owned()))
+            .collect();
+        places.insert(String::new(), user);
+        places.into_iter().collect()
+    }
+
+    /// Whether a user of this host has the name that this mail address begins with. Who the sponsor is on this host may be
+    /// said nowhere; then whoever has the same name may well be the sponsor.
+    fn has_name_of(&self, approver: &str, sponsor: &str) -> bool {
+        let Some((mailbox, _)) = sponsor.split_once('@').filter(|_| of_provider(approver).is_none()) else {
+            return false;
+        };
+        let user = self.user(approver);
+        let is_named = |name: &str| name.eq_ignore_ascii_case(mailbox) && self.user(name) == user;
+        is_named(approver) || self.uids.keys().any(|name| is_named(name))
+    }
+}
+
+/// `PROVIDER:SUBJECT`, which `uid:1001` isn't.
+fn of_provider(name: &str) -> Option<(&str, &str)> {
+    name.split_once(':').filter(|(provider, _)| *provider != "uid")
 }
 
 impl Default for ApprovalSettings {
@@ -54,6 +95,7 @@ impl Default for ApprovalSettings {
             body_bytes: 1 << 20,
             groups: BTreeMap::new(),
             people: BTreeMap::new(),
+            uids: BTreeMap::new(),
         }
     }
 }
@@ -361,7 +403,14 @@ impl People for ApprovalDesk {
 
     fn is_sponsor(&self, approver: &str, sponsor: &str) -> bool {
         let is_also = |person: &KnownPerson| person.also.iter().any(|name| name == sponsor);
-        approver == sponsor || self.people.lock().get(approver).is_some_and(is_also)
+        let settings = self.settings.load();
+        settings.user(approver) == settings.user(sponsor)
+            || settings.has_name_of(approver, sponsor)
+            || self.people.lock().get(approver).is_some_and(is_also)
+    }
+
+    fn known_as(&self, approver: &str) -> Vec<(String, String)> {
+        self.settings.load().known_as(approver)
     }
 }
 
@@ -434,4 +483,44 @@ pub(crate) fn millis(at: OffsetDateTime) -> Millis {
 fn at(millis: Millis) -> OffsetDateTime {
     let nanoseconds = i128::from(millis) * 1_000_000;
     OffsetDateTime::from_unix_timestamp_nanos(nanoseconds).unwrap_or(OffsetDateTime::UNIX_EPOCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings() -> ApprovalSettings {
+        ApprovalSettings {
+            people: BTreeMap::from([("corp:00u1".into(), "alice".into()), ("corp:00u9".into(), "alice".into())]),
+            uids: BTreeMap::from([("alice".into(), 1001), ("uid:1001".into(), 1001)]),
+            ..ApprovalSettings::default()
+        }
+    }
+
+    #[test]
+    fn one_person_has_one_name_in_each_place() {
+        let settings = settings();
+        let of = |name: &str| settings.known_as(name);
+        let at = |place: &str, name: &str| (place.to_owned(), name.to_owned());
+        for name in ["alice", "uid:1001", "corp:00u1", "corp:00u9"] {
+            assert_eq!(of(name), [at("", "uid:1001"), at("corp", "00u9")], "{name}");
+        }
+        assert_eq!(of("corp:other"), [at("corp", "other")]);
+        assert_eq!(of("bob"), [at("", "bob")]);
+    }
+
+    #[test]
+    fn whoever_has_the_sponsors_name_may_be_the_sponsor() {
+        let settings = settings();
+        for (approver, sponsor, is) in [
+            ("alice", "alice@example.com", true),
+            ("uid:1001", "Alice@example.com", true),
+            ("bob", "bob@example.com", true),
+            ("bob", "alice@example.com", false),
+            // Whom a provider vouches for has more names than that, which are held against the sponsor's.
+            ("corp:bob", "bob@example.com", false),
+        ] {
+            assert_eq!(settings.has_name_of(approver, sponsor), is, "{approver} {sponsor}");
+        }
+    }
 }

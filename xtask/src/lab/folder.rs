@@ -91,6 +91,10 @@ impl Lab {
             fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
             fs::set_permissions(&folder, fs::Permissions::from_mode(0o755))?;
         }
+        for from in &options.files {
+            let name = from.file_name().context("BUG: a file without a name")?;
+            fs::copy(from, self.dir.join(name)).with_context(|| format!("copying {} into the lab", from.display()))?;
+        }
         let text = serde_json::to_string_pretty(self).context("BUG: lab.json")?;
         write(&self.dir.join("lab.json"), &text, 0o644)?;
         let secrets = self.dir.join("secrets");

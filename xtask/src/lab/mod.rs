@@ -63,14 +63,18 @@ pub struct Options {
     /// What the agent runs.
     #[arg(last = true)]
     command: Vec<String>,
+    /// Files that are copied into the lab's folder before anything starts.
+    #[arg(skip)]
+    files: Vec<PathBuf>,
 }
 
 impl Options {
-    /// All that there is to show, under these policies.
-    pub fn demo(policy: PathBuf, keep: Option<PathBuf>) -> Self {
+    /// All that there is to show, under these policies, with this laid over the configuration, and the files that it names.
+    pub fn demo(policy: PathBuf, config: PathBuf, files: Vec<PathBuf>, keep: Option<PathBuf>) -> Self {
         Self {
             action: None,
-            config: None,
+            config: Some(config),
+            files,
             policy: Some(policy),
             aws: Aws::Both,
             direct: false,

@@ -28,11 +28,27 @@ import software.amazon.awssdk.services.s3.model.NoSuchKeyException;
 import software.amazon.awssdk.services.s3.presigner.S3Presigner;
 import software.amazon.awssdk.services.sts.StsClient;
 
-/** What programs do with the AWS SDK for Java 2, by its three HTTP clients. Argument: a bucket. */
+/**
+ * What programs do with the AWS SDK for Java 2, by its three HTTP clients. Argument: a bucket; with `apache`, `netty` or `crt`
+ * after it, that bucket is deleted by that client, and nothing else is done.
+ */
 class Work {
+    static void delete(String bucket, Region region, String how) throws Exception {
+        if (how.equals("apache")) {
+            S3Client.builder().region(region).httpClient(ApacheHttpClient.create()).build().deleteBucket(it -> it.bucket(bucket));
+        } else {
+            SdkAsyncHttpClient http = how.equals("crt") ? AwsCrtAsyncHttpClient.create() : NettyNioAsyncHttpClient.create();
+            S3AsyncClient.builder().region(region).httpClient(http).build().deleteBucket(it -> it.bucket(bucket)).get();
+        }
+    }
+
     public static void main(String[] arguments) throws Exception {
         String bucket = arguments[0];
         Region region = Region.EU_WEST_1;
+        if (arguments.length > 1) {
+            delete(bucket, region, arguments[1]);
+            return;
+        }
         var http = ApacheHttpClient.create();
         try (StsClient sts = StsClient.builder().region(region).httpClient(http).build()) {
             System.out.println("account " + sts.getCallerIdentity().account());

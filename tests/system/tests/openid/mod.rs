@@ -73,9 +73,14 @@ pub fn lab(settings: &str) -> (Lab, Provider) {
 
 /// The newest session that is open, as `status` tells it.
 pub fn session(lab: &Lab) -> Value {
+    session_of(lab).unwrap()
+}
+
+/// The newest session that is open, if there is one.
+pub fn session_of(lab: &Lab) -> Option<Value> {
     let status: Value = serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap();
     // The latest: their ids begin with the time. The lab's own first one may not have ended yet.
-    status["sessions"].as_array().unwrap().iter().max_by_key(|it| text(it, "id").to_owned()).unwrap().clone()
+    status["sessions"].as_array().unwrap().iter().max_by_key(|it| text(it, "id").to_owned()).cloned()
 }
 
 /// What logins need of an issuer.

@@ -53,6 +53,18 @@ struct Posted {
     ts: String,
     /// When, in milliseconds.
     at: u64,
+    /// How far the question was, as the message tells it.
+    #[serde(default)]
+    step: u8,
+}
+
+/// How far a question is: what failed to be told is tried again later, and must not hide what was told meanwhile.
+fn step(kind: &str) -> u8 {
+    match kind {
+        "asked" => 0,
+        "approved" => 1,
+        _ => 2,
+    }
 }
 
 /// `[approvals.slack]`, with its secrets read.
@@ -245,20 +257,26 @@ impl Slack {
         let body: Value = serde_json::from_str(&message.body).map_err(|error| wrong(format!("BUG: {error}")))?;
         let id = message.heading.approval.to_string();
         let (text, blocks) = blocks::question(&body["data"], &message.heading.kind);
+        let step = step(&message.heading.kind);
         let before = self.posted.lock().get(&id).cloned();
-        let Some(Posted { channel, ts, .. }) = before else {
+        let Some(posted) = before else {
             let post = json!({ "channel": self.section.channel, "text": text, "blocks": blocks,
                 "unfurl_links": false, "unfurl_media": false });
             let said = self.call("chat.postMessage", &self.token, &post).await?;
             let part = |name: &str| said[name].as_str().unwrap_or_default().to_owned();
-            let posted = Posted { channel: part("channel"), ts: part("ts"), at: message.heading.at };
+            let posted = Posted { channel: part("channel"), ts: part("ts"), at: message.heading.at, step };
             let ts = posted.ts.clone();
             self.keep(id, posted);
             return Ok(format!("posted {ts}"));
         };
-        let update = json!({ "channel": channel, "ts": ts, "text": text, "blocks": blocks });
+        if step < posted.step {
+            return Ok(format!("{} says more already", posted.ts));
+        }
+        let update = json!({ "channel": posted.channel, "ts": posted.ts, "text": text, "blocks": blocks });
         self.call("chat.update", &self.token, &update).await?;
-        Ok(format!("updated {ts}"))
+        let told = format!("updated {}", posted.ts);
+        self.keep(id, Posted { step, ..posted });
+        Ok(told)
     }
 
     fn keep(&self, id: String, posted: Posted) {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 use tokio_rustls::TlsConnector;
 use tokio_tungstenite::{
@@ -35,9 +35,13 @@ pub(super) async fn listen(slack: Arc<Slack>, backend: Arc<dyn Backend>) {
     let Some(token) = slack.app_token.clone() else { return };
     let mut pause = PAUSES.0;
     loop {
+        let began = Instant::now();
         let ended = session(&slack, &backend, &token, &mut pause).await;
+        *slack.trouble.lock() = ended.as_ref().err().cloned();
         match &ended {
-            Ok(()) => tracing::debug!("Slack wants the connection to be opened anew"),
+            Ok(()) if began.elapsed() > pause => tracing::debug!("Slack wants the connection to be opened anew"),
+            // However often it wants that.
+            Ok(()) => sleep(pause).await,
             Err(why) => {
                 tracing::warn!(why, "no connection to Slack: buttons there do nothing until there is one");
                 let [random, ..] = crate::sessions::random();
@@ -45,7 +49,6 @@ pub(super) async fn listen(slack: Arc<Slack>, backend: Arc<dyn Backend>) {
                 pause = (pause * 2).min(PAUSES.1);
             }
         }
-        *slack.trouble.lock() = ended.err();
     }
 }
 

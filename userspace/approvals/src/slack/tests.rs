@@ -142,6 +142,25 @@ async fn a_question_is_posted_answered_and_updated() {
 }
 
 #[tokio::test]
+async fn what_is_told_late_hides_nothing() {
+    let mut site = site().await;
+    let id = site.desk.ask("sre", 1, None);
+    let message = |kind: &str| Message {
+        heading: serde_json::from_value(json!({ "id": format!("m_{kind}"), "kind": kind, "approval": id, "session":
+            site.desk.questions()[0].asked.session, "at": 1, "attempts": 0, "next": 0, "dead": false, "last": "" }))
+        .unwrap(),
+        body: json!({ "data": { "id": id, "agent": "coder" } }).to_string(),
+    };
+    let [used, approved, asked] = ["used", "approved", "asked"].map(message);
+    site.slack.tell(&approved).await.unwrap();
+    site.called("chat.postMessage").await;
+    assert_eq!(site.slack.tell(&asked).await.unwrap(), "1.1 says more already", "it would have its buttons again");
+    site.slack.tell(&used).await.unwrap();
+    site.called("chat.update").await;
+    assert_eq!(site.slack.tell(&approved).await.unwrap(), "1.1 says more already");
+}
+
+#[tokio::test]
 async fn what_is_forged_old_repeated_or_somebody_elses_does_nothing() {
     let mut site = site().await;
     let id = site.desk.ask("sre", 1, None).to_string();
@@ -215,5 +234,10 @@ async fn a_token_that_was_revoked_is_visible_trouble() {
     let status = messages.status().remove(0);
     let trouble = status.trouble.unwrap();
     assert!(trouble.contains("token_revoked") && trouble.contains("put a valid token"), "{trouble}");
+    // Where buttons come from, too, and before it is tried again.
+    tokio::spawn(site.slack.clone().listen(site.desk.clone()));
+    while Receiver::trouble(&site.slack).is_none_or(|why| !why.contains("apps.connections.open: Slack refuses")) {
+        tokio::task::yield_now().await;
+    }
     assert_eq!((status.waiting, status.dead), (1, 0), "it is tried again");
 }

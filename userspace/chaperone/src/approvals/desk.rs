@@ -6,7 +6,7 @@ use std::{
 };
 
 use chaperone_approvals::{Backend, BoxFuture, Person, Refused};
-use chaperone_console::{ApprovalBackend, ApprovalRequest, ApprovalResponse, Peer};
+use chaperone_console::{ApprovalBackend, ApprovalRequest, ApprovalResponse, LogLimit, Peer};
 use chaperone_model::{ApprovalId, Approver, Event};
 use chaperone_policy::approvals::{Answer, Asking};
 use chaperone_proxy::{AnswerFailed, DataPlane};
@@ -14,6 +14,9 @@ use nix::unistd::{Uid, User};
 use tokio::sync::watch;
 
 use crate::sandbox;
+
+/// Lines about processes that may not ask, which may try as often as they like.
+static REFUSED: LogLimit = LogLimit::new();
 
 /// Serves approvers.
 pub struct Desk(pub Arc<DataPlane>);
@@ -23,13 +26,19 @@ impl ApprovalBackend for Desk {
         match self.agent_of(peer) {
             Ok(None) => {}
             Ok(Some(agent)) => {
-                tracing::warn!(uid = peer.uid, pid = peer.pid, agent, "an agent's process asked for approvals");
+                if let Some(left_out) = REFUSED.admit() {
+                    let Peer { uid, pid } = peer;
+                    tracing::warn!(uid, pid, agent, left_out, "an agent's process asked for approvals");
+                }
                 let why = format!("this process belongs to the agent `{agent}`: agents approve nothing");
                 return ApprovalResponse::Error(why);
             }
             // One that is gone before it is looked at could be anybody's.
             Err(why) => {
-                tracing::warn!(uid = peer.uid, pid = peer.pid, why, "nobody knows whose process asked for approvals");
+                if let Some(left_out) = REFUSED.admit() {
+                    let Peer { uid, pid } = peer;
+                    tracing::warn!(uid, pid, why, left_out, "nobody knows whose process asked for approvals");
+                }
                 return ApprovalResponse::Error(format!(
                     "whose process this is can't be told: {why}; ask again, and wait"
                 ));

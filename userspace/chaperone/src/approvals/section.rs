@@ -8,6 +8,7 @@ use std::{
 use chaperone_approvals::{ApiSection, SlackSection, WebhookSection};
 use chaperone_policy::{PolicyVersion, approvals::Terms};
 use chaperone_proxy::ApprovalSettings;
+use nix::unistd::{Uid, User};
 use serde::{Deserialize, Serialize};
 
 use crate::config::{Config, ConfigError};
@@ -48,7 +49,7 @@ pub struct ApprovalsSection {
 
 impl Default for ApprovalsSection {
     fn default() -> Self {
-        let ApprovalSettings { hold, interim, terms, body_bytes, groups, people } = ApprovalSettings::default();
+        let ApprovalSettings { hold, interim, terms, body_bytes, groups, people, .. } = ApprovalSettings::default();
         Self {
             hold: hold.as_secs(),
             interim: interim.as_secs(),
@@ -81,7 +82,27 @@ impl ApprovalsSection {
             body_bytes: self.body_bytes,
             groups: self.groups.clone(),
             people: self.people.clone(),
+            uids: self.uids(),
         }
+    }
+
+    /// The numbers of the host's users who are named here, by each of their names: to be looked up now, and not while
+    /// somebody waits for a call. Who isn't known yet is known by the one name.
+    fn uids(&self) -> BTreeMap<String, u32> {
+        let slack = self.slack.iter().flat_map(|slack| slack.people.values());
+        let mut all = BTreeMap::new();
+        for name in self.groups.values().flatten().chain(self.people.values()).chain(slack) {
+            let user = match name.split_once(':') {
+                None => User::from_name(name),
+                Some(("uid", number)) => number.parse().map_or(Ok(None), |uid| User::from_uid(Uid::from_raw(uid))),
+                Some(_) => continue,
+            };
+            if let Ok(Some(user)) = user {
+                let uid = user.uid.as_raw();
+                all.extend([(user.name, uid), (format!("uid:{uid}"), uid)]);
+            }
+        }
+        all
     }
 
     /// What TOML's types can't say.

@@ -4,9 +4,10 @@
 //! Clients give up reading after a minute, and people take longer. Over HTTP/1.1 an interim answer now and then starts a
 //! client's clock anew; and after `approvals.hold` the client is told to try again, and its retry joins the question.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use aws_lc_rs::digest::{Context, SHA256};
+use bytes::Bytes;
 use chaperone_model::{ApprovalId, Call, Decision, OutcomeStatus, Payload, Reason, Verdict};
 use chaperone_policy::{
     Question,
@@ -92,10 +93,12 @@ pub(super) async fn wait(
         message: format!("this call needs approval, and nobody can be asked now: {error}"),
         outcome: OutcomeStatus::Failed,
     };
+    // What is large doesn't lie in memory until somebody answers: it comes again with the retry.
+    let hold = if body.len() > settings.body_bytes { Duration::ZERO } else { settings.hold };
+    drop(body);
     let (standing, waiting) = desk.ask(asked).await.map_err(|error| unavailable(&error))?;
     let Some(mut waiting) = waiting else { return settled(standing, question) };
-    // What is large doesn't lie in memory until somebody answers: it comes again with the retry.
-    let end = sleep(if body.len() > settings.body_bytes { Duration::ZERO } else { settings.hold });
+    let end = sleep(hold);
     tokio::pin!(end);
     let mut interims = interval_at(Instant::now() + settings.interim, settings.interim);
     loop {
@@ -135,15 +138,15 @@ fn held(id: ApprovalId, question: &Question) -> Decision {
 }
 
 /// What stands for the body: its digest, or what the signature says it is.
-fn bound_body(exchange: &Exchange, parts: &Parts, call: &Call) -> Result<Vec<u8>, Refusal> {
+fn bound_body(exchange: &Exchange, parts: &Parts, call: &Call) -> Result<Bytes, Refusal> {
     match (&exchange.body, call.payload) {
-        (None, _) => Ok(Vec::new()),
-        (Some(RequestBody::Whole(bytes, ..)), _) => Ok(bytes.to_vec()),
+        (None, _) => Ok(Bytes::new()),
+        (Some(RequestBody::Whole(bytes, ..)), _) => Ok(bytes.clone()),
         (Some(RequestBody::Streaming(_)), Payload::DeclaredHash) => {
             let declared = parts.headers.get("x-amz-content-sha256");
-            Ok(declared.map(|hash| hash.as_bytes().to_vec()).unwrap_or_default())
+            Ok(declared.map(|hash| Bytes::copy_from_slice(hash.as_bytes())).unwrap_or_default())
         }
-        (Some(RequestBody::Streaming(body)), _) if http_body::Body::is_end_stream(body) => Ok(Vec::new()),
+        (Some(RequestBody::Streaming(body)), _) if http_body::Body::is_end_stream(body) => Ok(Bytes::new()),
         (Some(RequestBody::Streaming(_)), _) => Err(Refusal::denied(
             Kind::AccessDenied,
             Reason::NotSupported,
@@ -156,16 +159,16 @@ fn bound_body(exchange: &Exchange, parts: &Parts, call: &Call) -> Result<Vec<u8>
 
 /// Blots out what differs between two runs of one command. What stands in the call more than once may mean something
 /// else there, and stays.
-fn blot_tokens(parts: &mut [Vec<u8>], parameters: &Value) {
+fn blot_tokens(parts: &mut [Cow<'_, [u8]>], parameters: &Value) {
     for token in TOKENS.iter().filter_map(|name| parameters.get(name)?.as_str()).filter(|token| is_uuid(token)) {
-        let found = |part: &Vec<u8>| memchr::memmem::find_iter(part, token).count();
+        let found = |part: &Cow<'_, [u8]>| memchr::memmem::find_iter(part, token).count();
         if parts.iter().map(found).sum::<usize>() == 1
             && let Some((part, at)) = parts.iter_mut().find_map(|part| {
                 let at = memchr::memmem::find(part, token.as_bytes())?;
                 Some((part, at))
             })
         {
-            part[at..at + token.len()].fill(b'-');
+            part.to_mut()[at..at + token.len()].fill(b'-');
         }
     }
 }
@@ -189,15 +192,16 @@ fn fingerprint(exchange: &Exchange, parts: &Parts, call: &Call, body: &[u8]) -> 
         &call.service,
         &call.operation,
     ];
-    let mut all: Vec<Vec<u8>> = fixed.iter().map(|part| part.as_bytes().to_vec()).collect();
+    let mut all: Vec<Cow<'_, [u8]>> = fixed.iter().map(|part| part.as_bytes().into()).collect();
     let query = parts.uri.query().unwrap_or_default().split('&');
     let mut query: Vec<&str> = query.filter(|pair| !is_signature(pair.split('=').next().unwrap_or_default())).collect();
     query.sort_unstable();
-    all.push(query.join("&").into_bytes());
+    all.push(query.join("&").into_bytes().into());
     for (name, value) in fields(&parts.headers) {
-        all.extend([name.as_bytes().to_vec(), value.to_vec()]);
+        all.extend([name.as_bytes().into(), value.into()]);
     }
-    all.push(body.to_vec());
+    // It may be large, and is copied only where there is a token in it.
+    all.push(body.into());
     blot_tokens(&mut all, &call.parameters);
     let mut sha = Context::new(&SHA256);
     for part in all {
@@ -233,6 +237,17 @@ fn about(exchange: &Exchange, call: &Call, question: &Question) -> Value {
     if parameters.to_string().len() > SHOWN {
         parameters = json!({ "cut": "the parameters are too long to show; the record has them" });
     }
+    // All that need approval are listed by themselves.
+    let mut left = SHOWN;
+    let resources: Vec<&String> = call
+        .resources
+        .iter()
+        .take_while(|resource| {
+            let room = left.checked_sub(resource.len());
+            left = room.unwrap_or(0);
+            room.is_some()
+        })
+        .collect();
     json!({
         "agent": exchange.connection.session.session.agent,
         "command": process.argv,
@@ -246,7 +261,7 @@ fn about(exchange: &Exchange, call: &Call, question: &Question) -> Value {
         "operation": call.operation,
         "region": call.region,
         "account": call.account,
-        "resources": call.resources,
+        "resources": resources,
         "parameters": parameters,
         "policies": question.denial.policies.iter().map(|policy| policy.id.as_str()).collect::<Vec<_>>(),
         "why": question.denial.message,
@@ -289,7 +304,7 @@ mod tests {
         let body = |token: &str| format!("Action=RunInstances&ClientToken={token}&InstanceType=t3.micro").into_bytes();
         let (one, other) = ("5b0b2f0e-7e7b-4d5a-9c1f-0a1b2c3d4e5f", "6c1c3a1f-8f8c-4e6b-8d2a-1b2c3d4e5f60");
         let blotted = |body: Vec<u8>, parameters: &Value| {
-            let mut parts = [b"POST".to_vec(), body];
+            let mut parts = [b"POST"[..].into(), body.into()];
             blot_tokens(&mut parts, parameters);
             parts
         };

@@ -1,5 +1,7 @@
 //! The fourth stage: what the policies say.
 
+use std::time::Instant;
+
 use chaperone_model::Call;
 use chaperone_policy::{Approval, CallFacts, Engine, Permit, Ruling};
 use http::request::Parts;
@@ -13,7 +15,7 @@ use crate::{
         authenticated::{Authentication, Subject},
         decoded::{Decoded, has_signed_chunks},
         error::{CallError, Refusal},
-        exchange::{Exchange, RequestBody},
+        exchange::{Exchange, RequestBody, micros},
         over_budget,
         unmasked::unmask,
     },
@@ -75,7 +77,9 @@ async fn rule(
     let ask = |engine: &Engine, approval| engine.rule(&standing.principal, call, facts, approval);
     let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
     let engine = &exchange.generation.engine;
+    let began = Instant::now();
     let ruling = ask(engine, Approval::None);
+    connection.plane.metrics.ruling.observe(micros(began));
     if let Ruling::Deny(_) = &ruling {
         return Err(denied(&ruling));
     }

@@ -1,4 +1,4 @@
-//! What programs do with the AWS SDK for Rust. Argument: a bucket.
+//! What programs do with the AWS SDK for Rust. Argument: a bucket; with `delete` after it, that is all that is done.
 
 use std::{env, error::Error, process::Command, time::Duration};
 
@@ -21,6 +21,10 @@ const PART: usize = 6_000_000;
 async fn main() -> Result<(), Box<dyn Error>> {
     let bucket = env::args().nth(1).ok_or("which bucket?")?;
     let config = aws_config::load_defaults(aws_config::BehaviorVersion::latest()).await;
+    if env::args().nth(2).is_some_and(|what| what == "delete") {
+        aws_sdk_s3::Client::new(&config).delete_bucket().bucket(bucket).send().await?;
+        return Ok(());
+    }
     let caller = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await?;
     println!("account {}", caller.account().unwrap_or_default());
     objects(&aws_sdk_s3::Client::new(&config), &bucket).await?;
