@@ -12,7 +12,7 @@ const MAX_FREE: u64 = 8 << 20;
 
 enum Decoder {
     Gzip(flate2::write::MultiGzDecoder<Vec<u8>>),
-    Zstd(Box<Zstd>),
+    Zstd(Zstd),
 }
 
 /// Frames one after the other.
@@ -40,7 +40,7 @@ impl Inflate {
                 // 8 MiB of window, as RFC 9659 asks of those who decode what comes over HTTP.
                 let window = zstd::stream::raw::DParameter::WindowLogMax(23);
                 decoder.set_parameter(window).map_err(|error| error.to_string())?;
-                Decoder::Zstd(Box::new(Zstd { decoder, given: Vec::new(), is_whole: true }))
+                Decoder::Zstd(Zstd { decoder, given: Vec::new(), is_whole: true })
             }
             other => {
                 let other = String::from_utf8_lossy(other).into_owned();
