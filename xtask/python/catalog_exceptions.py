@@ -172,6 +172,12 @@ PASS_ROLE = {
     ("ssm", "SendCommand"), ("ssm", "StartAutomationExecution"), ("ec2", "CreateLaunchTemplate"),
     ("apprunner", "CreateService"), ("batch", "RegisterJobDefinition"), ("batch", "SubmitJob"),
     ("bedrock-agent", "CreateAgent"), ("iot", "CreateTopicRule"), ("iot", "ReplaceTopicRule"),
+    # Of services whose other members called roles are no IAM roles, or of levels that no role is looked for in.
+    ("grafana", "CreateWorkspace"), ("grafana", "UpdateWorkspace"), ("kinesis", "CreateChannel"),
+    ("cloudcontrol", "GetResource"), ("cloudcontrol", "ListResources"),
+    *(("cognito-idp", operation) for operation in (
+        "CreateGroup", "UpdateGroup", "CreateUserImportJob", "CreateUserPool", "UpdateUserPool", "CreateUserPoolClient",
+        "UpdateUserPoolClient", "SetUserPoolMfaConfig")),
 }
 
 # Legacy names that neither rule sets nor endpoints.json list.
@@ -300,6 +306,87 @@ TEMPLATES = {
     ("waf", "PutLoggingConfiguration"): ["!arn:{P}:waf::{A}:webacl/{=LoggingConfiguration.ResourceArn}"],
     ("waf-regional", "PutLoggingConfiguration"): ["!arn:{P}:waf-regional:{R}:{A}:webacl/{=LoggingConfiguration.ResourceArn}"],
     ("wafv2", "PutLoggingConfiguration"): ["!arn:{P}:wafv2:{R}:{A}:{*}/webacl/{*}/{=LoggingConfiguration.ResourceArn}"],
+    # One member or the other, whichever the request has.
+    **{("logs", operation): ["!arn:{P}:logs:{R}:{A}:log-group:{=logGroupName|logGroupIdentifier}"]
+       for operation in ("DescribeLogStreams", "GetLogGroupFields")},
+    ("logs", "FilterLogEvents"): [
+        "!arn:{P}:logs:{R}:{A}:log-group:{=logGroupName|logGroupIdentifier}",
+        "~arn:{P}:logs:{R}:{A}:log-group:{=logGroupName|logGroupIdentifier}:log-stream:{=logStreamNames}"],
+    ("logs", "GetLogEvents"): [
+        "!arn:{P}:logs:{R}:{A}:log-group:{=logGroupName|logGroupIdentifier}:log-stream:{=logStreamName}"],
+    ("logs", "StartQuery"): [
+        "!arn:{P}:logs:{R}:{A}:log-group:{=logGroupName|logGroupNames|logGroupIdentifiers}"],
+    ("route53-recovery-control-config", "UpdateSafetyRule"): [
+        "!arn:{P}:route53-recovery-control::{A}:controlpanel/{*}/safetyrule/"
+        "{=AssertionRuleUpdate.SafetyRuleArn|GatingRuleUpdate.SafetyRuleArn}"],
+    ("xray", "UpdateSamplingRule"): [
+        "!arn:{P}:xray:{R}:{A}:sampling-rule/{=SamplingRuleUpdate.RuleName|SamplingRuleUpdate.RuleARN}"],
+    # Either of the load balancers' types, which the ARN tells.
+    **{("elbv2", operation): ["|arn:{P}:elasticloadbalancing:{R}:{A}:listener-rule/%s/{*}/{*}/{*}/{*}" % kind
+                              for kind in ("app", "net")]
+       for operation in ("DeleteRule", "ModifyRule")},
+    # What is made, by the name that the request gives it inside of a structure or under another word.
+    ("codepipeline", "CreatePipeline"): ["+arn:{P}:codepipeline:{R}:{A}:{=pipeline.name}"],
+    ("codepipeline", "PutWebhook"): ["!arn:{P}:codepipeline:{R}:{A}:{=webhook.targetPipeline}",
+                                     "!arn:{P}:codepipeline:{R}:{A}:webhook:{=webhook.name}"],
+    ("config", "PutConfigurationRecorder"): [
+        "!arn:{P}:config:{R}:{A}:configuration-recorder/{=ConfigurationRecorder.name}/{*}"],
+    ("config", "PutStoredQuery"): ["!arn:{P}:config:{R}:{A}:stored-query/{=StoredQuery.QueryName}/{*}"],
+    ("ecs", "RegisterTaskDefinition"): ["+arn:{P}:ecs:{R}:{A}:task-definition/{=family}:{*}"],
+    ("ecs", "RegisterDaemonTaskDefinition"): ["+arn:{P}:ecs:{R}:{A}:daemon-task-definition/{=family}:{*}"],
+    ("fms", "PutAppsList"): ["!arn:{P}:fms:{R}:{A}:applications-list/{=AppsList.ListId}"],
+    ("fms", "PutResourceSet"): ["!arn:{P}:fms:{R}:{A}:resource-set/{=ResourceSet.Id}"],
+    ("glue", "CreateConnection"): ["+arn:{P}:glue:{R}:{A=CatalogId}:connection/{=ConnectionInput.Name}",
+                                   "!arn:{P}:glue:{R}:{A=CatalogId}:catalog",
+                                   "-arn:{P}:glue:{R}:{A=CatalogId}:connectionType:{=ConnectionInput.ConnectionType}"],
+    ("glue", "CreateDatabase"): ["+arn:{P}:glue:{R}:{A=CatalogId}:database/{=DatabaseInput.Name}",
+                                 "!arn:{P}:glue:{R}:{A=CatalogId}:catalog",
+                                 "~arn:{P}:glue:{R}:{A}:database/{=DatabaseInput.TargetDatabase.DatabaseName}",
+                                 "~arn:{P}:glue:{R}:{A}:connection/{=DatabaseInput.FederatedDatabase.ConnectionName}"],
+    **{("glue", operation): [
+        "!arn:{P}:glue:{R}:{A=CatalogId}:database/{=DatabaseName}", "!arn:{P}:glue:{R}:{A=CatalogId}:catalog",
+        "%sarn:{P}:glue:{R}:{A=CatalogId}:table/{=DatabaseName}/{=TableInput.Name|Name}" % mark,
+        "~arn:{P}:glue:{R}:{A}:database/{=TableInput.TargetTable.DatabaseName}",
+        "~arn:{P}:glue:{R}:{A}:table/{=TableInput.TargetTable.DatabaseName}/{=TableInput.TargetTable.Name}"]
+       for operation, mark in (("CreateTable", "+"), ("UpdateTable", "!"))},
+    ("glue", "CreateUserDefinedFunction"): [
+        "!arn:{P}:glue:{R}:{A=CatalogId}:database/{=DatabaseName}", "!arn:{P}:glue:{R}:{A=CatalogId}:catalog",
+        "~arn:{P}:glue:{R}:{A=CatalogId}:userDefinedFunction/{=DatabaseName}/{=FunctionInput.FunctionName}"],
+    ("glue", "BatchDeleteTable"): [
+        "!arn:{P}:glue:{R}:{A=CatalogId}:database/{=DatabaseName}", "!arn:{P}:glue:{R}:{A=CatalogId}:catalog",
+        "!arn:{P}:glue:{R}:{A=CatalogId}:table/{=DatabaseName}/{=TablesToDelete}"],
+    **{("personalize", "CreateDataset%sJob" % kind): [
+        "!arn:{P}:personalize:{R}:{A}:dataset/{=datasetArn}",
+        "+arn:{P}:personalize:{R}:{A}:dataset-%s-job/{=jobName}" % kind.lower()] for kind in ("Export", "Import")},
+    ("ses", "CreateConfigurationSet"): ["+arn:{P}:ses:{R}:{A}:configuration-set/{=ConfigurationSet.Name}"],
+    ("xray", "CreateSamplingRule"): ["+arn:{P}:xray:{R}:{A}:sampling-rule/{=SamplingRule.RuleName}"],
+    # The domain whose credentials ask, and the other one, which may be anybody's.
+    ("es", "CreateOutboundCrossClusterSearchConnection"): [
+        "!arn:{P}:es:{R}:{A}:domain/{=SourceDomainInfo.DomainName}",
+        "~arn:{P}:es:{*}:{*}:domain/{=DestinationDomainInfo.DomainName}"],
+    ("opensearch", "CreateOutboundConnection"): [
+        "!arn:{P}:es:{R}:{A}:domain/{=LocalDomainInfo.AWSDomainInformation.DomainName}",
+        "~arn:{P}:es:{*}:{*}:domain/{=RemoteDomainInfo.AWSDomainInformation.DomainName}"],
+    ("ec2", "PurchaseHostReservation"): ["!arn:{P}:ec2:{R}:{A}:dedicated-host/{=HostIdSet}"],
+    ("omics", "StartVariantImportJob"): ["!arn:{P}:omics:{R}:{A}:variantStore/{=destinationName}"],
+    **{("payment-cryptography-data", operation): ["!arn:{P}:payment-cryptography:{R}:{A}:key/{=%s}" % member
+                                                  for member in members.split()]
+       for operation, members in (
+           ("GenerateMacEmvPinChange", "NewPinPekIdentifier SecureMessagingIntegrityKeyIdentifier "
+                                       "SecureMessagingConfidentialityKeyIdentifier"),
+           ("GeneratePinData", "GenerationKeyIdentifier EncryptionKeyIdentifier"),
+           ("ReEncryptData", "IncomingKeyIdentifier OutgoingKeyIdentifier"),
+           ("TranslatePinData", "IncomingKeyIdentifier OutgoingKeyIdentifier"),
+           ("VerifyPinData", "VerificationKeyIdentifier EncryptionKeyIdentifier"))},
+    **{("sso-admin", operation): ["!arn:{P}:sso:::account/{=TargetId}", "!arn:{P}:sso:::instance/{=InstanceArn}",
+                                  "!arn:{P}:sso:::permissionSet/{=InstanceArn}/{=PermissionSetArn}"]
+       for operation in ("CreateAccountAssignment", "DeleteAccountAssignment")},
+    # Which database is read; the data have one type for it and for the one that is made.
+    ("rds", "RestoreDBInstanceToPointInTime"): [
+        "-arn:{P}:rds:{R}:{A}:db:{=SourceDBInstanceIdentifier}", "!arn:{P}:rds:{R}:{A}:db:{=TargetDBInstanceIdentifier}",
+        "!arn:{P}:rds:{R}:{A}:og:{=OptionGroupName}", "!arn:{P}:rds:{R}:{A}:pg:{=DBParameterGroupName}",
+        "!arn:{P}:rds:{R}:{A}:subgrp:{=DBSubnetGroupName}", "~arn:{P}:rds:{R}:{A}:auto-backup:{=SourceDBInstanceAutomatedBackupsArn}",
+        "?arn:{P}:rds:{R}:{A}:auto-backup:{*}"],
     # Snapshots that are copied are read, which the data mark as optional.
     ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
                                 "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],

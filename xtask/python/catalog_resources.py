@@ -2,8 +2,9 @@
 filled by the operation's input.
 
 A template is a string: what it is (see MARKS), then an ARN in which `{P}`, `{R}` and `{A}` stand for partition, region
-and account, `{A=Member}` for an account that a member can name, `{=Member}` for a member, and `{*}` for what no member
-says. One member fills one variable of a template: what it would say of another is a guess.
+and account, `{A=Member}` for an account that a member can name, `{=Member}` for a member (`{=One|Other}` for whichever
+of several the request has), and `{*}` for what no member says. One member fills one variable of a template: what it
+would say of another is a guess.
 """
 
 import re

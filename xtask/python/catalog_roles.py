@@ -7,7 +7,7 @@ import re
 import catalog_exceptions as exceptions
 
 ROLE = re.compile(r"(role|rolearn|rolearns|iamrole|iamroles|iamrolearn|iamrolearns|rolename|instanceprofile|instanceprofilearn"
-                  r"|instanceprofilename|executionroles?|servicelinkedrolearn)$")
+                  r"|instanceprofilename|executionroles?|servicelinkedrolearn|roleoverride)$")
 # A role by a member's name that is something else: a database's, a user's in a product.
 NO_ROLE = re.compile(r"(userrole|defaultrole|dbrole|databaserole|memberrole|grouprole|personrole|partyrole|replicationrole|nodetyperole"
                      r"|messagerole|contactrole|clusterrole)$")

@@ -38,7 +38,12 @@ pub fn install(heavy: &[String]) -> Result<PathBuf> {
     let sources = place::root().join("tests/system/clients");
     packages_but(&LIGHT, &["npm", "node"])?;
     engines::install(&folder.join("engines"))?;
-    npm(&sources.join("js"), &folder.join("js"), &["work.mjs", "streams.mjs"], "the AWS SDK for JavaScript, 40 MB")?;
+    npm(
+        &sources.join("js"),
+        &folder.join("js"),
+        &["masked.mjs", "work.mjs", "streams.mjs"],
+        "the AWS SDK for JavaScript, 40 MB",
+    )?;
     npm(&sources.join("iam"), &folder.join("iam"), &["simulate.mjs"], "a simulator of IAM, 20 MB")?;
     install_oidc(&sources.join("oidc"), &folder.join("oidc"))?;
     heavy.iter().try_for_each(|name| install_heavy(name, &sources.join(name), &folder.join(name)))?;

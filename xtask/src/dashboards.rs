@@ -1,7 +1,9 @@
-//! `cargo xtask dashboards`: Grafana's dashboards, from one source.
+//! `cargo xtask dashboards`: Grafana's dashboards and alert rules, from one source.
 //!
 //! For Grafana's ClickHouse data source by Grafana Labs (`grafana-clickhouse-datasource`). Every panel's title is the
 //! question that it answers. The queries are run against a ClickHouse by a test of `chaperone-warehouse`.
+
+mod alerting;
 
 use std::{fs, path::PathBuf};
 
@@ -196,6 +198,12 @@ const DASHBOARDS: &[Dashboard] = &[
                  FROM volume_elsewhere({span}) WHERE tenant IN (${tenant:singlequote}) LIMIT 100",
             ),
             (
+                "Where were agents not let go?",
+                Rows,
+                "SELECT host, agent, policy, connections, sessions, last, last_exe, message \
+                 FROM refused_destinations({span}) WHERE tenant IN (${tenant:singlequote}) LIMIT 100",
+            ),
+            (
                 "Which hosts did nobody call before?",
                 Rows,
                 "SELECT first, host, kind, agent, connections, exe FROM new_hosts_called({span}) \
@@ -299,7 +307,9 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
         let text = serde_json::to_string_pretty(&rendered(dashboard)).context("writing a dashboard as JSON")?;
         Ok((folder.join(format!("{}.json", dashboard.file)), text + "\n"))
     };
-    DASHBOARDS.iter().map(file).collect()
+    let text = serde_json::to_string_pretty(&alerting::file()).context("writing the alert rules as JSON")?;
+    let alerts = (folder.join("provisioning/alerting/chaperone.json"), text + "\n");
+    DASHBOARDS.iter().map(file).chain([Ok(alerts)]).collect()
 }
 
 fn source() -> Value {

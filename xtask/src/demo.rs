@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use self::people::People;
-use crate::{lab, place, setup};
+use crate::{lab, place, setup, warehouse};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
@@ -27,6 +27,10 @@ pub struct Options {
     /// Add a real coding agent, which does the same by its shell tool. Its model is played by a script on loopback.
     #[arg(long, value_enum, value_name = "NAME")]
     agent: Option<Agent>,
+    /// At the end, fill ClickHouse with a month of 50 agents that nobody saw (the tenant `generated`) beside the demo's own
+    /// sessions, and answer the questions of docs/queries.md.
+    #[arg(long)]
+    dashboards: bool,
 }
 
 /// A coding agent that the demo can show.
@@ -65,7 +69,7 @@ pub fn run(options: &Options) -> Result<()> {
     let (running, people) = started?;
     println!("moto and s3s-fs as AWS, ClickHouse and the daemon run in namespaces of their own.");
     let demo = Demo { dir: running.lab.dir.clone(), began, kept: options.keep, opencode };
-    let shown = demo.show(&root, &people);
+    let shown = demo.show(&root, &people).and_then(|()| if options.dashboards { demo.dashboards() } else { Ok(()) });
     if !options.keep {
         running.lab.down(false)?;
     }
@@ -174,6 +178,37 @@ impl Demo {
         Ok(())
     }
 
+    /// A month that was made up, and what the questions answer on it.
+    fn dashboards(&self) -> Result<()> {
+        section("A month of 50 agents, made up: the tenant `generated`");
+        let (url, database) = self.clickhouse()?;
+        let address = url.trim_start_matches("http://");
+        let program = std::env::current_exe().context("finding this program")?;
+        let mut fill = vec![program.to_str().context("this program's path isn't UTF-8")?];
+        fill.extend(warehouse::Options::month(address, &database));
+        print!("{}", self.operator(&fill)?);
+        for (asked, sql) in warehouse::questions()? {
+            section(&asked);
+            self.print(&sql)?;
+        }
+        let tenants = self.query("SELECT tenant, count() FROM calls GROUP BY tenant ORDER BY tenant FORMAT TSV")?;
+        let rows: Vec<_> = tenants.lines().filter_map(|line| line.split_once('\t')).collect();
+        ensure!(
+            rows.iter().any(|(tenant, count)| *tenant == "generated" && *count == "300000") && rows.len() == 2,
+            "beside the demo's own calls there should be 300000 generated ones, and there are: {tenants}"
+        );
+        println!(
+            "\nThe same in Grafana: dashboards/grafana, with this ClickHouse ({url}, database {database}) as its source."
+        );
+        if self.kept {
+            println!(
+                "It goes on with the lab, in the lab's namespaces: `cargo xtask lab exec {} -- …`",
+                self.dir.display()
+            );
+        }
+        Ok(())
+    }
+
     /// The agent's own loop, shell tool and processes are real; what its model says is in `opencode.sh`.
     fn opencode(&self, root: &Path, program: &Path) -> Result<()> {
         let mut model = own(&["lab", "exec"])?
@@ -254,11 +289,17 @@ impl Demo {
 
     fn query(&self, sql: &str) -> Result<String> {
         let script = place::root().join("xtask/python/query.py");
+        let (url, database) = self.clickhouse()?;
+        self.operator(&["python3", &script.to_string_lossy(), &url, &database, sql])
+    }
+
+    /// Where ClickHouse is, and the database.
+    fn clickhouse(&self) -> Result<(String, String)> {
         let path = self.dir.join("clickhouse.json");
         let text = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
         let address: Value = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
         let part = |name: &str| address[name].as_str().unwrap_or_default().to_owned();
-        self.operator(&["python3", &script.to_string_lossy(), &part("url"), &part("database"), sql])
+        Ok((part("url"), part("database")))
     }
 
     fn print(&self, sql: &str) -> Result<()> {

@@ -4,6 +4,7 @@
 //! the machine than packages, its own cgroups and the target folder; what is missing is named, and nothing is skipped.
 #![forbid(unsafe_code)]
 
+mod alerts;
 mod bench;
 mod bpf;
 mod catalog;
@@ -20,6 +21,7 @@ mod imports;
 mod lab;
 #[cfg(test)]
 mod links;
+mod masking;
 mod package;
 mod place;
 mod sensitive;
@@ -83,6 +85,8 @@ enum Task {
     /// Go into a lab and become a command there (used by `lab`).
     #[command(hide = true)]
     LabEnter(lab::enter::Options),
+    /// Run the detectors of secrets over samples and ordinary text from outside, and write down what they find.
+    Masking(masking::Options),
     /// Make the .deb and the .rpm, with their symbols, the manual and what they are made of.
     Package(package::Options),
     /// Compile from botocore's models which members of answers are masked, or check that.
@@ -114,6 +118,7 @@ fn main() -> ExitCode {
         Task::Lab(options) => lab::run(options),
         Task::LabKeeper { dir } => lab::keeper::run(&dir).map(|()| 0),
         Task::LabEnter(options) => lab::enter::run(options),
+        Task::Masking(options) => masking::run(&options).map(|()| 0),
         Task::Package(options) => package::run(&options).map(|()| 0),
         Task::Sensitive(options) => sensitive::run(&options).map(|()| 0),
         Task::Test(options) => test::run(&options).map(|()| 0),

@@ -11,7 +11,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use clap::{Args, ValueEnum};
 
-use crate::{bpf, clients, place, setup, vm, watch};
+use crate::{alerts, bpf, clients, place, setup, vm, watch};
 
 /// Arguments of `cargo xtask test`.
 #[derive(Args, Debug)]
@@ -49,6 +49,8 @@ enum Part {
     System,
     /// The kernel tests on the oldest and the newest kernel, in virtual machines.
     Vm,
+    /// Alert rules and metrics, by Prometheus' own program; only when named.
+    Alerts,
 }
 
 const ALL: [Part; 8] = [Part::Fmt, Part::Clippy, Part::Doc, Part::Deny, Part::Unit, Part::Bpf, Part::System, Part::Vm];
@@ -61,7 +63,7 @@ impl Part {
     const fn minutes(self) -> (u64, u64) {
         match self {
             Self::Fmt => (0, 0),
-            Self::Clippy => (6, 1),
+            Self::Clippy | Self::Alerts => (6, 1),
             Self::Doc => (3, 1),
             Self::Deny => (4, 0),
             Self::Unit => (12, 5),
@@ -106,7 +108,9 @@ fn spoken(seconds: u64) -> String {
 
 /// Runs the parts, all of them even if one fails, and says which did.
 pub fn run(options: &Options) -> Result<()> {
-    let parts: Vec<_> = ALL.into_iter().filter(|part| options.only.is_empty() || options.only.contains(part)).collect();
+    let mut parts: Vec<_> =
+        ALL.into_iter().filter(|part| options.only.is_empty() || options.only.contains(part)).collect();
+    parts.extend(options.only.contains(&Part::Alerts).then_some(Part::Alerts));
     let mut ready = None;
     let target = place::target()?;
     place::room(&target, if target.join("debug/deps").exists() { 2 } else { 12 }, "building all tests")?;
@@ -115,7 +119,7 @@ pub fn run(options: &Options) -> Result<()> {
     if options.filter.is_none() {
         announce(&parts, &target);
     }
-    if parts.contains(&Part::Unit) || parts.contains(&Part::System) {
+    if [Part::Unit, Part::System, Part::Alerts].iter().any(|part| parts.contains(part)) {
         println!("== set-up ==");
         ready = Some(setup::lab()?);
     }
@@ -172,6 +176,7 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
             let threads = std::thread::available_parallelism().map_or(2, usize::from);
             watch::test(&["--locked", "--workspace"], &environment, threads, options.filter.as_deref(), true)
         }
+        Part::Alerts => alerts::run(&kept_program(&place::target()?)?),
         Part::Bpf => bpf::build(&root, true),
         Part::Vm => vm::run(&vm::Options::oldest_and_newest(options.filter.as_deref())),
         Part::System => {

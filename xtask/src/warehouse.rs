@@ -40,6 +40,26 @@ pub struct Options {
     database: String,
 }
 
+impl Options {
+    /// The arguments that make a month of 50 agents, for who has to run this program in a lab's namespaces.
+    pub const fn month<'a>(address: &'a str, database: &'a str) -> [&'a str; 12] {
+        [
+            "warehouse",
+            "fill",
+            "--calls",
+            "300000",
+            "--agents",
+            "50",
+            "--days",
+            "30",
+            "--address",
+            address,
+            "--database",
+            database,
+        ]
+    }
+}
+
 #[derive(Debug, Subcommand)]
 enum What {
     /// Fill it with calls that nobody made.
@@ -185,6 +205,18 @@ fn timed(server: &Server<'_>, sql: &str, format: &str) -> Result<(String, Durati
     let began = Instant::now();
     let answer = server.ask(sql, format)?;
     Ok((answer, began.elapsed()))
+}
+
+/// The questions of docs/queries.md: each with what it asks, and the query.
+pub fn questions() -> Result<Vec<(String, String)>> {
+    let path = place::root().join("docs/queries.md");
+    let docs = fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    let asked = docs.split("\n## ").filter_map(|section| {
+        let (_, rest) = section.split_once("```sql\n")?;
+        let (sql, _) = rest.split_once("\n```")?;
+        Some((section.lines().next()?.to_owned(), sql.to_owned()))
+    });
+    Ok(asked.collect())
 }
 
 /// The query over the whole time that is filled.

@@ -29,16 +29,20 @@ SELECT 'generated', concat('runner-', leftPad(toString(s % 20), 2, '0')),
 FROM (SELECT number, intDiv(number, 4) AS s, sipHash64('command', {seed}, number) AS h FROM numbers(4 * {sessions}));
 
 INSERT INTO connection_opens (tenant, node, journal, seq, id, session, opened, kind, name, destination, upstream, error,
-                              pid, uid, exe, argv)
+                              pid, uid, exe, argv, decision, reason, policies, policy_version, message)
 SELECT 'generated', concat('runner-', leftPad(toString(s % 20), 2, '0')),
        reinterpretAsUUID(sipHash128('journal', {seed}, s % 20)), number,
        reinterpretAsUUID(sipHash128('connection', {seed}, number)), reinterpretAsUUID(sipHash128('session', {seed}, s)),
        now64(6, 'UTC') - toIntervalSecond(toUInt32({days} * 86400 * (1 - s / {sessions}))) + toIntervalSecond(h % 2600),
-       ['inspected', 'inspected', 'passed', 'metadata'][h % 4 + 1],
+       if(h % 44 = 2, 'refused', ['inspected', 'inspected', 'passed', 'metadata'][h % 4 + 1]),
        if(h % 4 = 2, multiIf(h % 5 = 0, 'github.com', h % 5 = 1, 'pypi.org', h % 5 = 2, 'registry.npmjs.org',
                              h % 97 = 0, concat('host-', toString(h % 1000), '.example.net'), 'api.example.com'),
           'sts.eu-west-1.amazonaws.com'),
-       concat('198.51.100.', toString(h % 250), ':443'), '', '', h % 30000 + 100, 1000, '/usr/bin/aws', ['aws']
+       concat('198.51.100.', toString(h % 250), ':443'), '', if(h % 44 = 2, 'no policy permits it', ''),
+       h % 30000 + 100, 1000, '/usr/bin/aws', ['aws'],
+       multiIf(h % 44 = 2, 'deny', h % 4 = 2, 'allow', ''), multiIf(h % 44 = 2, 'forbidden', h % 4 = 2, 'permitted', ''),
+       multiIf(h % 44 = 2, ['only-these'], h % 4 = 2, ['known-hosts'], []), if(h % 4 = 2, repeat('ab', 32), ''),
+       if(h % 44 = 2, 'only-these forbids it', '')
 FROM (SELECT number, intDiv(number, 8) AS s, sipHash64('connection', {seed}, number) AS h
       FROM numbers(8 * {sessions}));
 

@@ -5,7 +5,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use chaperone_system_tests::{Lab, both, python, script, text};
+use chaperone_system_tests::{Lab, both, installed, python, script, text};
 use serde_json::Value;
 
 const PASSWORD: &str = "correct+horse&battery=%staple";
@@ -81,4 +81,79 @@ fn a_password_reaches_the_database_and_not_the_agent() {
     let upstream = lab.upstream();
     let arrived = upstream.iter().rfind(|it| text(it, "host").starts_with("rds.")).unwrap();
     assert_eq!(text(arrived, "body_sha256"), text(&second, "request_sha256"));
+}
+
+const MASKED: &str = r#"
+@id("all") permit (principal, action, resource);
+@id("secret") @mask("SecretString") @unmask_into("sqs:SendMessage.MessageBody, sqs:SendMessage.Entries[].MessageBody")
+permit (principal, action == Action::"secretsmanager:GetSecretValue", resource);
+@id("messages") @mask("Messages[].Body") permit (principal, action == Action::"sqs:ReceiveMessage", resource);
+@id("items") @mask("Items[].pin.S") permit (principal, action == Action::"dynamodb:Scan", resource);
+@id("objects") @mask("credentials") permit (principal, action == Action::"s3:GetObject", resource);
+"#;
+
+/// SDKs read masked answers, whose checksums fit what they got; and no digest tells what was masked.
+#[test]
+fn clients_read_masked_answers_without_a_wrong_checksum() {
+    const TOKEN: &str = "ghp_16C7e42F292c6912E7710c838347Ae178B4a";
+    let lab = Lab::start_with(&["--aws", "moto"], MASKED);
+    lab.operator_ok(&format!(
+        r#"export AWS_SHARED_CREDENTIALS_FILE=$CHAPERONE_LAB/secrets/credentials AWS_CA_BUNDLE=$CHAPERONE_LAB/ca.crt
+        export AWS_DEFAULT_REGION=eu-west-1
+        aws secretsmanager create-secret --name masked --secret-string '{PASSWORD}'
+        aws ssm put-parameter --name /masked --type SecureString --value '{PASSWORD}'
+        aws dynamodb create-table --table-name masked --billing-mode PAY_PER_REQUEST \
+          --key-schema AttributeName=id,KeyType=HASH --attribute-definitions AttributeName=id,AttributeType=S
+        aws dynamodb put-item --table-name masked --item '{{"id":{{"S":"1"}},"pin":{{"S":"{PASSWORD}"}}}}'
+        queue=$(aws sqs create-queue --queue-name masked --query QueueUrl --output text)
+        aws sqs send-message --queue-url $queue --message-body '{PASSWORD}' \
+          --message-attributes '{{"a":{{"DataType":"String","StringValue":"b"}}}}'
+        aws s3 mb s3://masked
+        echo 'token = {TOKEN};' > object
+        aws s3api put-object --bucket masked --key k --body object --metadata 'note={TOKEN}'
+        aws ec2 create-launch-template --launch-template-name masked \
+          --launch-template-data '{{"ImageId":"ami-12345678","UserData":"{data}"}}'
+        role=$(aws iam create-role --role-name masked --assume-role-policy-document '{{}}' --query Role.Arn --output text)
+        python3 -c 'import zipfile; zipfile.ZipFile("f.zip", "w").writestr("f.py", "")'
+        aws lambda create-function --function-name masked --runtime python3.12 --handler f.f --role $role \
+          --zip-file fileb://f.zip --environment 'Variables={{PIN={PASSWORD}}}'"#,
+        data = base64_of(PASSWORD),
+    ));
+    let read: Value =
+        serde_json::from_str(&lab.agent_ok(&format!("python3 {}", script("masked.py").display()))).unwrap();
+    let masked = |value: &Value| value.as_str().unwrap().starts_with("chaperone-masked-");
+    for name in ["secret", "parameter", "body", "note"] {
+        assert!(masked(&read[name]), "{name}: {read}");
+    }
+    assert!(masked(&read["item"]["pin"]["S"]) && read["item"]["id"]["S"] == "1", "{read}");
+    assert!(masked(&read["environment"]["PIN"]) && text(&read, "account").len() == 12, "{read}");
+    let object = text(&read, "object");
+    assert!(object.starts_with("token = chaperone-masked-") && object.ends_with(";\n"), "{read}");
+    assert!(!read.to_string().contains(&base64_of(PASSWORD)), "{read}");
+    for name in ["told", "sent"] {
+        assert_eq!(read[name], serde_json::json!([true, false]), "{name}: {read}");
+    }
+
+    let program = installed("js").join("masked.mjs").display().to_string();
+    // Its session has its own placeholder, which it reads by the CLI first.
+    let said = lab.agent_ok(&format!(
+        "export AWS_DEFAULT_REGION=eu-west-1
+         own=$(aws secretsmanager get-secret-value --secret-id masked --query SecretString --output text)
+         aws sqs receive-message --queue-url $(aws sqs get-queue-url --queue-name masked --output text) \
+           --visibility-timeout 0 --query 'Messages[0].Body' --output text
+         aws dynamodb scan --table-name masked --query 'Items[0].pin.S' --output text
+         aws s3 cp s3://masked/k -
+         node {program} $own"
+    ));
+    let read: Value = serde_json::from_str(said.lines().last().unwrap()).unwrap();
+    assert!(masked(&read["pin"]) && masked(&read["body"]) && read["id"] == "1" && read["sent"] == 2, "{said}");
+    assert!(text(&read, "object").starts_with("token = chaperone-masked-"), "{said}");
+    assert!(!said.contains("horse") && !said.contains(TOKEN), "{said}");
+    let grep = lab.operator(&format!("grep -a -r -l -e '{PASSWORD}' -e {TOKEN} $CHAPERONE_LAB/journal"));
+    assert!(!grep.status.success(), "it is in no record: {}", both(&grep));
+}
+
+fn base64_of(text: &str) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(text)
 }

@@ -170,6 +170,12 @@ impl CertificateAuthority {
         Ok(Self { issuer, certificate, permitted, leaves, rsa: OnceLock::new(), path })
     }
 
+    /// Until when the CA's certificate is valid.
+    pub fn expires(&self) -> OffsetDateTime {
+        let parsed = X509Certificate::from_der(&self.certificate);
+        parsed.map_or(OffsetDateTime::UNIX_EPOCH, |(_, parsed)| parsed.validity().not_after.to_datetime())
+    }
+
     /// The CA's certificate in DER.
     pub fn certificate(&self) -> &CertificateDer<'static> {
         &self.certificate

@@ -288,7 +288,7 @@ const SMUGGLED: [(&str, Smuggle); 12] = [
 /// Texts that could mean what the honest one means, or more. The last is the resource's ARN.
 type Widen = fn(&str, &str) -> Option<String>;
 
-const WIDER: [(&str, Widen); 15] = [
+const WIDER: [(&str, Widen); 16] = [
     ("a star", |_, _| Some("*".into())),
     ("all that begins so", |v, _| Some(format!("{}*", v.get(..v.len().checked_sub(1)?)?))),
     ("all that ends so", |v, _| Some(format!("*{}", v.get(1..)?))),
@@ -304,6 +304,13 @@ const WIDER: [(&str, Widen); 15] = [
     ("its account and name", |_, arn| Some(arn.splitn(5, ':').nth(4)?.to_owned())),
     ("its type and name", |v, arn| arn.splitn(6, ':').nth(5).filter(|tail| *tail != v).map(str::to_owned)),
     ("a version after", |v, _| Some(format!("{v}:1"))),
+    // A cluster's ARN in the place of the cluster's name, beside its service's name.
+    ("the ARN of what it belongs to", |v, arn| {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let is_within =
+            [":", "/"].iter().any(|end| parts.get(5).is_some_and(|tail| tail.contains(&format!("{v}{end}"))));
+        is_within.then(|| format!("{}:owner/{v}", parts[..5].join(":")))
+    }),
 ];
 
 #[derive(Default)]

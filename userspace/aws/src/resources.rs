@@ -14,8 +14,10 @@ use crate::{
     decode_error::DecodeError,
 };
 
+mod bedrock;
 mod by_hand;
 mod dynamodb;
+mod ids;
 pub(crate) mod names;
 mod references;
 mod roles;
@@ -64,6 +66,10 @@ pub(crate) fn from_catalog(
         "ec2" if matches!(candidate.operation.name, "CreateTags" | "DeleteTags") => {
             by_hand::tagged(needs, members, place)?;
         }
+        "events" if by_hand::rule(needs, candidate.operation, members, place)? => return Ok(()),
+        "bedrock-runtime" if members.contains_key("modelId") => {
+            return bedrock::model(needs, candidate.operation, members, place);
+        }
         _ => return template::fill(needs, candidate, members, place),
     }
     // Nothing was named by hand: then the templates say what it could be.
@@ -75,7 +81,10 @@ pub(crate) fn come_from_lists(operation: &Operation, service: &str, members: &Ma
     let listed = |name: &str| matches!(members.get(name), Some(Value::Array(_) | Value::Object(_)));
     let in_template = |template: &&str| {
         let variables = template.split(['{']).skip(1).filter_map(|rest| rest.split('}').next());
-        variables.filter_map(|v| v.strip_prefix(['=', '~'])).any(|v| listed(v.split('.').next().unwrap_or(v)))
+        variables
+            .filter_map(|v| v.strip_prefix(['=', '~']))
+            .flat_map(|v| v.split('|'))
+            .any(|v| listed(v.split('.').next().unwrap_or(v)))
     };
     match service {
         "dynamodb" => ["RequestItems", "TransactItems", "Statements", "TransactStatements"].into_iter().any(listed),

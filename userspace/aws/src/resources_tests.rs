@@ -486,3 +486,151 @@ fn another_region_in_the_input_is_looked_at() {
     assert!(passes(there, copy("us-west-2")));
     assert!(passes(there, copy("eu-west-1")));
 }
+
+/// Whether nothing but this is permitted to it.
+fn is_enough(permitted: &str, call: Result<Call, DecodeError>) -> bool {
+    allows(&format!("permit (principal, action, resource == Resource::\"{permitted}\");"), &call.unwrap())
+}
+
+#[test]
+fn what_belongs_to_something_named_by_an_arn_is_named() {
+    let service = "AmazonEC2ContainerServiceV20141113.DeleteService";
+    let named = |cluster: &str| json("ecs", service, &format!("{{\"service\":\"prod\",\"cluster\":\"{cluster}\"}}"));
+    let prod = format!("arn:aws:ecs:{HERE}:service/c/prod");
+    for cluster in ["c", &format!("arn:aws:ecs:{HERE}:cluster/c")] {
+        assert!(!passes(&prod, named(cluster)), "{cluster}");
+        assert!(is_enough(&prod, named(cluster)), "{cluster}");
+    }
+    // Another account's cluster has its services there.
+    let theirs = "arn:aws:ecs:eu-west-1:999999999999:cluster/c";
+    assert!(!passes("arn:aws:ecs:eu-west-1:999999999999:service/c/prod", named(theirs)));
+    assert!(passes(&prod, named(theirs)));
+    // Who names a service in the cluster's place may get either.
+    assert!(!passes(&prod, named(&format!("arn:aws:ecs:{HERE}:service/c/other"))));
+
+    let layer = format!("arn%3Aaws%3Alambda%3A{}%3Alayer%3Al", HERE.replace(':', "%3A"));
+    let version = || rest("GET", "lambda", &format!("/2018-10-31/layers/{layer}/versions/3"), "");
+    assert!(!passes(&format!("arn:aws:lambda:{HERE}:layer:l:3"), version()));
+    let qualified = format!("arn%3Aaws%3Alambda%3A{}%3Afunction%3Aprod", HERE.replace(':', "%3A"));
+    let live = || rest("GET", "lambda", &format!("/2015-03-31/functions/{qualified}?Qualifier=LIVE"), "");
+    assert!(!passes(&format!("arn:aws:lambda:{HERE}:function:prod:LIVE"), live()));
+    assert!(!passes(&format!("arn:aws:lambda:{HERE}:function:prod"), live()));
+}
+
+#[test]
+fn rules_are_on_the_bus_that_is_named() {
+    let rule = |operation: &str, body: &str| json("events", &format!("AWSEvents.{operation}"), body);
+    let on = |bus: &str| format!("{{\"Name\":\"prod\",\"EventBusName\":\"{bus}\"}}");
+    let plain = format!("arn:aws:events:{HERE}:rule/prod");
+    let below = format!("arn:aws:events:{HERE}:rule/bus/prod");
+    assert!(is_enough(&plain, rule("DeleteRule", "{\"Name\":\"prod\"}")));
+    assert!(is_enough(&plain, rule("DeleteRule", &on("default"))));
+    for bus in ["bus", &format!("arn:aws:events:{HERE}:event-bus/bus")] {
+        assert!(is_enough(&below, rule("DisableRule", &on(bus))), "{bus}");
+        assert!(!passes(&below, rule("DisableRule", &on(bus))), "{bus}");
+        // A rule of the bus's name on the default bus is another.
+        assert!(!is_enough(&format!("arn:aws:events:{HERE}:rule/bus"), rule("DisableRule", &on(bus))), "{bus}");
+    }
+    assert!(!passes(&below, rule("PutTargets", "{\"Rule\":\"prod\",\"EventBusName\":\"bus\",\"Targets\":[]}")));
+}
+
+#[test]
+fn models_are_told_apart_by_their_ids() {
+    let call = |model: &str| {
+        let model = model.replace(':', "%3A").replace('/', "%2F");
+        decode(&Ask {
+            method: "POST",
+            host: "bedrock-runtime.eu-west-1.amazonaws.com",
+            target: &format!("/model/{model}/converse"),
+            fields: &[("content-type", "application/json")],
+            body: b"{\"messages\":[]}",
+            scope: "eu-west-1/bedrock",
+        })
+    };
+    let claude = "anthropic.claude-3-haiku-20240307-v1:0";
+    let foundation = format!("arn:aws:bedrock:eu-west-1::foundation-model/{claude}");
+    assert!(is_enough(&foundation, call(claude)));
+    assert!(!passes(&foundation, call(claude)));
+    let profile = format!("arn:aws:bedrock:{HERE}:inference-profile/eu.{claude}");
+    for named in [&format!("eu.{claude}"), &profile] {
+        assert!(is_enough(&profile, call(named)), "{named}");
+        // The model behind it is forbidden wherever it runs.
+        assert!(!passes(&format!("arn:aws:bedrock:eu-north-1::foundation-model/{claude}"), call(named)), "{named}");
+        assert!(passes("arn:aws:bedrock:eu-west-1::foundation-model/amazon.nova-lite-v1:0", call(named)), "{named}");
+    }
+    let application = format!("arn:aws:bedrock:{HERE}:application-inference-profile/abcdefghijkl");
+    assert!(is_enough(&application, call(&application)));
+    assert!(!passes(&foundation, call(&application)));
+    // A provisioned model by its name, and what may be either.
+    assert!(!passes(&format!("arn:aws:bedrock:{HERE}:provisioned-model/abcdefghijkl"), call("my-model")));
+    for either in ["inference-profile/new.lab.model-2", "foundation-model/new.lab.model-2"] {
+        let account = if either.starts_with("inf") { HERE } else { "eu-west-1:" };
+        assert!(!passes(&format!("arn:aws:bedrock:{account}:{either}"), call("new.lab.model-2")), "{either}");
+    }
+}
+
+#[test]
+fn ids_tell_of_what_type_a_resource_is() {
+    let session = |target: &str| json("ssm", "AmazonSSM.StartSession", &format!("{{\"Target\":\"{target}\"}}"));
+    assert!(is_enough(&format!("arn:aws:ec2:{HERE}:instance/i-0abc"), session("i-0abc")));
+    assert!(is_enough(&format!("arn:aws:ssm:{HERE}:managed-instance/mi-0abc"), session("mi-0abc")));
+    assert!(!passes(&format!("arn:aws:ec2:{HERE}:instance/i-0abc"), session("i-0abc")));
+    // What no form tells is of any type.
+    for any in [format!("arn:aws:ec2:{HERE}:instance/web"), format!("arn:aws:ssm:{HERE}:managed-instance/web")] {
+        assert!(!passes(&any, session("web")), "{any}");
+    }
+    assert!(!passes(&format!("arn:aws:ecs:{HERE}:task/c/0123"), session("ecs:c_0123_0123-1")));
+
+    let attach = |id: &str| {
+        json(
+            "organizations",
+            "AWSOrganizationsV20161128.AttachPolicy",
+            &format!("{{\"PolicyId\":\"{id}\",\"TargetId\":\"999999999999\"}}"),
+        )
+    };
+    let policy = "arn:aws:organizations::123456789012:policy/o-abc/service_control_policy/p-12345678";
+    assert!(!passes(policy, attach("p-12345678")));
+}
+
+#[test]
+fn what_is_made_has_the_name_that_the_request_says() {
+    let table = |body: &str| json("glue", "AWSGlue.CreateTable", body);
+    let t = format!("arn:aws:glue:{HERE}:table/prod/t");
+    assert!(!passes(&t, table("{\"DatabaseName\":\"prod\",\"TableInput\":{\"Name\":\"t\"}}")));
+    assert!(!passes(&t, table("{\"DatabaseName\":\"prod\",\"Name\":\"t\",\"OpenTableFormatInput\":{}}")));
+    let task = "AmazonEC2ContainerServiceV20141113.RegisterTaskDefinition";
+    let task = json("ecs", task, "{\"family\":\"prod\",\"containerDefinitions\":[]}");
+    assert!(!passes(&format!("arn:aws:ecs:{HERE}:task-definition/prod:*"), task));
+    let user = |path: &str| form("iam", &format!("Version=2010-05-08&Action=CreateUser&UserName=u&Path={path}"));
+    assert!(is_enough("arn:aws:iam::123456789012:user/dev/u", user("%2Fdev%2F")));
+    for u in ["arn:aws:iam::123456789012:user/dev/u", "arn:aws:iam::123456789012:user/u"] {
+        assert!(!passes(u, user("%2Fdev%2F")), "{u}");
+    }
+    // What the request leaves to AWS could be anything.
+    let point = "Version=2014-10-31&Action=RestoreDBInstanceToPointInTime&SourceDBInstanceIdentifier=prod";
+    let point = form("rds", &format!("{point}&TargetDBInstanceIdentifier=copy&DBName=x"));
+    assert!(!passes(&format!("arn:aws:rds:{HERE}:db:prod"), point));
+}
+
+#[test]
+fn a_log_group_is_named_by_either_member() {
+    let events = |member: &str, value: &str| {
+        json("logs", "Logs_20140328.FilterLogEvents", &format!("{{\"{member}\":\"{value}\"}}"))
+    };
+    let group = format!("arn:aws:logs:{HERE}:log-group:prod");
+    for (member, value) in
+        [("logGroupName", "prod"), ("logGroupIdentifier", "prod"), ("logGroupIdentifier", group.as_str())]
+    {
+        assert!(is_enough(&group, events(member, value)), "{member} {value}");
+        assert!(!passes(&group, events(member, value)), "{member} {value}");
+    }
+}
+
+#[test]
+fn a_role_that_overrides_a_builds_is_passed() {
+    let build = "{\"projectName\":\"p\",\"serviceRoleOverride\":\"arn:aws:iam::123456789012:role/admin\"}";
+    for operation in ["StartBuild", "StartBuildBatch"] {
+        let call = json("codebuild", &format!("CodeBuild_20161006.{operation}"), build);
+        assert!(!passes("arn:aws:iam::123456789012:role/admin", call), "{operation}");
+    }
+}

@@ -50,14 +50,18 @@ pub fn run(config: &Path, asked: &cli::Ask, as_json: bool) -> anyhow::Result<Exi
     Ok(ExitCode::SUCCESS)
 }
 
-/// Prints what ClickHouse has to be told.
-pub fn warehouse(what: &cli::Warehouse) -> anyhow::Result<ExitCode> {
-    let cli::Warehouse::Roles { format, database, tenant, group } = what;
+/// Prints the roles.
+pub fn roles(
+    format: cli::RolesFormat,
+    database: &str,
+    tenant: Option<&String>,
+    group: Option<&String>,
+) -> anyhow::Result<ExitCode> {
     if database.is_empty() || !database.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_') {
         let why = format!("--database: `{database}` is not made of letters, digits and underscores");
         return Err(ConfigError(why).into());
     }
-    let seen = Seen { tenant: tenant.clone(), group: group.clone() };
+    let seen = Seen { tenant: tenant.cloned(), group: group.cloned() };
     let text = match format {
         cli::RolesFormat::Sql => roles::sql(database, &seen),
         cli::RolesFormat::Xml => roles::users_xml(database, &seen),

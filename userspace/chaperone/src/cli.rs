@@ -244,7 +244,7 @@ What is configured already is left as it is, and it can be run again. Exit codes
     /// The local CA in the host's trust stores.
     #[command(subcommand)]
     Trust(Trust),
-    /// What ClickHouse has to be told.
+    /// ClickHouse: how it is, its tables, and who may read what.
     #[command(subcommand)]
     Warehouse(Warehouse),
     /// Verify the whole journal: chain, digests, checkpoints and their signatures.
@@ -349,9 +349,21 @@ pub enum Trust {
     Status,
 }
 
-/// What can be printed for ClickHouse.
+/// What can be done about ClickHouse.
 #[derive(Debug, Subcommand)]
 pub enum Warehouse {
+    /// Make the database and its tables, or bring them up to date. The daemon does it, too, if its user may.
+    #[command(after_help = "Examples:
+  chaperone warehouse migrate
+  chaperone warehouse migrate --user admin --password-file /root/clickhouse-admin")]
+    Migrate {
+        /// As this user, instead of the configuration's.
+        #[arg(long)]
+        user: Option<String>,
+        /// A file with that user's password in it.
+        #[arg(long, requires = "user", value_name = "FILE")]
+        password_file: Option<PathBuf>,
+    },
     /// Print the roles: who may read and write what. Needs no daemon and no configuration.
     #[command(after_help = "Examples:
   chaperone warehouse roles | clickhouse-client --multiquery
@@ -370,6 +382,11 @@ pub enum Warehouse {
         #[arg(long)]
         group: Option<String>,
     },
+    /// Tell whether each address answers, at which version the schema is, and how tables keep their rows.
+    #[command(after_help = "Examples:
+  chaperone warehouse status
+  chaperone warehouse status --json | jq .amiss")]
+    Status,
 }
 
 /// How roles are written.

@@ -34,8 +34,15 @@ pub fn from_warehouse<T>(
     let warehouse = config.warehouse()?.ok_or_else(|| {
         ConfigError("--warehouse: the configuration has no [warehouse]; without it this host's journal is asked".into())
     })?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    Ok(runtime.block_on(ask(warehouse))?)
+    Ok(blocking_on(async {
+        warehouse.reach().await?;
+        ask(warehouse).await
+    })??)
+}
+
+/// Runs `work` to its end, on a runtime of its own.
+pub fn blocking_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work))
 }
 
 pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<ExitCode> {

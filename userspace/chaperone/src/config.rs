@@ -27,7 +27,7 @@ use chaperone_identity::{Agent, Agents, Containers};
 use chaperone_journal::JournalConfig;
 use chaperone_policy::budgets::Budget;
 use chaperone_proxy::{Limits, Rule};
-use chaperone_warehouse::{Warehouse, WarehouseConfig};
+use chaperone_warehouse::Warehouse;
 use serde::{Deserialize, Serialize};
 
 use self::place::{line_of, line_of_rule};
@@ -329,15 +329,17 @@ impl Config {
 
     /// The warehouse, checked as far as that goes without asking it.
     pub fn warehouse(&self) -> Result<Option<Warehouse>, ConfigError> {
-        let Some(config) = &self.warehouse else { return Ok(None) };
+        let Some(section) = &self.warehouse else { return Ok(None) };
         let node = nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let mut warehouse = WarehouseConfig::new(&config.url, node);
-        warehouse.database.clone_from(&config.database);
-        warehouse.user.clone_from(&config.user);
-        warehouse.password_file.clone_from(&config.password_file);
-        warehouse.ca_file.clone_from(&config.ca_file);
-        warehouse.tenant.clone_from(&config.tenant);
-        Warehouse::new(warehouse).map(Some).map_err(|error| self.wrong("warehouse", error))
+        Warehouse::new(section.config(node)).map(Some).map_err(|error| {
+            // At the key that is wrong, or the nearest that is there.
+            let mut key = format!("warehouse.{}", error.setting().unwrap_or_default());
+            while place::line(&self.source.text, &key).is_none() {
+                let Some((above, _)) = key.rsplit_once('.') else { break };
+                key = above.to_owned();
+            }
+            ConfigError(format!("{}: {error}", self.place_of(&key)))
+        })
     }
 
     /// The journal's own configuration.
@@ -437,5 +439,36 @@ mod tests {
             assert!(error.contains(&format!(":{line}: ")), "{text}: {error}");
             assert!(error.contains(word), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_is_wrong_with_the_warehouse_is_told_with_its_place() {
+        let of = |text: &str| {
+            let config = read(&format!("{AGENT}[warehouse]\n{text}")).unwrap();
+            config.warehouse().map_err(|error| error.to_string())
+        };
+        let urls = |text: &str| of(text).unwrap().unwrap().config().urls.clone();
+        assert_eq!(urls("url = 'http://a'"), ["http://a"]);
+        assert_eq!(urls("url = 'http://a'\nurls = ['http://b']"), ["http://a", "http://b"]);
+        assert_eq!(urls("urls = ['http://a', 'http://b']"), ["http://a", "http://b"]);
+        let kept = of("url = 'http://a'\n[warehouse.tables.ledger]\nttl_days = 400\nstorage_policy = 'cold'");
+        let kept = kept.unwrap().unwrap().config().tables["ledger"].clone();
+        assert_eq!((kept.ttl_days, kept.storage_policy.as_deref()), (Some(400), Some("cold")));
+        // AGENT has three lines, and the section's name is the fourth.
+        for (text, line, said) in [
+            ("", 4, "`url`"),
+            ("url = 'http://a'\nurls = ['x']", 6, "`urls`"),
+            ("url = 'http://a'\nclient_key_file = '/x'", 6, "plain http"),
+            ("url = 'https://a'\nclient_key_file = '/x'", 4, "`client_cert_file`"),
+            ("url = 'https://a'\nca_file = '/nonexistent'", 6, "/nonexistent"),
+            ("url = 'http://a'\n\n[warehouse.tables.calls]\nttl_days = 3", 8, "`tables.calls.ttl_days`: 3 days"),
+            ("url = 'http://a'\n[warehouse.tables.call]\nttl_days = 300", 6, "`tables.call`"),
+            ("url = 'http://a'\ncluster = \"a'\"", 6, "`cluster`"),
+        ] {
+            let error = of(text).unwrap_err();
+            assert!(error.contains(&format!(":{line}: ")) && error.contains(said), "{text}: {error}");
+        }
+        let error = read(&format!("{AGENT}[warehouse]\nurl = 'http://a'\ntables.calls.days = 1")).unwrap_err();
+        assert!(error.contains("days"), "{error}");
     }
 }

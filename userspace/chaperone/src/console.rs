@@ -95,6 +95,7 @@ impl Backend for Console {
             self.capture.trouble().is_none(),
             self.shipping.as_ref().map(|it| it.borrow().clone()).as_ref(),
             &self.messages.status(),
+            self.authority.expires(),
         )
     }
 }

@@ -17,7 +17,7 @@ use crate::{
     enrolment::{NETWORK_ADMIN, Report, UNDECIDED, UNMATCHED, UNSUPPORTED},
     in_force,
     output::{clean, json_line},
-    sandbox,
+    sandbox, warehouse,
 };
 
 pub use self::{
@@ -78,6 +78,11 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     host::beside_the_hooks(&paths.bpffs, &mut findings);
     kernel_hooks(&paths.bpffs, config.as_ref().is_ok_and(|config| config.capture.lsm == Lsm::Optional), &mut findings);
     findings.push(finding("daemon", daemon(&paths)));
+    if let Ok(config) = &config
+        && let Some(found) = warehouse::summary(config).transpose()
+    {
+        findings.push(finding("ClickHouse", found));
+    }
     let mut out = std::io::stdout().lock();
     for finding in &findings {
         if json {

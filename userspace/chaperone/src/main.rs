@@ -35,6 +35,7 @@ mod sandbox;
 mod setup;
 mod show;
 mod stop;
+mod warehouse;
 
 use std::process::ExitCode;
 
@@ -114,7 +115,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Status => commands::status(&config, json),
         Command::Tail(filter) => commands::tail(&config, &filter, json),
         Command::Trust(what) => commands::trust(&config, &what, json),
-        Command::Warehouse(what) => ask::warehouse(&what),
+        Command::Warehouse(what) => warehouse::run(&config, &what, json),
         Command::Verify { dir, key } => commands::verify(&config, dir, key.as_deref(), json),
     }
 }

@@ -5,6 +5,7 @@ use chaperone_capture::Counters;
 use chaperone_console::{Kind, Metric};
 use chaperone_proxy::DataPlane;
 use chaperone_warehouse::ShipperStatus;
+use time::OffsetDateTime;
 
 /// All metrics, now.
 pub fn read(
@@ -13,6 +14,7 @@ pub fn read(
     hooks_in_force: bool,
     shipping: Option<&ShipperStatus>,
     receivers: &[LaneStatus],
+    ca_expires: OffsetDateTime,
 ) -> Vec<Metric> {
     let metrics = &shared.metrics;
     let mut all = vec![
@@ -54,11 +56,27 @@ pub fn read(
         counter("requests_unrecorded", "Requests refused because they could not be recorded", metrics.unrecorded.get()),
         counter("commands_undigested", "Commands recorded without the digest of their file", metrics.undigested.get()),
     ];
+    for (name, help, durations) in [
+        (
+            "call_duration_seconds",
+            "How long forwarded calls took, from the head read to the answer's end",
+            &metrics.seconds,
+        ),
+        ("ruling_duration_seconds", "How long policies took to rule on a call", &metrics.ruling),
+        ("recording_duration_seconds", "How long calls waited until their intent was on record", &metrics.recording),
+    ] {
+        all.push(Metric { name, help, kind: Kind::Histogram(durations.histogram()), values: Vec::new() });
+    }
+    all.push(gauge(
+        "stops",
+        "Agents, sessions and groups that operators have stopped",
+        shared.stops.list().len() as u64,
+    ));
     all.push(Metric {
-        name: "call_duration_seconds",
-        help: "How long forwarded calls took, from the head read to the answer's end",
-        kind: Kind::Histogram(metrics.seconds.histogram()),
-        values: Vec::new(),
+        name: "ca_expiry_timestamp_seconds",
+        help: "When the local CA's certificate ends, in seconds since 1970",
+        kind: Kind::Gauge,
+        values: vec![(vec![], seconds(ca_expires))],
     });
     all.push(Metric {
         name: "build_info",
@@ -74,6 +92,15 @@ pub fn read(
         ));
         all.push(gauge("journal_room_bytes", "Bytes that can be recorded before the disk is full", state.room_bytes));
         all.push(gauge("journal_used_bytes", "Bytes of the journal's segments", state.used_bytes));
+        all.push(gauge("journal_queued_bytes", "Bytes of records that wait for the disk", state.queued_bytes as u64));
+        all.push(gauge("journal_segments", "Segments of the journal", state.segments));
+        all.push(counter("journal_syncs", "How often the disk made records durable", state.syncs));
+        all.push(Metric {
+            name: "journal_sync_seconds",
+            help: "How long that took in all",
+            kind: Kind::Counter,
+            values: vec![(vec![], std::time::Duration::from_micros(state.sync_micros).as_secs_f64())],
+        });
         all.push(gauge("journal_committed_seq", "Number of the last durable record", state.committed.seq.0));
     }
     all.push(gauge(
@@ -96,6 +123,24 @@ pub fn read(
         all.push(gauge("warehouse_lag_records", "Durable records that ClickHouse hasn't got", status.lag_records));
         all.push(gauge("warehouse_lag_bytes", "About how many bytes they are", status.lag_bytes));
         all.push(counter("warehouse_records", "Records shipped to ClickHouse", status.records));
+        all.push(counter("warehouse_batches", "Batches of them", status.batches));
+        all.push(counter("warehouse_shipped_bytes", "Bytes of them, as the journal has them", status.bytes));
+        all.push(counter(
+            "warehouse_fail_overs",
+            "How often records went on to another address of ClickHouse's",
+            status.fail_overs,
+        ));
+        all.push(Metric {
+            name: "warehouse_unshipped_age_seconds",
+            help: "How old the oldest record that ClickHouse lacks is at most",
+            kind: Kind::Gauge,
+            values: vec![(vec![], unshipped_age(status, OffsetDateTime::now_utc()))],
+        });
+        all.push(gauge(
+            "warehouse_retention_applied",
+            "1 while tables keep their rows as the configuration says, else 0",
+            u64::from(status.retention_error.is_none()),
+        ));
         all.push(counter(
             "warehouse_failures",
             "Inserts into ClickHouse that failed and were tried again",
@@ -129,6 +174,19 @@ pub fn read(
     }
     all.push(gauge("sessions", "Sessions that are open", shared.sessions.open().len() as u64));
     all
+}
+
+/// How old the oldest record that ClickHouse lacks is at most, in seconds; 0 where it lacks none, or where nothing was
+/// shipped since the start, of which `warehouse_lag_records` tells.
+fn unshipped_age(status: &ShipperStatus, now: OffsetDateTime) -> f64 {
+    match status.shipped_until {
+        Some(until) if status.lag_records > 0 => (now - until).as_seconds_f64().max(0.0),
+        _ => 0.0,
+    }
+}
+
+fn seconds(at: OffsetDateTime) -> f64 {
+    (at - OffsetDateTime::UNIX_EPOCH).as_seconds_f64()
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {

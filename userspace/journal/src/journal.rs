@@ -1,7 +1,13 @@
 //! The journal as the rest of the daemon sees it.
 
 use std::{
-    collections::VecDeque, fs::File, future::poll_fn, os::unix::fs::FileExt as _, path::Path, sync::Arc, time::Instant,
+    collections::VecDeque,
+    fs::File,
+    future::poll_fn,
+    os::unix::fs::FileExt as _,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
 };
 
 use chaperone_model::{CallId, Direction, Event};
@@ -63,6 +69,10 @@ pub struct JournalState {
     pub used_bytes: u64,
     /// How many segments there are.
     pub segments: u64,
+    /// How often the disk was told to make records durable since the start …
+    pub syncs: u64,
+    /// … and how long that took in all, in microseconds.
+    pub sync_micros: u64,
     /// Whether writing goes past the page cache.
     pub direct_io: bool,
 }
@@ -221,6 +231,8 @@ impl Journal {
             disk_free_bytes: filesystem.blocks_available() * filesystem.fragment_size(),
             used_bytes: used,
             segments: segments.len() as u64,
+            syncs: shared.syncs.load(Ordering::Relaxed),
+            sync_micros: shared.sync_micros.load(Ordering::Relaxed),
             direct_io: self.0.direct_io,
         })
     }

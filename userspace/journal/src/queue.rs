@@ -88,6 +88,9 @@ pub(crate) struct Shared {
     pub(crate) committed: watch::Sender<Position>,
     /// The number of the last staged record that the segments have too.
     pub(crate) written: AtomicU64,
+    /// How often the disk was told to make things durable, and how long that took in all, in microseconds.
+    pub(crate) syncs: AtomicU64,
+    pub(crate) sync_micros: AtomicU64,
     tickets: AtomicU64,
 }
 
@@ -103,6 +106,8 @@ impl Shared {
             work: Condvar::new(),
             committed: watch::Sender::new(position),
             written: AtomicU64::new(0),
+            syncs: AtomicU64::new(0),
+            sync_micros: AtomicU64::new(0),
             tickets: AtomicU64::new(0),
         }
     }

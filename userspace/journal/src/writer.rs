@@ -394,7 +394,12 @@ impl Writer {
             return Ok(());
         }
         self.write()?;
-        if let Err(error) = self.disk.sync(&self.current.file) {
+        let began = Instant::now();
+        let synced = self.disk.sync(&self.current.file);
+        let micros = u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX);
+        self.shared.syncs.fetch_add(1, Ordering::Relaxed);
+        self.shared.sync_micros.fetch_add(micros, Ordering::Relaxed);
+        if let Err(error) = synced {
             // The kernel may have dropped what it could not sync: all of the commit is written again.
             self.written = 0;
             self.has_failed = true;

@@ -3,11 +3,13 @@
 
 use std::sync::Arc;
 
-use aho_corasick::{AhoCorasick, AhoCorasickKind, MatchKind};
 use base64::{Engine as _, engine::general_purpose::STANDARD_NO_PAD};
 use zeroize::Zeroizing;
 
-use crate::detect::{Hit, HitRule, settle};
+use crate::{
+    automaton::Automaton,
+    detect::{Hit, HitRule, settle},
+};
 
 /// What a finding of one is called.
 pub(crate) const RULE: &str = "echo";
@@ -19,13 +21,7 @@ const MIN_WRITTEN: usize = 6;
 pub struct Echoes(Arc<Inner>);
 
 struct Inner {
-    automaton: AhoCorasick,
-    /// Sorted, so that the beginnings of some are found.
-    written: Vec<Zeroizing<Vec<u8>>>,
-    /// The value of each of the automaton's patterns.
-    values: Vec<u16>,
-    first: [bool; 256],
-    longest: usize,
+    automaton: Automaton,
     placeholders: Vec<Box<str>>,
 }
 
@@ -50,18 +46,8 @@ impl Echoes {
         if all.is_empty() {
             return None;
         }
-        let (written, values): (Vec<_>, Vec<_>) = all.into_iter().unzip();
-        let automaton = AhoCorasick::builder()
-            .match_kind(MatchKind::LeftmostLongest)
-            .kind(Some(AhoCorasickKind::ContiguousNFA))
-            .build(written.iter().map(|it| &it[..]))
-            .ok()?;
-        let mut first = [false; 256];
-        for it in &written {
-            first[usize::from(it[0])] = true;
-        }
-        let longest = written.iter().map(|it| it.len()).max().unwrap_or(0);
-        Some(Self(Arc::new(Inner { automaton, written, values, first, longest, placeholders })))
+        let automaton = Automaton::new(all.iter().map(|(written, at)| (&written[..], *at)));
+        Some(Self(Arc::new(Inner { automaton, placeholders })))
     }
 
     /// What goes in a value's place.
@@ -71,7 +57,7 @@ impl Echoes {
 
     /// Whether there is nothing in these bytes, which nothing follows.
     pub(crate) fn is_clean(&self, bytes: &[u8]) -> bool {
-        self.0.automaton.find(bytes).is_none()
+        !self.0.automaton.is_in(bytes)
     }
 
     /// A text with nothing of them in it: what is in its place, or `None` where it stays.
@@ -81,11 +67,11 @@ impl Echoes {
         }
         let mut out = Vec::with_capacity(text.len());
         let mut at = 0;
-        for found in self.0.automaton.find_iter(text) {
-            out.extend_from_slice(&text[at..found.start()]);
-            out.extend_from_slice(self.placeholder(self.0.values[found.pattern().as_usize()]).as_bytes());
-            at = found.end();
-        }
+        self.0.automaton.find(text, |found| {
+            out.extend_from_slice(&text[at..found.start]);
+            out.extend_from_slice(self.placeholder(found.value).as_bytes());
+            at = found.end;
+        });
         out.extend_from_slice(&text[at..]);
         Some(out)
     }
@@ -93,35 +79,15 @@ impl Echoes {
     /// Looks through a text, of which what is before `safe` is decided as far as others are concerned. Without `last`
     /// more will follow: what is from the given position on must be looked at again together with it.
     pub(crate) fn scan(&self, text: &[u8], last: bool, safe: usize, hits: &mut Vec<Hit>) -> usize {
-        let it = &*self.0;
-        let own = if last { text.len() } else { text.len() - it.beginning(text) };
-        for found in it.automaton.find_iter(text) {
-            let (start, end) = (found.start(), found.end());
-            let rule = HitRule::Echo(it.values[found.pattern().as_usize()]);
-            hits.push(Hit { start, end, from: start, rule });
-        }
-        settle(hits, safe.min(own))
+        let pending = self.0.automaton.find(text, |found| {
+            let (start, end) = (found.start, found.end);
+            hits.push(Hit { start, end, from: start, rule: HitRule::Echo(found.value) });
+        });
+        settle(hits, if last { safe } else { safe.min(pending) })
     }
 }
 
-impl Inner {
-    /// How many bytes at the end may be the beginning of one.
-    fn beginning(&self, text: &[u8]) -> usize {
-        let from = text.len().saturating_sub(self.longest.saturating_sub(1));
-        (from..text.len())
-            .find(|&at| self.first[usize::from(text[at])] && self.begins(&text[at..]))
-            .map_or(0, |at| text.len() - at)
-    }
-
-    /// Whether a longer one begins so.
-    fn begins(&self, tail: &[u8]) -> bool {
-        let at = self.written.partition_point(|it| it.as_slice() < tail);
-        // Those that it begins follow each other; the first of them may be the tail itself.
-        self.written[at..].iter().take(2).any(|it| it.len() > tail.len() && it.starts_with(tail))
-    }
-}
-
-/// How a value may be written.
+/// How a value may be written. None of what makes them may move while it grows: what it was would be left behind.
 fn ways(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
     let mut all = vec![value.to_vec(), json(value, false), json(value, true), xml(value), percent(value), hex(value)];
     all.extend((0..3).map(|shift| base64(value, shift)));
@@ -130,7 +96,7 @@ fn ways(value: &[u8]) -> Vec<Zeroizing<Vec<u8>>> {
 
 /// As the inside of a JSON text, as most writers do it, or as those that care for HTML do.
 fn json(value: &[u8], html: bool) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
+    let mut out = Vec::with_capacity(value.len() * 6);
     for &byte in value {
         match byte {
             b'"' | b'\\' => out.extend([b'\\', byte]),
@@ -147,7 +113,7 @@ fn json(value: &[u8], html: bool) -> Vec<u8> {
 }
 
 fn xml(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
+    let mut out = Vec::with_capacity(value.len() * 6);
     for &byte in value {
         match byte {
             b'&' => out.extend(b"&amp;"),
@@ -161,7 +127,7 @@ fn xml(value: &[u8]) -> Vec<u8> {
 }
 
 fn percent(value: &[u8]) -> Vec<u8> {
-    let mut out = Vec::with_capacity(value.len());
+    let mut out = Vec::with_capacity(value.len() * 3);
     for &byte in value {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             out.push(byte);
@@ -173,7 +139,11 @@ fn percent(value: &[u8]) -> Vec<u8> {
 }
 
 fn hex(value: &[u8]) -> Vec<u8> {
-    value.iter().flat_map(|byte| format!("{byte:02x}").into_bytes()).collect()
+    let mut out = Vec::with_capacity(value.len() * 2);
+    for byte in value {
+        out.extend(format!("{byte:02x}").bytes());
+    }
+    out
 }
 
 /// What of base64 is sure wherever the value stands in what is encoded: `shift` bytes after a group's beginning.

@@ -95,6 +95,7 @@ impl EventStreamMasker {
             self.flush(scanner, out)?;
         }
         let before = scanner.findings.count();
+        let headers = cleaned(headers, scanner)?;
         let mut given = Vec::new();
         let mut carried = false;
         if payload.is_empty() {
@@ -188,6 +189,68 @@ fn framed(headers: &[u8], payload: &[Bytes]) -> Bytes {
     out.freeze()
 }
 
+/// Looks through the texts among a message's headers: an error's message is one.
+fn cleaned(headers: Bytes, scanner: &mut Scanner) -> Result<Bytes, MaskError> {
+    if !scanner.looks() || scanner.is_clean(&headers) {
+        return Ok(headers);
+    }
+    let mut out = BytesMut::with_capacity(headers.len());
+    let mut rest = headers.clone();
+    while !rest.is_empty() {
+        let whole = rest.clone();
+        let Header { name, kind, value } = Header::next(&mut rest)?;
+        let written = whole.len() - rest.len();
+        if kind != TEXT || Told::TELLING.contains(&&name[..]) {
+            out.extend_from_slice(&whole[..written]);
+            continue;
+        }
+        let mut given = Vec::new();
+        let mut own = Out::new(&value, &mut given);
+        let path = String::from_utf8_lossy(&name).into_owned();
+        Run::default().push((0, value.len()), true, Style::Plain, &path, scanner, &mut own)?;
+        own.pass_to(value.len());
+        let value = given.concat();
+        out.extend_from_slice(&whole[..name.len() + 2]);
+        out.put_u16(u16::try_from(value.len()).map_err(|_| wrong("an event stream: a header is too long"))?);
+        out.extend_from_slice(&value);
+    }
+    Ok(out.freeze())
+}
+
+/// The type of a header that is a text.
+const TEXT: u8 = 7;
+
+/// One header of a message.
+struct Header {
+    name: Bytes,
+    kind: u8,
+    value: Bytes,
+}
+
+impl Header {
+    /// The next one.
+    fn next(rest: &mut Bytes) -> Result<Self, MaskError> {
+        let take = |rest: &mut Bytes, length: usize| {
+            let bad = wrong("an event stream: a message's headers can't be read");
+            if rest.len() < length { Err(bad) } else { Ok(rest.split_to(length)) }
+        };
+        let length = usize::from(take(rest, 1)?[0]);
+        let name = take(rest, length)?;
+        let kind = take(rest, 1)?[0];
+        let length = match kind {
+            0 | 1 => 0,
+            2 => 1,
+            3 => 2,
+            4 => 4,
+            5 | 8 => 8,
+            6 | TEXT => usize::from(take(rest, 2)?.get_u16()),
+            9 => 16,
+            _ => return Err(wrong("an event stream: a message's headers can't be read")),
+        };
+        Ok(Self { name, kind, value: take(rest, length)? })
+    }
+}
+
 /// What a message's headers say.
 struct Told {
     event: Bytes,
@@ -195,28 +258,14 @@ struct Told {
 }
 
 impl Told {
+    /// Those that clients choose a reader by.
+    const TELLING: [&[u8]; 4] = [b":event-type", b":content-type", b":message-type", b":exception-type"];
+
     fn of(headers: &Bytes) -> Result<Self, MaskError> {
-        let bad = || wrong("an event stream: a message's headers can't be read");
         let mut told = Self { event: Bytes::new(), format: None };
         let mut rest = headers.clone();
-        let take = |rest: &mut Bytes, length: usize| {
-            if rest.len() < length { Err(bad()) } else { Ok(rest.split_to(length)) }
-        };
         while !rest.is_empty() {
-            let length = usize::from(rest.get_u8());
-            let name = take(&mut rest, length)?;
-            let kind = take(&mut rest, 1)?[0];
-            let length = match kind {
-                0 | 1 => 0,
-                2 => 1,
-                3 => 2,
-                4 => 4,
-                5 | 8 => 8,
-                6 | 7 => usize::from(take(&mut rest, 2)?.get_u16()),
-                9 => 16,
-                _ => return Err(bad()),
-            };
-            let value = take(&mut rest, length)?;
+            let Header { name, value, .. } = Header::next(&mut rest)?;
             match &name[..] {
                 b":event-type" => told.event = value,
                 b":content-type" => {

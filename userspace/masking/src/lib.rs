@@ -7,6 +7,7 @@
 
 #![forbid(unsafe_code)]
 
+mod automaton;
 mod cbor;
 mod detect;
 mod echoes;

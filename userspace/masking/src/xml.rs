@@ -351,7 +351,7 @@ impl XmlMasker {
         let before = scanner.findings.count();
         let mut given = Vec::new();
         // Most tags have no attributes.
-        if tag.contains(&b' ') || style == Style::Plain {
+        if tag.iter().any(u8::is_ascii_whitespace) || style == Style::Plain {
             let mut own = Out::new(tag, &mut given);
             Run::new(self.same_length).push((0, tag.len()), true, style, &self.path, scanner, &mut own)?;
             own.pass_to(tag.len());

@@ -40,6 +40,8 @@ pub struct MaskingSettings {
     /// How much is kept of what was masked, for each session.
     pub kept: VaultLimits,
     default: Vec<String>,
+    /// Those of [`default`](Self::default), ready.
+    credentials: Detectors,
     custom: Vec<CustomDetector>,
     ready: Mutex<HashMap<BTreeSet<String>, Detectors>>,
 }
@@ -48,7 +50,8 @@ impl Default for MaskingSettings {
     fn default() -> Self {
         let default = DETECTORS.iter().filter(|it| it.default).map(|it| it.name.to_owned()).collect();
         let (on_error, kept) = (OnError::default(), VaultLimits::default());
-        Self { enabled: true, on_error, kept, default, custom: Vec::new(), ready: Mutex::default() }
+        let credentials = Detectors::credentials();
+        Self { enabled: true, on_error, kept, default, credentials, custom: Vec::new(), ready: Mutex::default() }
     }
 }
 
@@ -65,7 +68,7 @@ impl MaskingSettings {
         if let Some(default) = default {
             settings.default = default;
         }
-        settings.detectors(settings.default.clone())?;
+        settings.credentials = settings.detectors(settings.default.clone())?;
         Ok(settings)
     }
 
@@ -78,6 +81,11 @@ impl MaskingSettings {
     /// The names of the detectors that are on by default.
     pub(crate) fn default_detectors(&self) -> impl Iterator<Item = String> + '_ {
         self.default.iter().cloned()
+    }
+
+    /// The detectors that are on by default.
+    pub(crate) fn credentials(&self) -> Detectors {
+        self.credentials.clone()
     }
 
     /// Detectors by their names, made once.

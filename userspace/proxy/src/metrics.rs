@@ -52,6 +52,10 @@ impl Drop for Held<'_> {
 /// Upper bounds of the durations' buckets, in seconds.
 const BUCKETS: [f64; 12] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0, 30.0];
 
+/// The same of what takes less.
+const FINE_BUCKETS: [f64; 12] =
+    [0.000_025, 0.000_05, 0.000_1, 0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.05, 0.25, 1.0];
+
 /// How long calls took, in buckets.
 #[derive(Debug)]
 pub struct Durations(Histogram);
@@ -63,6 +67,11 @@ impl Default for Durations {
 }
 
 impl Durations {
+    /// Of what takes less than a millisecond.
+    fn fine() -> Self {
+        Self(Histogram::new(FINE_BUCKETS))
+    }
+
     pub(crate) fn observe(&self, micros: u64) {
         self.0.observe(std::time::Duration::from_micros(micros).as_secs_f64());
     }
@@ -107,7 +116,7 @@ impl OverShare {
 }
 
 /// All counts of the data path.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Metrics {
     /// Connections open now.
     pub connections: Gauge,
@@ -131,4 +140,28 @@ pub struct Metrics {
     pub undigested: Count,
     /// How long forwarded calls took, from the head read to the answer's end.
     pub seconds: Durations,
+    /// How long policies took to rule on a call.
+    pub ruling: Durations,
+    /// How long a call waited until its intent was on record.
+    pub recording: Durations,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self {
+            connections: Gauge::default(),
+            accepted: Count::default(),
+            refused: Count::default(),
+            over_share: Arc::default(),
+            passed: Count::default(),
+            metadata: Count::default(),
+            requests: Count::default(),
+            denied: Count::default(),
+            unrecorded: Count::default(),
+            undigested: Count::default(),
+            seconds: Durations::default(),
+            ruling: Durations::fine(),
+            recording: Durations::fine(),
+        }
+    }
 }

@@ -116,7 +116,7 @@ async fn a_migration_that_broke_off_and_calls_of_before_are_mended() {
         "TRUNCATE TABLE first_uses",
         "DROP VIEW hosts",
         "ALTER TABLE calls DROP INDEX by_time",
-        "DELETE FROM schema_migrations WHERE name IN ('questions', 'comments', 'parents', 'unmasked')",
+        "DELETE FROM schema_migrations WHERE name IN ('questions', 'comments', 'parents', 'unmasked', 'egress')",
     ] {
         run(&warehouse, sql).await.unwrap();
     }
@@ -177,4 +177,16 @@ async fn every_panel_and_variable_of_the_dashboards_is_answered() {
         }
     }
     assert!(dashboards == 7 && panels > 35, "{dashboards} {panels}");
+
+    // Grafana's alert rules: each asks for one number, above which it fires.
+    let file =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../dashboards/grafana/provisioning/alerting/chaperone.json");
+    let file: serde_json::Value = serde_json::from_slice(&fs::read(file).unwrap()).unwrap();
+    let rules = file["groups"][0]["rules"].as_array().unwrap();
+    assert!(rules.len() >= 5);
+    for rule in rules {
+        let sql = rule["data"][0]["model"]["rawSql"].as_str().unwrap();
+        let answer = run(&warehouse, sql).await.unwrap_or_else(|error| panic!("{}: {error}", rule["title"]));
+        assert!(answer.trim().parse::<u64>().is_ok(), "{}: {answer}", rule["title"]);
+    }
 }

@@ -28,6 +28,8 @@ pub(crate) struct Batch {
     pub(crate) floor: Position,
     pub(crate) records: u64,
     pub(crate) bytes: u64,
+    /// When its last record was written, in microseconds since 1970.
+    pub(crate) until_us: u64,
     /// Outcomes whose intent is no longer in the journal.
     pub(crate) orphans: u64,
     pub(crate) body_chunks: Vec<BodyChunksRow>,
@@ -105,6 +107,7 @@ impl Gatherer {
             let Some(record) = self.reader.next_record()? else { break };
             batch.records += 1;
             batch.bytes += record.head.record_len();
+            batch.until_us = record.head.time_us;
             if record.head.kind.is_body() {
                 let (chunk, part) = body_rows(&self.source, &record);
                 batch.body_chunks.push(chunk);

@@ -9,27 +9,43 @@
 #[cfg(test)]
 mod analyst_tests;
 mod batch;
+mod cluster;
 mod config;
 mod error;
+#[cfg(test)]
+mod failover_tests;
+mod kept;
 mod migrations;
 mod notable;
 mod progress;
 mod queries;
 mod questions;
 mod recorded;
+#[cfg(test)]
+mod relay_tests;
+mod retention;
 pub mod roles;
 #[cfg(test)]
 mod roles_tests;
 mod rows;
+mod schema;
+#[cfg(test)]
+mod schema_tests;
 #[cfg(test)]
 mod server_tests;
 mod shipper;
+mod steps;
+mod store;
+mod transport;
+#[cfg(test)]
+mod transport_tests;
 mod warehouse;
 
-pub use config::WarehouseConfig;
+pub use config::{TableSettings, WarehouseConfig};
 pub use error::WarehouseError;
 pub use progress::shipped;
 pub use queries::{ChainBreak, WarehouseBody, WarehouseExchange};
 pub use questions::{Answer, Arguments, Parameter, QUESTIONS, Question};
+pub use retention::TableState;
 pub use shipper::{Shipper, ShipperOptions, ShipperStatus};
 pub use warehouse::Warehouse;

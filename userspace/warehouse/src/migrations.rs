@@ -1,27 +1,17 @@
-//! The schema, by version: each step is applied once, in order, and noted in `schema_migrations`.
+//! The schema is brought up to date: each step is applied once, in order, and noted in `schema_migrations`.
+
+use std::time::Duration;
 
 use clickhouse::{Client, Row};
 use serde::{Deserialize, Serialize};
 
-use crate::{Warehouse, WarehouseError};
+use crate::{
+    Warehouse, WarehouseError,
+    steps::{MIGRATIONS_TABLE, STEPS, statements},
+};
 
-/// Name and statements of each version, the first being version 1. A published step is never changed.
-///
-/// A program that was rolled back meets steps of a later version. It goes on with them if each says, in the column
-/// `needs` of `schema_migrations`, that a program which knows this one's version can: new tables, and columns that have a
-/// `DEFAULT`. Steps that don't say so need a program that knows them.
-const STEPS: &[(&str, &str)] = &[
-    ("tables", include_str!("../migrations/0001_tables.sql")),
-    ("views", include_str!("../migrations/0002_views.sql")),
-    ("commands", include_str!("../migrations/0003_commands.sql")),
-    ("containers", include_str!("../migrations/0004_containers.sql")),
-    ("events", include_str!("../migrations/0005_events.sql")),
-    ("identities", include_str!("../migrations/0006_identities.sql")),
-    ("questions", include_str!("../migrations/0007_questions.sql")),
-    ("comments", include_str!("../migrations/0008_comments.sql")),
-    ("parents", include_str!("../migrations/0009_parents.sql")),
-    ("unmasked", include_str!("../migrations/0010_unmasked.sql")),
-];
+/// A statement of the schema's that takes longer hangs: the longest fill an aggregate from all calls.
+const PATIENCE: Duration = Duration::from_mins(30);
 
 #[derive(Row, Serialize, Deserialize)]
 struct Applied {
@@ -32,27 +22,32 @@ struct Applied {
 
 impl Warehouse {
     /// Makes the database and brings its schema up to date. Safe to do at every start, and by several at a time:
-    /// every statement does nothing where its work is done.
+    /// every statement does nothing where its work is done. How tables keep their rows is `keep_rows`'s.
     pub async fn migrate(&self) -> Result<(), WarehouseError> {
+        self.ping().await?;
         let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
         let query = "SELECT max(version), max(needs) FROM schema_migrations";
         // A user who may write rows, and nothing else, is enough where the schema is as it has to be.
-        let there = self.client().query(query).fetch_one::<(u32, u32)>().await;
-        if there.is_ok_and(|(found, needs)| found == known && needs <= known) {
+        let client = self.client();
+        let there = self.quickly("read the schema's version", client.query(query).fetch_one::<(u32, u32)>()).await;
+        let present = self.present().await?;
+        // A replica that joins gets what versions are noted in before it has the tables.
+        let is_whole = self.config().cluster.is_none() || present.first_missing() > known;
+        if is_whole && there.is_ok_and(|(found, needs)| found == known && needs <= known) {
             return self.load_notable_actions().await;
         }
-        let bare = self.bare_client();
+        self.check_cluster().await?;
         let database = &self.config().database;
-        self.statement(bare, &format!("CREATE DATABASE IF NOT EXISTS `{database}`")).await?;
-        let made = "CREATE TABLE IF NOT EXISTS schema_migrations (version UInt32, name String, \
-                    at DateTime64(3, 'UTC') DEFAULT now64(3)) ENGINE = ReplacingMergeTree ORDER BY version";
-        self.statement(self.client(), made).await?;
+        self.check_noted(&present)?;
+        self.statement(&self.bare_client(), &format!("CREATE DATABASE IF NOT EXISTS `{database}`")).await?;
+        self.statement(&self.client(), MIGRATIONS_TABLE).await?;
         let needs = "ALTER TABLE schema_migrations ADD COLUMN IF NOT EXISTS needs UInt32 DEFAULT version \
                      COMMENT 'the version that a program must know to use this one'";
-        self.statement(self.client(), needs).await?;
+        self.statement(&self.client(), needs).await?;
         self.client().clear_cached_metadata().await;
-        let found = self.client().query(query).fetch_one::<(u32, u32)>().await;
-        let (found, needs) = found.map_err(|source| self.failed("read the schema's version", source))?;
+        let client = self.client();
+        let found = self.quickly("read the schema's version", client.query(query).fetch_one::<(u32, u32)>()).await;
+        let (found, needs) = found?;
         if needs > known {
             return Err(WarehouseError::NewerSchema { database: database.clone(), found, known });
         }
@@ -64,9 +59,12 @@ impl Warehouse {
                 "the warehouse's schema is a later version's, which this one can use"
             );
         }
-        for (version, (name, sql)) in (1..).zip(STEPS).skip(found as usize) {
+        self.check_present(&present, found)?;
+        // What somebody dropped, or a replica that joined hasn't got, is made again.
+        let from = found.min(present.first_missing() - 1);
+        for (version, (name, sql)) in (1..).zip(STEPS).skip(from as usize) {
             for statement in statements(sql) {
-                self.statement(self.client(), &statement).await?;
+                self.statement(&self.client(), &statement).await?;
             }
             let row = Applied { version, name: (*name).to_owned(), needs: version };
             let noted = async {
@@ -74,7 +72,7 @@ impl Warehouse {
                 insert.write(&row).await?;
                 insert.end().await
             };
-            noted.await.map_err(|source| self.failed("note the schema's version", source))?;
+            self.within(PATIENCE, "note the schema's version", noted).await?;
             tracing::info!(version, name, database, "the warehouse's schema was brought up to date");
         }
         self.load_notable_actions().await?;
@@ -82,43 +80,28 @@ impl Warehouse {
         Ok(())
     }
 
-    pub(crate) async fn statement(&self, client: &Client, sql: &str) -> Result<(), WarehouseError> {
-        let first = sql.lines().next().unwrap_or_default();
-        client.query_raw(sql).execute().await.map_err(|source| self.failed(&format!("run `{first}`"), source))
-    }
-}
-
-/// The statements of a script: they end with `;` at a line's end. Comments on lines of their own are left out.
-fn statements(sql: &str) -> Vec<String> {
-    let code: Vec<_> = sql.lines().filter(|line| !line.trim_start().starts_with("--")).collect();
-    let code = code.join("\n");
-    code.split(";\n").map(|statement| statement.trim().to_owned()).filter(|statement| !statement.is_empty()).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_step_is_made_of_whole_statements_that_can_be_repeated() {
-        for (name, sql) in STEPS {
-            let statements = statements(sql);
-            assert!(!statements.is_empty(), "{name}");
-            for statement in statements {
-                let repeats = statement.starts_with("CREATE OR REPLACE VIEW ")
-                    || statement.starts_with("CREATE ") && statement.contains("IF NOT EXISTS")
-                    || statement.starts_with("ALTER TABLE ") && statement.contains("ADD COLUMN IF NOT EXISTS")
-                    || statement.starts_with("ALTER TABLE ") && statement.contains("ADD INDEX IF NOT EXISTS")
-                    || statement.starts_with("ALTER TABLE ") && statement.contains(" COMMENT")
-                    // A table of minima: what is there twice changes nothing.
-                    || statement.starts_with("INSERT INTO first_uses\n");
-                assert!(repeats, "{name}: {statement}");
-                // A version that was rolled back inserts without the columns that it doesn't know.
-                let old = ["commands", "containers"].contains(name);
-                let columns = statement.matches("ADD COLUMN").count();
-                assert!(old || columns <= statement.matches(" DEFAULT ").count(), "{name}: {statement}");
-                assert!(!statement.contains("MergeTree") || statement.contains("deduplication_window"), "{statement}");
-            }
+    /// The schema's version, and the one that this program knows; `None` where there is no schema.
+    pub async fn schema_version(&self) -> Result<(Option<u32>, u32), WarehouseError> {
+        let known = u32::try_from(STEPS.len()).unwrap_or(u32::MAX);
+        let present = self.present().await?;
+        if !present.has("schema_migrations") {
+            return Ok((None, known));
         }
+        self.check_noted(&present)?;
+        let client = self.client();
+        let asked = client.query("SELECT max(version) FROM schema_migrations").fetch_one::<u32>();
+        Ok((Some(self.quickly("read the schema's version", asked).await?), known))
+    }
+
+    /// Brings the schema up to date, and has the tables keep their rows as the configuration says.
+    pub async fn prepare(&self) -> Result<(), WarehouseError> {
+        self.migrate().await?;
+        self.keep_rows().await
+    }
+
+    pub(crate) async fn statement(&self, client: &Client, sql: &str) -> Result<(), WarehouseError> {
+        let placed = self.placed(sql);
+        let first = placed.lines().next().unwrap_or_default();
+        self.within(PATIENCE, &format!("run `{first}`"), client.query_raw(&placed).execute()).await
     }
 }

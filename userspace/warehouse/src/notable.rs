@@ -20,13 +20,14 @@ impl Warehouse {
     /// Brings the list into the warehouse, unless one as new is there: of a fleet's daemons the newest one's counts.
     pub(crate) async fn load_notable_actions(&self) -> Result<(), WarehouseError> {
         let number = number();
-        let there = self.client().query("SELECT max(list) FROM notable_actions").fetch_one::<u32>().await;
-        if there.map_err(|source| self.failed("read the list of notable actions", source))? >= number {
+        let client = self.client();
+        let there = client.query("SELECT max(list) FROM notable_actions").fetch_one::<u32>();
+        if self.quickly("read the list of notable actions", there).await? >= number {
             return Ok(());
         }
         // One insert: all of it or nothing. Two daemons at once write the same rows, with the same token.
         let token = format!("notable-actions-{number}");
-        let client = self.client().clone().with_setting("insert_deduplication_token", token);
+        let client = self.client().with_setting("insert_deduplication_token", token);
         let loaded = async {
             let mut insert = client.insert::<NotableRow>("notable_actions").await?;
             for row in rows(number) {
@@ -34,7 +35,7 @@ impl Warehouse {
             }
             insert.end().await
         };
-        loaded.await.map_err(|source| self.failed("load the list of notable actions", source))
+        self.quickly("load the list of notable actions", loaded).await
     }
 }
 

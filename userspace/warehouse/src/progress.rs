@@ -39,10 +39,29 @@ pub(crate) struct Confirmed {
     pub(crate) floor: Position,
 }
 
+/// What is kept of what arrived.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Noted {
+    #[serde(flatten)]
+    pub(crate) confirmed: Confirmed,
+    /// Which store it is that has it, as `Warehouse::store` tells.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) store: Option<String>,
+}
+
 /// From where on the journal in `dir` must be kept, because it is not shipped or a call there is still open; for
 /// `Journal::retain`. `None` if nothing was ever shipped.
 pub fn shipped(dir: &Path) -> Result<Option<Position>, WarehouseError> {
-    Ok(read::<Confirmed>(&dir.join(POSITION))?.map(|confirmed| confirmed.floor))
+    Ok(read_position(dir)?.map(|noted| noted.confirmed.floor))
+}
+
+/// Where what arrived is noted.
+pub(crate) fn position_file(dir: &Path) -> PathBuf {
+    dir.join(POSITION)
+}
+
+pub(crate) fn read_position(dir: &Path) -> Result<Option<Noted>, WarehouseError> {
+    read(&dir.join(POSITION))
 }
 
 pub(crate) fn read_plan(dir: &Path) -> Result<Option<Plan>, WarehouseError> {
@@ -53,8 +72,8 @@ pub(crate) fn write_plan(dir: &Path, plan: Plan) -> Result<(), WarehouseError> {
     write(&dir.join(PLAN), &plan)
 }
 
-pub(crate) fn write_position(dir: &Path, confirmed: Confirmed) -> Result<(), WarehouseError> {
-    write(&dir.join(POSITION), &confirmed)
+pub(crate) fn write_position(dir: &Path, noted: &Noted) -> Result<(), WarehouseError> {
+    write(&dir.join(POSITION), noted)
 }
 
 #[derive(Row, Deserialize)]
@@ -68,8 +87,8 @@ impl Warehouse {
     pub(crate) async fn confirmed(&self, journal: Uuid) -> Result<Confirmed, WarehouseError> {
         let query = "SELECT ?fields FROM shipped WHERE tenant = ? AND journal = ? ORDER BY seq DESC LIMIT 1";
         let query = self.client().query(query).bind(&self.config().tenant).bind(journal.to_string());
-        let row = query.fetch_optional::<Positions>().await;
-        match row.map_err(|source| self.failed("ask how far the journal was shipped", source))? {
+        let row = query.fetch_optional::<Positions>();
+        match self.quickly("ask how far the journal was shipped", row).await? {
             None => Ok(Confirmed::default()),
             Some(row) => Ok(Confirmed { shipped: parse(&row.position)?, floor: parse(&row.floor)? }),
         }

@@ -1,4 +1,4 @@
-//! Questions by name: the views of `migrations/0007_questions.sql`, and what each has to be told.
+//! Questions by name: views of the migrations, and what each has to be told.
 
 use serde_json::Value;
 use time::OffsetDateTime;
@@ -47,6 +47,7 @@ pub const QUESTIONS: &[Question] = &[
     Question { name: "gaps", asks: "What is missing?", parameters: &[Since] },
     Question { name: "hosts", asks: "Do all hosts report?", parameters: &[] },
     Question { name: "new_hosts_called", asks: "Which hosts did nobody call before?", parameters: &[Since, Until] },
+    Question { name: "refused_destinations", asks: "Where were agents not let go?", parameters: &[Since, Until] },
     Question { name: "risky_calls", asks: "Did anybody do something dangerous?", parameters: &[Since, Until] },
     Question { name: "secrets_asked_for", asks: "Who asked for secrets?", parameters: &[Since, Until] },
     Question { name: "session_timeline", asks: "What happened in this session, in order?", parameters: &[Session] },
@@ -162,7 +163,7 @@ mod tests {
 
     #[test]
     fn every_question_is_a_view_with_these_parameters_and_is_in_the_docs() {
-        let sql = include_str!("../migrations/0007_questions.sql");
+        let sql: String = crate::steps::STEPS.iter().map(|(_, sql)| *sql).collect();
         let docs = include_str!("../../../docs/queries.md");
         for question in QUESTIONS {
             let head = format!("CREATE OR REPLACE VIEW {} AS\n", question.name);

@@ -42,6 +42,7 @@ const RECORDS: &[&str] = &[
     "hosts",
     "new_hosts_called",
     "notable_actions",
+    "refused_destinations",
     "risky_calls",
     "secrets_asked_for",
     "session_ends",
@@ -86,7 +87,7 @@ pub const ROLES: &[Role] = &[
         name: "chaperone_operator",
         for_whom: "whoever keeps it running: hosts, gaps, the schema's version, ClickHouse's parts and disks",
         grants: &[
-            ("SELECT", &["commands_lost", "gaps", "hosts", "schema_migrations", "shipped"]),
+            ("SELECT", &["commands_lost", "gaps", "hosts", "retention_changes", "schema_migrations", "shipped"]),
             ("SELECT(tenant, journal, agent, started)", &["session_starts"]),
             ("SELECT(tenant, node, journal, seq, at)", &["ledger"]),
         ],

@@ -147,6 +147,12 @@ async fn each_role_does_its_work_and_nothing_else() {
         ["writer", "analyst", "auditor", "operator"].map(|it| as_user(&server, it));
 
     writer.migrate().await.unwrap(); // it is as it has to be, which a writer can see
+    assert_eq!(writer.store().await.unwrap(), admin.store().await.unwrap()); // and which store it is
+    let keep = crate::TableSettings { ttl_days: Some(90), storage_policy: None };
+    let tables = std::collections::BTreeMap::from([("calls".to_owned(), keep)]);
+    let keeping = Warehouse::new(WarehouseConfig { tables, ..writer.config().clone() }).unwrap();
+    let refused = keeping.keep_rows().await.unwrap_err().to_string();
+    assert!(refused.contains("warehouse.tables.calls.ttl_days") && refused.contains("warehouse migrate"), "{refused}");
     run(&writer, "INSERT INTO calls (tenant, agent, service, started) VALUES ('generated', 'new', 's3', now())")
         .await
         .unwrap();
@@ -164,6 +170,7 @@ async fn each_role_does_its_work_and_nothing_else() {
     run(&auditor, "SELECT count() FROM chain_breaks").await.unwrap();
     run(&auditor, "SELECT count(data) FROM body_chunks").await.unwrap();
     run(&operator, "SELECT * FROM hosts").await.unwrap();
+    run(&operator, "SELECT * FROM retention_changes").await.unwrap();
     run(&operator, "SELECT * FROM gaps(since = now() - INTERVAL 1 DAY)").await.unwrap();
     run(&operator, "SELECT sum(bytes_on_disk) FROM system.parts").await.unwrap();
 

@@ -12,7 +12,7 @@ use bytes::Bytes;
 use chaperone_journal::{CallFilter, Calls, Connections, Exchange, Journal, JournalConfig, Position, sessions};
 use chaperone_model::{
     CallId, CommandEnded, CommandExit, CommandsLost, ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened,
-    Direction, Event, OriginalDst, ProcessFacts, SessionEnded, Verdict,
+    Decision, Direction, Event, OriginalDst, ProcessFacts, Reason, SessionEnded, Verdict,
 };
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ use crate::{
 #[allow(dead_code, unreachable_pub)]
 mod next;
 #[path = "../../journal/src/samples.rs"]
-mod samples;
+pub(crate) mod samples;
 
 /// A ClickHouse of the test's own.
 pub(crate) struct Server {
@@ -53,12 +53,12 @@ impl Server {
     }
 
     /// SIGKILL, as a crash would.
-    fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         self.child.kill().unwrap();
         self.child.wait().unwrap();
     }
 
-    fn restart(&mut self) {
+    pub(crate) fn restart(&mut self) {
         self.child = spawn(&self.data, self.http, self.tcp, None);
     }
 
@@ -99,11 +99,11 @@ fn spawn(data: &Path, http: u16, tcp: u16, users: Option<&Path>) -> Child {
     child
 }
 
-fn journal(dir: &Path) -> Journal {
+pub(crate) fn journal(dir: &Path) -> Journal {
     Journal::open(JournalConfig { segment_bytes: 4 << 20, ..JournalConfig::new(dir) }).unwrap().0
 }
 
-fn quick() -> ShipperOptions {
+pub(crate) fn quick() -> ShipperOptions {
     ShipperOptions {
         linger: Duration::from_millis(5),
         longest_pause: Duration::from_millis(200),
@@ -112,11 +112,11 @@ fn quick() -> ShipperOptions {
     }
 }
 
-fn shipper(warehouse: &Warehouse, journal: &Journal) -> Shipper {
+pub(crate) fn shipper(warehouse: &Warehouse, journal: &Journal) -> Shipper {
     Shipper::new(warehouse.clone(), quick(), journal.dir(), journal.id(), journal.subscribe())
 }
 
-async fn one_call(journal: &Journal, session: &chaperone_model::Session, n: usize) -> CallId {
+pub(crate) async fn one_call(journal: &Journal, session: &chaperone_model::Session, n: usize) -> CallId {
     let call = CallId::new();
     journal.append(&samples::intent(call, session.id), false).await.unwrap();
     let mut request = journal.body(call, Direction::Request);
@@ -129,12 +129,12 @@ async fn one_call(journal: &Journal, session: &chaperone_model::Session, n: usiz
 }
 
 /// Rows as they are in the table, those that a merge would remove included.
-async fn raw(warehouse: &Warehouse, sql: &str) -> u64 {
+pub(crate) async fn raw(warehouse: &Warehouse, sql: &str) -> u64 {
     warehouse.client().query_raw(sql).fetch_one::<u64>().await.unwrap()
 }
 
 /// Closes the journal, so that not even a checkpoint comes after, and ships everything there is.
-async fn ship_all(shipper: Shipper, journal: &Journal) {
+pub(crate) async fn ship_all(shipper: Shipper, journal: &Journal) {
     journal.close().await.unwrap();
     let mut status = shipper.status();
     let last = journal.subscribe().borrow().seq;
@@ -400,6 +400,61 @@ async fn the_warehouse_answers_as_the_journal_does() {
     assert_eq!(raw(&warehouse, "SELECT sum(received_bytes) FROM connections").await, 2);
     assert_eq!(raw(&warehouse, "SELECT count() FROM denials").await, 1);
     assert_eq!(warehouse.chain_breaks(10).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_policies_said_of_connections_is_in_the_warehouse() {
+    let (data, dir) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let server = Server::start(data.path());
+    let warehouse = server.warehouse();
+    let journal = journal(dir.path());
+    let session = samples::session();
+    journal.append(&samples::session_started(&session), false).await.unwrap();
+    let Event::CallIntent(intent) = samples::intent(CallId::new(), session.id) else { unreachable!() };
+    let decided = |verdict, reason, policy: &str| Decision {
+        verdict,
+        reason,
+        policies: vec![policy.to_owned()],
+        policy_version: "ab".repeat(32),
+        message: format!("{policy} says so"),
+    };
+    for (name, kind, decision) in [
+        ("asked.example", ConnectionKind::Passed, Some(decided(Verdict::Allow, Reason::Permitted, "known"))),
+        ("refused.example", ConnectionKind::Refused, Some(decided(Verdict::Deny, Reason::Forbidden, "only-these"))),
+        ("refused.example", ConnectionKind::Refused, Some(decided(Verdict::Deny, Reason::Forbidden, "only-these"))),
+        ("sts.amazonaws.com", ConnectionKind::Inspected, None),
+    ] {
+        let opened = ConnectionOpened {
+            id: ConnectionId::new(),
+            session: session.id,
+            at: OffsetDateTime::now_utc(),
+            process: intent.process.clone(),
+            destination: OriginalDst("192.0.2.1:443".parse().unwrap()),
+            upstream: None,
+            name: Some(name.into()),
+            kind,
+            error: None,
+            decision,
+        };
+        journal.append(&Event::ConnectionOpened(Box::new(opened)), false).await.unwrap();
+    }
+    ship_all(shipper(&warehouse, &journal), &journal).await;
+    for (condition, count) in [
+        ("name = 'asked.example' AND decision = 'allow' AND reason = 'permitted' AND policies = ['known']", 1),
+        (
+            "decision = 'deny' AND reason = 'forbidden' AND message = 'only-these says so' AND length(policy_version) = 64",
+            2,
+        ),
+        ("name = 'sts.amazonaws.com' AND decision = '' AND policies = [] AND reason = ''", 1),
+    ] {
+        let sql = format!("SELECT count() FROM connections WHERE {condition}");
+        assert_eq!(raw(&warehouse, &sql).await, count, "{condition}");
+    }
+    let refused = "SELECT sum(connections) FROM refused_destinations(since = now() - 60, until = now() + 60) \
+                   WHERE host = 'refused.example' AND agent = 'coder' AND policy = 'only-these'";
+    assert_eq!(raw(&warehouse, refused).await, 2);
+    let hosts = "SELECT count() FROM refused_destinations(since = now() - 60, until = now() + 60)";
+    assert_eq!(raw(&warehouse, hosts).await, 1);
 }
 
 #[tokio::test(flavor = "multi_thread")]

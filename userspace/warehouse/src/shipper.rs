@@ -16,7 +16,9 @@ use uuid::Uuid;
 use crate::{
     Warehouse, WarehouseError,
     batch::{Batch, FULL_RECORDS, Gatherer},
-    progress::{Confirmed, Plan, read_plan, shipped_row, write_plan, write_position},
+    progress::{
+        Confirmed, Noted, Plan, position_file, read_plan, read_position, shipped_row, write_plan, write_position,
+    },
     rows::Source,
 };
 
@@ -29,7 +31,7 @@ pub struct ShipperOptions {
     pub first_pause: Duration,
     /// … up to this.
     pub longest_pause: Duration,
-    /// How long an insert may take.
+    /// How long an insert may take, before it is sent again, to the next address if there are several.
     pub timeout: Duration,
     /// How long the rest may take when the daemon stops.
     pub farewell: Duration,
@@ -62,8 +64,20 @@ pub struct ShipperStatus {
     pub batches: u64,
     /// Records since the start.
     pub records: u64,
-    /// Failures since the start.
+    /// Bytes of those records, as the journal has them.
+    pub bytes: u64,
+    /// Failures since the start; after each, the batch is sent again.
     pub failures: u64,
+    /// How often another address was gone to since the start.
+    pub fail_overs: u64,
+    /// When the last record that is in ClickHouse was written: what isn't there yet is younger. `None` before the first
+    /// batch since the start.
+    #[serde(with = "time::serde::rfc3339::option")]
+    pub shipped_until: Option<OffsetDateTime>,
+    /// The address that records go to.
+    pub address: String,
+    /// What the configuration says of how tables keep their rows and ClickHouse doesn't do, if there is something.
+    pub retention_error: Option<String>,
     /// Why shipping stands still, if it does.
     pub error: Option<String>,
     /// When the last batch arrived.
@@ -81,6 +95,8 @@ pub struct Shipper {
     committed: watch::Receiver<Position>,
     status: watch::Sender<ShipperStatus>,
     is_migrated: bool,
+    /// The store that the present address leads to.
+    store: Option<String>,
 }
 
 /// Why `run` gives up on a piece of work.
@@ -105,7 +121,7 @@ impl Shipper {
         committed: watch::Receiver<Position>,
     ) -> Self {
         let status = watch::Sender::default();
-        Self { warehouse, options, dir: dir.into(), journal, committed, status, is_migrated: false }
+        Self { warehouse, options, dir: dir.into(), journal, committed, status, is_migrated: false, store: None }
     }
 
     /// How shipping is going, as it changes.
@@ -113,10 +129,13 @@ impl Shipper {
         self.status.subscribe()
     }
 
-    /// Ships until `shutdown`, then what is left, if that is quick. Failures are in the status, and tried again.
+    /// Ships until `shutdown`, then what is left, if that is quick. Failures are in the status, and tried again: at the next
+    /// address, if there are several, and after a pause once all of them failed.
     pub async fn run(mut self, shutdown: impl Future<Output = ()>) {
         let mut shutdown = pin!(shutdown);
         let mut pause = self.options.first_pause;
+        let addresses = self.warehouse.config().urls.len();
+        let mut failed = 0;
         loop {
             let before = self.status.borrow().batches;
             let ended = tokio::select! {
@@ -130,9 +149,15 @@ impl Shipper {
             };
             if self.status.borrow().batches > before {
                 pause = self.options.first_pause;
+                failed = 0;
             }
+            failed += 1;
             self.note_failure(&error);
             self.is_migrated = false; // somebody may have dropped the database
+            self.go_on_elsewhere(&error);
+            if failed % addresses != 0 {
+                continue;
+            }
             tokio::select! {
                 () = &mut shutdown => break,
                 () = tokio::time::sleep(pause) => {}
@@ -170,20 +195,33 @@ impl Shipper {
         Ok(())
     }
 
+    fn go_on_elsewhere(&self, error: &WarehouseError) {
+        let from = self.warehouse.address().to_owned();
+        self.warehouse.turn();
+        let to = self.warehouse.address();
+        if from != to {
+            tracing::warn!(%error, from, to, "records go to the next address of ClickHouse's");
+            self.status.send_modify(|status| status.fail_overs += 1);
+        }
+    }
+
     /// Learns how far things are, from ClickHouse, and completes the batch that was under way.
     async fn begin(&mut self) -> Result<Gatherer, WarehouseError> {
+        self.refresh();
         if !self.is_migrated {
             self.warehouse.migrate().await?;
+            self.keep_rows().await;
             self.is_migrated = true;
         }
         let confirmed = self.warehouse.confirmed(self.journal).await?;
+        self.check_store(confirmed).await?;
         let ours = self.committed.borrow().seq;
         if confirmed.shipped.seq > ours {
             return Err(WarehouseError::Ahead { journal: self.journal, shipped: confirmed.shipped.seq, ours });
         }
         let (dir, source) = (self.dir.clone(), self.source());
         let gatherer = blocking(move || Gatherer::begin(&dir, source, confirmed.shipped, confirmed.floor)).await?;
-        self.note_progress(confirmed, 0);
+        self.note_progress(confirmed, 0, 0);
         match read_plan(&self.dir)? {
             Some(plan) if plan.from == confirmed.shipped.seq && plan.to > plan.from && plan.to <= ours => {
                 self.ship(gatherer, plan.to, true).await
@@ -192,7 +230,50 @@ impl Shipper {
         }
     }
 
+    /// Whether this address leads to where records went before. Noted before the first row is sent, so that a batch never
+    /// is in two stores.
+    async fn check_store(&mut self, confirmed: Confirmed) -> Result<(), WarehouseError> {
+        self.store = self.warehouse.store().await?;
+        let file = position_file(&self.dir);
+        let url = self.warehouse.address().to_owned();
+        if self.warehouse.config().has_several() {
+            if self.store.is_none() {
+                let why = "ClickHouse gives the tables of this database no ids, by which the same store is known at several \
+                           addresses: name a database with the engine Atomic, or one address";
+                return Err(WarehouseError::Config { setting: "urls".into(), why: why.into() });
+            }
+            let noted = read_position(&self.dir)?.unwrap_or_default();
+            if noted.store.is_some() && noted.store != self.store {
+                return Err(WarehouseError::ForeignStore { url, file });
+            }
+            let (found, ours) = (confirmed.shipped.seq, noted.confirmed.shipped.seq);
+            if noted.store.is_some() && found < ours {
+                return Err(WarehouseError::Behind { url, journal: self.journal, found, confirmed: ours, file });
+            }
+        }
+        write_position(&self.dir, &Noted { confirmed, store: self.store.clone() })
+    }
+
+    /// Has tables keep their rows as configured. What can't be done is told, and records are shipped all the same: rows
+    /// that stay longer than they should are no loss.
+    async fn keep_rows(&self) {
+        let kept = self.warehouse.keep_rows().await;
+        if let Err(error) = &kept {
+            tracing::error!(%error, "tables of ClickHouse's keep their rows otherwise than the configuration says");
+        }
+        let error = kept.err().map(|error| error.to_string());
+        self.status.send_modify(|status| status.retention_error = error);
+    }
+
+    /// Takes a password or certificates that were exchanged. A file that can't be used is told; what was in force stays.
+    fn refresh(&self) {
+        if let Err(error) = self.warehouse.refresh() {
+            tracing::error!(%error, "a file for ClickHouse has changed and can't be used: what was in it before stays in force");
+        }
+    }
+
     async fn ship_batch(&mut self, gatherer: Gatherer) -> Result<Gatherer, WarehouseError> {
+        self.refresh();
         let limit = self.committed.borrow().seq;
         self.ship(gatherer, limit, false).await
     }
@@ -238,11 +319,13 @@ impl Shipper {
     async fn confirm(&self, batch: &Batch) -> Result<(), WarehouseError> {
         let confirmed = Confirmed { shipped: batch.to, floor: batch.floor };
         self.insert_rows("shipped", batch, &[shipped_row(&self.source(), confirmed)]).await?;
-        write_position(&self.dir, confirmed)?;
+        write_position(&self.dir, &Noted { confirmed, store: self.store.clone() })?;
         if batch.orphans > 0 {
             tracing::warn!(calls = batch.orphans, "calls whose beginning is not in the journal are in the ledger only");
         }
-        self.note_progress(confirmed, batch.records);
+        self.note_progress(confirmed, batch.records, batch.bytes);
+        let until = OffsetDateTime::from_unix_timestamp_nanos(i128::from(batch.until_us) * 1000).ok();
+        self.status.send_modify(|status| status.shipped_until = until);
         Ok(())
     }
 
@@ -264,7 +347,8 @@ impl Shipper {
             }
             insert.end().await
         };
-        sent.await.map_err(|source| self.warehouse.failed(&format!("insert into `{table}`"), source))
+        // Boxed: fourteen of them are under way at a time.
+        Box::pin(self.warehouse.within(self.options.timeout, &format!("insert into `{table}`"), sent)).await
     }
 
     fn source(&self) -> Source {
@@ -272,7 +356,7 @@ impl Shipper {
         Source { tenant: config.tenant.clone(), node: config.node.clone(), journal: self.journal }
     }
 
-    fn note_progress(&self, confirmed: Confirmed, records: u64) {
+    fn note_progress(&self, confirmed: Confirmed, records: u64, bytes: u64) {
         let committed = *self.committed.borrow();
         let lag_bytes = self.bytes_between(confirmed.shipped, committed);
         self.status.send_modify(|status| {
@@ -282,6 +366,8 @@ impl Shipper {
             status.lag_bytes = lag_bytes;
             status.error = None;
             status.records += records;
+            status.bytes += bytes;
+            self.warehouse.address().clone_into(&mut status.address);
             if records > 0 {
                 status.batches += 1;
                 status.last_success = Some(OffsetDateTime::now_utc());

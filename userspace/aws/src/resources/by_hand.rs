@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{Place, checked, names::ambiguous, texts};
+use super::{Place, checked, ids, names::ambiguous, texts};
 use crate::{actions::Requirements, catalog::Operation, decode_error::DecodeError};
 
 /// What launching touches: besides what is named, new instances, their volumes and interfaces. What isn't named is the
@@ -137,6 +137,50 @@ pub(crate) fn sqs(
     needs.resource(checked(&format!("arn:{}:sqs:{region}:{account}:{name}", place.partition))?)
 }
 
+/// EventBridge's rules: on a bus of one's own they are below its name. `false`: the rule isn't said plainly.
+/// <https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazoneventbridge.html>
+pub(super) fn rule(
+    needs: &mut Requirements,
+    operation: &Operation,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<bool, DecodeError> {
+    let member = match operation.name {
+        "DeleteRule" | "DescribeRule" | "DisableRule" | "EnableRule" | "PutRule" => "Name",
+        "ListTargetsByRule" | "PutTargets" | "RemoveTargets" => "Rule",
+        _ => return Ok(false),
+    };
+    let text = |name: &str| members.get(name).and_then(Value::as_str);
+    let is_name = |name: &&str| {
+        !name.is_empty() && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+    };
+    // Partners' buses alone have slashes in their names.
+    let is_bus = |bus: &str| match bus.strip_prefix("aws.partner/") {
+        Some(rest) => rest.split('/').all(|part| is_name(&part)),
+        None => is_name(&bus),
+    };
+    let Some(name) = text(member).filter(is_name) else { return Ok(false) };
+    let ours = |kind: &str| place.arn_of("events", "rule/", kind);
+    let arn = match text("EventBusName") {
+        None | Some("default") => ours(name),
+        Some(bus) => match bus.strip_prefix("arn:").map(|_| bus.splitn(6, ':').collect::<Vec<_>>()) {
+            None if is_bus(bus) => ours(&[bus, "/", name].concat()),
+            None => return Ok(false),
+            // The bus of another account or region has its rules there.
+            Some(parts) => match parts[..] {
+                ["arn", partition, "events", region, account, bus] => {
+                    let Some(bus) = bus.strip_prefix("event-bus/").filter(|bus| is_bus(bus)) else { return Ok(false) };
+                    let bus = if bus == "default" { String::new() } else { [bus, "/"].concat() };
+                    format!("arn:{partition}:events:{region}:{account}:rule/{bus}{name}")
+                }
+                _ => return Ok(false),
+            },
+        },
+    };
+    needs.resource(checked(&arn)?)?;
+    Ok(true)
+}
+
 /// API Gateway's permissions are on the paths of its API.
 pub(crate) fn api_gateway(operation: &Operation, members: &Map<String, Value>, place: &Place<'_>) -> String {
     let mut path = String::new();
@@ -172,42 +216,17 @@ pub(super) fn tagged(
 ) -> Result<(), DecodeError> {
     let region = place.region.as_deref().unwrap_or_default();
     for id in texts(members.get("Resources")) {
-        let kind = match id.rsplit_once('-').map_or("", |(kind, _)| kind) {
-            "acl" => "network-acl",
-            "ami" => "image",
-            "cgw" => "customer-gateway",
-            "dopt" => "dhcp-options",
-            "eipalloc" => "elastic-ip",
-            "eni" => "network-interface",
-            "i" => "instance",
-            "igw" => "internet-gateway",
-            "key" => "key-pair",
-            "lt" => "launch-template",
-            "nat" => "natgateway",
-            "pcx" => "vpc-peering-connection",
-            "pl" => "prefix-list",
-            "rtb" => "route-table",
-            "sg" => "security-group",
-            "snap" => "snapshot",
-            "subnet" => "subnet",
-            "tgw" => "transit-gateway",
-            "vgw" => "vpn-gateway",
-            "vol" => "volume",
-            "vpc" => "vpc",
-            "vpce" => "vpc-endpoint",
-            "vpn" => "vpn-connection",
-            _ => {
-                needs.unknown(place.arn("ec2", "*"), Cow::Borrowed("an id whose type isn't known"), false)?;
-                continue;
-            }
+        let Some(kind) = ids::of_ec2(id) else {
+            needs.unknown(place.arn("ec2", "*"), Cow::Borrowed("an id whose type isn't known"), false)?;
+            continue;
         };
         if id.contains(['*', '?']) {
-            needs.unknown(place.arn("ec2", &format!("{kind}/*")), Cow::Borrowed("a wildcard in the request"), false)?;
+            needs.unknown(place.arn("ec2", &format!("{kind}*")), Cow::Borrowed("a wildcard in the request"), false)?;
             continue;
         }
         // Images and snapshots have no account in their ARNs.
-        let account = if matches!(kind, "image" | "snapshot") { "" } else { place.account.unwrap_or("*") };
-        needs.resource(checked(&format!("arn:{}:ec2:{region}:{account}:{kind}/{id}", place.partition))?)?;
+        let account = if matches!(kind, "image/" | "snapshot/") { "" } else { place.account.unwrap_or("*") };
+        needs.resource(checked(&format!("arn:{}:ec2:{region}:{account}:{kind}{id}", place.partition))?)?;
     }
     Ok(())
 }

@@ -49,7 +49,12 @@ fn table(needs: &mut Requirements, name: &str, index: Option<&str>, place: &Plac
     }
     let is_arn = name.starts_with("arn:");
     let mut arn = match is_arn {
-        true => name.to_owned(),
+        true if name.splitn(6, ':').nth(5).is_some_and(|name| name.starts_with("table/")) => name.to_owned(),
+        // Of another type, with a table's name perhaps.
+        true => {
+            names::arn(needs, name)?;
+            return needs.unknown(place.arn_of("dynamodb", "table/", "*"), Cow::Borrowed("no ARN of a table"), false);
+        }
         false if is_name(name) => place.arn_of("dynamodb", "table/", name),
         false => {
             return needs.unknown(place.arn_of("dynamodb", "table/", "*"), Cow::Borrowed("no name of a table"), false);

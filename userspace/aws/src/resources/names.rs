@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use serde_json::{Map, Value};
 
-use super::{Place, checked};
+use super::{Place, checked, ids};
 use crate::{actions::Requirements, catalog::Candidate, decode_error::DecodeError};
 
 /// A variable of a template that a member says.
@@ -13,6 +13,8 @@ pub(super) struct Variable<'a> {
     pub candidate: &'a Candidate,
     /// The whole template.
     pub template: &'static str,
+    /// As the template has it: `{=FunctionName}`.
+    pub in_template: &'static str,
     /// What stands right before it: `:parameter/`, `:function:`.
     pub kind: &'static str,
     /// All that stands before it, as far as it is filled; one for each value of the variables before.
@@ -31,8 +33,12 @@ pub(super) enum Named<'a> {
     Exactly(Cow<'a, str>),
     /// Something that fits this pattern.
     Like(String),
-    /// The whole ARN: the requirements have it already.
+    /// A whole ARN in the place of a name. (ECS, Lambda, KMS, Secrets Manager, DynamoDB, …)
+    Arn(&'a str),
+    /// The whole resource: the requirements have it already.
     Whole,
+    /// Nothing of the template's type, but of another template's of the operation.
+    Other,
 }
 
 /// Services, as ARNs call them, that take names in any case and keep them in lower case. (DocumentDB, Neptune and RDS's
@@ -132,11 +138,11 @@ pub(crate) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
         "ssm" if name.starts_with("parameter/") => {
             needs.resource(here(&format!("parameter/{}", parameter(&name[10..]))))
         }
-        "kms" if name.starts_with("alias/") => {
+        "kms" | "payment-cryptography" if name.starts_with("alias/") => {
             needs.resource(text.to_owned())?;
             needs.unknown(here("key/*"), Cow::Borrowed("the key that the alias stands for"), false)
         }
-        "kms" if name.starts_with("key/") => {
+        "kms" | "payment-cryptography" if name.starts_with("key/") => {
             needs.resource(text.to_owned())?;
             needs.unknown(here("alias/*"), Cow::Borrowed("an alias of the key"), true)
         }
@@ -182,13 +188,17 @@ impl Variable<'_> {
     /// Reads one value.
     pub fn read<'v>(&self, needs: &mut Requirements, value: &'v str) -> Result<Named<'v>, DecodeError> {
         let service = self.candidate.service.name;
-        if value.starts_with("arn:") {
-            // An ARN in the place of a name. (Lambda, KMS, Secrets Manager, DynamoDB, …)
-            arn(needs, &checked(value)?)?;
-            return Ok(Named::Whole);
-        }
         if service == "lambda" && self.kind == ":function:" {
-            return self.function(needs, value);
+            return match value.strip_prefix("arn:") {
+                Some(_) => self.function_by_arn(needs, value),
+                None => self.function(needs, value),
+            };
+        }
+        if value.starts_with("arn:") {
+            return Ok(Named::Arn(value));
+        }
+        if ids::kind(value).is_some_and(|kind| self.is_for_another(kind)) {
+            return Ok(Named::Other);
         }
         if self.arn_only || self.repeats_kind(value) || self.repeats_before(value) || self.is_part_of_arn(value) {
             return Ok(Named::Like("*".into()));
@@ -207,7 +217,7 @@ impl Variable<'_> {
                 let selected = value.starts_with('/') && value.len() == 1;
                 return Ok(if selected { Named::Like("*".into()) } else { Named::Exactly(parameter(value).into()) });
             }
-            ("kms", "key/") => return self.key(needs, value),
+            ("kms" | "payment-cryptography" | "payment-cryptography-data", "key/") => return self.key(needs, value),
             ("kms", "alias/") => return Ok(Named::Exactly(value.strip_prefix("alias/").unwrap_or(value).into())),
             ("secretsmanager", "secret:") => {
                 let full = self.place.arn("secretsmanager", &format!("secret:{value}-*"));
@@ -220,10 +230,27 @@ impl Variable<'_> {
             }
             ("iam", "role/" | "user/" | "group/" | "policy/" | "instance-profile/" | "server-certificate/") => {
                 let account = self.place.account.unwrap_or("*");
-                let elsewhere = format!("arn:{}:iam::{account}:{kind}*/{value}", self.place.partition);
-                needs.unknown(elsewhere, Cow::Borrowed("the same name below a path"), true)?;
+                let named = |path: &str| format!("arn:{}:iam::{account}:{kind}{path}{value}", self.place.partition);
+                needs.unknown(named("*/"), Cow::Borrowed("the same name below a path"), true)?;
+                // What is made gets the path that the request says.
+                if let Some(path) = self.members.get("Path").and_then(Value::as_str).filter(|path| *path != "/")
+                    && ["Create", "Upload"].iter().any(|verb| self.candidate.operation.name.starts_with(verb))
+                {
+                    needs.unknown(named(""), Cow::Borrowed("the same name without its path"), true)?;
+                    return Ok(
+                        match path.strip_prefix('/').filter(|path| path.ends_with('/') && !path.contains(':')) {
+                            Some(path) => Named::Exactly(Cow::Owned([path, value].concat())),
+                            None => Named::Like(["*", value].concat()),
+                        },
+                    );
+                }
             }
             _ => {}
+        }
+        // Ids that begin with what stands before them in the ARN already: `p-` in `policy/o-…/p-…` and `p-12345678`.
+        let prefix = self.kind.rsplit([':', '/']).next().unwrap_or_default();
+        if let Some(rest) = value.strip_prefix(prefix).filter(|rest| !prefix.is_empty() && !rest.is_empty()) {
+            return Ok(Named::Exactly(rest.into()));
         }
         // What would end the variable in the ARN: then where it ends can't be told.
         if self.next.is_some_and(|next| next != '{' && value.contains(next)) {
@@ -233,6 +260,17 @@ impl Variable<'_> {
         let is_lower = LOWER_CASE.contains(&of) && value.bytes().any(|byte| byte.is_ascii_uppercase());
         let value = if is_lower { Cow::Owned(value.to_ascii_lowercase()) } else { Cow::Borrowed(value) };
         Ok(Named::Exactly(value))
+    }
+
+    /// Whether another template of the operation has the same member for the name of a resource of that kind, and this
+    /// one is of another kind.
+    fn is_for_another(&self, kind: &str) -> bool {
+        let is_own = |before: &str| before.ends_with(kind) && before[..before.len() - kind.len()].ends_with([':', '/']);
+        let theirs = |template: &str| {
+            let mut pieces = template.split(self.in_template);
+            pieces.next().is_some_and(is_own) && pieces.next().is_some()
+        };
+        !is_own(self.kind) && self.candidate.operation.templates.iter().any(|template| theirs(template))
     }
 
     /// Whether a name begins with a word that stands before it in the ARN: `role/worker` for `worker`.
@@ -316,15 +354,32 @@ impl Variable<'_> {
         Ok(Named::Whole)
     }
 
+    /// A function's ARN. The qualifier may stand in a member of its own.
+    fn function_by_arn<'v>(&self, needs: &mut Requirements, value: &'v str) -> Result<Named<'v>, DecodeError> {
+        if value.splitn(6, ':').nth(5).is_none_or(|name| !name.starts_with("function:")) {
+            let any = format!("arn:{}:lambda:*:*:function:*", self.place.partition);
+            needs.unknown(any, Cow::Borrowed("no ARN of a function"), false)?;
+            return Ok(Named::Arn(value));
+        }
+        let qualifier = self.members.get("Qualifier").and_then(Value::as_str).filter(|qualifier| !qualifier.is_empty());
+        if let Some(qualifier) = qualifier {
+            // Without one of its own an ARN has seven parts.
+            let base: Vec<&str> = value.splitn(8, ':').take(7).collect();
+            needs.resource(checked(&[&base.join(":"), ":", qualifier].concat())?)?;
+        }
+        Ok(Named::Arn(value))
+    }
+
     /// A key by its id, or by an alias, which stands for a key that only KMS knows.
     fn key<'v>(&self, needs: &mut Requirements, value: &'v str) -> Result<Named<'v>, DecodeError> {
+        let of = self.template.split(':').nth(2).unwrap_or("kms");
         if value.starts_with("alias/") {
-            needs.resource(self.place.arn("kms", value))?;
-            let key = self.place.arn("kms", "key/*");
+            needs.resource(checked(&self.place.arn(of, value))?)?;
+            let key = self.place.arn(of, "key/*");
             needs.unknown(key, Cow::Borrowed("the key that the alias stands for"), false)?;
             return Ok(Named::Whole);
         }
-        needs.unknown(self.place.arn("kms", "alias/*"), Cow::Borrowed("an alias of the key"), true)?;
+        needs.unknown(self.place.arn(of, "alias/*"), Cow::Borrowed("an alias of the key"), true)?;
         Ok(Named::Exactly(value.into()))
     }
 }

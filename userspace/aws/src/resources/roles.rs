@@ -54,7 +54,8 @@ fn is_profile(member: &str) -> bool {
 }
 
 fn is_role_name(member: &str) -> bool {
-    const ENDINGS: [&str; 7] = ["role", "rolearn", "rolearns", "rolename", "rolenames", "iamrole", "iamroles"];
+    const ENDINGS: [&str; 8] =
+        ["roleoverride", "role", "rolearn", "rolearns", "rolename", "rolenames", "iamrole", "iamroles"];
     ENDINGS.iter().any(|ending| ends_with(member, ending))
 }
 

@@ -85,6 +85,9 @@ pub(super) fn fill(
                 for arn in filled.open {
                     if filled.in_part {
                         needs.unknown(arn, Cow::Borrowed(IN_PART), false)?;
+                    } else if !filled.missing.is_empty() {
+                        // AWS may assign the name, or the input may say it elsewhere.
+                        needs.unknown(arn, not_named_by(&filled.missing), false)?;
                     } else {
                         needs.made_resource(arn)?;
                     }
@@ -95,10 +98,7 @@ pub(super) fn fill(
             Mark::OneOf if !arns.is_empty() => {}
             Mark::Mentioned => {}
             Mark::OneOf | Mark::Required => {
-                let why = match filled.missing[..] {
-                    [] => Cow::Borrowed("the request can't name it"),
-                    _ => Cow::Owned(format!("not named by {}", filled.missing.join(", "))),
-                };
+                let why = not_named_by(&filled.missing);
                 for pattern in filled.open {
                     // An ARN in a member of its own is as good as the name.
                     if !arns.iter().any(|arn| names::fits(arn, &pattern)) {
@@ -118,6 +118,13 @@ pub(super) fn fill(
         }
     }
     Ok(())
+}
+
+fn not_named_by(missing: &[&str]) -> Cow<'static, str> {
+    match missing {
+        [] => Cow::Borrowed("the request can't name it"),
+        _ => Cow::Owned(format!("not named by {}", missing.join(", ").replace('|', " or "))),
+    }
 }
 
 /// ARNs of the operation's own service, or of whatever a member called plainly `resourceArn` holds.
@@ -144,7 +151,8 @@ fn arns<'a>(operation: &Operation, members: &'a Map<String, Value>) -> Vec<&'a s
                     let variables = operation.templates.iter().flat_map(|template| template.split('{').skip(1));
                     variables
                         .filter_map(|rest| rest.split('}').next())
-                        .any(|it| it.strip_prefix(['=', '~']) == Some(name))
+                        .filter_map(|it| it.strip_prefix(['=', '~']))
+                        .any(|it| it.split('|').any(|it| it == *name))
                 };
                 if names::is_arn_in_disguise(text) || plain && !in_template() {
                     all.push(text);
@@ -208,6 +216,7 @@ impl Filled {
         let mut filled = Self { open, widest, from_list: false, in_part: false, missing };
         let mut arns = vec![Part { text: Cow::Borrowed(""), known: true }];
         let mut is_said = true;
+        let mut owner = Owner::Own;
         let mut rest = template;
         while let Some((before, after)) = rest.split_once('{') {
             let Some((variable, tail)) = after.split_once('}') else { break };
@@ -224,14 +233,19 @@ impl Filled {
                 Some(b'=' | b'~') => {
                     let member = &variable[1..];
                     let mut found = Vec::new();
-                    is_list = values(members, member, &mut found);
+                    // Members of which a request has one: `logGroupName|logGroupIdentifier`.
+                    for member in member.split('|') {
+                        is_list |= values(members, member, &mut found);
+                    }
                     let next = tail.chars().next();
                     let arn_only = variable.starts_with('~');
                     // Only what is known: what isn't makes all of it a pattern.
                     let so_far = arns.iter().filter(|arn| arn.known).map(|arn| [&*arn.text, before].concat());
+                    let at = template.len() - after.len() - 1;
                     let variable = names::Variable {
                         candidate,
                         template,
+                        in_template: &template[at..template.len() - tail.len()],
                         kind: before,
                         before: so_far.collect(),
                         next,
@@ -246,7 +260,27 @@ impl Filled {
                             return Err(DecodeError::TooLarge("resource's name"));
                         }
                         match variable.read(needs, value)? {
-                            names::Named::Whole => {}
+                            names::Named::Whole | names::Named::Other => {}
+                            names::Named::Arn(arn) => match within(candidate, template, tail, members, arn) {
+                                Within::Nothing => names::arn(needs, &checked(arn)?)?,
+                                Within::Foreign(name) => {
+                                    names::arn(needs, &checked(arn)?)?;
+                                    for before in &variable.before {
+                                        let why = Cow::Borrowed("an ARN of another type in the place of its name");
+                                        needs.unknown(checked(&[before, name, tail].concat())?, why, true)?;
+                                    }
+                                }
+                                Within::Named(name) => {
+                                    needs.only_mentioned(|needs| names::arn(needs, &checked(arn)?))?;
+                                    owner.add(arn);
+                                    parts.push(Part { text: Cow::Borrowed(name), known: true });
+                                }
+                                Within::Unclear => {
+                                    names::arn(needs, &checked(arn)?)?;
+                                    filled.in_part = true;
+                                    parts.extend(Part::any());
+                                }
+                            },
                             names::Named::Exactly(text) => parts.push(Part { text, known: true }),
                             names::Named::Like(text) => {
                                 filled.in_part = true;
@@ -282,10 +316,11 @@ impl Filled {
             arns = arns.iter().flat_map(each).collect();
         }
         filled.widest.push_str(rest);
+        filled.widest = owner.of(filled.widest, template);
         let accounts = if template.contains("{A}") { other_accounts(members, place) } else { Vec::new() };
         let regions = if template.contains("{R}") { other_regions(members, place) } else { Vec::new() };
         for arn in arns {
-            let text = arn.text.into_owned() + rest;
+            let text = owner.of(arn.text.into_owned() + rest, template);
             match (is_said, arn.known) {
                 (true, true) => {
                     for account in &accounts {
@@ -303,6 +338,90 @@ impl Filled {
             }
         }
         Ok(filled)
+    }
+}
+
+/// What an ARN in the place of a name says of the template that the name is part of.
+enum Within<'a> {
+    /// It is the resource itself.
+    Nothing,
+    /// It is a resource of a type that the operation isn't for, of that name.
+    Foreign(&'a str),
+    /// It is what the resource belongs to, of that name: a cluster's, where a service of it is named beside.
+    Named(&'a str),
+    /// It is a resource of that type, and another one is named beside.
+    Unclear,
+}
+
+fn within<'a>(
+    candidate: &Candidate,
+    template: &str,
+    tail: &str,
+    members: &Map<String, Value>,
+    arn: &'a str,
+) -> Within<'a> {
+    let is_one_of = |template: &str| names::fits(arn, &widest(template));
+    let is_of_the_operation = || candidate.operation.templates.iter().any(|it| is_one_of(&it[1..]));
+    let name = arn.splitn(6, ':').nth(5).unwrap_or_default();
+    let name = name.rsplit([':', '/']).next().unwrap_or_default();
+    // Nothing is said behind it: then the ARN is all.
+    if !tail.contains('{') {
+        return if is_of_the_operation() { Within::Nothing } else { Within::Foreign(name) };
+    }
+    let said_behind = tail.split('{').skip(1).filter_map(|rest| rest.split('}').next()?.strip_prefix(['=', '~']));
+    let mut found = Vec::new();
+    for path in said_behind.flat_map(|paths| paths.split('|')) {
+        values(members, path, &mut found);
+    }
+    // The same ARN may stand for a name in two places.
+    let says_more = found.iter().any(|text| *text != arn);
+    match (is_one_of(template), says_more) {
+        (true, true) => Within::Unclear,
+        (true, false) => Within::Nothing,
+        (false, false) if is_of_the_operation() => Within::Nothing,
+        (false, _) if name.is_empty() || names::ambiguous(name).is_some() => Within::Unclear,
+        (false, _) => Within::Named(name),
+    }
+}
+
+/// A template with `*` for each of its variables.
+fn widest(template: &str) -> String {
+    let mut pieces = template.split('{');
+    let mut pattern = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        pattern.push('*');
+        pattern.push_str(piece.split_once('}').map_or("", |(_, literal)| literal));
+    }
+    pattern
+}
+
+/// Whose and where a resource is that belongs to one which is named by its ARN.
+enum Owner {
+    /// The caller's, where it calls.
+    Own,
+    /// The ARN's region and account.
+    Other([String; 2]),
+}
+
+impl Owner {
+    fn add(&mut self, arn: &str) {
+        let parts: Vec<&str> = arn.splitn(6, ':').collect();
+        let [_, _, _, region, account, _] = parts[..] else { return };
+        *self = match std::mem::replace(self, Self::Own) {
+            Self::Own => Self::Other([region.to_owned(), account.to_owned()]),
+            // Two that don't agree: it could be anybody's.
+            Self::Other([region_before, account_before]) => Self::Other([
+                if region_before == region { region_before } else { "*".to_owned() },
+                if account_before == account { account_before } else { "*".to_owned() },
+            ]),
+        };
+    }
+
+    /// The resource's ARN with the region and account of what it belongs to.
+    fn of(&self, arn: String, template: &str) -> String {
+        let Self::Other([region, account]) = self else { return arn };
+        let arn = if template.contains("{R}") { with_part(&arn, 3, region) } else { arn };
+        if template.contains("{A}") { with_part(&arn, 4, account) } else { arn }
     }
 }
 

@@ -29,8 +29,20 @@ pub(super) enum Class {
     Base32,
     /// Base64 of either alphabet, with padding.
     Base64,
+    /// Letters, digits, and colons between parts.
+    Colon,
+    /// Base64 as it stands in a cookie.
+    Cookie,
     /// Hexadecimal digits, lower case.
     Hex,
+    /// Base64 with padding, in parts that commas join.
+    List,
+    /// Letters, digits, `-`, `_`, `.`, `~` and `=`.
+    Loose,
+    /// What a session's id of Salesforce's consists of.
+    Session,
+    /// Upper-case letters and digits.
+    UpperAlnum,
     /// Letters, digits, `-` and `_`.
     Url,
     /// The same with dots.
@@ -43,7 +55,13 @@ impl Class {
             Self::Alnum => byte.is_ascii_alphanumeric(),
             Self::Base32 => matches!(byte, b'A'..=b'Z' | b'2'..=b'7'),
             Self::Base64 => byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/' | b'=' | b'-' | b'_'),
+            Self::Colon => byte.is_ascii_alphanumeric() || byte == b':',
+            Self::Cookie => Self::Base64.has(byte) || byte == b'%',
             Self::Hex => matches!(byte, b'0'..=b'9' | b'a'..=b'f'),
+            Self::List => Self::Base64.has(byte) || byte == b',',
+            Self::Session => Self::Dotted.has(byte) || byte == b'!',
+            Self::Loose => Self::Dotted.has(byte) || matches!(byte, b'~' | b'='),
+            Self::UpperAlnum => byte.is_ascii_uppercase() || byte.is_ascii_digit(),
             Self::Url => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'),
             Self::Dotted => byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'),
         }
@@ -65,11 +83,13 @@ pub(super) enum Matcher {
     Assigned,
     /// Forty characters of base64 behind a name that says what they are.
     AwsSecret,
+    /// The same of an Azure storage account's key.
+    AzureKey,
     Jwt,
     Pem,
     /// A URL's password.
     Url,
-    /// Slack's addresses of incoming webhooks.
+    /// A path that whoever knows it may post to.
     Webhook,
     /// Not by letters.
     Cards,
@@ -86,7 +106,7 @@ impl Matcher {
                 }
                 // A sentence's end is no part of it.
                 let body = match class {
-                    Class::Dotted => trim(&rest[..length], b'.'),
+                    Class::Dotted | Class::Session | Class::Loose => trim(&rest[..length], b'.'),
                     _ => &rest[..length],
                 };
                 // Behind it stands no letter, in whichever class.
@@ -97,21 +117,31 @@ impl Matcher {
                 Verdict::Hit(if inner { end } else { start }, end + body.len())
             }
             Self::Assigned => assigned(text, end, last),
-            Self::AwsSecret => aws_secret(text, end, last),
+            Self::AwsSecret => named_base64(text, end, last, 40, 3.5),
+            // 64 bytes.
+            Self::AzureKey => named_base64(text, end, last, 88, 4.0),
             Self::Jwt => jwt(text, start, last),
             Self::Pem => pem(text, end, last),
             Self::Url => url(text, end, last),
-            Self::Webhook => {
-                let is = |b: &u8| b.is_ascii_alphanumeric() || *b == b'/';
-                let length = text[end..].iter().take(129).take_while(|b| is(b)).count();
-                if length == text.len() - end && !last && length <= 128 {
-                    return Verdict::More;
-                }
-                let slashes = memchr::memchr_iter(b'/', &text[end..end + length]).count();
-                if (30..=128).contains(&length) && slashes == 2 { Verdict::Hit(end, end + length) } else { Verdict::No }
-            }
+            Self::Webhook => webhook(text, end, last),
             Self::Cards => Verdict::No,
         }
+    }
+}
+
+/// The path of a webhook, in two parts or more.
+fn webhook(text: &[u8], end: usize, last: bool) -> Verdict {
+    const MAX: usize = 256;
+    let is = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'@' | b'+');
+    let length = text[end..].iter().take(MAX + 1).take_while(|b| is(b)).count();
+    if length == text.len() - end && !last && length <= MAX {
+        return Verdict::More;
+    }
+    let path = &text[end..end + length];
+    if (30..=MAX).contains(&length) && path.contains(&b'/') && check::entropy(path) > 3.0 {
+        Verdict::Hit(end, end + length)
+    } else {
+        Verdict::No
     }
 }
 
@@ -133,25 +163,25 @@ fn assigned(text: &[u8], end: usize, last: bool) -> Verdict {
     Verdict::Hit(end, end + length)
 }
 
-fn aws_secret(text: &[u8], end: usize, last: bool) -> Verdict {
+/// So many characters of base64 behind a name that ends in what has been read or in `key`.
+fn named_base64(text: &[u8], end: usize, last: bool, wanted: usize, bits: f32) -> Verdict {
     let rest = &text[end..];
     // The name may go on: `secret_access_key`, `SecretKey`, `secretAccessKey`.
     let name = rest.iter().take(24).take_while(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')).count();
-    let between = rest[name..]
-        .iter()
-        .take(MAX_BETWEEN)
-        .take_while(|b| b.is_ascii_whitespace() || matches!(b, b'"' | b'\'' | b'=' | b':' | b'>' | b',' | b'\\'))
-        .count();
+    let is_between = |b: &u8| {
+        matches!(b, 9..=13 | b' ' | b'"' | b'\'' | b'`' | b'=' | b':' | b'>' | b',' | b'(' | b'|' | b'?' | b'\\')
+    };
+    let between = rest[name..].iter().take(MAX_BETWEEN).take_while(|b| is_between(b)).count();
     let from = name + between;
     let class = |b: &u8| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'/' | b'=');
-    let length = rest[from..].iter().take(41).take_while(|b| class(b)).count();
-    if from + length == rest.len() && length <= 40 && !last {
+    let length = rest[from..].iter().take(wanted + 1).take_while(|b| class(b)).count();
+    if from + length == rest.len() && length <= wanted && !last {
         return Verdict::More;
     }
     let name = rest[..name].to_ascii_lowercase();
     let named = name.ends_with(b"key") || name.is_empty();
     let value = &rest[from..from + length];
-    if !named || between == 0 || length != 40 || check::sorts(value) < 3 || check::entropy(value) < 3.5 {
+    if !named || between == 0 || length != wanted || check::sorts(value) < 3 || check::entropy(value) < bits {
         return Verdict::No;
     }
     Verdict::Hit(end + from, end + from + length)
@@ -256,7 +286,9 @@ fn url(text: &[u8], end: usize, last: bool) -> Verdict {
     // A port, and an `@` somewhere behind: `https://host:443/@scope`.
     let port = password.iter().take_while(|b| b.is_ascii_digit()).count();
     let is_port = port > 0 && port <= 5 && password.get(port) == Some(&b'/');
-    if length < 2 || is_port || check::is_stand_in(password) {
+    // What stands between the parts of a URL in an expression for URLs is no password.
+    let is_word = password.iter().any(u8::is_ascii_alphanumeric) || password.iter().any(|b| !b.is_ascii());
+    if length < 2 || !is_word || is_port || check::is_stand_in(password) {
         return Verdict::No;
     }
     Verdict::Hit(end + from, end + from + length)

@@ -8,7 +8,10 @@ mod custom;
 mod matchers;
 mod rules;
 
-use std::sync::{Arc, LazyLock};
+use std::{
+    ops::Range,
+    sync::{Arc, LazyLock},
+};
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind, Input, MatchKind};
 
@@ -45,6 +48,8 @@ struct Inner {
     /// The rule of each of the automaton's patterns.
     rules: Vec<u16>,
     literals: Vec<Vec<u8>>,
+    /// For each pattern those whose letters its own begin with: where it is found, they are there too.
+    others: Vec<Vec<usize>>,
     /// The bytes that some literal begins with, in either case.
     first: [bool; 256],
     longest: usize,
@@ -85,13 +90,23 @@ impl Detectors {
             .kind(Some(AhoCorasickKind::DFA))
             .build(&literals)
             .map_err(|error| DetectorError::Automaton(error.to_string()))?;
+        let begins = |it: &Vec<u8>, at: usize| {
+            let all = literals.iter().enumerate();
+            all.filter(|(other, literal)| *other != at && it.starts_with(literal)).map(|(other, _)| other).collect()
+        };
+        let others = literals.iter().enumerate().map(|(at, it)| begins(it, at)).collect();
         let mut first = [false; 256];
         for literal in &literals {
             first[usize::from(literal[0])] = true;
             first[usize::from(literal[0].to_ascii_uppercase())] = true;
         }
         let longest = literals.iter().map(Vec::len).max().unwrap_or(0);
-        Ok(Self(Arc::new(Inner { automaton, rules, literals, first, longest, cards, custom })))
+        Ok(Self(Arc::new(Inner { automaton, rules, literals, others, first, longest, cards, custom })))
+    }
+
+    /// Whether there is nothing in a text that needs a closer look: what isn't so may still have no secret.
+    pub fn finds_nothing(&self, text: &[u8]) -> bool {
+        self.is_clean(text)
     }
 
     /// A hit's name.
@@ -116,20 +131,27 @@ impl Detectors {
         let mut safe = text.len();
         let mut at = 0;
         while let Some(found) = it.automaton.find(Input::new(text).range(at..)) {
-            let position = it.rules[found.pattern().as_usize()];
-            let rule = &RULES[usize::from(position)];
-            let verdict = verdict(rule, text, found.start(), found.end(), before, last);
-            at = match verdict {
-                Verdict::No => found.start() + 1,
-                Verdict::More => {
-                    safe = safe.min(found.start());
-                    break;
+            let pattern = found.pattern().as_usize();
+            let mut next = found.start() + 1;
+            let mut more = false;
+            for pattern in std::iter::once(pattern).chain(it.others[pattern].iter().copied()) {
+                let position = it.rules[pattern];
+                let letters = found.start()..found.start() + it.literals[pattern].len();
+                match verdict(&RULES[usize::from(position)], text, letters, before, last) {
+                    Verdict::No => {}
+                    Verdict::More => more = true,
+                    Verdict::Hit(start, end) => {
+                        let from = found.start().min(start);
+                        hits.push(Hit { start, end, from, rule: HitRule::BuiltIn(position) });
+                        next = next.max(end);
+                    }
                 }
-                Verdict::Hit(start, end) => {
-                    hits.push(Hit { start, end, from: found.start().min(start), rule: HitRule::BuiltIn(position) });
-                    end.max(found.start() + 1)
-                }
-            };
+            }
+            if more {
+                safe = safe.min(found.start());
+                break;
+            }
+            at = next;
         }
         if !last {
             safe = safe.min(text.len() - it.beginning(&text[..safe]).min(text.len()));
@@ -190,7 +212,9 @@ pub(crate) fn settle(hits: &mut Vec<Hit>, mut safe: usize) -> usize {
     safe
 }
 
-fn verdict(rule: &Rule, text: &[u8], start: usize, end: usize, before: Option<u8>, last: bool) -> Verdict {
+/// What a rule says of its letters at a place.
+fn verdict(rule: &Rule, text: &[u8], letters: Range<usize>, before: Option<u8>, last: bool) -> Verdict {
+    let Range { start, end } = letters;
     if rule.exact && text[start..end] != *rule.literal.as_bytes() {
         return Verdict::No;
     }
@@ -243,7 +267,7 @@ mod tests {
             for _ in 0..20 {
                 let length = min + random.next((max - min).min(40) + 1);
                 let token = format!("{}{}", rule.literal, random.of(&alphabet, length));
-                let hits = found(&format!("key: {token}, next"));
+                let hits = found(&format!("key: {token}; next"));
                 let expected = if inner { &token[rule.literal.len()..] } else { &token };
                 assert!(hits.contains(&(rule.name, expected.to_owned())), "{}: {token}: {hits:?}", rule.name);
                 let short = &token[..rule.literal.len() + min - 1];
@@ -253,6 +277,28 @@ mod tests {
                     assert!(!found(&within).contains(&(rule.name, token.clone())), "{}: {within}", rule.name);
                 }
             }
+        }
+    }
+
+    /// Where two kinds begin with the same letters, or one with more of them, each is found.
+    #[test]
+    fn kinds_that_begin_alike_are_told_apart() {
+        let hex = "0123456789abcdef0123456789abcdef";
+        let long = "UonbRygqskeSDggXqn9pT3BlbkFJQfOe98GSYHWtUCIo0jsO";
+        assert_eq!(found(&format!("sk-{hex}")), [("deepseek", format!("sk-{hex}"))]);
+        assert_eq!(found(&format!("sk-{long} ")), [("openai", format!("sk-{long}"))]);
+        // What is cut within the longer beginning may still be the other.
+        for cut in 0..long.len() + 3 {
+            let text = format!("sk-{long} ");
+            let (mut hits, mut first) = (Vec::new(), Vec::new());
+            let safe = ALL.scan(&text.as_bytes()[..cut], None, false, &mut first);
+            ALL.scan(&text.as_bytes()[safe..], text.as_bytes()[..safe].last().copied(), true, &mut hits);
+            assert!(first.is_empty() && hits.len() == 1 && safe == 0, "{cut}: {safe}, {hits:?}");
+        }
+        for rule in RULES {
+            let same = RULES.iter().filter(|it| it.literal.eq_ignore_ascii_case(rule.literal));
+            let exact = same.clone().all(|it| it.exact) || same.count() == 1;
+            assert!(exact, "{}: `{}` in either case hides others", rule.name, rule.literal);
         }
     }
 
@@ -285,6 +331,7 @@ mod tests {
             "-----BEGIN PRIVATE KEY----- is how they begin",
             "eyJhbGciOiJIUzI1NiJ9 eyJ.eyJ.x eyJxeXJhbGciOiJIUzI1Ni.aaaaaaaaaaaa.b",
             "ghp_xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+            "an expression: `[a-z]+://[^/?#]+:/?#@` and ://u:/?#@",
             "sk-learn is a library, xoxb- begins a token, AKIAIOSFODNN is short",
         ] {
             assert_eq!(found(clean), [], "{clean}");

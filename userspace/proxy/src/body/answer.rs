@@ -130,20 +130,27 @@ impl AnswerStream {
             self.stall.reset();
             let Some(transforms) = &mut self.transforms else { return Poll::Ready(frame.map(Ok)) };
             let mut out = Vec::new();
-            let (ended, trailers) = match frame.map(Frame::into_data) {
+            let (ended, mut trailers) = match frame.map(Frame::into_data) {
                 Some(Ok(bytes)) => {
                     if let Err(error) = transforms.push(bytes, &mut out) {
                         return Poll::Ready(Some(Err(error.into())));
                     }
                     (self.inner.is_end_stream(), None)
                 }
-                Some(Err(trailers)) => (true, Some(trailers)),
+                Some(Err(frame)) => (true, Some(frame)),
                 None => (true, None),
             };
             if ended {
                 if let Err(error) = transforms.finish(&mut out) {
                     return Poll::Ready(Some(Err(error.into())));
                 }
+                trailers = trailers.map(|frame| match frame.into_trailers() {
+                    Ok(mut fields) => {
+                        transforms.trailers(&mut fields);
+                        Frame::trailers(fields)
+                    }
+                    Err(frame) => frame,
+                });
                 self.transforms = None;
             }
             self.changed.extend(out.into_iter().map(Frame::data));

@@ -5,7 +5,7 @@
 //! nobody else touches those.
 
 use bytes::Bytes;
-use http::response;
+use http::{HeaderMap, response};
 
 /// Why an answer doesn't go on. Nothing of it that the transform has not given out reaches the agent.
 #[derive(Debug, thiserror::Error)]
@@ -27,6 +27,12 @@ pub enum Mode {
 pub trait BodyTransform: Send {
     /// Whether the body must be readable, so that the request may not ask for a compressed one.
     fn reads(&self) -> bool;
+
+    /// Changes what the answer's head says besides: before it is recorded.
+    fn fields(&mut self, _head: &mut response::Parts) {}
+
+    /// Changes the body's trailers, after its end.
+    fn trailers(&mut self, _trailers: &mut HeaderMap) {}
 
     /// Looks at the answer's head, and changes it where the body will change.
     fn head(&mut self, head: &mut response::Parts) -> Mode;
@@ -54,6 +60,16 @@ impl Transforms {
     /// Whether one of them must read the body.
     pub fn read(&self) -> bool {
         self.0.iter().any(|transform| transform.reads())
+    }
+
+    /// Has them change what the head says besides the body.
+    pub fn fields(&mut self, head: &mut response::Parts) {
+        self.0.iter_mut().for_each(|transform| transform.fields(head));
+    }
+
+    /// Has them change the trailers.
+    pub fn trailers(&mut self, trailers: &mut HeaderMap) {
+        self.0.iter_mut().for_each(|transform| transform.trailers(trailers));
     }
 
     /// Shows them the head. Those with nothing to do are gone afterwards.

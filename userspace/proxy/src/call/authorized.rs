@@ -1,19 +1,21 @@
 //! The fourth stage: what the policies say.
 
+use std::time::Instant;
+
 use chaperone_model::Call;
 use chaperone_policy::{Approval, CallFacts, Engine, Permit, Ruling};
 use http::request::Parts;
 use http_body::Body as _;
 
 use crate::{
-    body::{masked::MaskedAnswer, transform::Transforms},
+    body::{digests::MessageDigests, masked::MaskedAnswer, transform::Transforms},
     budgets::Tally,
     call::{
         approval,
         authenticated::{Authentication, Subject},
         decoded::{Decoded, has_signed_chunks},
         error::{CallError, Refusal},
-        exchange::{Exchange, RequestBody},
+        exchange::{Exchange, RequestBody, micros},
         over_budget,
         unmasked::unmask,
     },
@@ -51,9 +53,13 @@ impl<'e> Decoded<'e> {
         let masking = &generation.settings.masking;
         let may_unmask = generation.engine.version().has_unmasks();
         let answer = MaskedAnswer::of(call, masks, masking, &own.masking, &mut parts, &exchange.masked, may_unmask);
+        let masks_any = answer.is_some();
         transforms.add(answer);
         let held = hold_chunks(exchange, call, &subject)?;
         let unmasked = unmask(exchange, &parts, &subject, call).await?;
+        if masks_any || unmasked.is_some() {
+            transforms.add(MessageDigests::of(call, &exchange.masked, unmasked.is_some()));
+        }
         exchange.unmasked = unmasked;
         Ok(Authorized { exchange, parts, subject, transforms, permit, tally, held })
     }
@@ -71,7 +77,9 @@ async fn rule(
     let ask = |engine: &Engine, approval| engine.rule(&standing.principal, call, facts, approval);
     let denied = |ruling: &Ruling| CallError::Denied(Box::new(ruling.decision()));
     let engine = &exchange.generation.engine;
+    let began = Instant::now();
     let ruling = ask(engine, Approval::None);
+    connection.plane.metrics.ruling.observe(micros(began));
     if let Ruling::Deny(_) = &ruling {
         return Err(denied(&ruling));
     }

@@ -87,6 +87,9 @@ impl Answer {
         let (mut parts, inner) = response.into_parts();
         // Before anything of it is recorded.
         exchange.connection.session.own.masking.vault().clean(&mut parts.headers);
+        if websocket.is_none() {
+            transforms.fields(&mut parts);
+        }
         let facts = facts(&parts, &exchange);
         for name in &HOP_BY_HOP {
             parts.headers.remove(name);

@@ -1,11 +1,18 @@
 //! The fifth stage: the intent is in the journal before anything leaves.
 
+use std::time::Instant;
+
 use chaperone_model::{Payload, Protocol};
 use http::request::Parts;
 
 use crate::{
     body::transform::Transforms,
-    call::{authenticated::Subject, authorized::Authorized, error::CallError, exchange::Exchange},
+    call::{
+        authenticated::Subject,
+        authorized::Authorized,
+        error::CallError,
+        exchange::{Exchange, micros},
+    },
     connection::quota::Memory,
 };
 
@@ -36,7 +43,9 @@ impl<'e> Authorized<'e> {
         let decision = permit.decision();
         drop(permit);
         tally.recording();
+        let began = Instant::now();
         exchange.record_intent(decision, wait).await.map_err(CallError::Unrecorded)?;
+        exchange.connection.plane.metrics.recording.observe(micros(began));
         tally.commit();
         // What else has come meanwhile gets as far as this first, and then all of it goes on together: AWS's side of
         // the host is woken once and not for each. Under load that is a quarter of a call's cost; alone it is a
