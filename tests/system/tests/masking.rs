@@ -136,9 +136,10 @@ fn clients_read_masked_answers_without_a_wrong_checksum() {
     }
 
     let program = installed("js").join("masked.mjs").display().to_string();
-    let go = match cfg!(feature = "all-clients") {
-        true => format!("AWS_REGION=eu-west-1 {} masked $own", installed("go").join("client").display()),
-        false => String::new(),
+    let go = if cfg!(feature = "all-clients") {
+        format!("AWS_REGION=eu-west-1 {} masked $own", installed("go").join("client").display())
+    } else {
+        String::new()
     };
     // Its session has its own placeholder, which it reads by the CLI first.
     let said = lab.agent_ok(&format!(
