@@ -100,6 +100,7 @@ fn clients_read_masked_answers_without_a_wrong_checksum() {
     lab.operator_ok(&format!(
         r#"export AWS_SHARED_CREDENTIALS_FILE=$CHAPERONE_LAB/secrets/credentials AWS_CA_BUNDLE=$CHAPERONE_LAB/ca.crt
         export AWS_DEFAULT_REGION=eu-west-1
+        mkdir $CHAPERONE_LAB/made && cd $CHAPERONE_LAB/made
         aws secretsmanager create-secret --name masked --secret-string '{PASSWORD}'
         aws ssm put-parameter --name /masked --type SecureString --value '{PASSWORD}'
         aws dynamodb create-table --table-name masked --billing-mode PAY_PER_REQUEST \
@@ -135,9 +136,10 @@ fn clients_read_masked_answers_without_a_wrong_checksum() {
     }
 
     let program = installed("js").join("masked.mjs").display().to_string();
-    let go = match cfg!(feature = "all-clients") {
-        true => format!("AWS_REGION=eu-west-1 {} masked $own", installed("go").join("client").display()),
-        false => String::new(),
+    let go = if cfg!(feature = "all-clients") {
+        format!("AWS_REGION=eu-west-1 {} masked $own", installed("go").join("client").display())
+    } else {
+        String::new()
     };
     // Its session has its own placeholder, which it reads by the CLI first.
     let said = lab.agent_ok(&format!(
