@@ -145,7 +145,7 @@ fn staged(sources: &Path, folder: &Path) -> Result<PathBuf> {
 }
 
 fn go(sources: &Path, folder: &Path) -> Result<()> {
-    const SOURCES: [&str; 3] = ["go.mod", "go.sum", "main.go"];
+    const SOURCES: [&str; 4] = ["go.mod", "go.sum", "main.go", "masked.go"];
     if !is_current(sources, folder, &SOURCES) {
         eprintln!("set-up: building the client of the AWS SDK for Go: a minute or two, once");
         fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;

@@ -97,6 +97,37 @@ struct Wire {
     b: String,
 }
 
+/// An answer of `answers.ndjson.zst`, made from a model.
+#[derive(Deserialize)]
+struct Answer {
+    service: String,
+    operation: String,
+    format: String,
+    body: String,
+}
+
+/// Every twentieth answer, as the target of maskers reads it: its format, where it is cut, and the body.
+fn answers(root: &Path, all: &mut BTreeMap<(&str, String), Vec<u8>>) -> Result<()> {
+    let file = root.join("userspace/aws/tests/data/answers.ndjson.zst");
+    let answers = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
+    let answers = zstd::decode_all(&answers[..]).with_context(|| format!("expanding {}", file.display()))?;
+    for line in answers.lines().step_by(20) {
+        let line = line.context("reading an answer")?;
+        let one: Answer = serde_json::from_str(&line).with_context(|| format!("reading {}", file.display()))?;
+        let format = match one.format.as_str() {
+            "cbor" => 0,
+            "events" => 1,
+            "json" => 2,
+            "xml" => 5,
+            _ => 4,
+        };
+        let body = BASE64_STANDARD.decode(&one.body).context("a body's base64")?;
+        let seed = [&[format, 17], &body[..]].concat();
+        all.insert(("masking", format!("{}-{}", one.service, one.operation)), seed);
+    }
+    Ok(())
+}
+
 /// Cuts the requests that botocore built into what each target reads.
 fn seeds(root: &Path) -> Result<()> {
     let file = root.join("userspace/aws/tests/data/wire.ndjson.zst");
@@ -153,6 +184,7 @@ fn seeds(root: &Path) -> Result<()> {
         let state = fs::read(&file).with_context(|| format!("reading {}", file.display()))?;
         all.insert(("container_state", name.to_owned()), state);
     }
+    answers(root, &mut all)?;
     for ((target, name), bytes) in all {
         let folder = root.join("fuzz/corpus").join(target);
         fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;

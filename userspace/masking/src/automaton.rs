@@ -91,46 +91,53 @@ impl Automaton {
     fn link(&mut self) {
         let mut root = [ROOT; 256];
         let mut queue = VecDeque::new();
-        for child in self.children(ROOT) {
+        let mut next = self.first(ROOT);
+        while let Some(child) = next {
             root[usize::from(self.nodes[child as usize].byte)] = child;
             queue.push_back(child);
+            next = self.after(child);
         }
         self.tables.push(root);
         while let Some(at) = queue.pop_front() {
             let node = self.nodes[at as usize];
             if node.depth == 1 {
                 let mut table = root;
-                for child in self.children(at) {
+                let mut next = self.first(at);
+                while let Some(child) = next {
                     table[usize::from(self.nodes[child as usize].byte)] = child;
+                    next = self.after(child);
                 }
                 self.nodes[at as usize].table = u16::try_from(self.tables.len()).unwrap_or(0);
                 self.tables.push(table);
                 table.zeroize();
             }
-            for child in self.children(at) {
+            let mut next = self.first(at);
+            while let Some(child) = next {
                 queue.push_back(child);
                 let byte = self.nodes[child as usize].byte;
                 let fail = self.next(node.fail, byte);
                 let fail = if fail == child { ROOT } else { fail };
                 let ends = self.nodes[fail as usize];
-                let child = &mut self.nodes[child as usize];
-                child.fail = fail;
-                if child.length == 0 {
-                    (child.length, child.value) = (ends.length, ends.value);
+                let node = &mut self.nodes[child as usize];
+                node.fail = fail;
+                if node.length == 0 {
+                    (node.length, node.value) = (ends.length, ends.value);
                 }
+                next = self.after(child);
             }
         }
         root.zeroize();
     }
 
-    fn children(&self, at: u32) -> Vec<u32> {
-        let mut all = Vec::new();
-        let mut child = self.nodes[at as usize].child;
-        while child != ROOT {
-            all.push(child);
-            child = self.nodes[child as usize].sibling;
-        }
-        all
+    /// The first node below one; the others are its siblings.
+    fn first(&self, at: u32) -> Option<u32> {
+        let child = self.nodes[at as usize].child;
+        (child != ROOT).then_some(child)
+    }
+
+    fn after(&self, child: u32) -> Option<u32> {
+        let sibling = self.nodes[child as usize].sibling;
+        (sibling != ROOT).then_some(sibling)
     }
 
     fn child(&self, at: u32, byte: u8) -> Option<u32> {

@@ -38,6 +38,9 @@ pub struct Limits {
     pub signed_chunk_bytes: usize,
     /// How much of a refused request's body is read, so that the client gets to read the answer.
     pub drain_bytes: u64,
+    /// How fast the bodies of one session's refused requests are read, all together, in bytes a second. A second's may come
+    /// at once.
+    pub drain_rate: u64,
     /// Streams of one HTTP/2 connection at once.
     pub http2_streams: u32,
     /// Flow-control window of an HTTP/2 stream, in bytes.
@@ -85,6 +88,7 @@ impl Default for Limits {
             spool_total_bytes: 112 << 20,
             signed_chunk_bytes: 1 << 20,
             drain_bytes: 64 << 20,
+            drain_rate: 16 << 20,
             http2_streams: 128,
             http2_window: 64 << 10,
             http2_header_bytes: 64 << 10,

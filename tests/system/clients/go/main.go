@@ -1,4 +1,5 @@
-// What programs do with the AWS SDK for Go v2. Argument: a bucket; with `delete` after it, that is all that is done.
+// What programs do with the AWS SDK for Go v2. Argument: a bucket; with `delete` after it, that is all that is done; or
+// `masked`, and what stands for a value.
 package main
 
 import (
@@ -34,6 +35,10 @@ func must[T any](value T, err error) T {
 func main() {
 	ctx, bucket := context.Background(), os.Args[1]
 	cfg := must(config.LoadDefaultConfig(ctx))
+	if bucket == "masked" {
+		masked(ctx, cfg, os.Args[2])
+		return
+	}
 	if len(os.Args) > 2 && os.Args[2] == "delete" {
 		must(s3.NewFromConfig(cfg).DeleteBucket(ctx, &s3.DeleteBucketInput{Bucket: &bucket}))
 		return

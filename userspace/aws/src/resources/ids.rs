@@ -2,9 +2,9 @@
 
 /// The kind of a resource as ARNs have it, by the form of its id; `None` where the form says nothing.
 pub(super) fn kind(id: &str) -> Option<&'static str> {
-    if id.starts_with("ecs:") {
-        // A container, as Session Manager names it: `ecs:CLUSTER_TASK_RUNTIME`.
-        return Some("task/");
+    if let Some(container) = id.strip_prefix("ecs:") {
+        // As Session Manager names it: `ecs:CLUSTER_TASK_RUNTIME`.
+        return (!container.contains([':', '/']) && container.matches('_').count() >= 2).then_some("task/");
     }
     let (_, number) = id.rsplit_once('-')?;
     let is_number = !number.is_empty() && number.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));

@@ -266,10 +266,7 @@ impl Variable<'_> {
     /// one is of another kind.
     fn is_for_another(&self, kind: &str) -> bool {
         let is_own = |before: &str| before.ends_with(kind) && before[..before.len() - kind.len()].ends_with([':', '/']);
-        let theirs = |template: &str| {
-            let mut pieces = template.split(self.in_template);
-            pieces.next().is_some_and(is_own) && pieces.next().is_some()
-        };
+        let theirs = |template: &str| template.strip_suffix(self.in_template).is_some_and(is_own);
         !is_own(self.kind) && self.candidate.operation.templates.iter().any(|template| theirs(template))
     }
 

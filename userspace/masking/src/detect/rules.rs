@@ -23,7 +23,6 @@ const fn of(name: &'static str, finds: &'static str) -> Detector {
 /// All detectors that are built in.
 pub const DETECTORS: &[Detector] = &[
     of("1password", "1Password's secret keys and service accounts' tokens"),
-    of("airtable", "Airtable's tokens"),
     of("anthropic", "Anthropic's API keys and OAuth tokens"),
     of("artifactory", "Artifactory's API keys and tokens"),
     of("atlassian", "Atlassian's API tokens and Bitbucket's"),
@@ -148,7 +147,6 @@ const fn any_case(name: &'static str, literal: &'static str, matcher: Matcher) -
 pub(super) const RULES: &[Rule] = &[
     token("1password", "A3-", Class::Url, 26, 40, 3.0),
     token("1password", "ops_eyJ", Class::Base64, 250, 4096, 3.5),
-    token("airtable", "pat", Class::Dotted, 79, 79, 3.5),
     token("anthropic", "sk-ant-api03-", Class::Url, 60, 140, 3.5),
     token("anthropic", "sk-ant-admin01-", Class::Url, 60, 140, 3.5),
     token("anthropic", "sk-ant-oat01-", Class::Url, 60, 140, 3.5),

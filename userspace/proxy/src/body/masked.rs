@@ -52,6 +52,8 @@ pub(crate) struct MaskedAnswer {
     method: Method,
     /// The agent has asked for an object under another type or coding than it has.
     overrides_format: bool,
+    /// What is masked in an answer of this format and success, made for its head.
+    ready: Option<(Format, bool, AnswerRules)>,
     log: MaskedLog,
     state: State,
 }
@@ -111,6 +113,7 @@ impl MaskedAnswer {
             stored: None,
             method: parts.method.clone(),
             overrides_format: overrides_format(&parts.uri),
+            ready: None,
             log: log.clone(),
             state: State::Waiting,
         };
@@ -199,16 +202,16 @@ impl MaskedAnswer {
         if self.only_echoes {
             return;
         }
-        let format = match self.format(headers, success) {
-            Format::EventStream => Format::Json,
-            format => format,
-        };
+        let format = self.format(headers, success);
+        // A stream's head is no part of the stream.
+        let as_if = if format == Format::EventStream { Format::Json } else { format };
         // What is wrong with a policy's mask is told where the body is read.
-        let Ok(rules) = self.rules(format, success) else { return };
+        let Ok(rules) = self.rules(as_if, success) else { return };
         let named = rules.fields.iter().map(|(name, rule)| (&**name, &**rule)).collect();
         let fields = FieldRules { named, detectors: rules.body.detectors.as_ref() };
         let found = fields.mask(headers, &mut self.placeholders);
         self.log.lock().extend(found);
+        self.ready = Some((as_if, success, rules));
     }
 
     fn begin(&mut self, head: &mut response::Parts) -> Result<Option<State>, String> {
@@ -217,7 +220,10 @@ impl MaskedAnswer {
         let (mut rules, body) = if self.only_echoes {
             Default::default()
         } else {
-            let rules = self.rules(format, success)?;
+            let rules = match self.ready.take() {
+                Some((of, when, rules)) if of == format && when == success => rules,
+                _ => self.rules(format, success)?,
+            };
             (rules.body, rules.whole)
         };
         let only_echoes = rules.is_empty() && !body;

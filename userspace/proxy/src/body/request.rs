@@ -18,11 +18,15 @@ use hyper::body::Incoming;
 use parking_lot::Mutex;
 use tokio::time::timeout;
 
-use crate::body::{chunked::Chunks, error::BodyError, stall::Stall};
+use crate::{
+    body::{chunked::Chunks, error::BodyError, stall::Stall},
+    connection::quota::Quota,
+};
 
 /// What is known of a request's body so far; shared with whoever writes the outcome.
-#[derive(Default)]
 pub(crate) struct Sent {
+    /// By whose share what goes nowhere is read.
+    share: Arc<Quota>,
     pub(crate) digest: Option<BodyDigest>,
     pub(crate) payload: Option<BodyDigest>,
     pub(crate) error: Option<BodyError>,
@@ -41,13 +45,14 @@ pub(crate) struct Unread {
 
 impl Unread {
     /// Records what still comes, up to so many bytes.
-    pub(crate) async fn read(&mut self, mut most: u64) -> Result<(), JournalError> {
+    pub(crate) async fn read(&mut self, mut most: u64, share: &Quota) -> Result<(), JournalError> {
         // Messages of an event stream are recorded as they are.
         let mut chunks = self.chunks.take().filter(|chunks| !matches!(chunks, Chunks::Events(..)));
         while let Some(Ok(frame)) = self.body.frame().await {
             let Ok(bytes) = frame.into_data() else { continue };
             let Some(left) = most.checked_sub(bytes.len() as u64) else { break };
             most = left;
+            share.read_unwanted(bytes.len()).await;
             std::future::poll_fn(|cx| self.recorder.poll_ready(cx)).await?;
             match &mut chunks {
                 None => self.recorder.push(bytes)?,
@@ -64,11 +69,15 @@ impl Unread {
 }
 
 impl Sent {
+    pub(crate) fn of(share: Arc<Quota>) -> Self {
+        Self { share, digest: None, payload: None, error: None, unread: None, over: false }
+    }
+
     /// Nothing more of the request is recorded: how much of it was. Gives whether it was cut short.
     pub(crate) fn end(&mut self) -> bool {
         let Some(Unread { recorder, body, .. }) = self.unread.take() else { return false };
         self.digest = Some(recorder.finish());
-        discard(body);
+        discard(body, self.share.clone());
         true
     }
 }
@@ -79,7 +88,7 @@ const DISCARDED_WITHIN: Duration = Duration::from_mins(1);
 
 /// Reads on, in a task of its own. Many clients don't look at an answer before all of their request is sent (RFC 9112,
 /// 9.6): closed under their hands, the connection would be reset, and they would never learn what the answer was.
-fn discard(mut body: Incoming) {
+fn discard(mut body: Incoming, share: Arc<Quota>) {
     if body.is_end_stream() {
         return;
     }
@@ -87,11 +96,12 @@ fn discard(mut body: Incoming) {
     runtime.spawn(timeout(DISCARDED_WITHIN, async move {
         let mut left = DISCARDED;
         while let Some(Ok(frame)) = body.frame().await {
-            let bytes = frame.data_ref().map_or(0, Bytes::len) as u64;
-            match left.checked_sub(bytes) {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            match left.checked_sub(bytes as u64) {
                 Some(rest) => left = rest,
                 None => break,
             }
+            share.read_unwanted(bytes).await;
         }
     }));
 }

@@ -13,7 +13,7 @@ use chaperone_policy::{
     Question,
     approvals::{Asked, Fingerprint, Requirement, Standing, State},
 };
-use http::{HeaderMap, request::Parts};
+use http::{HeaderMap, header::USER_AGENT, request::Parts};
 use serde_json::{Map, Value, json};
 use tokio::time::{Instant, interval_at, sleep};
 
@@ -26,6 +26,9 @@ use crate::{
     identities::IdentityState,
 };
 
+/// How long a call is held at most whose client can't be told that it takes longer. Its read timeout should not be over: that of
+/// the AWS SDK for Java's client by Netty is 30 seconds, those of others that speak HTTP/2 are a minute.
+const UNTOLD: Duration = Duration::from_secs(25);
 /// How much people are shown of a call's parameters, in bytes of JSON.
 const SHOWN: usize = 16 << 10;
 /// Members that tell one attempt from another and that SDKs make up: botocore's models mark them as idempotency tokens.
@@ -94,21 +97,35 @@ pub(super) async fn wait(
         outcome: OutcomeStatus::Failed,
     };
     // What is large doesn't lie in memory until somebody answers: it comes again with the retry.
-    let hold = if body.len() > settings.body_bytes { Duration::ZERO } else { settings.hold };
+    let interims = exchange.interims.as_ref().filter(|_| bears_interims(&parts.headers));
+    let hold = match interims {
+        _ if body.len() > settings.body_bytes => Duration::ZERO,
+        Some(_) => settings.hold,
+        None => settings.hold.min(UNTOLD),
+    };
     drop(body);
     let (standing, waiting) = desk.ask(asked).await.map_err(|error| unavailable(&error))?;
     let Some(mut waiting) = waiting else { return settled(standing, question) };
     let end = sleep(hold);
     tokio::pin!(end);
-    let mut interims = interval_at(Instant::now() + settings.interim, settings.interim);
+    let mut tick = interval_at(Instant::now() + settings.interim, settings.interim);
     loop {
         tokio::select! {
             biased;
             standing = waiting.decided() => return settled(standing.map_err(|error| unavailable(&error))?, question),
             () = &mut end => return Err(CallError::Held(Box::new(held(waiting.id(), question)))),
-            _ = interims.tick() => exchange.interims.as_ref().map(Interims::send).unwrap_or_default(),
+            _ = tick.tick() => interims.map(Interims::send).unwrap_or_default(),
         }
     }
+}
+
+/// Whether a client takes an interim answer for what it is. The AWS SDK for Java's client by Netty takes it for the answer, which
+/// it isn't (RFC 9110, section 15.2), and tells the program that the call failed. Who claims to be it gets none.
+fn bears_interims(headers: &HeaderMap) -> bool {
+    let agents = headers.get_all(USER_AGENT).iter().chain(headers.get_all("x-amz-user-agent"));
+    !agents
+        .map(|value| value.as_bytes().to_ascii_lowercase())
+        .any(|it| memchr::memmem::find(&it, b"nettynio").is_some())
 }
 
 /// What is decided, in words.
@@ -316,6 +333,17 @@ mod tests {
         // And nothing else can be made to look like one.
         let twice = |id: &str| [body(id), format!("&KeyId={id}").into_bytes()].concat();
         assert_ne!(blotted(twice(one), &parameters(one)), blotted(twice(other), &parameters(other)));
+    }
+
+    #[test]
+    fn a_client_that_takes_interim_answers_for_the_answer_gets_none() {
+        let bears = |name: &'static str, value: &'static str| {
+            bears_interims(&HeaderMap::from_iter([(http::HeaderName::from_static(name), value.parse().unwrap())]))
+        };
+        assert!(!bears("user-agent", "aws-sdk-java/2.40.0 md/io#async md/http#NettyNio ua/2.1"));
+        assert!(!bears("x-amz-user-agent", "aws-sdk-java/2.20.0 io/async http/NettyNio"));
+        assert!(bears("user-agent", "aws-sdk-java/2.40.0 md/io#sync md/http#Apache ua/2.1"));
+        assert!(bears_interims(&HeaderMap::new()));
     }
 
     #[test]

@@ -149,7 +149,7 @@ impl Exchange {
             interims,
             // A head that was refused has a stand-in, without a body.
             body: refused.is_none().then_some(RequestBody::Streaming(body)),
-            sent: Arc::default(),
+            sent: Arc::new(Mutex::new(Sent::of(connection.share.clone()))),
             masked: MaskedLog::default(),
             unmasked: None,
             unmasked_by: Vec::new(),
@@ -277,7 +277,9 @@ impl Exchange {
         let Some(mut unread) = unread else { return };
         let limits = &self.connection.plane.limits;
         unread.recorder.keep_more(keep);
-        let drained = timeout(limits.handshake_timeout, unread.read(limits.drain_bytes)).await.unwrap_or(Ok(()));
+        let drained = timeout(limits.handshake_timeout, unread.read(limits.drain_bytes, &self.connection.share))
+            .await
+            .unwrap_or(Ok(()));
         if let Err(error) = drained.and_then(|()| unread.recorder.flush()) {
             not_recorded(&error);
         }

@@ -117,6 +117,7 @@ pub(crate) struct Quota {
     working: [Arc<Semaphore>; 2],
     memory: [Arc<Pool>; 3],
     refusals: Rate,
+    unwanted: Pace,
     told: Mutex<BTreeMap<Shared, Told>>,
     over: Arc<OverShare>,
     named: Arc<Mutex<Named>>,
@@ -155,6 +156,32 @@ impl Rate {
             left.0 -= 1.0;
         }
         enough
+    }
+}
+
+/// So many bytes a second: whoever takes more waits until they would have come.
+#[derive(Debug)]
+struct Pace {
+    per_second: f64,
+    /// What may be taken at once; below nought, what others have taken already.
+    left: Mutex<(f64, Instant)>,
+}
+
+impl Pace {
+    fn new(per_second: u64) -> Self {
+        #[allow(clippy::cast_precision_loss)] // to a byte or so
+        let per_second = per_second.max(1) as f64;
+        Self { per_second, left: Mutex::new((per_second, Instant::now())) }
+    }
+
+    /// Takes them, and says how long to wait for them. At once there is no more than a second's worth.
+    fn take(&self, bytes: usize, now: Instant) -> Duration {
+        let mut left = self.left.lock();
+        let come = now.saturating_duration_since(left.1).as_secs_f64() * self.per_second;
+        #[allow(clippy::cast_precision_loss)] // to a byte or so
+        let rest = (left.0 + come).min(self.per_second) - bytes as f64;
+        *left = (rest, now);
+        Duration::try_from_secs_f64(-rest / self.per_second).unwrap_or_default()
     }
 }
 
@@ -248,6 +275,7 @@ impl Quotas {
             working: [semaphore(1), self.working.clone()],
             memory: [Pool::new(limits.memory_share(limits.session_percent)), agent.memory.clone(), self.memory.clone()],
             refusals: Rate::new(limits.refusals_per_second),
+            unwanted: Pace::new(limits.drain_rate),
             told: Mutex::default(),
             over: self.over.clone(),
             named: self.named.clone(),
@@ -359,6 +387,15 @@ impl Quota {
         Ok(())
     }
 
+    /// Waits until so many bytes more of bodies that go nowhere may be read. They cost what others' calls need: decryption,
+    /// digests, the threads that everybody's connections are served by.
+    pub(crate) async fn read_unwanted(&self, bytes: usize) {
+        let wait = self.unwanted.take(bytes, Instant::now());
+        if !wait.is_zero() {
+            tokio::time::sleep(wait).await;
+        }
+    }
+
     fn exceeded(&self, shared: Shared, whose: Whose, what: &'static str, setting: &'static str) -> QuotaExceeded {
         self.over.count(shared);
         {
@@ -446,6 +483,20 @@ mod tests {
         let _held = one.connect(false).unwrap();
         assert_eq!(other.connect(false).unwrap_err().whose, Whose::All);
         assert!(other.connect(true).is_ok());
+    }
+
+    #[test]
+    fn bodies_that_go_nowhere_come_at_a_pace() {
+        let (pace, began) = (Pace::new(1_000), Instant::now());
+        let after = |seconds: f64| began + Duration::from_secs_f64(seconds);
+        assert_eq!(pace.take(1_000, began), Duration::ZERO, "a second's worth at once");
+        let waits: Vec<f64> = (0..3).map(|_| pace.take(500, began).as_secs_f64()).collect();
+        for (wait, expected) in waits.iter().zip([0.5, 1.0, 1.5]) {
+            assert!((wait - expected).abs() < 0.01, "each waits for all before it: {waits:?}");
+        }
+        assert!(pace.take(500, after(2.0)).is_zero(), "what has come may be taken");
+        assert!(pace.take(1_000, after(60.0)).is_zero());
+        assert!(!pace.take(500, after(60.0)).is_zero(), "and nothing is saved up");
     }
 
     #[test]
