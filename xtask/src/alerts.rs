@@ -23,10 +23,12 @@ pub fn run(lab: &Path) -> Result<()> {
     setup::run(Command::new(&promtool).current_dir(&rules).args(["test", "rules", "rules.test.yml"]))?;
 
     let script = format!("AWS_DEFAULT_REGION=eu-west-1 aws s3 ls && {METRICS}");
-    let output = Command::new(lab).args(["lab", "--aws", "moto", "--", "sh", "-c", &script]).output()?;
+    let output = Command::new(lab).args(["lab", "--aws", "moto", "--warehouse", "--", "sh", "-c", &script]).output()?;
     ensure!(output.status.success(), "the lab failed: {}", String::from_utf8_lossy(&output.stderr));
     let metrics = in_prometheus_format(&String::from_utf8_lossy(&output.stdout));
-    ensure!(metrics.contains("chaperone_build_info"), "the daemon told no metrics: {metrics}");
+    for name in ["chaperone_build_info", "chaperone_warehouse_batches_total"] {
+        ensure!(metrics.contains(name), "the daemon told no {name}: {metrics}");
+    }
     let mut check = Command::new(&promtool).args(["check", "metrics"]).stdin(Stdio::piped()).spawn()?;
     check.stdin.take().context("BUG: no pipe to promtool")?.write_all(metrics.as_bytes())?;
     ensure!(check.wait()?.success(), "promtool finds fault with the daemon's metrics, as above");
