@@ -92,7 +92,9 @@ fn status(config: &Path, json: bool) -> anyhow::Result<ExitCode> {
             writeln!(out)?;
             table(&mut out, &["TABLE", "ROWS", "ON DISK", "DELETED AFTER", "STORAGE POLICY"], &cells)?;
         }
-        for amiss in &status.amiss {
+        // What is wrong with an address stands beside it.
+        let told: Vec<_> = status.addresses.iter().filter_map(|address| address.error.as_ref()).collect();
+        for amiss in status.amiss.iter().filter(|amiss| !told.contains(amiss)) {
             writeln!(out, "{}", clean(amiss))?;
         }
     }

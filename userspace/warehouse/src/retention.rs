@@ -49,7 +49,8 @@ impl Warehouse {
     pub async fn tables(&self) -> Result<Vec<TableState>, WarehouseError> {
         let query = "SELECT name, engine_full, storage_policy, ifNull(total_rows, 0) AS rows, \
                      ifNull(total_bytes, 0) AS bytes FROM system.tables WHERE database = ? ORDER BY name";
-        let client = self.client();
+        // The database may not be there yet.
+        let client = self.bare_client();
         let asked = client.query(query).bind(&self.config().database).fetch_all::<Found>();
         let found = self.quickly("ask how tables keep their rows", asked).await?;
         let kept = found.into_iter().filter(|table| time_column(&table.name).is_some());

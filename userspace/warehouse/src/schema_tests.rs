@@ -189,6 +189,8 @@ async fn tables_keep_their_rows_as_the_configuration_says() {
         let tables = BTreeMap::from([(table.to_owned(), TableSettings { ttl_days, storage_policy })]);
         Warehouse::new(WarehouseConfig { tables, ..WarehouseConfig::new(url, "node") }).unwrap()
     };
+    let nowhere = of_database(&server, "nowhere");
+    assert_eq!((nowhere.tables().await.unwrap(), nowhere.schema_version().await.unwrap().0), (Vec::new(), None));
     let changes = "SELECT count() FROM retention_changes";
     let kept = async |warehouse: &Warehouse, table: &str| {
         let found = warehouse.tables().await.unwrap().into_iter().find(|it| it.table == table).unwrap();
