@@ -100,6 +100,8 @@ def main() -> None:
             one = {"id": rule["id"].removeprefix("betterleaks."), "pattern": rule["pattern"].strip()}
             one["group"] = rule.get("betterleaks_secret_group") or 0
             out.write(json.dumps(one) + "\n")
+    for part in ("archives", "crates", "unpacked"):
+        shutil.rmtree(folder / part)
 
 
 def stdlib(target: Path) -> None:
