@@ -20,7 +20,7 @@ pub struct MaskingSection {
     /// How many masked values are kept in memory for a session, for calls into which a policy's `@unmask_into` lets them
     /// go, and so that they don't come back in an answer.
     pub session_values: usize,
-    /// How many bytes those have in all; a value has 4,096 at most.
+    /// How many bytes those have in all; a value has 4,096 at most. Looking for them takes up to 400 times as much memory.
     pub session_bytes: usize,
     /// Detectors of your own.
     pub custom: Vec<CustomSection>,

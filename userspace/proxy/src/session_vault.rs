@@ -40,7 +40,7 @@ pub struct VaultLimits {
 
 impl Default for VaultLimits {
     fn default() -> Self {
-        Self { values: 256, bytes: 256 << 10 }
+        Self { values: 256, bytes: 32 << 10 }
     }
 }
 
