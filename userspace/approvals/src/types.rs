@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, fmt, marker::PhantomData};
 
+use chaperone_model::visible;
 use chaperone_policy::approvals::{Asking, Scope, State};
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -151,13 +152,31 @@ pub struct About {
     pub why: String,
 }
 
+/// A value whose texts nobody takes for something else. Lines may end in them: whoever shows JSON escapes that.
+fn shown(value: &Value) -> Value {
+    let text = |text: &str| -> String {
+        let pieces = text.split_inclusive(['\n', '\t']);
+        let clean = |piece: &str| match piece.strip_suffix(['\n', '\t']) {
+            Some(rest) => [&*visible(rest), &piece[rest.len()..]].concat(),
+            None => visible(piece).into_owned(),
+        };
+        pieces.map(clean).collect()
+    };
+    match value {
+        Value::String(it) => Value::String(text(it)),
+        Value::Array(all) => all.iter().map(shown).collect(),
+        Value::Object(members) => members.iter().map(|(name, value)| (text(name), shown(value))).collect(),
+        other => other.clone(),
+    }
+}
+
 impl About {
     fn of(about: &Value) -> Self {
-        let text = |name: &str| about[name].as_str().unwrap_or_default().to_owned();
-        let maybe = |name: &str| about[name].as_str().map(str::to_owned);
+        let text = |name: &str| visible(about[name].as_str().unwrap_or_default()).into_owned();
+        let maybe = |name: &str| about[name].as_str().map(|text| visible(text).into_owned());
         let list = |name: &str| {
             let all = about[name].as_array().into_iter().flatten();
-            all.filter_map(Value::as_str).map(str::to_owned).collect()
+            all.filter_map(Value::as_str).map(|text| visible(text).into_owned()).collect()
         };
         Self {
             command: list("command"),
@@ -170,8 +189,8 @@ impl About {
             host: text("host"),
             method: text("method"),
             path: text("path"),
-            resources: about["resources"].clone(),
-            parameters: about["parameters"].clone(),
+            resources: shown(&about["resources"]),
+            parameters: shown(&about["parameters"]),
             policies: list("policies"),
             why: text("why"),
         }
@@ -248,7 +267,10 @@ impl Question {
                 _ => before.other += 1,
             }
         }
-        let need = |(action, resource): &(String, String)| Need { action: action.clone(), resource: resource.clone() };
+        let need = |(action, resource): &(String, String)| Need {
+            action: action.clone(),
+            resource: visible(resource).into_owned(),
+        };
         let requirements = asking.asked.requirements.iter().map(|one| Requirement {
             policy: one.policy.clone(),
             groups: one.groups.clone(),

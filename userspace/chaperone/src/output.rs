@@ -6,18 +6,19 @@ use std::{
     io::{self, Write},
 };
 
+use chaperone_model::{misleads, visible};
 use serde::Serialize;
 
 /// One value as JSON on one line.
 pub fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()> {
     let text = serde_json::to_string(value)?;
-    if !text.contains(moves) {
+    if !text.contains(misleads) {
         return writeln!(out, "{text}");
     }
     // Within strings alone can such characters be; there they are written as RFC 8259, 7, has it.
     let mut shown = String::with_capacity(text.len() + 64);
     for c in text.chars() {
-        if moves(c) {
+        if misleads(c) {
             for unit in c.encode_utf16(&mut [0; 2]) {
                 let _ = write!(shown, "\\u{unit:04x}");
             }
@@ -28,23 +29,9 @@ pub fn json_line(out: &mut impl Write, value: &impl Serialize) -> io::Result<()>
     writeln!(out, "{shown}")
 }
 
-/// Whether a terminal, or a reader, may take it for something else than a character in its place: control characters
-/// (C0, DEL and C1), line and paragraph separators, what turns or joins text invisibly, and what has no look of its own.
-fn moves(c: char) -> bool {
-    c.is_control()
-        || matches!(c,
-            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}' | '\u{1160}' | '\u{17b4}' | '\u{17b5}' | '\u{180b}'..='\u{180f}'
-            | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{3164}'
-            | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}' | '\u{1bca0}'..='\u{1bca3}'
-            | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}')
-}
-
-/// The text with control characters shown as escapes.
+/// The text with control characters, and what turns or hides text, shown as escapes.
 pub fn clean(text: &str) -> String {
-    if !text.contains(moves) {
-        return text.to_owned();
-    }
-    text.chars().map(|c| if moves(c) { c.escape_unicode().to_string() } else { c.to_string() }).collect()
+    visible(text).into_owned()
 }
 
 /// The same, line by line.
@@ -118,7 +105,7 @@ mod tests {
             let mut out = Vec::new();
             json_line(&mut out, &text).unwrap();
             let line = String::from_utf8(out).unwrap();
-            assert!(line.trim_end_matches('\n').chars().all(|c| !moves(c)), "{}", line.escape_debug());
+            assert!(line.trim_end_matches('\n').chars().all(|c| !misleads(c)), "{}", line.escape_debug());
             assert_eq!(serde_json::from_str::<String>(&line).unwrap(), text);
         }
         assert_eq!(clean("ü 日本 é"), "ü 日本 é");

@@ -15,6 +15,7 @@ mod id;
 mod like;
 mod origin;
 mod session;
+mod visible;
 
 pub use call::{
     AccessLevel, Action, CUT, Call, LookedUp, ONLY_TEXTS, Payload, Protocol, References, TRUNCATED, UnknownResources,
@@ -33,3 +34,4 @@ pub use id::{ApprovalId, CallId, CommandId, ConnectionId, ParseIdError, SessionI
 pub use like::is_like;
 pub use origin::{CgroupId, NetnsCookie, Origin, OriginalDst, ProcessFacts, SocketCookie};
 pub use session::{Container, Identity, Session};
+pub use visible::{misleads, visible};

@@ -1,5 +1,6 @@
 //! Messages as Slack's Block Kit has them. What agents choose is `plain_text`, where nothing is a link or a mention.
 
+use chaperone_model::visible;
 use serde_json::{Value, json};
 
 /// The longest text of a section.
@@ -9,7 +10,8 @@ const MOST_HEADER: usize = 150;
 
 /// A question's message: what notifications show, and its blocks.
 pub(super) fn question(question: &Value, kind: &str) -> (String, Vec<Value>) {
-    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    // A line's end in what agents choose would begin a line of the message's.
+    let text = |value: &Value| visible(value.as_str().unwrap_or_default()).into_owned();
     let list = |value: &Value, show: &dyn Fn(&Value) -> String, by: &str| {
         value.as_array().into_iter().flatten().map(show).collect::<Vec<_>>().join(by)
     };
@@ -37,7 +39,7 @@ pub(super) fn question(question: &Value, kind: &str) -> (String, Vec<Value>) {
         ("Command", command),
         ("In", text(&about["directory"])),
         ("Call", format!("{} {}, {}", text(&about["service"]), text(&about["operation"]), text(&about["region"]))),
-        ("Parameters", about["parameters"].to_string()),
+        ("Parameters", visible(&about["parameters"].to_string()).into_owned()),
         ("Why you are asked", text(&about["why"])),
         ("The last day before", format!("went out {}×, denied {}×", before["used"], before["denied"])),
         ("Until", text(&question["expires"])),
@@ -111,6 +113,10 @@ mod tests {
             }
         }
         assert_eq!(blocks.last().unwrap()["type"], "actions");
+        let mut lying = asked.clone();
+        lying["about"]["command"] = json!(["ls\nUntil: tomorrow", "\u{202e}gpj.exe"]);
+        let rows = question(&lying, "asked").1[2]["text"]["text"].as_str().unwrap().to_owned();
+        assert!(!rows.lines().any(|line| line.starts_with("Until: tomorrow")) && !rows.contains('\u{202e}'), "{rows}");
         assert_eq!(question(&asked, "expired").1.last().unwrap()["type"], "section", "what is over has no buttons");
     }
 }
