@@ -35,9 +35,10 @@ const DATA: [(&str, &str); 26] = [
     ("vpc-lattice-svcs", ""),
 ];
 
-/// Operations that are answered with an event stream, in botocore's models. Another one's answer that says it is one isn't
-/// believed: it is read as its protocol has it, and refused if it is something else.
-const EVENTS: [(&str, &str); 25] = [
+/// Operations that are answered with an event stream, in botocore's models and, for Transcribe's, which botocore leaves out,
+/// by its documentation. Another one's answer that says it is one isn't believed: it is read as its protocol has it, and
+/// refused if it is something else.
+const EVENTS: [(&str, &str); 26] = [
     ("bedrock-agent-runtime", "AgenticRetrieveStream"),
     ("bedrock-agent-runtime", "InvokeAgent"),
     ("bedrock-agent-runtime", "InvokeFlow"),
@@ -63,7 +64,13 @@ const EVENTS: [(&str, &str); 25] = [
     ("qbusiness", "Chat"),
     ("s3", "SelectObjectContent"),
     ("sagemaker-runtime", "InvokeEndpointWithResponseStream"),
+    ("transcribe-streaming", ""),
 ];
+
+/// Whether a list has an operation, or all of its service's.
+fn lists(list: &[(&str, &str)], service: &str, operation: &str) -> bool {
+    list.iter().any(|(of, name)| *of == service && (name.is_empty() || *name == operation))
+}
 
 /// What is needed to know of the call.
 pub(super) struct Asked {
@@ -74,9 +81,7 @@ pub(super) struct Asked {
 
 impl Asked {
     pub(super) fn is_data(&self) -> bool {
-        DATA.iter().any(|(service, operation)| {
-            *service == self.service && (operation.is_empty() || *operation == self.operation)
-        }) || self.is_raw()
+        lists(&DATA, &self.service, &self.operation) || self.is_raw()
     }
 
     /// Whether its answer is whatever somebody has put there.
@@ -93,9 +98,9 @@ impl Asked {
         self.is_data() && !has(false) && !has(true)
     }
 
-    /// Whether its answer is an event stream. Those of services that aren't in the models may be anything.
+    /// Whether its answer is an event stream. Those of names that are no API of AWS's may be anything.
     fn has_events(&self) -> bool {
-        EVENTS.contains(&(&*self.service, &*self.operation)) || self.protocol == Protocol::Http
+        lists(&EVENTS, &self.service, &self.operation) || self.protocol == Protocol::Http
     }
 
     /// The format by what the head says or, where that says nothing of use, by the protocol.
