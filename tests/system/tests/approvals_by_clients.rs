@@ -185,10 +185,9 @@ fn people_take_minutes() {
             let question = asked(&lab);
             let asked_at = question["at"].as_u64().unwrap();
             // Longer than `until` waits for anything.
-            while SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis()
-                < u128::from(asked_at + seconds * 1000)
-            {
-                std::thread::yield_now();
+            let answered_at = UNIX_EPOCH + std::time::Duration::from_millis(asked_at + seconds * 1000);
+            while let Some(left) = answered_at.duration_since(SystemTime::now()).ok().filter(|left| !left.is_zero()) {
+                std::thread::park_timeout(left);
             }
             answer(&lab, &question, "approve ID");
             let output = agent.wait_with_output().unwrap();
