@@ -381,6 +381,14 @@ TEMPLATES = {
     **{("sso-admin", operation): ["!arn:{P}:sso:::account/{=TargetId}", "!arn:{P}:sso:::instance/{=InstanceArn}",
                                   "!arn:{P}:sso:::permissionSet/{=InstanceArn}/{=PermissionSetArn}"]
        for operation in ("CreateAccountAssignment", "DeleteAccountAssignment")},
+    # What is made has no name yet; the member is of what it is made for.
+    ("ec2", "CreateFlowLogs"): ["+arn:{P}:ec2:{R}:{A}:vpc-flow-log/{*}",
+                                *("-arn:{P}:ec2:{R}:{A}:%s/{=ResourceIds}" % kind for kind in (
+                                    "natgateway", "network-interface", "subnet", "transit-gateway",
+                                    "transit-gateway-attachment", "vpc"))],
+    ("ec2", "CreateVpcPeeringConnection"): [
+        "+arn:{P}:ec2:{R}:{A}:vpc-peering-connection/{*}", "!arn:{P}:ec2:{R}:{A}:vpc/{=VpcId}",
+        "-arn:{P}:ec2:{R}:{A=PeerOwnerId}:vpc/{=PeerVpcId}"],
     # Which database is read; the data have one type for it and for the one that is made.
     ("rds", "RestoreDBInstanceToPointInTime"): [
         "-arn:{P}:rds:{R}:{A}:db:{=SourceDBInstanceIdentifier}", "!arn:{P}:rds:{R}:{A}:db:{=TargetDBInstanceIdentifier}",

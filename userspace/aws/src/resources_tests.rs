@@ -581,6 +581,13 @@ fn ids_tell_of_what_type_a_resource_is() {
     }
     assert!(!passes(&format!("arn:aws:ecs:{HERE}:task/c/0123"), session("ecs:c_0123_0123-1")));
 
+    // What is made for what is named is touched, too.
+    let logs = "Version=2016-11-15&Action=CreateFlowLogs&ResourceId.1=vpc-0abc&ResourceType=VPC&TrafficType=ALL";
+    for touched in ["vpc/vpc-0abc", "vpc-flow-log/*"] {
+        assert!(!passes(&format!("arn:aws:ec2:{HERE}:{touched}"), form("ec2", logs)), "{touched}");
+    }
+    assert!(passes(&format!("arn:aws:ec2:{HERE}:subnet/vpc-0abc"), form("ec2", logs)));
+
     let attach = |id: &str| {
         json(
             "organizations",
