@@ -587,6 +587,10 @@ fn ids_tell_of_what_type_a_resource_is() {
         assert!(!passes(&format!("arn:aws:ec2:{HERE}:{touched}"), form("ec2", logs)), "{touched}");
     }
     assert!(passes(&format!("arn:aws:ec2:{HERE}:subnet/vpc-0abc"), form("ec2", logs)));
+    let endpoint = "Version=2016-11-15&Action=CreateVpcEndpoint&VpcId=vpc-0abc&ServiceName=s";
+    for touched in ["vpc/vpc-0abc", "vpc-endpoint/*"] {
+        assert!(!passes(&format!("arn:aws:ec2:{HERE}:{touched}"), form("ec2", endpoint)), "{touched}");
+    }
 
     let attach = |id: &str| {
         json(

@@ -19,7 +19,7 @@ use crate::{
 /// A server that is well answers a small question sooner. One that takes connections and never answers is left for the
 /// next address after this.
 const QUICK: Duration = Duration::from_secs(5);
-/// The oldest version whose every statement of the migrations was seen to work.
+/// The oldest version on which migrations 1 to 10 were seen to work; the later ones were run on 26.9 alone.
 const OLDEST: (u32, u32) = (24, 8);
 
 /// The warehouse. Cheap to clone; connections are made when needed, to one of its addresses at a time: the first that is

@@ -266,7 +266,9 @@ impl Variable<'_> {
     /// one is of another kind.
     fn is_for_another(&self, kind: &str) -> bool {
         let is_own = |before: &str| before.ends_with(kind) && before[..before.len() - kind.len()].ends_with([':', '/']);
-        let theirs = |template: &str| template.strip_suffix(self.in_template).is_some_and(is_own);
+        // What is only mentioned needs no permission, and takes none from this one.
+        let theirs =
+            |template: &str| !template.starts_with('~') && template.strip_suffix(self.in_template).is_some_and(is_own);
         !is_own(self.kind) && self.candidate.operation.templates.iter().any(|template| theirs(template))
     }
 

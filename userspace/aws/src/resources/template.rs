@@ -71,6 +71,11 @@ pub(super) fn fill(
             continue;
         }
         let filled = Filled::of(needs, candidate, text, members, place)?;
+        // An endpoint that is made in a network has the network's id in no part of its name: AWS assigns it.
+        if mark == Mark::New && filled.of_other {
+            needs.made_resource(filled.widest)?;
+            continue;
+        }
         if let Some(selector) = selector
             && matches!(mark, Mark::Optional | Mark::Required)
             && (filled.from_list || !filled.open.is_empty())
@@ -183,6 +188,8 @@ struct Filled {
     from_list: bool,
     /// What the input says of it is a pattern.
     in_part: bool,
+    /// A member that could have named it names what is of another type.
+    of_other: bool,
     /// Members that could have said more.
     missing: Vec<&'static str>,
 }
@@ -213,7 +220,7 @@ impl Filled {
         place: &Place<'_>,
     ) -> Result<Self, DecodeError> {
         let (open, widest, missing) = Default::default();
-        let mut filled = Self { open, widest, from_list: false, in_part: false, missing };
+        let mut filled = Self { open, widest, from_list: false, in_part: false, of_other: false, missing };
         let mut arns = vec![Part { text: Cow::Borrowed(""), known: true }];
         let mut is_said = true;
         let mut owner = Owner::Own;
@@ -260,7 +267,8 @@ impl Filled {
                             return Err(DecodeError::TooLarge("resource's name"));
                         }
                         match variable.read(needs, value)? {
-                            names::Named::Whole | names::Named::Other => {}
+                            names::Named::Whole => {}
+                            names::Named::Other => filled.of_other = true,
                             names::Named::Arn(arn) => match within(candidate, template, tail, members, arn) {
                                 Within::Nothing => names::arn(needs, &checked(arn)?)?,
                                 Within::Foreign(name) => {
