@@ -302,6 +302,35 @@ def templates(service, operation, actions, members, nested, iam):
     return [mark + template for template, mark in found.items()]
 
 
+def patterns(text):
+    """The patterns of a type's ARNs, of which IAM's data list several behind commas."""
+    forms = [form.strip() for form in text.split(",") if form.strip().startswith("arn:")]
+    return [re.sub(r"\*+", "*", re.sub(r"\$\{[^}]*\}", "*", form)) for form in forms]
+
+
+def types(operation, actions, inputs, outputs, iam):
+    """Patterns of the types that IAM requires of an operation's first action, and of those that the operation makes: its
+    noun, and what its answer names by a type's own name and its input doesn't. By none of the rules for templates."""
+    needed, made = [], []
+    for action in actions[:1]:
+        prefix = action.partition(":")[0]
+        filler = Filler("", operation, [], [], iam.kinds(prefix))
+        known = iam.action(action) or {}
+        creating = CREATING.match(operation) and (known.get("accessLevel") or "Write") not in ("Read", "List")
+        said = {stem(key) for key, _ in inputs}
+        answered = {stem(key) for key, _ in outputs} - said
+        for kind in known.get("resourceTypes", []):
+            found = patterns((iam.types.get(prefix, {}).get(kind["name"].lower()) or {}).get("arn") or "")
+            if not found:
+                continue
+            if kind.get("required"):
+                needed.append(found)
+            names = set(filler.nouns(prefix, kind["name"]))
+            if creating and (filler.is_for(prefix, kind["name"], exactly=True) or names & answered):
+                made.append(found)
+    return needed, made
+
+
 def mentioned(service, operation, actions, members, texts, found, iam):
     """Templates for members that name something of the service's which no template of the operation's has, such as the
     image that `CopyImage` copies: by a type's own name, alone or behind a word such as `source`."""

@@ -153,6 +153,13 @@ impl Requirements {
         self.has_resources() || self.open_unknown.iter().any(|(_, _, alias)| !alias)
     }
 
+    /// Whether the group that is open names anything that fits a pattern, or knows that there could be.
+    pub fn names_like(&self, pattern: &str) -> bool {
+        let mut named = self.group.1.iter().map(|place| self.resources[usize::from(*place)].as_str());
+        let mut unknown = self.open_unknown.iter().map(|(one, _, _)| one.as_str());
+        named.any(|one| resources::names::fits(one, pattern)) || unknown.any(|one| resources::names::fits(one, pattern))
+    }
+
     /// Replaces an action of the group that is open.
     pub fn replace_action(&mut self, name: &str, by: &'static str, level: AccessLevel) {
         let old = self.actions.iter().position(|action| action.name == name);

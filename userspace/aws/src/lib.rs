@@ -39,6 +39,8 @@ mod hostile_tests;
 mod hostile_wire_tests;
 #[cfg(test)]
 mod lenient_tests;
+#[cfg(test)]
+mod made_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;
@@ -60,6 +62,8 @@ mod sign_tests;
 mod signing_key;
 mod sigv4a;
 mod tokens;
+#[cfg(test)]
+mod types_tests;
 mod unmask;
 mod unsigned;
 mod vended;

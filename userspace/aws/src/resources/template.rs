@@ -30,17 +30,33 @@ enum Mark {
 }
 
 impl Mark {
-    fn split(template: &str) -> (Self, &str) {
-        let mark = match template.as_bytes().first() {
+    fn of(template: &str) -> Self {
+        match template.as_bytes().first() {
             Some(b'-') => Self::Optional,
             Some(b'|') => Self::OneOf,
             Some(b'+') => Self::New,
             Some(b'?') => Self::Possible,
             Some(b'~') => Self::Mentioned,
             _ => Self::Required,
-        };
-        (mark, template.get(1..).unwrap_or_default())
+        }
     }
+}
+
+/// A template's ARN, without its mark and condition.
+fn arn_of(template: &str) -> &str {
+    template.find("arn:").and_then(|at| template.get(at..)).unwrap_or_default()
+}
+
+/// Whether a template is for this input: `[ResourceType=Document|Parameter]` between the mark and the ARN, or with `!=`,
+/// asks a member for its value.
+fn is_meant(template: &str, members: &Map<String, Value>) -> bool {
+    let Some((condition, _)) = template[1..].strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
+        return true;
+    };
+    let Some((member, values)) = condition.split_once('=') else { return true };
+    let (member, is_one) = member.strip_suffix('!').map_or((member, true), |member| (member, false));
+    let said = members.get(member).and_then(Value::as_str);
+    said.is_some_and(|said| values.split('|').any(|value| value == said)) == is_one
 }
 
 /// Names the resources of an operation, and notes those that aren't named.
@@ -65,14 +81,21 @@ pub(super) fn fill(
     let mut absent = Vec::new();
     let mut possible = Vec::new();
     for template in &operation.templates {
-        let (mark, text) = Mark::split(template);
+        if !is_meant(template, members) {
+            continue;
+        }
+        let (mark, text) = (Mark::of(template), arn_of(template));
         if mark == Mark::Mentioned {
-            needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place).map(drop))?;
+            let filled = needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place))?;
+            for pattern in filled.open.into_iter().filter(|_| filled.is_last_said) {
+                needs.unknown(pattern, Cow::Borrowed("the request mentions it in part"), true)?;
+            }
             continue;
         }
         let filled = Filled::of(needs, candidate, text, members, place)?;
-        // An endpoint that is made in a network has the network's id in no part of its name: AWS assigns it.
-        if mark == Mark::New && filled.of_other {
+        // An endpoint that is made in a network has neither the network's id nor its ARN for a name: AWS assigns it.
+        // Whatever a member says in the name's place, something of the type is made.
+        if mark == Mark::New && filled.open.is_empty() && !needs.names_like(&widest(text)) {
             needs.made_resource(filled.widest)?;
             continue;
         }
@@ -99,7 +122,7 @@ pub(super) fn fill(
                 }
             }
             Mark::Optional => absent.extend(filled.open),
-            Mark::Possible => possible.extend(filled.open),
+            Mark::Possible => possible.extend(filled.open.into_iter().map(|pattern| (pattern, filled.is_last_said))),
             Mark::OneOf if !arns.is_empty() => {}
             Mark::Mentioned => {}
             Mark::OneOf | Mark::Required => {
@@ -114,11 +137,12 @@ pub(super) fn fill(
         }
     }
     if !needs.names_resources() {
-        for pattern in absent.into_iter().chain(possible) {
+        for pattern in absent.into_iter().chain(possible.into_iter().map(|(pattern, _)| pattern)) {
             needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
         }
-    } else if arns.is_empty() {
-        for pattern in possible {
+    } else {
+        // An ARN says which of several it is. What a member says in part is touched nevertheless.
+        for (pattern, _) in possible.into_iter().filter(|(_, is_said)| *is_said || arns.is_empty()) {
             needs.unknown(pattern, Cow::Borrowed("the request may touch it without naming it"), true)?;
         }
     }
@@ -188,8 +212,8 @@ struct Filled {
     from_list: bool,
     /// What the input says of it is a pattern.
     in_part: bool,
-    /// A member that could have named it names what is of another type.
-    of_other: bool,
+    /// The last of its members says something.
+    is_last_said: bool,
     /// Members that could have said more.
     missing: Vec<&'static str>,
 }
@@ -220,7 +244,7 @@ impl Filled {
         place: &Place<'_>,
     ) -> Result<Self, DecodeError> {
         let (open, widest, missing) = Default::default();
-        let mut filled = Self { open, widest, from_list: false, in_part: false, of_other: false, missing };
+        let mut filled = Self { open, widest, from_list: false, in_part: false, is_last_said: false, missing };
         let mut arns = vec![Part { text: Cow::Borrowed(""), known: true }];
         let mut is_said = true;
         let mut owner = Owner::Own;
@@ -261,14 +285,14 @@ impl Filled {
                         place,
                     };
                     let is_missing = found.is_empty();
+                    filled.is_last_said = !is_missing;
                     let mut parts = Vec::new();
                     for value in found {
                         if value.len() >= MAX_STRING {
                             return Err(DecodeError::TooLarge("resource's name"));
                         }
                         match variable.read(needs, value)? {
-                            names::Named::Whole => {}
-                            names::Named::Other => filled.of_other = true,
+                            names::Named::Whole | names::Named::Other => {}
                             names::Named::Arn(arn) => match within(candidate, template, tail, members, arn) {
                                 Within::Nothing => names::arn(needs, &checked(arn)?)?,
                                 Within::Foreign(name) => {
@@ -339,6 +363,9 @@ impl Filled {
                         let why = Cow::Borrowed("the region that the input names");
                         needs.unknown(with_part(&text, 3, region), why, true)?;
                     }
+                    if let Some(lower) = names::in_lower_case(&text) {
+                        needs.unknown(lower, Cow::Borrowed("its ARN in lower case"), true)?;
+                    }
                     needs.resource(text)?;
                 }
                 (true, false) => needs.unknown(text, Cow::Borrowed(IN_PART), false)?,
@@ -369,7 +396,7 @@ fn within<'a>(
     arn: &'a str,
 ) -> Within<'a> {
     let is_one_of = |template: &str| names::fits(arn, &widest(template));
-    let is_of_the_operation = || candidate.operation.templates.iter().any(|it| is_one_of(&it[1..]));
+    let is_of_the_operation = || candidate.operation.templates.iter().any(|it| is_one_of(arn_of(it)));
     let name = arn.splitn(6, ':').nth(5).unwrap_or_default();
     let name = name.rsplit([':', '/']).next().unwrap_or_default();
     // Nothing is said behind it: then the ARN is all.
