@@ -471,6 +471,11 @@ TEMPLATES = {
     # The source is deleted, which the data call a destination.
     ("logs", "DeleteDeliverySource"): ["!arn:{P}:logs:{R}:{A}:delivery-source:{=name}",
                                        "~arn:{P}:logs:{R}:{A}:delivery-destination:{*}"],
+    # A contact that is made has no name; what `Name` says is shown to agents.
+    ("connect", "CreateContact"): [
+        "!arn:{P}:connect:{R}:{A}:instance/{=InstanceId}", "~arn:{P}:connect:{R}:{A}:instance/{=InstanceId}/contact/{*}",
+        "-arn:{P}:connect:{R}:{A}:instance/{=InstanceId}/contact/{=RelatedContactId}",
+        "-arn:{P}:connect:{R}:{A}:instance/{=InstanceId}/agent/{=UserInfo.UserId}"],
     # What is made, and AWS names.
     ("accessanalyzer", "CreateServiceLinkedAnalyzer"): ["+arn:{P}:access-analyzer:{R}:{A}:analyzer/{*}"],
     ("config", "PutConnector"): ["+arn:{P}:config:{R}:{A}:connector/{*}/{*}/{*}"],

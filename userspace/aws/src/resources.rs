@@ -61,7 +61,12 @@ pub(crate) fn from_catalog(
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
     match candidate.service.name {
-        "dynamodb" => dynamodb::tables(needs, members, place)?,
+        "dynamodb" => {
+            dynamodb::tables(needs, members, place)?;
+            if needs.names_resources() {
+                return template::fill_what_is_left(needs, candidate, members, place);
+            }
+        }
         "sqs" => by_hand::sqs(needs, members, path, place)?,
         "ec2" if matches!(candidate.operation.name, "CreateTags" | "DeleteTags") => {
             by_hand::tagged(needs, members, place)?;

@@ -59,6 +59,28 @@ fn is_meant(template: &str, members: &Map<String, Value>) -> bool {
     said.is_some_and(|said| values.split('|').any(|value| value == said)) == is_one
 }
 
+/// The same for what isn't named yet by hand: the types that IAM requires of which nothing is known.
+pub(super) fn fill_what_is_left(
+    needs: &mut Requirements,
+    candidate: &Candidate,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    for template in &candidate.operation.templates {
+        let (mark, text) = (Mark::of(template), arn_of(template));
+        let is_required = matches!(mark, Mark::Required | Mark::OneOf | Mark::New);
+        if is_required && is_meant(template, members) && !needs.names_like(&widest(text)) {
+            let filled = Filled::of(needs, candidate, text, members, place)?;
+            // A name that is a resource of another type says nothing of this one.
+            let says_nothing = filled.open.is_empty() && !needs.names_like(&widest(text));
+            for pattern in filled.open.into_iter().chain(says_nothing.then_some(filled.widest)) {
+                needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Names the resources of an operation, and notes those that aren't named.
 pub(super) fn fill(
     needs: &mut Requirements,
@@ -87,7 +109,7 @@ pub(super) fn fill(
         let (mark, text) = (Mark::of(template), arn_of(template));
         if mark == Mark::Mentioned {
             let filled = needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place))?;
-            for pattern in filled.open.into_iter().filter(|_| filled.is_last_said) {
+            for pattern in filled.open.into_iter().filter(|_| filled.is_last_said || filled.missing.is_empty()) {
                 needs.unknown(pattern, Cow::Borrowed("the request mentions it in part"), true)?;
             }
             continue;
@@ -293,13 +315,17 @@ impl Filled {
                         }
                         match variable.read(needs, value)? {
                             names::Named::Whole | names::Named::Other => {}
-                            names::Named::Arn(arn) => match within(candidate, template, tail, members, arn) {
+                            names::Named::Arn(arn) => match within(&variable, tail, arn) {
                                 Within::Nothing => names::arn(needs, &checked(arn)?)?,
                                 Within::Foreign(name) => {
                                     names::arn(needs, &checked(arn)?)?;
                                     for before in &variable.before {
                                         let why = Cow::Borrowed("an ARN of another type in the place of its name");
-                                        needs.unknown(checked(&[before, name, tail].concat())?, why, true)?;
+                                        needs.unknown(
+                                            checked(&[before, name, &self::widest(tail)].concat())?,
+                                            why,
+                                            true,
+                                        )?;
                                     }
                                 }
                                 Within::Named(name) => {
@@ -380,7 +406,7 @@ impl Filled {
 enum Within<'a> {
     /// It is the resource itself.
     Nothing,
-    /// It is a resource of a type that the operation isn't for, of that name.
+    /// It is a resource of a type that isn't asked for there, of that name.
     Foreign(&'a str),
     /// It is what the resource belongs to, of that name: a cluster's, where a service of it is named beside.
     Named(&'a str),
@@ -388,15 +414,13 @@ enum Within<'a> {
     Unclear,
 }
 
-fn within<'a>(
-    candidate: &Candidate,
-    template: &str,
-    tail: &str,
-    members: &Map<String, Value>,
-    arn: &'a str,
-) -> Within<'a> {
+fn within<'a>(variable: &names::Variable<'_>, tail: &str, arn: &'a str) -> Within<'a> {
     let is_one_of = |template: &str| names::fits(arn, &widest(template));
-    let is_of_the_operation = || candidate.operation.templates.iter().any(|it| is_one_of(arn_of(it)));
+    // Of another type that the same member can name.
+    let is_of_the_operation = || {
+        let mut templates = variable.candidate.operation.templates.iter();
+        templates.any(|it| it.contains(variable.in_template) && is_one_of(arn_of(it)))
+    };
     let name = arn.splitn(6, ':').nth(5).unwrap_or_default();
     let name = name.rsplit([':', '/']).next().unwrap_or_default();
     // Nothing is said behind it: then the ARN is all.
@@ -406,13 +430,15 @@ fn within<'a>(
     let said_behind = tail.split('{').skip(1).filter_map(|rest| rest.split('}').next()?.strip_prefix(['=', '~']));
     let mut found = Vec::new();
     for path in said_behind.flat_map(|paths| paths.split('|')) {
-        values(members, path, &mut found);
+        values(variable.members, path, &mut found);
     }
     // The same ARN may stand for a name in two places.
     let says_more = found.iter().any(|text| *text != arn);
-    match (is_one_of(template), says_more) {
+    match (is_one_of(variable.template), says_more) {
         (true, true) => Within::Unclear,
         (true, false) => Within::Nothing,
+        // What belongs to it may have been named, and wasn't.
+        (false, false) if is_of_the_operation() && tail.contains("{=") => Within::Foreign(name),
         (false, false) if is_of_the_operation() => Within::Nothing,
         (false, _) if name.is_empty() || names::ambiguous(name).is_some() => Within::Unclear,
         (false, _) => Within::Named(name),
