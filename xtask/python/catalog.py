@@ -306,6 +306,14 @@ class Service:
             self.name, operation, actions, members, self.nested(input_name), self.iam)
         found += catalog_resources.mentioned(
             self.name, operation, actions, members, list(self.texts(input_name)), found, self.iam)
+        texts = {path for _, path in self.texts(input_name)}
+        for template in exceptions.MENTIONS.get((self.name, operation), exceptions.MENTIONS.get((self.name, None), ())):
+            if template not in found and set(re.findall(r"\{=([^}]*)\}", template)) <= texts:
+                found.append(template)
+        if self.name == "ecs":
+            # One member has the family and, perhaps, the revision: `web:3`.
+            found = [re.sub(r"task-definition/(\{\*\}:)?(\{=[^}]*\})(:\{\*\})?$", r"task-definition/\2", template)
+                     if not operation.startswith("Register") else template for template in found]
         return found, arns, selectors
 
     def operation(self, name, description):

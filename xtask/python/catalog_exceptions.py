@@ -526,12 +526,41 @@ TEMPLATES = {
         "-arn:{P}:rds:{R}:{A}:db:{=SourceDBInstanceIdentifier}", "!arn:{P}:rds:{R}:{A}:db:{=TargetDBInstanceIdentifier}",
         "!arn:{P}:rds:{R}:{A}:og:{=OptionGroupName}", "!arn:{P}:rds:{R}:{A}:pg:{=DBParameterGroupName}",
         "!arn:{P}:rds:{R}:{A}:subgrp:{=DBSubnetGroupName}", "~arn:{P}:rds:{R}:{A}:auto-backup:{=SourceDBInstanceAutomatedBackupsArn}",
-        "?arn:{P}:rds:{R}:{A}:auto-backup:{*}"],
+        "?arn:{P}:rds:{R}:{A}:auto-backup:{*}", "?[SourceDbiResourceId]arn:{P}:rds:{R}:{A}:db:{*}"],
+    **{("redshift", operation): [
+        "!arn:{P}:redshift:{R}:{A}:%s:{=ClusterSecurityGroupName}/ec2securitygroup/{*}/{*}" % kind
+        for kind in ("securitygroup", "securitygroupingress")]
+       for operation in ("AuthorizeClusterSecurityGroupIngress", "RevokeClusterSecurityGroupIngress")},
+    ("redshift", "RestoreFromClusterSnapshot"): [
+        "!arn:{P}:redshift:{R}:{A}:cluster:{=ClusterIdentifier}",
+        "!arn:{P}:redshift:{R}:{A}:snapshot:{=SnapshotClusterIdentifier}/{=SnapshotIdentifier|SnapshotArn}",
+        "~arn:{P}:redshift:{R}:{A}:hsmclientcertificate:{=HsmClientCertificateIdentifier}",
+        "~arn:{P}:redshift:{R}:{A}:hsmconfiguration:{=HsmConfigurationIdentifier}",
+        "~arn:{P}:redshift:{R}:{A}:snapshotschedule:{=SnapshotScheduleIdentifier}"],
     # Snapshots that are copied are read, which the data mark as optional.
     ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
                                 "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],
 }
 
+# What an operation names of other services' by other members than ARNs, keys' and buckets' (those are found by
+# their names): it counts for policies that forbid.
+MENTIONS = {
+    ("application-autoscaling", None): [
+        "~[ServiceNamespace=%s]arn:{P}:%s:{R}:{A}:{=ResourceId}" % (name, service) for name, service in (
+            ("dynamodb", "dynamodb"), ("ecs", "ecs"), ("rds", "rds"), ("lambda", "lambda"))],
+    ("logs", "CreateExportTask"): ["~arn:{P}:s3:::{=destination}", "~arn:{P}:s3:::{=destination}/{*}"],
+    # Addresses and other ids of what has another name in its ARN.
+    **{("ec2", operation): ["?[PublicIp]arn:{P}:ec2:{R}:{A}:elastic-ip/{*}"]
+       for operation in ("AssociateAddress", "DisassociateAddress", "ReleaseAddress")},
+    ("ec2", "DetachVolume"): ["?[!InstanceId]arn:{P}:ec2:{R}:{A}:instance/{*}"],
+    **{(service, "RestoreDBClusterToPointInTime"): ["?[SourceDbClusterResourceId]arn:{P}:rds:{R}:{A}:cluster:{*}"]
+       for service in ("docdb", "neptune", "rds")},
+    ("events", "PutPermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
+    ("events", "RemovePermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
+    **{("ecs", operation): ["~arn:{P}:ecs:{R}:{A}:cluster/{=cluster}"] for operation in (
+        "RunTask", "StartTask", "ExecuteCommand", "CreateService", "UpdateService", "DeleteService", "StopTask")},
+    ("eks", None): ["~arn:{P}:eks:{R}:{A}:cluster/{=clusterName}"],
+}
 
 
 def _secrets(member, service, operations):

@@ -225,8 +225,21 @@ class Filler:
                     used.append(found)
                 filled = ("{~%s}" if unnamed else "{=%s}") % found if found else "{*}"
             template = template.replace("${%s}" % variable, filled, 1)
-        return template.replace("*", "{*}").replace("{{*}}", "{*}"), used
+        template = template.replace("*", "{*}").replace("{{*}}", "{*}")
+        return self.name_first(template, named, used), used
 
+    @staticmethod
+    def name_first(template, named, used):
+        """A name that was taken for the id or version behind it, in its own place: `fleet/{=name}:{*}`."""
+        places = re.findall(r"\{[=~*][^}]*\}", template)
+        names = [at for at, variable in enumerate(named[:-1]) if variable.lower().endswith("name")]
+        if (not names or len(places) != len(named) or not places[-1].startswith("{=") or places[names[0]] != "{*}"
+                or not re.search(r"(id|uuid|version|revision|number|suffix)$", named[-1].lower())
+                or re.search(r"(id|ids|arn|arns|identifier|version)$", plain(places[-1]))):
+            return template
+        places[names[0]], places[-1] = places[-1], "{*}"
+        parts = re.split(r"\{[=~*][^}]*\}", template)
+        return "".join(part + place for part, place in zip(parts, [*places, ""]))
 
     def by(self, prefix, kind, template, path):
         """A type's template with a path of members for its last variable, or `None` where it has none."""

@@ -31,6 +31,8 @@ mod event_stream;
 mod explain;
 mod form_v2;
 mod git;
+#[cfg(test)]
+mod handmade_tests;
 mod head;
 mod host;
 #[cfg(test)]

@@ -239,6 +239,16 @@ impl Variable<'_> {
                 needs.unknown(full, Cow::Borrowed("the secret's full ARN"), true)?;
                 return Ok(Named::Exactly(value.into()));
             }
+            // The family's latest revision, or `FAMILY:REVISION`.
+            ("ecs", "task-definition/" | "daemon-task-definition/") if self.next.is_none() => {
+                return Ok(match value.split_once(':') {
+                    Some((_, revision)) if revision.bytes().all(|byte| byte.is_ascii_digit()) => {
+                        Named::Exactly(value.into())
+                    }
+                    Some(_) => Named::Like("*".into()),
+                    None => Named::Like([value, ":*"].concat()),
+                });
+            }
             // `ID` begins with its project's name.
             ("codebuild", "project/") => {
                 return Ok(Named::Exactly(value.split_once(':').map_or(value, |(project, _)| project).into()));
@@ -300,6 +310,14 @@ impl Variable<'_> {
                 // With the account for a word: `:aws:browser/`.
                 kind != self.kind && ids::may_be(service, kind, id)
             })
+    }
+
+    /// What the service takes if nothing is said.
+    pub fn default(&self) -> Option<&'static str> {
+        match (self.candidate.service.name, self.in_template) {
+            ("ecs", "{=cluster}") | ("events", "{=EventBusName}") => Some("default"),
+            _ => None,
+        }
     }
 
     /// What ARNs have for words that the API has otherwise.

@@ -53,7 +53,13 @@ fn is_meant(template: &str, members: &Map<String, Value>) -> bool {
     let Some((condition, _)) = template[1..].strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
         return true;
     };
-    let Some((member, values)) = condition.split_once('=') else { return true };
+    let Some((member, values)) = condition.split_once('=') else {
+        // `[PublicIp]` asks whether it is there, `[!PublicIp]` whether it isn't.
+        return match condition.strip_prefix('!') {
+            Some(member) => !members.contains_key(member),
+            None => members.contains_key(condition),
+        };
+    };
     let (member, is_one) = member.strip_suffix('!').map_or((member, true), |member| (member, false));
     let said = members.get(member).and_then(Value::as_str);
     said.is_some_and(|said| values.split('|').any(|value| value == said)) == is_one
@@ -306,6 +312,9 @@ impl Filled {
                         members,
                         place,
                     };
+                    if found.is_empty() {
+                        found.extend(variable.default());
+                    }
                     let is_missing = found.is_empty();
                     filled.is_last_said = !is_missing;
                     let mut parts = Vec::new();
