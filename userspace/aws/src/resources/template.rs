@@ -164,14 +164,14 @@ pub(super) fn fill(
             }
         }
     }
-    if !needs.names_resources() {
-        for pattern in absent.into_iter().chain(possible.into_iter().map(|(pattern, _)| pattern)) {
-            needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
-        }
-    } else {
+    if needs.names_resources() {
         // An ARN says which of several it is. What a member says in part is touched nevertheless.
         for (pattern, _) in possible.into_iter().filter(|(_, is_said)| *is_said || arns.is_empty()) {
             needs.unknown(pattern, Cow::Borrowed("the request may touch it without naming it"), true)?;
+        }
+    } else {
+        for pattern in absent.into_iter().chain(possible.into_iter().map(|(pattern, _)| pattern)) {
+            needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
         }
     }
     Ok(())
