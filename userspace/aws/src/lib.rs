@@ -31,6 +31,8 @@ mod event_stream;
 mod explain;
 mod form_v2;
 mod git;
+#[cfg(test)]
+mod handmade_tests;
 mod head;
 mod host;
 #[cfg(test)]
@@ -39,6 +41,8 @@ mod hostile_tests;
 mod hostile_wire_tests;
 #[cfg(test)]
 mod lenient_tests;
+#[cfg(test)]
+mod made_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;
@@ -60,6 +64,8 @@ mod sign_tests;
 mod signing_key;
 mod sigv4a;
 mod tokens;
+#[cfg(test)]
+mod types_tests;
 mod unmask;
 mod unsigned;
 mod vended;
