@@ -26,6 +26,9 @@ use crate::{
 pub enum EgressKind {
     /// A request in the clear.
     Http,
+    /// A TLS handshake with AWS IoT, by which a device shows a certificate of its own and speaks MQTT. Nothing of it can be
+    /// read, and it is no call by the agent's role: it is refused unless a policy permits it.
+    Mqtt,
     /// Anything else, which a proxy was asked for.
     Tcp,
     /// A TLS handshake.
@@ -35,13 +38,14 @@ pub enum EgressKind {
 impl EgressKind {
     /// By the name of the action.
     pub fn of_action(name: &str) -> Option<Self> {
-        [Self::Http, Self::Tcp, Self::Tls].into_iter().find(|kind| kind.action() == name)
+        [Self::Http, Self::Mqtt, Self::Tcp, Self::Tls].into_iter().find(|kind| kind.action() == name)
     }
 
     /// The action's name.
     pub const fn action(self) -> &'static str {
         match self {
             Self::Http => "egress:HTTP",
+            Self::Mqtt => "egress:MQTT",
             Self::Tcp => "egress:TCP",
             Self::Tls => "egress:TLS",
         }
@@ -85,7 +89,9 @@ impl Engine {
         };
         let (reason, policies) = match decided {
             Ok(policies) => (Reason::Permitted, policies),
-            Err((Reason::NotPermitted, policies)) if !self.egress_is_listed => (Reason::Permitted, policies),
+            Err((Reason::NotPermitted, policies)) if !self.egress_is_listed && connection.kind != EgressKind::Mqtt => {
+                (Reason::Permitted, policies)
+            }
             Err(refused) => refused,
         };
         let is_permitted = reason == Reason::Permitted;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::Context as _;
+use chaperone_aws::Catalog;
 use chaperone_journal::{Kind, Reader};
 use chaperone_model::{CallIntent, ConnectionOpened, Decision, Event, Identity, Reason, Session, SessionId, Verdict};
 use chaperone_policy::{
@@ -335,8 +336,11 @@ impl Judge {
         let (session, identity) =
             sessions.at(opened.session, opened.at).ok_or("the record of its session's beginning is not there")?;
         let principal = self.engine.identified(session, identity);
-        // By which port it was captured tells what it began with; one to a proxy may have been anything.
+        // By which port it was captured tells what it began with; one to a proxy may have been anything. Of AWS's names
+        // nothing else is passed on than IoT's MQTT.
+        let is_aws = opened.name.as_deref().is_some_and(|name| Catalog::global().host(name).is_some());
         let kinds: &[EgressKind] = match opened.destination.0.port() {
+            _ if is_aws => &[EgressKind::Mqtt],
             443 | 8443 => &[EgressKind::Tls],
             80 => &[EgressKind::Http],
             _ => &[EgressKind::Http, EgressKind::Tcp, EgressKind::Tls],
