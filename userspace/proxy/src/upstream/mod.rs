@@ -5,4 +5,5 @@ pub(crate) mod clusters;
 pub(crate) mod credential_broker;
 pub(crate) mod http_proxy;
 pub(crate) mod pool;
+pub(crate) mod race;
 pub(crate) mod role_text;

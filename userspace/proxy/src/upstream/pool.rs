@@ -18,7 +18,6 @@ use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chaperone_model::SessionId;
 use foldhash::HashMap;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -36,7 +35,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -47,7 +46,11 @@ use crate::{
         strict::{Role, Strict, Violation},
     },
     limits::Limits,
-    upstream::{clock::Clock, http_proxy::HttpProxy},
+    upstream::{
+        clock::Clock,
+        http_proxy::HttpProxy,
+        race::{HEAD_START, first_of, in_turns},
+    },
 };
 
 /// Idle connections kept for one name and address.
@@ -446,14 +449,10 @@ where
             };
             let mut own: Vec<SocketAddr> = found.filter(|it| !is_link_local(it.ip())).collect();
             own.sort_by_key(|it| it.ip() != address.ip());
-            let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address that is dialled");
-            for own in own.into_iter().take(MAX_OTHERS) {
-                match TcpStream::connect(own).await {
-                    Ok(stream) => return stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).map(|()| stream),
-                    Err(error) => failed = error,
-                }
-            }
-            Err(failed)
+            let attempts = in_turns(own).into_iter().take(MAX_OTHERS).map(TcpStream::connect).collect();
+            let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address that is dialled");
+            let stream = first_of(None, attempts).await.unwrap_or_else(|| Err(none()))?;
+            stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).map(|()| stream)
         };
         match timeout(after, dial).await {
             Ok(dialled) => dialled.map_err(|source| UpstreamError::Connect { name: name.clone(), address, source }),
@@ -582,13 +581,12 @@ fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
     UpstreamError::Http { name, address, why }
 }
 
-/// How long the agent's own address has before the name's others are tried beside it, and each of those before the next
-/// (RFC 8305).
-const HEAD_START: Duration = Duration::from_millis(300);
 /// Look-ups for that at once.
 static LOOK_UPS: Semaphore = Semaphore::const_new(8);
 /// How many of a name's other addresses are tried.
 const MAX_OTHERS: usize = 4;
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 /// Connects to the agent's address, or to another one of the name's own where that doesn't answer. Clients that dial by
 /// themselves go on to the next address, which a captured one can't: its connection is always accepted here.
@@ -609,30 +607,23 @@ where
         let _turn = LOOK_UPS.acquire().await;
         look_up().await
     };
-    let mut seen = vec![address];
-    for other in found.into_iter().flatten() {
-        if seen.len() <= MAX_OTHERS && !seen.contains(&other) {
-            seen.push(other);
+    let mut others: Vec<SocketAddr> = Vec::new();
+    // Its own family's last: to that there may be no way.
+    let (own, other): (Vec<_>, Vec<_>) = found.into_iter().flatten().partition(|it| it.is_ipv4() == address.is_ipv4());
+    for other in in_turns(other.into_iter().chain(own)) {
+        if others.len() < MAX_OTHERS && other != address && !others.contains(&other) {
+            others.push(other);
         }
     }
-    let others = (0u32..).zip(seen.into_iter().skip(1)).map(|(place, other)| async move {
-        sleep(HEAD_START * place).await;
-        TcpStream::connect(other).await
-    });
-    let mut trying: FuturesUnordered<Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>> =
-        others.map(|other| Box::pin(other) as _).collect();
-    let mut failed = refused;
-    if failed.is_none() {
-        trying.push(first);
+    let others = others.into_iter().map(|other| Box::pin(TcpStream::connect(other)) as Attempt).collect();
+    let begun = refused.is_none().then(|| first as Attempt);
+    match (first_of(begun, others).await, refused) {
+        (Some(Ok(stream)), _) => Ok(stream),
+        // What the agent's own address said is what is told.
+        (_, Some(refused)) => Err(refused),
+        (Some(Err(error)), None) => Err(error),
+        (None, None) => Err(io::ErrorKind::NotConnected.into()),
     }
-    while let Some(tried) = trying.next().await {
-        match tried {
-            Ok(stream) => return Ok(stream),
-            // What the agent's own address said is what is told.
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    Err(failed.unwrap_or_else(|| io::ErrorKind::NotConnected.into()))
 }
 
 /// A peer that is gone without a word is noticed within some 11 seconds, however long an answer may take.
