@@ -30,7 +30,7 @@ const MAX_FIELD: usize = 16 << 10;
 const CLUSTER_FIELD: &str = "x-k8s-aws-id";
 const SIGNED_FIELDS: &str = "host;x-k8s-aws-id";
 /// The members that the cluster takes in a query, in lower case; it refuses a URL with others.
-const MEMBERS: [&str; 9] = [
+const MEMBERS: [&str; 10] = [
     "action",
     "version",
     "x-amz-algorithm",
@@ -40,6 +40,7 @@ const MEMBERS: [&str; 9] = [
     "x-amz-security-token",
     "x-amz-signature",
     "x-amz-signedheaders",
+    "x-amz-user-agent",
 ];
 /// A certificate authority is one certificate; some have a few.
 const MAX_AUTHORITY: usize = 64 << 10;

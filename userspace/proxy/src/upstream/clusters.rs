@@ -216,11 +216,13 @@ impl Eks<'_> {
         self.signer
             .sign(&mut parts, Some(&EMPTY_SHA256), self.credentials, &scope, self.upstream.clock.now())
             .map_err(|error| text(&error))?;
-        let address: SocketAddr = tokio::net::lookup_host((api, 443))
-            .await
-            .map_err(|error| format!("resolving {api}: {error}"))?
-            .next()
-            .ok_or_else(|| format!("{api} has no address"))?;
+        let address = match tokio::net::lookup_host((api, 443)).await.map(|mut found| found.next()) {
+            Ok(Some(address)) => address,
+            // Behind a proxy there may be no resolver that knows it: the proxy has one, and nobody dials this.
+            _ if self.upstream.proxy.is_some() => SocketAddr::from(([192, 0, 2, 1], 443)),
+            Ok(None) => return Err(format!("{api} has no address")),
+            Err(error) => return Err(format!("resolving {api}: {error}")),
+        };
         let target = Target { name: api.into(), address, http2: None, plain: false, roots: None };
         let answer =
             self.upstream.send(&target, Request::from_parts(parts, body)).await.map_err(|error| text(&error))?;
