@@ -162,16 +162,6 @@ pub enum Recorded {
     Connection(Box<ConnectionOpened>),
 }
 
-impl Recorded {
-    fn of(event: Event) -> Result<Self, Event> {
-        match event {
-            Event::CallIntent(intent) => Ok(Self::Call(intent)),
-            Event::ConnectionOpened(opened) => Ok(Self::Connection(opened)),
-            other => Err(other),
-        }
-    }
-}
-
 /// Shows every wanted call, with the sessions that are known when it comes.
 pub fn each_call(
     config: &Path,
@@ -205,10 +195,12 @@ pub fn each(
     let mut failed = None;
     from_warehouse(&config, async |warehouse| {
         let take = |event| {
-            if let Ok(one) = Recorded::of(event)
-                && failed.is_none()
-                && wanted.wants(&one, &sessions)
-            {
+            let one = match event {
+                Event::CallIntent(intent) => Recorded::Call(intent),
+                Event::ConnectionOpened(opened) => Recorded::Connection(opened),
+                _ => return,
+            };
+            if failed.is_none() && wanted.wants(&one, &sessions) {
                 failed = see(one, &sessions).err();
             }
         };
@@ -243,10 +235,17 @@ fn in_journal(
         let event = record
             .event()
             .map_err(|fault| anyhow::anyhow!("the journal {}: {fault:?}; run `chaperone verify`", dir.display()))?;
-        match event.map(Recorded::of) {
-            Some(Ok(one)) if wanted.wants(&one, &sessions) => see(one, &sessions)?,
-            Some(Ok(_)) | None => {}
-            Some(Err(event)) => sessions.take(event),
+        let one = match event {
+            Some(Event::CallIntent(intent)) => Recorded::Call(intent),
+            Some(Event::ConnectionOpened(opened)) => Recorded::Connection(opened),
+            Some(other) => {
+                sessions.take(other);
+                continue;
+            }
+            None => continue,
+        };
+        if wanted.wants(&one, &sessions) {
+            see(one, &sessions)?;
         }
     }
     Ok(())

@@ -117,7 +117,7 @@ impl Trial {
                 self.changes.entry(change).or_default().add(&opened.id, examples);
             }
             Err(why) => {
-                self.unsaid.entry(Unsaid { agent: agent(), action, why }).or_default().add(&opened.id, examples)
+                self.unsaid.entry(Unsaid { agent: agent(), action, why }).or_default().add(&opened.id, examples);
             }
         }
     }

@@ -242,7 +242,7 @@ mod tests {
         let _full = std::net::TcpStream::connect(address).unwrap();
         let answers = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
         let other = answers.local_addr().unwrap();
-        let after = Duration::from_secs(60);
+        let after = Duration::from_mins(1);
         let (tunnel, reached) = connect("a", &[address, other], |_| true, &Way::home(), after).await.unwrap();
         assert_eq!(reached, other);
         let socket = socket2::SockRef::from(&tunnel.stream);

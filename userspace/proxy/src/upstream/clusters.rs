@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// A cluster keeps its name and authority while its API server has the same name.
-const HOLDS: Duration = Duration::from_secs(3600);
+const HOLDS: Duration = Duration::from_hours(1);
 /// For how long EKS isn't asked again for a name that it didn't know, or when it couldn't be asked.
 const RESTS: Duration = Duration::from_secs(10);
 /// How many are remembered, one account's all together.
@@ -71,11 +71,13 @@ pub(crate) struct Cluster {
 
 /// Whose, and by which name.
 type Key = (String, String);
+/// When EKS was asked, and what came of it.
+type Known = (Instant, Result<Arc<Cluster>, ClusterError>);
 
 /// What is known of clusters.
 #[derive(Debug, Default)]
 pub(crate) struct Clusters {
-    known: Mutex<HashMap<Key, (Instant, Result<Arc<Cluster>, ClusterError>)>>,
+    known: Mutex<HashMap<Key, Known>>,
 }
 
 /// How EKS is asked.

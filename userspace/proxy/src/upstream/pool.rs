@@ -616,7 +616,7 @@ where
         }
     }
     let others = others.into_iter().map(|other| Box::pin(TcpStream::connect(other)) as Attempt).collect();
-    let begun = refused.is_none().then(|| first as Attempt);
+    let begun = refused.is_none().then_some(first as Attempt);
     match (first_of(begun, others).await, refused) {
         (Some(Ok(stream)), _) => Ok(stream),
         // What the agent's own address said is what is told.
