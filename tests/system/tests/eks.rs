@@ -146,7 +146,7 @@ fn a_token_is_for_one_cluster_of_the_own_account() {
     assert_eq!(clusters.asked(&host("D")), [Value::Null; 0]);
     // No WebSocket and no SPDY into a pod.
     let refused = lab.agent(&clusters.with_config(&format!(
-        "{of_other}; curl -sS -k -i -H \"Authorization: Bearer $TOKEN\" -H 'Connection: Upgrade' -H 'Upgrade: SPDY/3.1' -X POST \
+        "{of_other}; curl -sS -k -i --http1.1 -H \"Authorization: Bearer $TOKEN\" -H 'Connection: Upgrade' -H 'Upgrade: SPDY/3.1' -X POST \
          'https://{}/api/v1/namespaces/default/pods/web/exec?command=sh'",
         host("B")
     )));
