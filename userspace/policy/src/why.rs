@@ -118,7 +118,8 @@ impl Engine {
                 Ok(_) => (Reason::Permitted, false),
                 Err((reason, _, incomplete)) => (*reason, *incomplete),
             };
-            let asked = self.request(slice, principal, action, need.resource, call, facts, approved).ok();
+            let inputs = self.inputs(&slice.reads, action, need.resource, call, facts, approved);
+            let asked = self.request(slice, &slice.reads, principal, &inputs).ok();
             let unknown = unknown(slice, need, call, &facts);
             let policies = self.policies(principal, action, need.resource, slice, asked.as_ref(), &unknown, &ruled);
             reports.push(NeedReport {
