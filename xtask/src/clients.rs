@@ -60,7 +60,14 @@ pub fn oidc_provider() -> Result<PathBuf> {
 }
 
 fn install_oidc(sources: &Path, folder: &Path) -> Result<()> {
-    npm(sources, folder, &["node_18.mjs", "provider.mjs"], "an OpenID provider, 4 MB")
+    npm(sources, folder, &["provider.mjs"], "an OpenID provider, 4 MB")?;
+    copy_shared(sources, folder)
+}
+
+/// What both OpenID providers run with lies beside their folders.
+fn copy_shared(sources: &Path, folder: &Path) -> Result<()> {
+    let beside = sources.parent().context("BUG: the clients' sources have no folder")?;
+    copy(beside, folder, &["node_18.mjs"])
 }
 
 fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
@@ -68,8 +75,10 @@ fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
         "ansible" => python(folder, "ansible-requirements.txt", "Ansible, 600 MB"),
         "approvals" => {
             packages(&[Package { name: "chromium", why: "a browser for approvers", shows: "/usr/bin/chromium" }])?;
-            let programs = ["browser.mjs", "client.mjs", "node_18.mjs", "provider.mjs"];
-            npm(sources, folder, &programs, "an OpenID provider, a browser's driver and a client of OpenAPI, 30 MB")
+            let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
+            let what = "an OpenID provider, a browser's driver and a client of OpenAPI, 30 MB";
+            npm(sources, folder, &programs, what)?;
+            copy_shared(sources, folder)
         }
         "cdk" => npm(sources, folder, &["app.mjs"], "CDK, 150 MB"),
         "go" => {
