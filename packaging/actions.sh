@@ -32,6 +32,11 @@ removing() {
       return 1
       ;;
   esac
+  # Without it these engines would start no container at all.
+  if engines=$(grep -ls chaperone-oci-runtime /etc/docker/daemon.json /etc/containerd/*.toml /etc/containerd/*/*.toml); then
+    say "these have containers started by chaperone-oci-runtime; take that out and restart the engine, then remove:" $engines >&2
+    return 1
+  fi
   hooks=$(chaperone config show 2> /dev/null | sed -n 's/^bpffs = "\(.*\)"$/\1/p')
   hooks=${hooks:-/sys/fs/bpf/chaperone}
   systemd_runs && systemctl disable --now chaperone

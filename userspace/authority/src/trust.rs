@@ -131,11 +131,20 @@ impl TrustReport {
     }
 }
 
+/// Engines that call hooks in a folder of the host's before they start a container, and at which stage: podman hands the
+/// container's configuration through it, CRI-O tells where that is, and knows no other stages. Where both are, CRI-O's.
+const ENGINES: [(&str, &str); 2] = [("usr/bin/crio", "createRuntime"), ("usr/bin/podman", "precreate")];
+const HOOK: &str = "etc/containers/oci/hooks.d/50-chaperone.json";
+/// The command that the hook is, by which it is known as ours.
+const HOOKED: &str = "oci-hook";
+
 /// The trust stores of the host whose root folder is given.
 #[derive(Debug)]
 pub struct Trust {
     root: PathBuf,
     family: Family,
+    /// What engines of containers are to call, if they are: this program, with that configuration.
+    called: Option<(PathBuf, PathBuf)>,
 }
 
 impl Trust {
@@ -144,13 +153,20 @@ impl Trust {
         Self::below(Path::new("/"))
     }
 
+    /// … and those in the containers that are agents' by this configuration, which engines are then to have us called for.
+    pub fn with_containers_by(self, config: &Path) -> Result<Self, TrustError> {
+        let program = std::env::current_exe().map_err(|source| error("finding", Path::new("this program"), source))?;
+        let config = std::path::absolute(config).map_err(|source| error("finding", config, source))?;
+        Ok(Self { called: Some((program, config)), ..self })
+    }
+
     fn below(root: &Path) -> Result<Self, TrustError> {
         let there = |family: &&Family| {
             ["usr/sbin", "usr/bin"].iter().any(|folder| root.join(folder).join(family.program).exists())
                 && family.mark.is_none_or(|folder| root.join(folder).is_dir())
         };
         let family = *FAMILIES.iter().find(there).ok_or(TrustError::NoSystemStore)?;
-        Ok(Self { root: root.to_owned(), family })
+        Ok(Self { root: root.to_owned(), family, called: None })
     }
 
     /// The variables that clients with a store of their own need.
@@ -162,6 +178,11 @@ impl Trust {
             ("NODE_EXTRA_CA_CERTS", format!("/{}/chaperone.crt", self.family.anchors)),
             ("DENO_CERT", format!("/{}/chaperone.crt", self.family.anchors)),
         ]
+    }
+
+    /// The system's store.
+    pub fn bundle(&self) -> &'static str {
+        self.family.bundle
     }
 
     /// Tells every store of the certificate (PEM). Doing it twice changes nothing more.
@@ -178,6 +199,12 @@ impl Trust {
             }
             write(&path, text.as_bytes())?;
         }
+        if let Some((path, text)) = self.hook() {
+            if fs::read_to_string(&path).is_ok_and(|there| !there.contains(HOOKED)) {
+                return Err(TrustError::Foreign(path));
+            }
+            write(&path, text.as_bytes())?;
+        }
         self.status(certificate)
     }
 
@@ -188,9 +215,10 @@ impl Trust {
         let bundle = self.root.join(self.family.bundle.trim_start_matches('/'));
         let trusted = self.bundle_has(&pem);
         let mut stores = vec![TrustStore { store: "system", path: bundle, trusted, remedy: remedy(trusted) }];
-        for (path, text) in self.environment_files() {
+        let environment = self.environment_files().into_iter().map(|(path, text)| ("environment", path, text));
+        for (store, path, text) in environment.chain(self.hook().map(|(path, text)| ("containers", path, text))) {
             let trusted = fs::read_to_string(&path).is_ok_and(|there| there == text);
-            stores.push(TrustStore { store: "environment", path, trusted, remedy: remedy(trusted) });
+            stores.push(TrustStore { store, path, trusted, remedy: remedy(trusted) });
         }
         Ok(TrustReport { stores })
     }
@@ -201,6 +229,10 @@ impl Trust {
             if fs::read_to_string(&path).is_ok_and(|text| text.starts_with(MARK)) {
                 fs::remove_file(&path).map_err(|source| error("removing", &path, source))?;
             }
+        }
+        let hook = self.root.join(HOOK);
+        if fs::read_to_string(&hook).is_ok_and(|text| text.contains(HOOKED)) {
+            fs::remove_file(&hook).map_err(|source| error("removing", &hook, source))?;
         }
         let anchor = self.anchor();
         if anchor.exists() {
@@ -235,6 +267,20 @@ impl Trust {
                 format!("{MARK}[Manager]\nDefaultEnvironment={}\n", quoted.join(" ")),
             ),
         ]
+    }
+
+    /// The file that has engines call us before they start a container, if there are such (containers-common's
+    /// oci-hooks(5)).
+    fn hook(&self) -> Option<(PathBuf, String)> {
+        let (program, config) = self.called.as_ref()?;
+        let (_, stage) = ENGINES.iter().find(|(engine, _)| self.root.join(engine).exists())?;
+        let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
+        let (program, config) = (quoted(program), quoted(config));
+        let text = format!(
+            "{{\"version\": \"1.0.0\", \"when\": {{\"always\": true}}, \"stages\": [\"{stage}\"],\n \
+             \"hook\": {{\"path\": {program}, \"args\": [\"chaperone\", \"--config\", {config}, \"{HOOKED}\"]}}}}\n"
+        );
+        Some((self.root.join(HOOK), text))
     }
 
     fn refresh(&self, arguments: &[&str]) -> Result<(), TrustError> {
@@ -348,6 +394,21 @@ mod tests {
         fs::copy(&ca, root.join("etc/ssl/certs/ca-certificates.crt")).unwrap();
         assert!(trust.install(&ca).unwrap().is_complete());
         fs::write(root.join("etc/profile.d/chaperone.sh"), "export MINE=1\n").unwrap();
+        assert!(matches!(trust.install(&ca), Err(TrustError::Foreign(_))));
+        fs::remove_file(root.join("etc/profile.d/chaperone.sh")).unwrap();
+
+        let called = Some(("/usr/bin/chaperone".into(), "/etc/chaperone/config.toml".into()));
+        let trust = Trust { called, ..trust };
+        // Engines of containers are told, each as it understands it.
+        for (engine, stage) in [("podman", "precreate"), ("crio", "createRuntime")] {
+            fs::create_dir_all(root.join("usr/bin")).unwrap();
+            fs::write(root.join("usr/bin").join(engine), "").unwrap();
+            assert!(!trust.status(&ca).unwrap().is_complete());
+            assert!(trust.install(&ca).unwrap().is_complete());
+            let hook = fs::read_to_string(root.join(HOOK)).unwrap();
+            assert!(hook.contains(stage) && hook.contains(r#""path": "/usr/bin/chaperone""#), "{hook}");
+        }
+        fs::write(root.join(HOOK), "{}").unwrap();
         assert!(matches!(trust.install(&ca), Err(TrustError::Foreign(_))));
     }
 }
