@@ -31,8 +31,8 @@ pub fn run() -> Result<()> {
     let text = fs::read_to_string(place::root().join("docs/mkdocs.yml")).context("reading docs/mkdocs.yml")?;
     fs::write(&config, format!("{text}docs_dir: pages\n")).with_context(|| format!("writing {}", config.display()))?;
     let mut mkdocs = Command::new(venv.join("bin/python"));
-    // Its dates are the last commit's, not this minute's.
-    mkdocs.args(["-m", "mkdocs", "build", "--strict", "--quiet", "--clean", "--config-file"]).arg(&config);
+    // Not `--quiet`: it silences warnings, and then --strict ends nothing.
+    mkdocs.args(["-m", "mkdocs", "build", "--strict", "--clean", "--config-file"]).arg(&config);
     mkdocs.arg("--site-dir").arg(&site).env("NO_MKDOCS_2_WARNING", "1");
     setup::run(&mut mkdocs)?;
     println!("docs: {}", site.join("index.html").display());
