@@ -53,8 +53,9 @@ removing() {
     say "no hooks are in force: no agent is refused"
   fi
   # podman starts no container where a hook's program isn't there.
-  hook=/etc/containers/oci/hooks.d/50-chaperone.json
-  if grep -qs oci-hook "$hook"; then rm -f "$hook"; fi
+  if grep -qs oci-hook /etc/containers/oci/hooks.d/50-chaperone.json; then
+    rm -f /etc/containers/oci/hooks.d/50-chaperone.json /etc/containers/containers.conf.d/50-chaperone.conf
+  fi
   # A CA that nobody looks after is trusted by nobody. What has no configuration never had one.
   if chaperone config check > /dev/null 2>&1; then
     chaperone trust remove > /dev/null || say "the CA may still be trusted by this host: see above" >&2

@@ -135,6 +135,11 @@ impl TrustReport {
 /// container's configuration through it, CRI-O tells where that is, and knows no other stages. Where both are, CRI-O's.
 const ENGINES: [(&str, &str); 2] = [("usr/bin/crio", "createRuntime"), ("usr/bin/podman", "precreate")];
 const HOOK: &str = "etc/containers/oci/hooks.d/50-chaperone.json";
+/// podman looks for hooks where packages have them, and here it is told to look there, too.
+const HOOKS: &str = "etc/containers/containers.conf.d/50-chaperone.conf";
+/// Where somebody may have told it already.
+const PODMAN: [&str; 3] =
+    ["usr/share/containers/containers.conf", "etc/containers/containers.conf", "etc/containers/containers.conf.d"];
 /// The command that the hook is, by which it is known as ours.
 const HOOKED: &str = "oci-hook";
 
@@ -199,8 +204,8 @@ impl Trust {
             }
             write(&path, text.as_bytes())?;
         }
-        if let Some((path, text)) = self.hook() {
-            if fs::read_to_string(&path).is_ok_and(|there| !there.contains(HOOKED)) {
+        for (path, text) in self.hooks() {
+            if fs::read_to_string(&path).is_ok_and(|there| !is_ours(&there)) {
                 return Err(TrustError::Foreign(path));
             }
             write(&path, text.as_bytes())?;
@@ -216,7 +221,9 @@ impl Trust {
         let trusted = self.bundle_has(&pem);
         let mut stores = vec![TrustStore { store: "system", path: bundle, trusted, remedy: remedy(trusted) }];
         let environment = self.environment_files().into_iter().map(|(path, text)| ("environment", path, text));
-        for (store, path, text) in environment.chain(self.hook().map(|(path, text)| ("containers", path, text))) {
+        for (store, path, text) in
+            environment.chain(self.hooks().into_iter().map(|(path, text)| ("containers", path, text)))
+        {
             let trusted = fs::read_to_string(&path).is_ok_and(|there| there == text);
             stores.push(TrustStore { store, path, trusted, remedy: remedy(trusted) });
         }
@@ -230,9 +237,10 @@ impl Trust {
                 fs::remove_file(&path).map_err(|source| error("removing", &path, source))?;
             }
         }
-        let hook = self.root.join(HOOK);
-        if fs::read_to_string(&hook).is_ok_and(|text| text.contains(HOOKED)) {
-            fs::remove_file(&hook).map_err(|source| error("removing", &hook, source))?;
+        for file in [HOOK, HOOKS].map(|file| self.root.join(file)) {
+            if fs::read_to_string(&file).is_ok_and(|text| is_ours(&text)) {
+                fs::remove_file(&file).map_err(|source| error("removing", &file, source))?;
+            }
         }
         let anchor = self.anchor();
         if anchor.exists() {
@@ -269,18 +277,36 @@ impl Trust {
         ]
     }
 
-    /// The file that has engines call us before they start a container, if there are such (containers-common's
-    /// oci-hooks(5)).
-    fn hook(&self) -> Option<(PathBuf, String)> {
-        let (program, config) = self.called.as_ref()?;
-        let (_, stage) = ENGINES.iter().find(|(engine, _)| self.root.join(engine).exists())?;
+    /// The files that have engines call us before they start a container, if there are such (containers-common's
+    /// oci-hooks(5), containers.conf(5)).
+    fn hooks(&self) -> Vec<(PathBuf, String)> {
+        let Some((program, config)) = &self.called else { return Vec::new() };
+        let Some((engine, stage)) = ENGINES.iter().find(|(engine, _)| self.root.join(engine).exists()) else {
+            return Vec::new();
+        };
         let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
         let (program, config) = (quoted(program), quoted(config));
-        let text = format!(
+        let hook = format!(
             "{{\"version\": \"1.0.0\", \"when\": {{\"always\": true}}, \"stages\": [\"{stage}\"],\n \
              \"hook\": {{\"path\": {program}, \"args\": [\"chaperone\", \"--config\", {config}, \"{HOOKED}\"]}}}}\n"
         );
-        Some((self.root.join(HOOK), text))
+        let mut files = vec![(self.root.join(HOOK), hook)];
+        // Who has named folders of their own keeps them, and names this one, too.
+        if engine.ends_with("podman") && !self.names_folders_of_hooks() {
+            let folders = "[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]";
+            files.push((self.root.join(HOOKS), format!("{MARK}[engine]\nhooks_dir = {folders}\n")));
+        }
+        files
+    }
+
+    /// Whether somebody else's configuration of podman's says where hooks are.
+    fn names_folders_of_hooks(&self) -> bool {
+        let files = PODMAN.iter().map(|path| self.root.join(path)).flat_map(|path| {
+            let within = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            within.chain([path.clone()]).collect::<Vec<_>>()
+        });
+        let texts = files.filter_map(|path| fs::read_to_string(path).ok()).filter(|text| !is_ours(text));
+        texts.into_iter().any(|text| text.lines().any(|line| line.trim_start().starts_with("hooks_dir")))
     }
 
     fn refresh(&self, arguments: &[&str]) -> Result<(), TrustError> {
@@ -295,6 +321,11 @@ impl Trust {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(TrustError::Program { program, why: format!("{}: {}", output.status, said.trim()) })
     }
+}
+
+/// Whether a file that engines read was written by us.
+fn is_ours(text: &str) -> bool {
+    text.starts_with(MARK) || text.contains(HOOKED)
 }
 
 /// A PEM text without line ends, so that bundles with other line lengths compare equal.
@@ -408,6 +439,12 @@ mod tests {
             let hook = fs::read_to_string(root.join(HOOK)).unwrap();
             assert!(hook.contains(stage) && hook.contains(r#""path": "/usr/bin/chaperone""#), "{hook}");
         }
+        let hooks = fs::read_to_string(root.join(HOOKS)).unwrap();
+        assert!(hooks.contains("\"/etc/containers/oci/hooks.d\"") && !trust.names_folders_of_hooks(), "{hooks}");
+        fs::remove_file(root.join(HOOKS)).unwrap();
+        fs::remove_file(root.join("usr/bin/crio")).unwrap();
+        fs::write(root.join("etc/containers/containers.conf"), "[engine]\n hooks_dir = [\"/own\"]\n").unwrap();
+        assert!(trust.install(&ca).unwrap().is_complete() && !root.join(HOOKS).exists());
         fs::write(root.join(HOOK), "{}").unwrap();
         assert!(matches!(trust.install(&ca), Err(TrustError::Foreign(_))));
     }
