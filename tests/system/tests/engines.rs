@@ -295,7 +295,7 @@ fn an_image_that_knows_nothing_of_the_ca_trusts_it_in_docker_and_in_a_pod() {
     let request = json!({ "pod_sandbox_id": pod["pod_sandbox_id"], "config": container, "sandbox_config": sandbox });
     engines.cri("StartContainer", &engines.cri("CreateContainer", &request));
     let log = || fs::read_to_string(lab.dir.join("pods/plain.log")).unwrap_or_default();
-    until("the pod's programs are done", || log().contains("store "));
+    until("the pod's programs are done", || log().contains(" variables "));
     println!("{}", log());
     assert!(VERIFIED.iter().all(|line| log().contains(line)) && log().contains("store 2 variables 5"), "{}", log());
     engines.cri("StopPodSandbox", &pod);

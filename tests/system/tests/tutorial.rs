@@ -48,7 +48,7 @@ fn the_tutorials_commands_do_what_it_says() {
         run.iter().filter(|(it, _)| *it == heading).map(|(_, said)| said.as_str()).collect()
     };
     assert!(said("A first call").contains("Buckets"), "{run:#?}");
-    assert!(said("See it").contains("ListBuckets"), "{run:#?}");
+    assert!(said("See it").contains("s3:ListAllMyBuckets"), "{run:#?}");
     let refused = said("A call that is refused");
     assert!(
         refused.contains("AccessDenied") && refused.contains("CreateQueue") && refused.contains("refused"),
