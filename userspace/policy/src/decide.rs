@@ -17,6 +17,7 @@ use crate::{
     egress_actions,
     facts::CallFacts,
     incomplete::{ResourcePattern, Unknown},
+    inputs::{Fact, Inputs},
     load::PolicyVersion,
     ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling},
     slice::{Reads, Slice, cut},
@@ -98,6 +99,9 @@ impl Need<'_> {
 /// What a set of policies says of one need: those that permit it, or why not, which say so, and whether only because
 /// something isn't known.
 pub(crate) type Ruled = Result<Vec<String>, (Reason, Vec<String>, bool)>;
+
+/// What Cedar says: those that permit it, or why not, and which say so.
+pub(crate) type Decided = Result<Vec<String>, (Reason, Vec<String>)>;
 
 /// What a container's label begins with among the principal's tags.
 const LABEL: &str = "label:";
@@ -366,17 +370,25 @@ impl Engine {
         }
         let policies: Vec<_> =
             cut(&version.policies, &principal.uid, &principal.groups, &own, &groups).cloned().collect();
-        let slice = Arc::new(Self::prepare(policies, principal, own, groups));
+        let slice = Arc::new(Self::prepare(version, policies, principal, own, groups));
         version.slices.write().keep(principal.key.clone(), &action.name, slice.clone());
         slice
     }
 
-    fn prepare(policies: Vec<Policy>, principal: &Principal, action: EntityUid, groups: Vec<EntityUid>) -> Slice {
+    fn prepare(
+        version: &PolicyVersion,
+        policies: Vec<Policy>,
+        principal: &Principal,
+        action: EntityUid,
+        groups: Vec<EntityUid>,
+    ) -> Slice {
         // `Parameters` is an entity, which a policy could name without the context.
         let names_parameters = policies.iter().any(|policy| policy.to_string().contains("Parameters::"));
         let reads = if names_parameters { Reads::everything() } else { Reads::of(&policies) };
         let entity = Entity::new_no_attrs(action.clone(), groups.into_iter().collect());
         Slice {
+            id: version.decisions.id(),
+            decisions: version.decisions.clone(),
             json: OnceLock::new(),
             policies: PolicySet::from_policies(policies).expect("BUG: a subset of a policy set is one"),
             action,
@@ -402,23 +414,29 @@ impl Engine {
         if slice.policies.is_empty() {
             return Err((Reason::NotPermitted, Vec::new(), false));
         }
-        let decided = |policies: &PolicySet| -> Result<Vec<String>, (Reason, Vec<String>)> {
-            let (request, entities) =
-                self.request(slice, principal, action, need.resource, call, facts, approved).map_err(|error| {
-                    tracing::error!(%error, "a call could not be put to the policies");
-                    (Reason::PolicyError, Vec::new())
-                })?;
-            self.cedar(policies, &request, &entities)
+        let ask = |policies: &PolicySet, inputs: &Inputs| {
+            let (request, entities) = self.request(slice, principal, inputs)?;
+            Ok(self.cedar(policies, &request, &entities))
+        };
+        let told = |asked: Result<Decided, Box<dyn std::error::Error>>| {
+            asked.unwrap_or_else(|error| {
+                tracing::error!(%error, "a call could not be put to the policies");
+                Err((Reason::PolicyError, Vec::new()))
+            })
         };
         let unknown = unknown(slice, need, call, &facts);
         if unknown.is_nothing() {
-            return decided(&slice.policies).map_err(|(reason, policies)| (reason, policies, false));
+            let resource = if slice.reads.any_resource() { need.resource } else { "" };
+            let inputs = self.inputs(slice, action, resource, call, facts, approved);
+            let decided = slice.decisions.of(slice.id, inputs, |inputs| ask(&slice.policies, inputs));
+            return told(decided).map_err(|(reason, policies)| (reason, policies, false));
         }
         let (policies, rewritten) = slice.with_unknown(&unknown).map_err(|error| {
             tracing::error!(%error, "BUG: a policy could not be rewritten for a call that is not known whole");
             (Reason::PolicyError, Vec::new(), true)
         })?;
-        decided(&policies).map_err(|(reason, by)| {
+        let inputs = self.inputs(slice, action, need.resource, call, facts, approved);
+        told(ask(&policies, &inputs)).map_err(|(reason, by)| {
             // A permit that was rewritten might have permitted it; a forbid that wasn't holds in any case.
             let certain =
                 if by.is_empty() { rewritten.is_empty() } else { by.iter().any(|id| !rewritten.contains(id)) };
@@ -431,7 +449,7 @@ impl Engine {
         policies: &PolicySet,
         request: &Request,
         entities: &Entities,
-    ) -> Result<Vec<String>, (Reason, Vec<String>)> {
+    ) -> Decided {
         let response = self.authorizer.is_authorized(request, policies, entities);
         let reasons = || -> Vec<String> {
             let mut ids: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();
@@ -459,36 +477,23 @@ impl Engine {
         }
     }
 
-    #[allow(clippy::too_many_arguments)] // all that a request to Cedar is made of
-    pub(crate) fn request(
+    /// What of a call a slice's policies look at.
+    pub(crate) fn inputs(
         &self,
         slice: &Slice,
-        principal: &Principal,
         action: &Action,
         resource: &str,
         call: &Call,
         facts: CallFacts<'_>,
         approved: bool,
-    ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
-        let resource_uid = uid(&self.types.resource, resource);
-        let parameters = uid(&self.types.parameters, "");
-        let mut entities = Vec::new();
-        if let Some(entity) = self.resource(&resource_uid, resource, &slice.reads)? {
-            entities.push(entity);
-        }
-        if slice.reads.context("parameters") {
+    ) -> Inputs {
+        let reads = |name: &str| slice.reads.context(name);
+        let parameters = reads("parameters").then(|| {
             let mut all = flatten(&call.parameters);
             all.extend(call.looked_up.iter().flat_map(|it| it.values.clone()));
-            let tags = all
-                .into_iter()
-                .map(|(path, values)| {
-                    let values = values.into_iter().map(RestrictedExpression::new_string);
-                    (path, RestrictedExpression::new_set(values))
-                })
-                .collect::<Vec<_>>();
-            entities.push(Entity::new_with_tags(parameters.clone(), [], [], tags)?);
-        }
-        let context = [
+            all
+        });
+        let texts = [
             ("service", &*call.service),
             ("operation", &*call.operation),
             ("level", action.level.as_str()),
@@ -501,32 +506,44 @@ impl Engine {
             ("session", facts.session),
             ("exe", facts.exe),
         ];
-        let zone = &self.version.time_zone;
-        let made = facts.made(zone, |name| slice.reads.context(name));
-        let made = made.into_iter().map(|(name, value)| (name.to_owned(), value));
-        let parameters = || ("parameters".to_owned(), RestrictedExpression::new_entity_uid(parameters));
-        let parameters = slice.reads.context("parameters").then(parameters);
-        let approved =
-            slice.reads.context("approved").then(|| ("approved".to_owned(), RestrictedExpression::new_bool(approved)));
+        let texts = texts.into_iter().filter(|(name, _)| reads(name));
         let (arns, accounts) = (&call.references.arns[..], &call.references.accounts[..]);
-        let sets = [("arns", arns), ("accounts", accounts), ("over_budget", facts.over_budget)]
-            .into_iter()
-            .filter(|(name, _)| slice.reads.context(name))
-            .map(|(name, all)| {
-                let all = all.iter().map(|one| RestrictedExpression::new_string(one.clone()));
-                (name.to_owned(), RestrictedExpression::new_set(all))
+        let sets = [("arns", arns), ("accounts", accounts), ("over_budget", facts.over_budget)];
+        let sets = sets.into_iter().filter(|(name, _)| reads(name));
+        let context = texts
+            .map(|(name, text)| (name, Fact::Text(text.to_owned())))
+            .chain(sets.map(|(name, all)| (name, Fact::Set(all.to_vec()))))
+            .chain(facts.made(&self.version.time_zone, reads))
+            .chain(reads("approved").then_some(("approved", Fact::Truth(approved))))
+            .collect();
+        Inputs { resource: resource.to_owned(), context, parameters }
+    }
+
+    /// What Cedar is asked, made of nothing but this.
+    pub(crate) fn request(
+        &self,
+        slice: &Slice,
+        principal: &Principal,
+        inputs: &Inputs,
+    ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
+        let resource = uid(&self.types.resource, &inputs.resource);
+        let mut entities = Vec::new();
+        if let Some(entity) = self.resource(&resource, &inputs.resource, &slice.reads)? {
+            entities.push(entity);
+        }
+        let mut context: Vec<_> =
+            inputs.context.iter().map(|(name, fact)| ((*name).to_owned(), fact.cedar())).collect();
+        if let Some(parameters) = &inputs.parameters {
+            let own = uid(&self.types.parameters, "");
+            let tags = parameters.iter().map(|(path, values)| {
+                let values = values.iter().cloned().map(RestrictedExpression::new_string);
+                (path.clone(), RestrictedExpression::new_set(values))
             });
-        let context = Context::from_pairs(
-            context
-                .into_iter()
-                .filter(|(name, _)| slice.reads.context(name))
-                .map(|(name, value)| (name.to_owned(), RestrictedExpression::new_string(value.to_owned())))
-                .chain(sets)
-                .chain(made)
-                .chain(approved)
-                .chain(parameters),
-        )?;
-        let request = Request::new(principal.uid.clone(), slice.action.clone(), resource_uid, context, None)?;
+            entities.push(Entity::new_with_tags(own.clone(), [], [], tags)?);
+            context.push(("parameters".to_owned(), RestrictedExpression::new_entity_uid(own)));
+        }
+        let context = Context::from_pairs(context)?;
+        let request = Request::new(principal.uid.clone(), slice.action.clone(), resource, context, None)?;
         let known = slice.entities.clone();
         let entities = if entities.is_empty() { known } else { known.add_entities(entities, None)? };
         Ok((request, entities))

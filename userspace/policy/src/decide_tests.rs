@@ -235,15 +235,25 @@ proptest! {
         let action = call(&[["s3:GetObject", "s3:DeleteObject", "iam:PassRole", "ec2:RunInstances"][action]], &[OBJECT]);
         let sliced = engine.slice(engine.version(), &principal, &action.actions[0]);
         let whole = Slice {
+            id: engine.version().decisions.id(),
+            decisions: Arc::default(),
             json: OnceLock::new(),
             policies: PolicySet::from_policies(engine.version().policies.iter().cloned()).unwrap(),
             action: sliced.action.clone(),
             entities: sliced.entities.clone(),
             reads: Reads::everything(),
         };
-        let need = Need { resource: OBJECT, unknown_resource: None, alias: false };
-            let decided = |slice| engine.one(slice, &principal, &action.actions[0], &need, &action, FACTS, false);
-        prop_assert_eq!(decided(&sliced), decided(&whole));
+        // One after the other: what was decided of one is kept, and must not be taken for another's.
+        for resource in [OBJECT, "arn:aws:s3:::data", OBJECT] {
+            for (facts, approved) in [(FACTS, false), (CallFacts { exe: "/bin/sh", ..FACTS }, true)] {
+                for region in ["eu-west-1", "us-east-1"] {
+                    let call = Call { region: Some(region.into()), ..action.clone() };
+                    let need = Need { resource, unknown_resource: None, alias: false };
+                    let decided = |slice| engine.one(slice, &principal, &call.actions[0], &need, &call, facts, approved);
+                    prop_assert_eq!(decided(&sliced), decided(&whole));
+                }
+            }
+        }
     }
 
     /// What is permitted on resources that aren't known is permitted on each that they could be.

@@ -149,6 +149,7 @@ impl Engine {
                 ..CallFacts::default()
             };
             let made = facts.made(&self.version().time_zone, |name| slice.reads.context(name));
+            let made = made.into_iter().map(|(name, fact)| (name, fact.cedar()));
             let texts = texts.map(|(name, value)| (name, text(value)));
             let pairs = texts.into_iter().chain(sets).chain(others).chain(made);
             let read = pairs.filter(|(name, _)| slice.reads.context(name));

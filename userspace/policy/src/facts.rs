@@ -1,8 +1,9 @@
 //! What the policies may look at besides the call itself, and how Cedar sees it.
 
-use cedar_policy::RestrictedExpression;
 use jiff::{Timestamp, tz::TimeZone};
 use time::OffsetDateTime;
+
+use crate::inputs::Fact;
 
 /// What the policies may look at besides the call itself.
 #[derive(Clone, Copy, Debug, Default)]
@@ -46,15 +47,11 @@ impl<'a> CallFacts<'a> {
     }
 
     /// Attributes of the context that cost something to make, where `wanted`.
-    pub(crate) fn made(
-        &self,
-        zone: &TimeZone,
-        wanted: impl Fn(&str) -> bool,
-    ) -> Vec<(&'static str, RestrictedExpression)> {
+    pub(crate) fn made(&self, zone: &TimeZone, wanted: impl Fn(&str) -> bool) -> Vec<(&'static str, Fact)> {
         let mut made = Vec::new();
         let mut long = |name: &'static str, value: i64| {
             if wanted(name) {
-                made.push((name, RestrictedExpression::new_long(value)));
+                made.push((name, Fact::Long(value)));
             }
         };
         // Where one isn't known, no condition that is left looks at it.
@@ -66,22 +63,22 @@ impl<'a> CallFacts<'a> {
             let local = local.unwrap_or_default().to_zoned(zone.clone());
             for (name, value) in [("hour", local.hour()), ("minute", local.minute())] {
                 if wanted(name) {
-                    made.push((name, RestrictedExpression::new_long(value.into())));
+                    made.push((name, Fact::Long(value.into())));
                 }
             }
             if wanted("weekday") {
                 let day = format!("{:?}", local.weekday());
-                made.push(("weekday", RestrictedExpression::new_string(day)));
+                made.push(("weekday", Fact::Text(day)));
             }
             if wanted("date") {
-                made.push(("date", RestrictedExpression::new_string(local.date().to_string())));
+                made.push(("date", Fact::Text(local.date().to_string())));
             }
         }
         if wanted("retry") {
-            made.push(("retry", RestrictedExpression::new_bool(self.retry)));
+            made.push(("retry", Fact::Truth(self.retry)));
         }
         if wanted("arguments") {
-            made.push(("arguments", RestrictedExpression::new_string(self.argv.join(" "))));
+            made.push(("arguments", Fact::Text(self.argv.join(" "))));
         }
         made
     }

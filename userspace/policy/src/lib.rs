@@ -14,6 +14,7 @@ mod egress;
 mod egress_actions;
 mod facts;
 mod incomplete;
+mod inputs;
 mod load;
 mod mask_target;
 mod masks;

@@ -20,6 +20,7 @@ use parking_lot::RwLock;
 use crate::{
     action_catalog::ActionCatalog,
     annotations, approvals, egress_actions,
+    inputs::Decisions,
     mask_target::{self, MaskTarget},
     places::{Named, Places, line_and_column},
     problem::{PolicyError, PolicyProblem},
@@ -48,6 +49,7 @@ const MAX_FILE_BYTES: u64 = 8 << 20;
 pub struct PolicyVersion {
     pub(crate) policies: Vec<Policy>,
     pub(crate) slices: RwLock<Slices>,
+    pub(crate) decisions: Arc<Decisions>,
     /// The paths of parameters that policies look for.
     pub(crate) parameter_paths: Arc<BTreeSet<String>>,
     annotations: HashMap<String, Arc<BTreeMap<String, String>>>,
@@ -202,6 +204,7 @@ impl PolicyVersion {
         let (masks, lifts, unmasks) = (set(masks), set(lifts), set(unmasks));
         let (slices, time_zone) = (RwLock::default(), TimeZone::UTC);
         Ok(Self {
+            decisions: Arc::default(),
             policies,
             slices,
             parameter_paths,
@@ -223,6 +226,7 @@ impl PolicyVersion {
         Self {
             policies,
             slices: RwLock::default(),
+            decisions: Arc::default(),
             parameter_paths: Arc::default(),
             annotations: HashMap::new(),
             masks: None,

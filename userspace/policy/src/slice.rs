@@ -12,7 +12,10 @@ use std::{
 use cedar_policy::{ActionConstraint, Entities, EntityUid, Policy, PolicyId, PolicySet, PrincipalConstraint};
 use serde_json::Value;
 
-use crate::incomplete::{Rewritten, Unknown};
+use crate::{
+    incomplete::{Rewritten, Unknown},
+    inputs::Decisions,
+};
 
 /// Slices kept for a policy version; past this the cache starts over.
 const MAX_SLICES: usize = 8192;
@@ -41,6 +44,9 @@ impl Slices {
 
 /// What is needed to decide an action of a principal.
 pub(crate) struct Slice {
+    /// Its own among those that `decisions` are of.
+    pub(crate) id: u64,
+    pub(crate) decisions: Arc<Decisions>,
     pub(crate) policies: PolicySet,
     pub(crate) action: EntityUid,
     /// The principal and the action, each with what it is in.
@@ -92,6 +98,8 @@ pub(crate) struct Reads {
     whole_context: bool,
     /// Something may be asked to be in something else.
     hierarchy: bool,
+    /// The resource is looked at, be it by its name alone.
+    any_resource: bool,
     /// Everything may be read.
     everything: bool,
     /// Paths of parameters that are looked for by their names.
@@ -106,6 +114,7 @@ impl Reads {
             attributes: BTreeSet::new(),
             whole_context: true,
             hierarchy: true,
+            any_resource: true,
             everything: true,
             parameters: BTreeSet::new(),
             any_parameter: true,
@@ -143,6 +152,10 @@ impl Reads {
         self.everything || self.attributes.contains(name)
     }
 
+    pub(crate) const fn any_resource(&self) -> bool {
+        self.any_resource
+    }
+
     pub(crate) const fn hierarchy(&self) -> bool {
         self.hierarchy
     }
@@ -151,6 +164,7 @@ impl Reads {
     /// hierarchy by `in` and `is … in`. A key of a record that looks like one of these adds something that isn't read,
     /// which does no harm.
     fn note(&mut self, policy: &Value) {
+        self.any_resource |= policy["resource"]["op"] != "All";
         self.hierarchy |= policy["resource"]["op"] != "All" && policy["resource"]["op"] != "==";
         self.walk(&policy["conditions"]);
     }
@@ -176,7 +190,10 @@ impl Reads {
                             }
                         }
                         "in" => self.hierarchy = true,
-                        "Var" => self.whole_context |= operand == "context",
+                        "Var" => {
+                            self.whole_context |= operand == "context";
+                            self.any_resource |= operand == "resource";
+                        }
                         _ => {}
                     }
                     self.walk(operand);
@@ -283,6 +300,10 @@ mod tests {
             let policy = Policy::parse(None, format!("permit (principal, action, {scope});")).unwrap();
             assert!(Reads::of([&policy]).hierarchy, "{scope}");
         }
+        for names in ["resource == Resource::\"a\"", "[resource].contains(principal)", "{a: resource} has a", "resource has arn"] {
+            assert!(reads(names).any_resource(), "{names}");
+        }
+        assert!(!reads("context.region == \"resource\"").any_resource());
         let plain = Policy::parse(None, "permit (principal, action, resource);").unwrap();
         assert_eq!(Reads::of([&plain]), Reads::default());
     }

@@ -142,7 +142,8 @@ impl Engine {
         ruled: &Ruled,
     ) -> Vec<PolicyReport> {
         let unknown = unknown(slice, need, call, &facts);
-        let asked = self.request(slice, principal, action, need.resource, call, facts, approved).ok();
+        let inputs = self.inputs(slice, action, need.resource, call, facts, approved);
+        let asked = self.request(slice, principal, &inputs).ok();
         let mut reports: Vec<PolicyReport> = self
             .version
             .policies

@@ -83,7 +83,7 @@ impl DataPlane {
             Ok(_) => tokio::select! {
                 biased;
                 why = accepted.clone().cut_off() => Err(why),
-                ended = accepted.clone().dispatch(stream) => ended,
+                ended = accepted.share.lane().run(accepted.clone().dispatch(stream)) => ended,
             },
             Err(why) => Err(why.clone()),
         };

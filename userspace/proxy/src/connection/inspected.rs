@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use hyper::{server::conn::http2, service::service_fn};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     time::{Instant, sleep},
@@ -13,6 +13,7 @@ use crate::{
     call,
     connection::{
         accepted::Accepted,
+        fair::FairExecutor,
         http_connection::{ALTERNATE_HTTPS, HttpConnection},
     },
     http::{
@@ -74,7 +75,7 @@ impl Accepted {
         // What h2 holds of bodies that nobody reads yet, and of what it reads and writes.
         let window = usize::try_from(limits.http2_window).unwrap_or(usize::MAX).saturating_add(HTTP2_BUFFERS);
         let _memory = self.share.hold(window).map_err(|exceeded| exceeded.to_string())?;
-        let connection = http2::Builder::new(TokioExecutor::new())
+        let connection = http2::Builder::new(FairExecutor(self.share.lane().clone()))
             .timer(TokioTimer::new())
             .max_concurrent_streams(limits.http2_streams)
             .max_header_list_size(limits.http2_header_bytes)

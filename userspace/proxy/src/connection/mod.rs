@@ -3,6 +3,7 @@
 pub(crate) mod accept;
 mod accepted;
 pub(crate) mod container_lookup;
+pub(crate) mod fair;
 pub mod hello;
 pub(crate) mod http_connection;
 mod inspected;

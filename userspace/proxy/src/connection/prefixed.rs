@@ -3,18 +3,18 @@
 use std::{
     io,
     pin::Pin,
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 
 use bytes::{Buf as _, Bytes};
 use tokio::{
-    io::{AsyncRead, ReadBuf},
+    io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 
-use crate::http::through::writes_through;
+use crate::connection::fair;
 
-/// A stream of which some bytes have been read already.
+/// A stream of which some bytes have been read already. What goes over it counts towards its session's turn.
 pub(super) struct Prefixed {
     pub(super) start: Bytes,
     pub(super) stream: TcpStream,
@@ -23,7 +23,11 @@ pub(super) struct Prefixed {
 impl AsyncRead for Prefixed {
     fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         if self.start.is_empty() {
-            return Pin::new(&mut self.stream).poll_read(cx, buf);
+            ready!(fair::poll_bytes(cx));
+            let before = buf.filled().len();
+            ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
+            fair::use_bytes(buf.filled().len() - before);
+            return Poll::Ready(Ok(()));
         }
         let count = self.start.len().min(buf.remaining());
         buf.put_slice(&self.start[..count]);
@@ -35,4 +39,34 @@ impl AsyncRead for Prefixed {
     }
 }
 
-writes_through!(Prefixed);
+impl AsyncWrite for Prefixed {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        ready!(fair::poll_bytes(cx));
+        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
+        fair::use_bytes(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        ready!(fair::poll_bytes(cx));
+        let written = ready!(Pin::new(&mut self.stream).poll_write_vectored(cx, bytes))?;
+        fair::use_bytes(written);
+        Poll::Ready(Ok(written))
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(cx)
+    }
+}

@@ -17,7 +17,10 @@ use tokio::{
 };
 
 use crate::{
-    connection::memory::{Held, Pool},
+    connection::{
+        fair::{AgentTurns, Lane, Scheduler},
+        memory::{Held, Pool},
+    },
     limits::Limits,
     metrics::{OverShare, Shared},
 };
@@ -80,6 +83,7 @@ pub(crate) struct Quotas {
     connections: Arc<Semaphore>,
     resolving: Arc<Semaphore>,
     working: Arc<Semaphore>,
+    processors: Arc<Scheduler>,
     memory: Arc<Pool>,
     over: Arc<OverShare>,
     named: Arc<Mutex<Named>>,
@@ -99,6 +103,7 @@ struct Of {
 #[derive(Debug)]
 struct AgentQuota {
     name: String,
+    turns: Arc<AgentTurns>,
     connections: Arc<Semaphore>,
     resolving: Arc<Semaphore>,
     memory: Arc<Pool>,
@@ -115,6 +120,7 @@ pub(crate) struct Quota {
     resolving: [Arc<Semaphore>; 3],
     handshakes: Semaphore,
     working: [Arc<Semaphore>; 2],
+    lane: Lane,
     memory: [Arc<Pool>; 3],
     refusals: Rate,
     unwanted: Pace,
@@ -228,12 +234,14 @@ pub(crate) struct Place(#[allow(dead_code)] [Option<OwnedSemaphorePermit>; 3]); 
 
 impl Quotas {
     pub(crate) fn new(limits: &Limits, over: Arc<OverShare>) -> Self {
+        let processors = std::thread::available_parallelism().map_or(2, usize::from);
         Self {
             of: Mutex::default(),
             limits: limits.clone(),
             connections: Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS))),
             resolving: Arc::new(Semaphore::new(RESOLVING)),
-            working: Arc::new(Semaphore::new(std::thread::available_parallelism().map_or(2, usize::from))),
+            working: Arc::new(Semaphore::new(processors)),
+            processors: Arc::default(),
             memory: Pool::new(limits.memory_total()),
             over,
             named: Arc::default(),
@@ -258,6 +266,7 @@ impl Quotas {
         let agent = of.agents.get(agent).and_then(Weak::upgrade).unwrap_or_else(|| {
             let new = Arc::new(AgentQuota {
                 name: agent.to_owned(),
+                turns: Arc::new(AgentTurns::new(&self.processors)),
                 connections: semaphore(limits.agent_connections),
                 resolving: semaphore(AGENT_RESOLVING),
                 memory: Pool::new(limits.memory_share(limits.agent_percent)),
@@ -273,6 +282,7 @@ impl Quotas {
             resolving: [semaphore(SESSION_RESOLVING), agent.resolving.clone(), self.resolving.clone()],
             handshakes: Semaphore::new(SESSION_HANDSHAKES),
             working: [semaphore(1), self.working.clone()],
+            lane: Lane::new(self.processors.clone(), agent.turns.clone()),
             memory: [Pool::new(limits.memory_share(limits.session_percent)), agent.memory.clone(), self.memory.clone()],
             refusals: Rate::new(limits.refusals_per_second),
             unwanted: Pace::new(limits.drain_rate),
@@ -333,6 +343,11 @@ impl Quota {
     /// One TLS handshake, once it may be.
     pub(crate) async fn handshake(&self) -> tokio::sync::SemaphorePermit<'_> {
         self.handshakes.acquire().await.expect("BUG: nobody closes it")
+    }
+
+    /// Where its tasks wait for their turns.
+    pub(crate) fn lane(&self) -> &Lane {
+        &self.lane
     }
 
     /// Something that takes a processor for long, once it may be.
