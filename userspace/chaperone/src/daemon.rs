@@ -485,7 +485,6 @@ const COMMANDS_WAITING: usize = 1024;
 /// agent keeps busy has the others' processes wait for some milliseconds, each time.
 const SLICE: Duration = Duration::from_micros(200);
 
-
 /// How often commands are looked for whose end the hooks missed without counting it.
 const LOOK_FOR_GONE: Duration = Duration::from_mins(1);
 

@@ -444,12 +444,7 @@ impl Engine {
         })
     }
 
-    pub(crate) fn cedar(
-        &self,
-        policies: &PolicySet,
-        request: &Request,
-        entities: &Entities,
-    ) -> Decided {
+    pub(crate) fn cedar(&self, policies: &PolicySet, request: &Request, entities: &Entities) -> Decided {
         let response = self.authorizer.is_authorized(request, policies, entities);
         let reasons = || -> Vec<String> {
             let mut ids: Vec<String> = response.diagnostics().reason().map(ToString::to_string).collect();

@@ -60,9 +60,11 @@ pub(crate) struct Inputs {
 impl Inputs {
     fn bytes(&self) -> usize {
         let context = self.context.iter().map(|(_, fact)| fact.bytes() + 64).sum::<usize>();
-        let parameters = self.parameters.iter().flatten().map(|(path, values)| {
-            path.len() + 96 + values.iter().map(|value| value.len() + 32).sum::<usize>()
-        });
+        let parameters = self
+            .parameters
+            .iter()
+            .flatten()
+            .map(|(path, values)| path.len() + 96 + values.iter().map(|value| value.len() + 32).sum::<usize>());
         self.resource.len() + context + parameters.sum::<usize>()
     }
 }

@@ -300,7 +300,9 @@ mod tests {
             let policy = Policy::parse(None, format!("permit (principal, action, {scope});")).unwrap();
             assert!(Reads::of([&policy]).hierarchy, "{scope}");
         }
-        for names in ["resource == Resource::\"a\"", "[resource].contains(principal)", "{a: resource} has a", "resource has arn"] {
+        for names in
+            ["resource == Resource::\"a\"", "[resource].contains(principal)", "{a: resource} has a", "resource has arn"]
+        {
             assert!(reads(names).any_resource(), "{names}");
         }
         assert!(!reads("context.region == \"resource\"").any_resource());

@@ -40,7 +40,7 @@ pub(super) fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
         out.push(0x80 | u8::try_from(bytes.len()).unwrap_or_default());
         out.extend(bytes);
     }
-    parts.iter().for_each(|part| out.extend(*part));
+    out.extend(parts.concat());
     out
 }
 

@@ -115,7 +115,7 @@ impl Root {
         let mut paths = vec![String::new()];
         for part in pattern.split('/').filter(|part| !part.is_empty()) {
             let Some((before, after)) = part.split_once('*') else {
-                paths.iter_mut().for_each(|path| *path = format!("{path}/{part}"));
+                paths = paths.iter().map(|path| format!("{path}/{part}")).collect();
                 continue;
             };
             let matching = |name: &String| {

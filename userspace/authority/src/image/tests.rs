@@ -56,7 +56,9 @@ fn each_store_of_an_image_gets_the_ca_once_and_keeps_its_own() {
         "/opt/conda/ssl/cacert.pem",
         "/srv/own.pem",
     ];
-    stores.iter().for_each(|path| image.file(path, OWN));
+    for path in stores {
+        image.file(path, OWN);
+    }
     fs::set_permissions(image.at(stores[0]), fs::Permissions::from_mode(0o640)).unwrap();
     symlink("certs/ca-certificates.crt", image.at("/etc/ssl/cert.pem")).unwrap();
     let merged = image.trust(&["/srv/own.pem", "/nowhere"]);

@@ -75,7 +75,7 @@ fn cgroup(path: &str) -> Option<String> {
     let dashes = stem.match_indices('-').map(|(at, _)| at).filter(|at| *at > 0);
     let folders = dashes.chain([stem.len()]).map(|end| format!("/{}.slice", &stem[..end]));
     let folder: String = if stem == "-" { String::new() } else { folders.collect() };
-    Some(if name.ends_with(".slice") {
+    Some(if name.strip_suffix(".slice").is_some() {
         format!("{folder}/{name}")
     } else if prefix.is_empty() {
         format!("{folder}/{name}.scope")
