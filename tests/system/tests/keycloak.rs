@@ -35,7 +35,15 @@ impl<'a> Keycloak<'a> {
     fn start(lab: &'a Lab, at: &Path) -> Self {
         let home = at.join("keycloak");
         // It builds itself within its folder.
-        assert!(Command::new("cp").arg("-r").arg(installed("keycloak").join("keycloak")).arg(&home).status().unwrap().success());
+        assert!(
+            Command::new("cp")
+                .arg("-r")
+                .arg(installed("keycloak").join("keycloak"))
+                .arg(&home)
+                .status()
+                .unwrap()
+                .success()
+        );
         fs::create_dir_all(home.join("data/import")).unwrap();
         fs::copy(installed("keycloak").join("realm.json"), home.join("data/import/realm.json")).unwrap();
         let start = format!(
@@ -131,9 +139,14 @@ fn agents_and_people_are_who_keycloak_says() {
     let mut said = BufReader::new(said);
     let line = line_with(&mut said, "enter the code");
     let after = |word: &str| line.split(word).nth(1).unwrap().split(' ').next().unwrap().to_owned();
-    let page: Value =
-        serde_json::from_str(&keycloak.act(&["enter", &after("open "), &after("enter the code "), "alice", "in wonderland"]))
-            .unwrap();
+    let page: Value = serde_json::from_str(&keycloak.act(&[
+        "enter",
+        &after("open "),
+        &after("enter the code "),
+        "alice",
+        "in wonderland",
+    ]))
+    .unwrap();
     assert!(text(&page, "text").contains("Device Login Successful"), "{page}");
     line_with(&mut said, "is logged in at keycloak");
     let answer = caller.call();

@@ -126,7 +126,11 @@ fn print(floods: &[Flood]) {
     println!();
     for flood in floods {
         let word = if flood.is_met() { "met   " } else { "MISSED" };
-        println!("{word} {}: none fails, p99 at most {} × idle, the daemon below {MOST_MIB} MiB", flood.kind, flood.most());
+        println!(
+            "{word} {}: none fails, p99 at most {} × idle, the daemon below {MOST_MIB} MiB",
+            flood.kind,
+            flood.most()
+        );
     }
 }
 
