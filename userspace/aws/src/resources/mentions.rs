@@ -109,9 +109,9 @@ impl<'a> Found<'a> {
             }
         } else if let Some(object) = text.strip_prefix("s3://") {
             self.add(["arn:", self.place.partition, ":s3:::", object].concat());
-        } else if let Some((account, rest)) = text.split_once(".dkr.ecr.") {
+        } else if let Some((account, rest)) = registry(text) {
             self.image(account, rest);
-        } else if self.service != "kms" && is_key(name) {
+        } else if may_be_key(text) && self.service != "kms" && is_key(name) {
             self.key(text);
         } else if let Some(kind) = ec2_kind(text) {
             let own = matches!(kind, "image/" | "snapshot/");
@@ -124,18 +124,12 @@ impl<'a> Found<'a> {
 
     /// A key by its id or alias; its ARN is found anyhow.
     fn key(&mut self, text: &str) {
-        let is_id =
-            text.starts_with("mrk-") || text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4;
-        if is_id {
-            self.add(self.place.arn_of("kms", "key/", text));
-        } else if text.starts_with("alias/") {
-            self.add(self.place.arn("kms", text));
-        }
+        let kind = if text.starts_with("alias/") { "" } else { "key/" };
+        self.add(self.place.arn_of("kms", kind, text));
     }
 
-    /// An image of a container: `REGION.amazonaws.com/REPOSITORY:TAG`, behind its account.
+    /// An image of a container, by what stands behind its registry's account.
     fn image(&mut self, account: &str, rest: &str) {
-        let account = account.trim_start_matches("https://");
         let (Some((region, _)), Some((_, name))) = (rest.split_once('.'), rest.split_once('/')) else { return };
         let name = name.split(['@', ':']).next().unwrap_or(name);
         if names::is_account(account) {
@@ -159,6 +153,19 @@ impl<'a> Found<'a> {
             self.arns.push(arn);
         }
     }
+}
+
+/// The account and the rest of `ACCOUNT.dkr.ecr.REGION.amazonaws.com/REPOSITORY:TAG`.
+fn registry(text: &str) -> Option<(&str, &str)> {
+    let host = text.strip_prefix("https://").unwrap_or(text);
+    let (account, rest) = host.split_at_checked(12)?;
+    Some((account, rest.strip_prefix(".dkr.ecr.")?))
+}
+
+/// Whether a text has the form of a key's id or alias.
+fn may_be_key(text: &str) -> bool {
+    let is_uuid = || text.len() == 36 && text.bytes().filter(|byte| *byte == b'-').count() == 4;
+    text.starts_with("alias/") || text.starts_with("mrk-") || is_uuid()
 }
 
 /// `i-0123abcd`: EC2's ids have eight or seventeen digits.
