@@ -555,6 +555,8 @@ MENTIONS = {
     ("ec2", "DetachVolume"): ["?[!InstanceId]arn:{P}:ec2:{R}:{A}:instance/{*}"],
     **{(service, "RestoreDBClusterToPointInTime"): ["?[SourceDbClusterResourceId]arn:{P}:rds:{R}:{A}:cluster:{*}"]
        for service in ("docdb", "neptune", "rds")},
+    **{("codebuild", operation): ["~[sourceTypeOverride=S3]arn:{P}:s3:::{=sourceLocationOverride}"]
+       for operation in ("StartBuild", "StartBuildBatch")},
     ("athena", "StartQueryExecution"): ["~arn:{P}:athena:{R}:{A}:datacatalog/{=QueryExecutionContext.Catalog}"],
     ("events", "PutPermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
     ("events", "RemovePermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],

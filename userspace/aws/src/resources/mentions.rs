@@ -103,7 +103,9 @@ impl<'a> Found<'a> {
                 let inner = inner.strip_suffix("/invocations").unwrap_or(inner);
                 self.add(["arn:", inner].concat());
             }
-        } else if DOCUMENTS.contains(&name) {
+        } else if name == "AttributeValue" && may_be_key(text) {
+            self.key(text);
+        } else if DOCUMENTS.contains(&name) || name == "definition" && self.service == "stepfunctions" {
             for piece in text.split('"').filter(|piece| piece.starts_with("arn:")) {
                 self.add(piece.to_owned());
             }
@@ -174,18 +176,23 @@ fn ec2_kind(text: &str) -> Option<&'static str> {
     (number.len() <= 17).then(|| ids::kind(text)).flatten().filter(|_| !text.starts_with("ecs:"))
 }
 
+/// `Bucket`, `S3BucketName`, `OutputBucketName`, …
 fn is_bucket(name: &str) -> bool {
-    const NAMES: [&str; 7] =
-        ["bucket", "bucketname", "s3bucket", "s3bucketname", "targetbucket", "userbucket", "outputs3bucketname"];
-    name.len() <= 18 && NAMES.iter().any(|one| name.eq_ignore_ascii_case(one))
+    ends_with(name, "bucket") || ends_with(name, "bucketname")
 }
 
 fn is_object(name: &str) -> bool {
     ["key", "s3key", "objectkey", "s3objectkey"].iter().any(|one| name.eq_ignore_ascii_case(one))
 }
 
-/// `KmsKeyId`, `KMSMasterKeyId`, `SSEKMSKeyId`, `kmsKey`, …
+/// `KeyId`, `KmsKeyArn`, `KMSMasterKeyId`, `SSEKMSKeyId`, `kmsKey`, …
 fn is_key(name: &str) -> bool {
     let holds = |word: &[u8]| name.as_bytes().windows(word.len()).any(|part| part.eq_ignore_ascii_case(word));
-    holds(b"kms") && holds(b"key")
+    ends_with(name, "keyid") || holds(b"kms") && holds(b"key")
+}
+
+/// In any case.
+fn ends_with(text: &str, ending: &str) -> bool {
+    let at = text.len().checked_sub(ending.len());
+    at.is_some_and(|at| text.as_bytes()[at..].eq_ignore_ascii_case(ending.as_bytes()))
 }

@@ -169,6 +169,10 @@ pub(crate) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
             for (at, _) in name.match_indices(':').take(MAX_QUALIFIERS) {
                 needs.unknown(here(&name[..at]), Cow::Borrowed("what a version is of"), true)?;
             }
+            // A state machine's label: `stateMachine:NAME/LABEL`.
+            if let Some((machine, _)) = name.split_once('/').filter(|_| service == "states") {
+                needs.unknown(here(machine), Cow::Borrowed("the state machine"), true)?;
+            }
             if let Some(lower) = in_lower_case(text) {
                 needs.unknown(lower, Cow::Borrowed("its ARN in lower case"), true)?;
             }
@@ -226,6 +230,10 @@ impl Variable<'_> {
         if value.contains(':') && !qualified && !holds_colons(service) {
             // Part of an ARN perhaps, or a name with something behind it: whatever the service makes of it.
             return Ok(Named::Like("*".into()));
+        }
+        // Keys that other services need a permission for.
+        if kind == "key/" && self.template.split(':').nth(2) == Some("kms") {
+            return self.key(needs, value);
         }
         match (service, kind) {
             ("ssm", "parameter/") => {

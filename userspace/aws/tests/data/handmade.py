@@ -550,6 +550,125 @@ def networks():
         ResourceId="table/prod", ScalableDimension="d")
 
 
+def others():
+    """Less used operations and members, each once."""
+    key, prod = arn("kms", "key/1234abcd-12ab-34cd-56ef-1234567890ab"), arn("lambda", "function:prod")
+    for name in ("1234abcd-12ab-34cd-56ef-1234567890ab", "alias/prod", arn("kms", "alias/prod")):
+        ask("ec2", "CreateVolume", key, KmsKeyId=name, AvailabilityZone="a")
+        ask("ec2", "ModifyEbsDefaultKmsKeyId", key, KmsKeyId=name)
+        ask("secretsmanager", "UpdateSecret", key, SecretId="s", KmsKeyId=name)
+        ask("rds", "CopyDBSnapshot", key, SourceDBSnapshotIdentifier="s", TargetDBSnapshotIdentifier="t", KmsKeyId=name)
+        ask("ssm", "PutParameter", key, Name="p", Value="v", KeyId=name)
+        ask("redshift", "CreateCluster", key, ClusterIdentifier="c", NodeType="n", MasterUsername="m", KmsKeyId=name)
+        ask("s3", "CreateMultipartUpload", key, Bucket="b", Key="k", SSEKMSKeyId=name)
+        ask("s3", "PutBucketEncryption", key, Bucket="b", ServerSideEncryptionConfiguration={"Rules": [{
+            "ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "aws:kms", "KMSMasterKeyID": name}}]})
+        ask("sns", "SetTopicAttributes", key, TopicArn=arn("sns", "t"), AttributeName="KmsMasterKeyId", AttributeValue=name)
+        ask("sns", "CreateTopic", key, Name="t", Attributes={"KmsMasterKeyId": name})
+        ask("kinesis", "StartStreamEncryption", key, StreamName="s", EncryptionType="KMS", KeyId=name)
+        ask("cloudtrail", "UpdateTrail", key, Name="t", KmsKeyId=name)
+    for operation, more in (("CreateFunctionUrlConfig", dict(AuthType="NONE")), ("PublishVersion", {}), ("DeleteFunctionConcurrency", {}),
+                            ("PutFunctionCodeSigningConfig", dict(CodeSigningConfigArn="c")), ("UpdateAlias", dict(Name="live")),
+                            ("PutProvisionedConcurrencyConfig", dict(Qualifier="1", ProvisionedConcurrentExecutions=1)),
+                            ("ListVersionsByFunction", {}), ("GetPolicy", {}), ("RemovePermission", dict(StatementId="s"))):
+        ask("lambda", operation, prod, FunctionName=prod + ":live" if operation == "GetPolicy" else "prod", **more)
+    ask("lambda", "UpdateEventSourceMapping", prod, UUID="u", FunctionName="prod")
+    ask("lambda", "UpdateFunctionCode", arn("ecr", "repository/team/prod"), FunctionName="dev",
+        ImageUri=f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/team/prod@sha256:0")
+    ask("lambda", "UpdateFunctionConfiguration", arn("ec2", "subnet/subnet-0abc"), FunctionName="dev", VpcConfig={"SubnetIds": ["subnet-0abc"]})
+    ask("lambda", "UpdateFunctionConfiguration", arn("elasticfilesystem", "access-point/fsap-1"), FunctionName="dev", FileSystemConfigs=[{
+        "Arn": arn("elasticfilesystem", "access-point/fsap-1"), "LocalMountPath": "/mnt"}])
+    ask("lambda", "UpdateFunctionConfiguration", arn("sqs", "prod"), FunctionName="dev", DeadLetterConfig={"TargetArn": arn("sqs", "prod")})
+    ask("lambda", "AddLayerVersionPermission", arn("lambda", "layer:prod:3"), LayerName="prod", VersionNumber=3, StatementId="s", Action="a", Principal="*")
+    ask("lambda", "AddPermission", "arn:aws:s3:::prod", FunctionName="dev", StatementId="s", Action="a", Principal="s3.amazonaws.com", SourceArn="arn:aws:s3:::prod")
+    ask("ecs", "RegisterTaskDefinition", arn("ecr", "repository/prod"), family="f", containerDefinitions=[{
+        "image": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/prod"}])
+    ask("ecs", "RegisterTaskDefinition", arn("secretsmanager", "secret:prod-AbCdEf"), family="f", containerDefinitions=[{
+        "secrets": [{"name": "n", "valueFrom": arn("secretsmanager", "secret:prod-AbCdEf")}]}])
+    ask("ecs", "CreateService", arn("ec2", "security-group/sg-0abc"), cluster="c", serviceName="s", taskDefinition="t",
+        networkConfiguration={"awsvpcConfiguration": {"subnets": ["subnet-1"], "securityGroups": ["sg-0abc"]}})
+    ask("ecs", "CreateService", arn("elasticloadbalancing", "targetgroup/prod/1"), cluster="c", serviceName="s", taskDefinition="t",
+        loadBalancers=[{"targetGroupArn": arn("elasticloadbalancing", "targetgroup/prod/1")}])
+    ask("ecs", "StopTask", arn("ecs", "task/default/abc"), task="abc")
+    ask("ecs", "DeleteTaskDefinitions", arn("ecs", "task-definition/prod:3"), taskDefinitions=["dev:1", "prod:3"])
+    ask("eks", "CreateCluster", arn("ec2", "subnet/subnet-0abc"), name="c", roleArn=f"arn:aws:iam::{ACCOUNT}:role/r", resourcesVpcConfig={"subnetIds": ["subnet-0abc"]})
+    for operation in ("DeleteAccessEntry", "UpdateAccessEntry", "DisassociateAccessPolicy", "ListAssociatedAccessPolicies"):
+        ask("eks", operation, arn("eks", "cluster/prod"), clusterName="prod", principalArn=f"arn:aws:iam::{ACCOUNT}:role/r", policyArn="p")
+    ask("elbv2", "CreateLoadBalancer", arn("ec2", "subnet/subnet-0abc"), Name="n", Subnets=["subnet-0abc"])
+    ask("elbv2", "RegisterTargets", arn("ec2", "instance/i-0abc"), TargetGroupArn=arn("elasticloadbalancing", "targetgroup/t/1"), Targets=[{"Id": "i-0abc"}])
+    ask("elbv2", "ModifyListener", arn("cognito-idp", f"userpool/{REGION}_prod"), ListenerArn=arn("elasticloadbalancing", "listener/app/a/1/2"),
+        DefaultActions=[{"Type": "authenticate-cognito", "AuthenticateCognitoConfig": {"UserPoolArn": arn("cognito-idp", f"userpool/{REGION}_prod")}}])
+    ask("elb", "RegisterInstancesWithLoadBalancer", arn("ec2", "instance/i-0abc"), LoadBalancerName="l", Instances=[{"InstanceId": "i-0abc"}])
+    ask("autoscaling", "CreateAutoScalingGroup", arn("ec2", "launch-template/lt-0abc"), AutoScalingGroupName="a", MinSize=1, MaxSize=1,
+        LaunchTemplate={"LaunchTemplateId": "lt-0abc"})
+    ask("autoscaling", "AttachInstances", arn("ec2", "instance/i-0abc"), AutoScalingGroupName="a", InstanceIds=["i-0abc"])
+    ask("autoscaling", "TerminateInstanceInAutoScalingGroup", arn("ec2", "instance/i-0abc"), InstanceId="i-0abc", ShouldDecrementDesiredCapacity=True)
+    ask("rds", "CreateDBInstance", arn("ec2", "security-group/sg-0abc"), DBInstanceIdentifier="i", DBInstanceClass="c", Engine="e",
+        VpcSecurityGroupIds=["sg-0abc"])
+    ask("rds", "ModifyDBInstance", arn("rds", "pg:prod"), DBInstanceIdentifier="i", DBParameterGroupName="Prod")
+    ask("rds", "CreateDBInstanceReadReplica", arn("rds", "db:prod", region="us-east-1"), DBInstanceIdentifier="r",
+        SourceDBInstanceIdentifier=arn("rds", "db:prod", region="us-east-1"))
+    ask("rds", "AddSourceIdentifierToSubscription", arn("rds", "es:prod"), SubscriptionName="PROD", SourceIdentifier="s")
+    ask("rds", "RestoreDBClusterToPointInTime", arn("rds", "cluster:prod"), SourceDbClusterResourceId="cluster-ABC", DBClusterIdentifier="t")
+    ask("rds", "FailoverGlobalCluster", f"arn:aws:rds::{ACCOUNT}:global-cluster:prod", GlobalClusterIdentifier="PROD", TargetDbClusterIdentifier=arn("rds", "cluster:c"))
+    ask("rds", "RegisterDBProxyTargets", arn("rds", "db:prod"), DBProxyName="p", DBInstanceIdentifiers=["Prod"])
+    ask("config", "StopConfigurationRecorder", arn("config", "configuration-recorder/prod/*"), ConfigurationRecorderName="prod")
+    ask("config", "DeleteStoredQuery", arn("config", "stored-query/prod/*"), QueryName="prod")
+    ask("config", "PutDeliveryChannel", "arn:aws:s3:::prod", DeliveryChannel={"name": "n", "s3BucketName": "prod"})
+    ask("redshift", "EnableLogging", "arn:aws:s3:::prod", ClusterIdentifier="c", BucketName="prod")
+    ask("redshift", "AuthorizeClusterSecurityGroupIngress", arn("redshift", "securitygroup:prod/*"), ClusterSecurityGroupName="prod", EC2SecurityGroupName="e")
+    ask("glue", "CreateJob", "arn:aws:s3:::prod/script.py", Name="j", Role=f"arn:aws:iam::{ACCOUNT}:role/r", Command={"ScriptLocation": "s3://prod/script.py"})
+    ask("glue", "CreateCrawler", "arn:aws:s3:::prod/data/", Name="c", Role=f"arn:aws:iam::{ACCOUNT}:role/r", Targets={"S3Targets": [{"Path": "s3://prod/data/"}]})
+    ask("athena", "StartQueryExecution", "arn:aws:s3:::prod/out/", QueryString="q", ResultConfiguration={"OutputLocation": "s3://prod/out/"})
+    ask("sagemaker", "CreateTrainingJob", "arn:aws:s3:::prod/in", TrainingJobName="t", AlgorithmSpecification={"TrainingInputMode": "File"},
+        RoleArn=f"arn:aws:iam::{ACCOUNT}:role/r", OutputDataConfig={"S3OutputPath": "s3://o"}, ResourceConfig={}, StoppingCondition={},
+        InputDataConfig=[{"ChannelName": "c", "DataSource": {"S3DataSource": {"S3DataType": "S3Prefix", "S3Uri": "s3://prod/in"}}}])
+    ask("transcribe", "StartTranscriptionJob", "arn:aws:s3:::prod", TranscriptionJobName="t", Media={"MediaFileUri": "s3://x/y"}, OutputBucketName="prod")
+    ask("rekognition", "DetectLabels", "arn:aws:s3:::prod/face.jpg", Image={"S3Object": {"Bucket": "prod", "Name": "face.jpg"}})
+    ask("textract", "StartDocumentTextDetection", "arn:aws:s3:::prod/a.pdf", DocumentLocation={"S3Object": {"Bucket": "prod", "Name": "a.pdf"}})
+    ask("codebuild", "StartBuild", "arn:aws:s3:::prod/src.zip", projectName="p", sourceTypeOverride="S3", sourceLocationOverride="prod/src.zip")
+    ask("codepipeline", "PutJobSuccessResult", free="arn:aws:s3:::prod", jobId="j")
+    ask("datasync", "CreateLocationS3", "arn:aws:s3:::prod", S3BucketArn="arn:aws:s3:::prod", S3Config={"BucketAccessRoleArn": f"arn:aws:iam::{ACCOUNT}:role/r"})
+    ask("firehose", "UpdateDestination", arn("firehose", "deliverystream/prod"), DeliveryStreamName="prod", CurrentDeliveryStreamVersionId="1", DestinationId="d")
+    ask("cloudwatch", "PutCompositeAlarm", arn("lambda", "function:prod"), AlarmName="a", AlarmRule="r", AlarmActions=[prod])
+    ask("budgets", "CreateBudgetAction", f"arn:aws:iam::{ACCOUNT}:policy/prod", AccountId=ACCOUNT, BudgetName="b", NotificationType="ACTUAL", ActionType="APPLY_IAM_POLICY",
+        ActionThreshold={}, Definition={"IamActionDefinition": {"PolicyArn": f"arn:aws:iam::{ACCOUNT}:policy/prod"}}, ExecutionRoleArn=f"arn:aws:iam::{ACCOUNT}:role/r",
+        ApprovalModel="AUTOMATIC", Subscribers=[], region="us-east-1")
+    ask("wafv2", "PutLoggingConfiguration", arn("logs", "log-group:aws-waf-logs-prod"), LoggingConfiguration={
+        "ResourceArn": arn("wafv2", "regional/webacl/x/1"), "LogDestinationConfigs": [arn("logs", "log-group:aws-waf-logs-prod")]})
+    ask("wafv2", "UpdateIPSet", arn("wafv2", "global/ipset/prod/1", region="us-east-1"), Name="prod", Id="1", Scope="CLOUDFRONT", Addresses=[], LockToken="t", region="us-east-1")
+    ask("efs", "CreateMountTarget", arn("ec2", "subnet/subnet-0abc"), FileSystemId="fs-1", SubnetId="subnet-0abc")
+    ask("efs", "TagResource", arn("elasticfilesystem", "file-system/fs-0abc1234"), ResourceId="fs-0abc1234", Tags=[])
+    ask("opensearch", "UpdateDomainConfig", arn("es", "domain/prod"), DomainName="prod")
+    ask("mq", "CreateBroker", arn("ec2", "security-group/sg-0abc"), BrokerName="b", SecurityGroups=["sg-0abc"], EngineType="e", HostInstanceType="h",
+        DeploymentMode="SINGLE_INSTANCE", PubliclyAccessible=False)
+    ask("iam", "DeletePolicyVersion", f"arn:aws:iam::{ACCOUNT}:policy/team/prod", PolicyArn=f"arn:aws:iam::{ACCOUNT}:policy/team/prod", VersionId="v1")
+    ask("iam", "PutRolePermissionsBoundary", f"arn:aws:iam::{ACCOUNT}:role/prod", RoleName="prod", PermissionsBoundary="p")
+    ask("iam", "EnableMFADevice", f"arn:aws:iam::{ACCOUNT}:mfa/prod", UserName="u", SerialNumber=f"arn:aws:iam::{ACCOUNT}:mfa/prod", AuthenticationCode1="1", AuthenticationCode2="2")
+    ask("ram", "CreateResourceShare", arn("ec2", "subnet/subnet-0abc"), name="n", resourceArns=[arn("ec2", "subnet/subnet-0abc")], principals=[THEIRS])
+    ask("ssm", "CreateActivation", f"arn:aws:iam::{ACCOUNT}:role/prod", IamRole="prod")
+    ask("ssm", "AddTagsToResource", arn("ssm", "parameter/prod"), ResourceType="Parameter", ResourceId="/prod", Tags=[])
+    ask("ssm", "RegisterTargetWithMaintenanceWindow", arn("ec2", "instance/i-0abc"), WindowId="mw-1", ResourceType="INSTANCE",
+        Targets=[{"Key": "InstanceIds", "Values": ["i-0abc"]}])
+    ask("ssm", "StartAutomationExecution", arn("ec2", "instance/i-0abc"), DocumentName="d", Targets=[{"Key": "ParameterValues", "Values": ["i-0abc"]}])
+    ask("cloudcontrol", "UpdateResource", "arn:aws:s3:::prod", TypeName="AWS::S3::Bucket", Identifier="prod", PatchDocument="[]")
+    ask("dms", "StartReplicationTask", arn("dms", "task:PROD"), ReplicationTaskArn=arn("dms", "task:PROD"), StartReplicationTaskType="start-replication")
+    ask("stepfunctions", "StartExecution", arn("states", "stateMachine:prod"), stateMachineArn=arn("states", "stateMachine:prod/label"))
+    ask("stepfunctions", "RedriveExecution", arn("states", "execution:prod:*"), executionArn=arn("states", "execution:prod:e"))
+    ask("stepfunctions", "TestState", prod, definition=json.dumps({"Resource": prod}), roleArn=f"arn:aws:iam::{ACCOUNT}:role/r")
+    ask("batch", "SubmitJob", [arn("batch", "job-queue/prod"), arn("batch", "job-definition/jd:3")], jobName="j", jobQueue="prod", jobDefinition="jd:3")
+    ask("batch", "UpdateJobQueue", arn("batch", "compute-environment/prod"), jobQueue="q", computeEnvironmentOrder=[{"order": 1, "computeEnvironment": "prod"}])
+    ask("apprunner", "CreateService", arn("ecr", "repository/prod"), ServiceName="s", SourceConfiguration={"ImageRepository": {
+        "ImageIdentifier": f"{ACCOUNT}.dkr.ecr.{REGION}.amazonaws.com/prod:latest", "ImageRepositoryType": "ECR"}})
+    ask("appsync", "CreateDataSource", arn("lambda", "function:prod"), apiId="a", name="n", type="AWS_LAMBDA", lambdaConfig={"lambdaFunctionArn": prod})
+    ask("cognito-idp", "UpdateUserPool", prod, UserPoolId="p", LambdaConfig={"PreSignUp": prod})
+    ask("cloudfront", "UpdateFunction", f"arn:aws:cloudfront::{ACCOUNT}:function/prod", Name="prod", IfMatch="e", FunctionConfig={}, FunctionCode=b"c", region="us-east-1")
+    ask("route53", "ChangeTagsForResource", "arn:aws:route53:::hostedzone/Z1", ResourceType="hostedzone", ResourceId="Z1", AddTags=[], region="us-east-1")
+    ask("route53", "CreateHostedZone", arn("ec2", "vpc/vpc-0abc"), Name="n", CallerReference="c", VPC={"VPCId": "vpc-0abc", "VPCRegion": REGION}, region="us-east-1")
+    ask("route53", "CreateQueryLoggingConfig", arn("logs", "log-group:prod", region="us-east-1"), HostedZoneId="Z1",
+        CloudWatchLogsLogGroupArn=arn("logs", "log-group:prod:*", region="us-east-1"), region="us-east-1")
+
+
 def untouched():
     """What a policy on another resource leaves alone: data that holds an ARN, and others' targets."""
     prod = arn("lambda", "function:prod")
@@ -575,7 +694,7 @@ def main():
     for name in list(os.environ):
         if name.startswith("AWS_"):
             del os.environ[name]
-    for make in (lambda_, ec2, rds, kms, secrets, messages, s3, dynamodb, containers, stacks, logs, analytics, iam, networks, untouched):
+    for make in (lambda_, ec2, rds, kms, secrets, messages, s3, dynamodb, containers, stacks, logs, analytics, iam, networks, others, untouched):
         make()
 
 
