@@ -32,6 +32,11 @@ removing() {
       return 1
       ;;
   esac
+  # Without it these engines would start no container at all.
+  if engines=$(grep -ls chaperone-oci-runtime /etc/docker/daemon.json /etc/containerd/*.toml /etc/containerd/*/*.toml); then
+    say "these have containers started by chaperone-oci-runtime; take that out and restart the engine, then remove:" $engines >&2
+    return 1
+  fi
   hooks=$(chaperone config show 2> /dev/null | sed -n 's/^bpffs = "\(.*\)"$/\1/p')
   hooks=${hooks:-/sys/fs/bpf/chaperone}
   systemd_runs && systemctl disable --now chaperone
@@ -46,6 +51,10 @@ removing() {
     say "agents stay REFUSED until the next boot, and are free after it; to free them now: rm -r $hooks"
   else
     say "no hooks are in force: no agent is refused"
+  fi
+  # podman starts no container where a hook's program isn't there.
+  if grep -qs oci-hook /etc/containers/oci/hooks.d/50-chaperone.json; then
+    rm -f /etc/containers/oci/hooks.d/50-chaperone.json /etc/containers/containers.conf.d/50-chaperone.conf
   fi
   # A CA that nobody looks after is trusted by nobody. What has no configuration never had one.
   if chaperone config check > /dev/null 2>&1; then

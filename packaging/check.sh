@@ -34,9 +34,14 @@ check "with one it is taken" within chaperone config check
 check "trust is installed" shell 'grep -q "$(sed -n 2p /var/lib/chaperone/ca/ca.crt)" /etc/ssl/certs/ca-certificates.crt'
 check "an upgrade asks nothing and keeps the configuration" shell 'dpkg -i /packages/next.deb < /dev/null && grep -q coder /etc/chaperone/config.toml &&
   dpkg-query -W chaperone | grep -q next'
+shell 'mkdir -p /etc/docker && echo /usr/libexec/chaperone-oci-runtime > /etc/docker/daemon.json'
+check "nothing is removed that Docker starts containers by" shell '! dpkg -r chaperone && chaperone --version && [ -x /usr/libexec/chaperone-oci-runtime ]'
+shell 'rm -r /etc/docker'
 check "a wrong wish of how agents are left removes nothing" shell '! CHAPERONE_ON_REMOVE=perhaps dpkg -r chaperone && chaperone --version'
+shell 'mkdir -p /etc/containers/oci/hooks.d && echo oci-hook > /etc/containers/oci/hooks.d/50-chaperone.json'
 check "it is removed" sh -c "chroot $root dpkg -r chaperone > /mnt/last 2>&1"
 check "it says how agents are left, and where the journal is" sh -c 'grep -q "no hooks are in force" /mnt/last && grep -q "journal is kept" /mnt/last'
+check "podman isn't told to call what isn't there" shell '[ ! -e /etc/containers/oci/hooks.d/50-chaperone.json ] && rm -r /etc/containers'
 check "the CA is trusted no more" shell '! grep -q "$(sed -n 2p /var/lib/chaperone/ca/ca.crt)" /etc/ssl/certs/ca-certificates.crt'
 check "the configuration stays" shell 'grep -q coder /etc/chaperone/config.toml && [ ! -e /usr/bin/chaperone ]'
 check "a purge keeps the journal, and nothing else" shell 'dpkg -P chaperone && [ "$(find /var/lib/chaperone -type f)" = /var/lib/chaperone/journal/1 ] && [ ! -e /etc/chaperone ]'

@@ -29,8 +29,8 @@ const NODE: [Package; 2] = [
 ];
 
 /// Those that take minutes, or hundreds of megabytes.
-pub const HEAVY: [&str; 9] =
-    ["ansible", "approvals", "cdk", "go", "java", "mini-swe-agent", "model-sdks", "opencode", "rust"];
+pub const HEAVY: [&str; 10] =
+    ["ansible", "approvals", "cdk", "go", "java", "keycloak", "mini-swe-agent", "model-sdks", "opencode", "rust"];
 
 /// Installs the clients that are light, and of the others these, and says in which folder they are.
 pub fn install(heavy: &[String]) -> Result<PathBuf> {
@@ -90,6 +90,11 @@ fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
             let why = "builds the client of the AWS SDK for Java";
             packages_but(&[Package { name: "maven", why, shows: "/usr/bin/mvn" }], &["mvn"])?;
             java(sources, folder)
+        }
+        "keycloak" => {
+            let why = "brings Keycloak from Maven Central, and the Java that it runs on";
+            packages_but(&[Package { name: "maven", why, shows: "/usr/bin/mvn" }], &["mvn"])?;
+            keycloak(sources, folder)
         }
         "mini-swe-agent" => python(folder, "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB"),
         "model-sdks" => python(folder, "model-sdks-requirements.txt", "the SDKs of OpenAI and Anthropic, 110 MB"),
@@ -180,6 +185,28 @@ fn java(sources: &Path, folder: &Path) -> Result<()> {
             .arg("-d")
             .arg(folder.join("classes"))
             .arg(sources.join("Work.java")))?;
+        copy(sources, folder, &SOURCES)?;
+    }
+    Ok(())
+}
+
+fn keycloak(sources: &Path, folder: &Path) -> Result<()> {
+    const SOURCES: [&str; 2] = ["pom.xml", "realm.json"];
+    if !is_current(sources, folder, &SOURCES) {
+        eprintln!("set-up: Keycloak, 200 MB, into {}: a minute, once", folder.display());
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        run(Command::new("mvn")
+            .args(["-q", "-B", "dependency:copy-dependencies"])
+            .arg(format!("-DoutputDirectory={}", folder.join("archive").display()))
+            .arg("-f")
+            .arg(sources.join("pom.xml")))?;
+        let archive = fs::read_dir(folder.join("archive")).context("looking for Keycloak's archive")?;
+        let archive = archive.flatten().next().context("Maven brought no archive of Keycloak")?.path();
+        let home = folder.join("keycloak");
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+        run(Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(&home).arg("--strip-components=1"))?;
+        fs::remove_dir_all(folder.join("archive")).context("removing Keycloak's archive")?;
         copy(sources, folder, &SOURCES)?;
     }
     Ok(())

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use self::people::People;
-use crate::{lab, place, setup, warehouse};
+use crate::{clients, lab, place, setup, warehouse};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
@@ -51,7 +51,7 @@ pub fn run(options: &Options) -> Result<()> {
     let target = place::target()?;
     place::room(&target, if target.join("lab/deps").exists() { 1 } else { 6 }, "building the demo")?;
     place::room(&std::env::temp_dir(), 1, "the demo's lab")?;
-    let opencode = options.agent.map(|Agent::Opencode| setup::opencode()).transpose()?;
+    let opencode = set_up(options, &target)?;
     let temporary = std::env::temp_dir().join(format!("chaperone-demo-{}", std::process::id()));
     let policies = temporary.with_extension("policies");
     fs::create_dir_all(&policies).context("making a folder for the policies")?;
@@ -74,6 +74,24 @@ pub fn run(options: &Options) -> Result<()> {
         running.lab.down(false)?;
     }
     shown
+}
+
+/// Makes the machine ready. Where nothing is built yet, npm and the coding agent come over the network while the compiler
+/// has the processors.
+fn set_up(options: &Options, target: &Path) -> Result<Option<PathBuf>> {
+    let opencode = || options.agent.map(|Agent::Opencode| setup::opencode()).transpose();
+    if target.join("lab/chaperone").exists() {
+        return opencode();
+    }
+    std::thread::scope(|scope| {
+        let fetched = scope.spawn(|| {
+            clients::oidc_provider()?;
+            opencode()
+        });
+        let built = setup::lab();
+        let fetched = fetched.join().unwrap_or_else(|_| anyhow::bail!("BUG: the set-up of npm panicked"));
+        built.and(fetched)
+    })
 }
 
 struct Demo {

@@ -12,14 +12,16 @@ mod clients;
 mod dashboards;
 mod debian;
 mod demo;
+mod docs;
 mod engines;
 mod fidelity;
 mod fuzz;
+#[cfg(test)]
+mod helm;
 mod image;
 #[cfg(test)]
 mod imports;
 mod lab;
-#[cfg(test)]
 mod links;
 mod masking;
 mod package;
@@ -70,6 +72,8 @@ enum Task {
     Dashboards(dashboards::Options),
     /// Show the main job with real clients, and check every claim.
     Demo(demo::Options),
+    /// Make the documentation's site, and check its links.
+    Docs,
     /// Run moto's own tests directly and through Chaperone: they end the same.
     Fidelity(fidelity::Options),
     /// Feed the readers of what agents send with whatever libFuzzer thinks of.
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         Task::Catalog(options) => catalog::run(&options).map(|()| 0),
         Task::Dashboards(options) => dashboards::run(&options).map(|()| 0),
         Task::Demo(options) => demo::run(&options).map(|()| 0),
+        Task::Docs => docs::run().map(|()| 0),
         Task::Fidelity(options) => fidelity::run(&options).map(|()| 0),
         Task::Fuzz(options) => fuzz::run(&options).map(|()| 0),
         Task::Image(options) => image::run(&options).map(|()| 0),

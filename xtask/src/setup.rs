@@ -4,6 +4,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::{Command, Stdio},
+    sync::{Mutex, PoisonError},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -206,6 +207,9 @@ pub fn is_debian_12() -> bool {
     has("ID=debian") && has("VERSION_ID=12")
 }
 
+/// Parts of a set-up run beside one another, and apt runs once at a time.
+static APT: Mutex<()> = Mutex::new(());
+
 /// Installs those that are missing.
 pub fn packages(wanted: &[Package]) -> Result<()> {
     if !is_debian_12() {
@@ -222,6 +226,7 @@ pub fn packages(wanted: &[Package]) -> Result<()> {
             missing.join("\n")
         )));
     }
+    let _alone = APT.lock().unwrap_or_else(PoisonError::into_inner);
     let missing: Vec<_> = wanted.iter().filter(|package| !installed(package.name)).collect();
     if missing.is_empty() {
         return Ok(());

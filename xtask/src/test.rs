@@ -168,7 +168,8 @@ fn run_part(part: Part, options: &Options, ready: Option<&setup::Ready>) -> Resu
             place::cargo()
                 .args(["doc", "--quiet", "--locked", "--workspace", "--no-deps", "--document-private-items"])
                 .env("RUSTDOCFLAGS", "-D warnings"),
-        ),
+        )
+        .and_then(|()| crate::docs::run()),
         Part::Deny => deny(&place::target()?),
         Part::Unit => {
             let ready = ready.context("BUG: unit tests without set-up")?;

@@ -41,7 +41,9 @@ if "--bundle" in sys.argv:
     os.rename(path + ".new", path)
 os.execv("/usr/sbin/runc", ["runc"] + sys.argv[1:])
 C
-chmod 755 runc
+# What has agents' containers trust the CA, as the package has it.
+printf '#!/bin/sh\nexec %s --config %s oci-runtime -- "$@"\n' "$(command -v chaperone)" "$CHAPERONE_CONFIG" > oci-runtime
+chmod 755 runc oci-runtime
 cat > containerd.toml <<C
 version = 2
 root = "$CHAPERONE_LAB/containerd"
@@ -60,14 +62,14 @@ snapshotter = "native"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc]
 runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
-BinaryName = "$CHAPERONE_LAB/runc"
+BinaryName = "$CHAPERONE_LAB/oci-runtime"
 C
 containerd --config containerd.toml > containerd.log 2>&1 &
 echo $! > engines.pid
 until ctr version > /dev/null 2>&1; do kill -0 $! || { tail containerd.log; exit 1; }; sleep 0.2; done
 dockerd --data-root $CHAPERONE_LAB/docker --containerd /run/containerd/containerd.sock --storage-driver vfs \
   --iptables=false --ip6tables=false --bridge none --exec-opt native.cgroupdriver=cgroupfs \
-  --add-runtime runsc=/usr/sbin/runc > dockerd.log 2>&1 &
+  --add-runtime chaperone=$CHAPERONE_LAB/oci-runtime --default-runtime chaperone --add-runtime runsc=/usr/sbin/runc > dockerd.log 2>&1 &
 until docker version > /dev/null 2>&1; do kill -0 $! || { tail dockerd.log; exit 1; }; sleep 0.2; done
 
 # The image has this host's folders, and one program of its own, for pods; the rest of them is mounted.

@@ -8,7 +8,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, both, script, text, until};
+use chaperone_system_tests::{Lab, PERMIT_ALL, both, python, script, text, until};
 
 /// How many containers are started, one after the other; more by `CHAPERONE_TEST_STARTS`.
 const STARTS: usize = 5;
@@ -216,4 +216,74 @@ fn metadata_addresses_are_answered_inside_a_containers_namespace() {
     assert!(keys.iter().all(|(_, key)| key.starts_with("ASIA") && *key != real.trim()), "{keys:?}");
     let connections = lab.connections(5);
     assert!(connections.iter().all(|connection| text(connection, "kind") == "metadata"), "{connections:?}");
+}
+
+/// What every program of the image says in an agent's container. The variables are those that name the store, and two for
+/// what adds the CA to what it brings along.
+const VERIFIED: [&str; 5] = [
+    "verified curl",
+    "verified python",
+    "verified without-variables",
+    "verified boto3 123456789012",
+    "verified boto3-by-its-own-store 123456789012",
+];
+
+#[test]
+fn an_image_that_knows_nothing_of_the_ca_trusts_it_in_an_agents_container_alone() {
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
+    let lab = lab("[[agents]]\nname = \"coder\"\ncgroups = [\"${CGROUP}/agents/*\"]\n\
+         [[agents]]\nname = \"red\"\nlabels = [\"team=red\"]\n");
+    let started = |rest: &str| {
+        let output = podman(
+            &lab,
+            &format!(
+                "free=${{parent%/agents}}/free
+                 start() {{
+                   image=$1; shift; options=
+                   while [ \"$1\" != -- ]; do options=\"$options $1\"; shift; done; shift
+                   $podman run --rm $options --network none --ulimit nofile=1024:1024 --ulimit nproc=4096:4096 \\
+                     --pids-limit -1 --env AWS_DEFAULT_REGION=eu-west-1 --env HOME=/root \\
+                     -v $CHAPERONE_LAB/hosts:/etc/hosts:ro example.com/$image:1 \"$@\"
+                 }}
+                 {rest}"
+            ),
+        );
+        let said = both(&output);
+        assert!(output.status.success(), "{said}\n{}", lab.log());
+        said
+    };
+    println!("{}", lab.operator_ok("cat /etc/containers/oci/hooks.d/50-chaperone.json; chaperone trust status"));
+    let said = started(&format!(
+        "sh {} plain {}
+         tar -C plain -c . | $podman import - example.com/plain:1 > /dev/null 2>&1
+         # Without any store: neither the system's nor any that a library brings along.
+         tar -C plain --exclude=./etc/ssl --exclude=cacert.pem -c . | $podman import - example.com/bare:1 > /dev/null 2>&1
+         start plain --cgroup-parent=$free --label team=red -- try",
+        script("plain_image.sh").display(),
+        python()
+    ));
+    println!("{said}");
+    assert!(VERIFIED.iter().all(|line| said.contains(line)), "{said}");
+    // The image's own CA stays beside ours.
+    assert!(said.contains("store 2 variables 5"), "{said}");
+
+    let said = started("start bare --cgroup-parent=$parent -- try");
+    println!("{said}");
+    assert!(VERIFIED.iter().take(4).all(|line| said.contains(line)), "{said}");
+
+    // What the container says of a store is its own to say, and that store has the CA then, too.
+    let own = "start plain --cgroup-parent=$free --label team=red \
+               --env SSL_CERT_FILE=/usr/local/lib/python3.11/dist-packages/certifi/cacert.pem \
+               -- /bin/sh -c 'echo $SSL_CERT_FILE; try'";
+    let said = started(own);
+    assert!(VERIFIED.iter().all(|line| said.contains(line)) && said.contains("certifi/cacert.pem"), "{said}");
+
+    // Others' containers are of the same image, and are left as it is.
+    let said = started(
+        "start plain --cgroup-parent=$free --label team=blue -- /bin/sh -c \
+         'grep -c BEGIN /etc/ssl/certs/ca-certificates.crt; env; echo /usr/local/share/ca-certificates/* /etc/ssl/certs/*'",
+    );
+    assert!(said.contains("1\n") && !said.contains("chaperone") && !said.contains("SSL_CERT_FILE"), "{said}");
+    let calls = lab.calls_like("--action sts:GetCallerIdentity --decision allow");
+    assert_eq!(calls.len(), 5, "{calls:?}");
 }

@@ -7,7 +7,7 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use chaperone_system_tests::{Lab, PERMIT_ALL, installed, script, text, until};
+use chaperone_system_tests::{Lab, PERMIT_ALL, installed, python, script, text, until};
 use serde_json::{Value, json};
 
 /// One test at a time, as in `containers.rs`.
@@ -22,6 +22,7 @@ labels = ["team=red"]
 docker = ["${LAB}/docker"]
 containerd = ["${LAB}/containerd-state", "${LAB}/containerd"]
 kubelet = ["${LAB}/kubelet"]
+runtime = "${LAB}/runc"
 "#;
 
 /// In the engines' mount namespace; `free` is a cgroup that no rule names.
@@ -239,4 +240,64 @@ fn a_pods_containers_are_an_agents_by_the_pods_label() {
     }
     until("the pod's listeners and session are gone", || engines.held() <= (before, 0));
     println!("{}", engines.inside("ctr version | grep -m 1 Version"));
+}
+
+/// What the image's programs say where they trust the CA.
+const VERIFIED: [&str; 5] = [
+    "verified curl",
+    "verified python",
+    "verified without-variables",
+    "verified boto3 123456789012",
+    "verified boto3-by-its-own-store 123456789012",
+];
+
+#[test]
+fn an_image_that_knows_nothing_of_the_ca_trusts_it_in_docker_and_in_a_pod() {
+    let engines = Engines::start();
+    let lab = &engines.lab;
+    let said = engines.inside(&format!(
+        "cd $CHAPERONE_LAB; sh {} plain {}
+         tar -C plain -c . | docker import - example.com/plain:1
+         docker save example.com/plain:1 | ctr --namespace k8s.io images import --snapshotter native -
+         plain() {{
+           docker run --rm --network none --cgroup-parent $free $2 --label team=$1 -e AWS_DEFAULT_REGION=eu-west-1 -e HOME=/root \
+             -v $CHAPERONE_LAB/hosts:/etc/hosts:ro example.com/plain:1 $3 $4
+         }}
+         plain red '' try; echo; plain red --read-only try
+         plain blue '' cat /usr/local/share/ca-certificates/chaperone.crt 2>&1 | grep 'No such file'",
+        script("plain_image.sh").display(),
+        python()
+    ));
+    println!("{said}");
+    // A root that is read-only for the container, too; another's is as the image has it.
+    assert!(VERIFIED.iter().all(|line| said.matches(line).count() == 2), "{said}");
+    assert!(said.matches("store 2 variables 5").count() == 2, "{said}");
+
+    let uid = POD_UID;
+    let lab_dir = lab.dir.to_str().unwrap();
+    let parent = engines.inside(&format!("mkdir -p /sys/fs/cgroup$free/kubepods/besteffort/pod{uid}; echo $free"));
+    let parent = format!("{}/kubepods/besteffort/pod{uid}", parent.trim());
+    let labels = json!({ "team": "red", "io.kubernetes.pod.name": "coder-0", "io.kubernetes.pod.namespace": "agents",
+                         "io.kubernetes.pod.uid": uid });
+    let sandbox = json!({
+        "metadata": { "name": "coder-0", "uid": uid, "namespace": "agents" }, "hostname": "coder-0",
+        "log_directory": format!("{lab_dir}/pods"), "labels": labels, "linux": { "cgroup_parent": parent },
+    });
+    let pod = engines.cri("RunPodSandbox", &json!({ "config": sandbox }));
+    let container = json!({
+        "metadata": { "name": "agent" }, "image": { "image": "example.com/plain:1" }, "command": ["/usr/bin/try"],
+        "envs": [{ "key": "AWS_DEFAULT_REGION", "value": "eu-west-1" }, { "key": "HOME", "value": "/root" }],
+        "mounts": [{ "container_path": "/etc/hosts", "host_path": format!("{lab_dir}/hosts"), "readonly": true }],
+        "labels": { "io.kubernetes.container.name": "agent", "io.kubernetes.pod.name": "coder-0",
+                    "io.kubernetes.pod.namespace": "agents", "io.kubernetes.pod.uid": uid },
+        "log_path": "plain.log",
+    });
+    let request = json!({ "pod_sandbox_id": pod["pod_sandbox_id"], "config": container, "sandbox_config": sandbox });
+    engines.cri("StartContainer", &engines.cri("CreateContainer", &request));
+    let log = || fs::read_to_string(lab.dir.join("pods/plain.log")).unwrap_or_default();
+    until("the pod's programs are done", || log().contains(" variables "));
+    println!("{}", log());
+    assert!(VERIFIED.iter().all(|line| log().contains(line)) && log().contains("store 2 variables 5"), "{}", log());
+    engines.cri("StopPodSandbox", &pod);
+    engines.cri("RemovePodSandbox", &pod);
 }

@@ -7,7 +7,9 @@
 #![forbid(unsafe_code)]
 
 mod ca;
+mod image;
 mod trust;
 
 pub use ca::{AuthorityError, CertificateAuthority};
+pub use image::{CaCertificate, Merged, trust_below};
 pub use trust::{Trust, TrustError, TrustReport, TrustStore};

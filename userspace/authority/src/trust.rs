@@ -131,11 +131,25 @@ impl TrustReport {
     }
 }
 
+/// Engines that call hooks in a folder of the host's before they start a container, and at which stage: podman hands the
+/// container's configuration through it, CRI-O tells where that is, and knows no other stages. Where both are, CRI-O's.
+const ENGINES: [(&str, &str); 2] = [("usr/bin/crio", "createRuntime"), ("usr/bin/podman", "precreate")];
+const HOOK: &str = "etc/containers/oci/hooks.d/50-chaperone.json";
+/// podman looks for hooks where packages have them, and here it is told to look there, too.
+const HOOKS: &str = "etc/containers/containers.conf.d/50-chaperone.conf";
+/// Where somebody may have told it already.
+const PODMAN: [&str; 3] =
+    ["usr/share/containers/containers.conf", "etc/containers/containers.conf", "etc/containers/containers.conf.d"];
+/// The command that the hook is, by which it is known as ours.
+const HOOKED: &str = "oci-hook";
+
 /// The trust stores of the host whose root folder is given.
 #[derive(Debug)]
 pub struct Trust {
     root: PathBuf,
     family: Family,
+    /// What engines of containers are to call, if they are: this program, with that configuration.
+    called: Option<(PathBuf, PathBuf)>,
 }
 
 impl Trust {
@@ -144,13 +158,20 @@ impl Trust {
         Self::below(Path::new("/"))
     }
 
+    /// … and those in the containers that are agents' by this configuration, which engines are then to have us called for.
+    pub fn with_containers_by(self, config: &Path) -> Result<Self, TrustError> {
+        let program = std::env::current_exe().map_err(|source| error("finding", Path::new("this program"), source))?;
+        let config = std::path::absolute(config).map_err(|source| error("finding", config, source))?;
+        Ok(Self { called: Some((program, config)), ..self })
+    }
+
     fn below(root: &Path) -> Result<Self, TrustError> {
         let there = |family: &&Family| {
             ["usr/sbin", "usr/bin"].iter().any(|folder| root.join(folder).join(family.program).exists())
                 && family.mark.is_none_or(|folder| root.join(folder).is_dir())
         };
         let family = *FAMILIES.iter().find(there).ok_or(TrustError::NoSystemStore)?;
-        Ok(Self { root: root.to_owned(), family })
+        Ok(Self { root: root.to_owned(), family, called: None })
     }
 
     /// The variables that clients with a store of their own need.
@@ -162,6 +183,11 @@ impl Trust {
             ("NODE_EXTRA_CA_CERTS", format!("/{}/chaperone.crt", self.family.anchors)),
             ("DENO_CERT", format!("/{}/chaperone.crt", self.family.anchors)),
         ]
+    }
+
+    /// The system's store.
+    pub fn bundle(&self) -> &'static str {
+        self.family.bundle
     }
 
     /// Tells every store of the certificate (PEM). Doing it twice changes nothing more.
@@ -178,6 +204,12 @@ impl Trust {
             }
             write(&path, text.as_bytes())?;
         }
+        for (path, text) in self.hooks() {
+            if fs::read_to_string(&path).is_ok_and(|there| !is_ours(&there)) {
+                return Err(TrustError::Foreign(path));
+            }
+            write(&path, text.as_bytes())?;
+        }
         self.status(certificate)
     }
 
@@ -188,9 +220,12 @@ impl Trust {
         let bundle = self.root.join(self.family.bundle.trim_start_matches('/'));
         let trusted = self.bundle_has(&pem);
         let mut stores = vec![TrustStore { store: "system", path: bundle, trusted, remedy: remedy(trusted) }];
-        for (path, text) in self.environment_files() {
+        let environment = self.environment_files().into_iter().map(|(path, text)| ("environment", path, text));
+        for (store, path, text) in
+            environment.chain(self.hooks().into_iter().map(|(path, text)| ("containers", path, text)))
+        {
             let trusted = fs::read_to_string(&path).is_ok_and(|there| there == text);
-            stores.push(TrustStore { store: "environment", path, trusted, remedy: remedy(trusted) });
+            stores.push(TrustStore { store, path, trusted, remedy: remedy(trusted) });
         }
         Ok(TrustReport { stores })
     }
@@ -200,6 +235,11 @@ impl Trust {
         for (path, _) in self.environment_files() {
             if fs::read_to_string(&path).is_ok_and(|text| text.starts_with(MARK)) {
                 fs::remove_file(&path).map_err(|source| error("removing", &path, source))?;
+            }
+        }
+        for file in [HOOK, HOOKS].map(|file| self.root.join(file)) {
+            if fs::read_to_string(&file).is_ok_and(|text| is_ours(&text)) {
+                fs::remove_file(&file).map_err(|source| error("removing", &file, source))?;
             }
         }
         let anchor = self.anchor();
@@ -237,6 +277,38 @@ impl Trust {
         ]
     }
 
+    /// The files that have engines call us before they start a container, if there are such (containers-common's
+    /// oci-hooks(5), containers.conf(5)).
+    fn hooks(&self) -> Vec<(PathBuf, String)> {
+        let Some((program, config)) = &self.called else { return Vec::new() };
+        let Some((engine, stage)) = ENGINES.iter().find(|(engine, _)| self.root.join(engine).exists()) else {
+            return Vec::new();
+        };
+        let quoted = |path: &Path| format!("{:?}", path.to_string_lossy());
+        let (program, config) = (quoted(program), quoted(config));
+        let hook = format!(
+            "{{\"version\": \"1.0.0\", \"when\": {{\"always\": true}}, \"stages\": [\"{stage}\"],\n \
+             \"hook\": {{\"path\": {program}, \"args\": [\"chaperone\", \"--config\", {config}, \"{HOOKED}\"]}}}}\n"
+        );
+        let mut files = vec![(self.root.join(HOOK), hook)];
+        // Who has named folders of their own keeps them, and names this one, too.
+        if engine.ends_with("podman") && !self.names_folders_of_hooks() {
+            let folders = "[\"/usr/share/containers/oci/hooks.d\", \"/etc/containers/oci/hooks.d\"]";
+            files.push((self.root.join(HOOKS), format!("{MARK}[engine]\nhooks_dir = {folders}\n")));
+        }
+        files
+    }
+
+    /// Whether somebody else's configuration of podman's says where hooks are.
+    fn names_folders_of_hooks(&self) -> bool {
+        let files = PODMAN.iter().map(|path| self.root.join(path)).flat_map(|path| {
+            let within = fs::read_dir(&path).into_iter().flatten().flatten().map(|entry| entry.path());
+            within.chain([path.clone()]).collect::<Vec<_>>()
+        });
+        let texts = files.filter_map(|path| fs::read_to_string(path).ok()).filter(|text| !is_ours(text));
+        texts.into_iter().any(|text| text.lines().any(|line| line.trim_start().starts_with("hooks_dir")))
+    }
+
     fn refresh(&self, arguments: &[&str]) -> Result<(), TrustError> {
         let program = self.family.program;
         let output = Command::new(program)
@@ -249,6 +321,11 @@ impl Trust {
         let said = String::from_utf8_lossy(&output.stderr);
         Err(TrustError::Program { program, why: format!("{}: {}", output.status, said.trim()) })
     }
+}
+
+/// Whether a file that engines read was written by us.
+fn is_ours(text: &str) -> bool {
+    text.starts_with(MARK) || text.contains(HOOKED)
 }
 
 /// A PEM text without line ends, so that bundles with other line lengths compare equal.
@@ -348,6 +425,27 @@ mod tests {
         fs::copy(&ca, root.join("etc/ssl/certs/ca-certificates.crt")).unwrap();
         assert!(trust.install(&ca).unwrap().is_complete());
         fs::write(root.join("etc/profile.d/chaperone.sh"), "export MINE=1\n").unwrap();
+        assert!(matches!(trust.install(&ca), Err(TrustError::Foreign(_))));
+        fs::remove_file(root.join("etc/profile.d/chaperone.sh")).unwrap();
+
+        let called = Some(("/usr/bin/chaperone".into(), "/etc/chaperone/config.toml".into()));
+        let trust = Trust { called, ..trust };
+        // Engines of containers are told, each as it understands it.
+        for (engine, stage) in [("podman", "precreate"), ("crio", "createRuntime")] {
+            fs::create_dir_all(root.join("usr/bin")).unwrap();
+            fs::write(root.join("usr/bin").join(engine), "").unwrap();
+            assert!(!trust.status(&ca).unwrap().is_complete());
+            assert!(trust.install(&ca).unwrap().is_complete());
+            let hook = fs::read_to_string(root.join(HOOK)).unwrap();
+            assert!(hook.contains(stage) && hook.contains(r#""path": "/usr/bin/chaperone""#), "{hook}");
+        }
+        let hooks = fs::read_to_string(root.join(HOOKS)).unwrap();
+        assert!(hooks.contains("\"/etc/containers/oci/hooks.d\"") && !trust.names_folders_of_hooks(), "{hooks}");
+        fs::remove_file(root.join(HOOKS)).unwrap();
+        fs::remove_file(root.join("usr/bin/crio")).unwrap();
+        fs::write(root.join("etc/containers/containers.conf"), "[engine]\n hooks_dir = [\"/own\"]\n").unwrap();
+        assert!(trust.install(&ca).unwrap().is_complete() && !root.join(HOOKS).exists());
+        fs::write(root.join(HOOK), "{}").unwrap();
         assert!(matches!(trust.install(&ca), Err(TrustError::Foreign(_))));
     }
 }

@@ -32,6 +32,8 @@ mod event_stream;
 mod explain;
 mod form_v2;
 mod git;
+#[cfg(test)]
+mod handmade_tests;
 mod head;
 mod host;
 #[cfg(test)]
@@ -41,6 +43,8 @@ mod hostile_wire_tests;
 mod kubernetes_actions;
 #[cfg(test)]
 mod lenient_tests;
+#[cfg(test)]
+mod made_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;
@@ -62,6 +66,8 @@ mod sign_tests;
 mod signing_key;
 mod sigv4a;
 mod tokens;
+#[cfg(test)]
+mod types_tests;
 mod unmask;
 mod unsigned;
 mod vended;

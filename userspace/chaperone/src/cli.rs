@@ -158,6 +158,16 @@ Exit codes: 0 all is well; 1 something is wrong, as told; 2 bad input.")]
     /// Show what is masked in answers.
     #[command(subcommand)]
     Mask(MaskCommand),
+    /// Have an agent's container trust the CA: what podman and CRI-O call before they start one.
+    #[command(hide = true)]
+    OciHook,
+    /// The same in the place of an OCI runtime, which it then becomes: what Docker and containerd call.
+    #[command(hide = true)]
+    OciRuntime {
+        /// What the runtime is asked.
+        #[arg(last = true)]
+        arguments: Vec<String>,
+    },
     /// Check policies, test them, try them on what was recorded, learn them from it.
     #[command(subcommand)]
     Policy(crate::policy::Policy),

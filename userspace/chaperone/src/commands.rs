@@ -361,8 +361,11 @@ pub fn verify(config: &Path, dir: Option<PathBuf>, key: Option<&Path>, json: boo
 }
 
 pub fn trust(config: &Path, what: &cli::Trust, json: bool) -> anyhow::Result<ExitCode> {
-    let config = Config::read(config)?;
-    let trust = Trust::of_host().map_err(|error| ConfigError(error.to_string()))?;
+    let path = config;
+    let config = Config::read(path)?;
+    let trust = Trust::of_host()
+        .and_then(|trust| trust.with_containers_by(path))
+        .map_err(|error| ConfigError(error.to_string()))?;
     let report = match what {
         cli::Trust::Env => {
             for (name, value) in trust.environment() {

@@ -70,7 +70,7 @@ pub fn run(path: &Path, json: bool) -> anyhow::Result<ExitCode> {
     });
     findings.push(finding("CA", authority.as_ref().map(|authority| authority.path().display().to_string())));
     if let Ok(authority) = &authority {
-        findings.push(finding("trust stores", trusted(authority)));
+        findings.push(finding("trust stores", trusted(path, authority)));
     }
     if let Ok(config) = &config {
         enrolment(config, &mut findings);
@@ -181,8 +181,9 @@ fn finding<E: std::fmt::Display>(check: &'static str, result: Result<String, E>)
     }
 }
 
-fn trusted(authority: &CertificateAuthority) -> Result<String, String> {
-    let trust = Trust::of_host().map_err(|error| error.to_string())?;
+fn trusted(config: &Path, authority: &CertificateAuthority) -> Result<String, String> {
+    let trust =
+        Trust::of_host().and_then(|trust| trust.with_containers_by(config)).map_err(|error| error.to_string())?;
     let report = trust.status(authority.path()).map_err(|error| error.to_string())?;
     let missing: Vec<String> =
         report.stores.iter().filter(|store| !store.trusted).map(|store| store.path.display().to_string()).collect();

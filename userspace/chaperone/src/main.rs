@@ -10,6 +10,7 @@ mod cli;
 mod commands;
 mod config;
 mod console;
+mod container_trust;
 mod daemon;
 mod disable;
 mod doctor;
@@ -100,6 +101,8 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Enter { cgroup, user, command } => run::enter(&cgroup, user.as_deref(), &command),
         Command::Manual { folder } => manual::write(&folder),
         Command::Mask(what) => mask::run(&what, json),
+        Command::OciHook => container_trust::hook(&config),
+        Command::OciRuntime { arguments } => container_trust::runtime(&config, &arguments),
         Command::Probe => setup::probe(),
         Command::Policy(what) => policy::run(&config, &what, json),
         Command::Provision(what) => provision::run(&what),

@@ -172,7 +172,7 @@ fn trust(config: &Config) -> anyhow::Result<()> {
     if authority.check(&config.domains()).is_err() {
         authority = CertificateAuthority::create(&config.ca(), &config.domains())?;
     }
-    let trust = Trust::of_host()?;
+    let trust = Trust::of_host()?.with_containers_by(Path::new(PLACE.config))?;
     let complete = |report: chaperone_authority::TrustReport| report.is_complete();
     if !trust.status(authority.path()).is_ok_and(complete) {
         ensure!(

@@ -132,7 +132,9 @@ pub fn run(config: &Path, what: &Setup, json: bool) -> anyhow::Result<ExitCode> 
     steps.done("policies", policies(&config.policy.path)?)?;
     let authority = CertificateAuthority::open_or_create(&config.ca(), &config.domains())?;
     authority.check(&config.domains())?;
-    let trust = Trust::of_host().map_err(|error| ConfigError(error.to_string()))?;
+    let trust = Trust::of_host()
+        .and_then(|trust| trust.with_containers_by(config.path()))
+        .map_err(|error| ConfigError(error.to_string()))?;
     let report = trust.install(authority.path())?;
     let untrusting = report.stores.iter().filter(|store| !store.trusted);
     let remedies: Vec<_> = untrusting

@@ -15,6 +15,9 @@ use crate::{lab::config::DEFAULT_POLICY, place, setup};
 /// Configuration: an upgrade asks (Debian) or leaves alone (RPM) what somebody changed.
 pub const CONFIGURATION: [&str; 2] = ["etc/chaperone/config.toml", "etc/chaperone/policies/default.cedar"];
 
+/// What is executed.
+const PROGRAMS: [&str; 2] = ["usr/bin/chaperone", "usr/libexec/chaperone-oci-runtime"];
+
 /// The files, and the symbols beside them.
 #[derive(Debug)]
 pub struct Tree {
@@ -30,7 +33,7 @@ pub struct Tree {
 pub fn tree(release: &Release, program: &Path, work: &Path) -> Result<Tree> {
     let (files, symbols) = (work.join("files"), work.join("symbols"));
     let root = place::root();
-    let installed = files.join("usr/bin/chaperone");
+    let installed = files.join(PROGRAMS[0]);
     let debug = symbols.join("usr/lib/debug/usr/bin/chaperone.debug");
     for path in [&installed, &debug] {
         let folder = path.parent().context("BUG: a path without a folder")?;
@@ -54,6 +57,7 @@ pub fn tree(release: &Release, program: &Path, work: &Path) -> Result<Tree> {
     copy(&root.join("systemd/chaperone.service"), "usr/lib/systemd/system/chaperone.service")?;
     copy(&root.join("packaging/config.toml"), CONFIGURATION[0])?;
     put(CONFIGURATION[1], DEFAULT_POLICY.as_bytes())?;
+    copy(&root.join("packaging/chaperone-oci-runtime"), PROGRAMS[1])?;
     put(
         "usr/share/chaperone/config.default.toml",
         said(Command::new(program).args(["config", "default"]))?.as_bytes(),
@@ -98,7 +102,7 @@ fn settle(path: &Path, epoch: &str) -> Result<()> {
     if is_folder {
         names(path)?.iter().try_for_each(|path| settle(path, epoch))?;
     }
-    let mode = if is_folder || path.ends_with("usr/bin/chaperone") { 0o755 } else { 0o644 };
+    let mode = if is_folder || PROGRAMS.iter().any(|program| path.ends_with(program)) { 0o755 } else { 0o644 };
     fs::set_permissions(path, fs::Permissions::from_mode(mode))
         .with_context(|| format!("setting the mode of {}", path.display()))?;
     setup::run(Command::new("touch").args(["--no-dereference", "--date", &format!("@{epoch}")]).arg(path))

@@ -20,6 +20,10 @@ pub struct ContainersSection {
     pub kubelet: Vec<PathBuf>,
     /// Whether the storage in a user's home describes the containers of that user's own podman.
     pub rootless: bool,
+    /// The OCI runtime that `chaperone-oci-runtime` hands containers on to, once an agent's trusts the CA: runc or crun,
+    /// whichever is there, if it isn't named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<PathBuf>,
 }
 }
 
@@ -31,6 +35,7 @@ impl Default for ContainersSection {
             containerd: vec!["/run/containerd".into(), "/var/lib/containerd".into()],
             kubelet: vec!["/var/lib/kubelet".into()],
             rootless: true,
+            runtime: None,
         }
     }
 }
@@ -38,7 +43,7 @@ impl Default for ContainersSection {
 impl ContainersSection {
     /// Those that read them.
     pub fn containers(&self) -> Containers {
-        let Self { podman, docker, containerd, kubelet, rootless } = self.clone();
+        let Self { podman, docker, containerd, kubelet, rootless, runtime: _ } = self.clone();
         Containers::new(EngineFolders { podman, docker, containerd, kubelet, rootless })
     }
 }

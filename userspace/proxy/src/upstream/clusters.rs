@@ -73,11 +73,15 @@ pub(crate) struct Cluster {
 type Key = (String, String);
 /// When EKS was asked, and what came of it.
 type Known = (Instant, Result<Arc<Cluster>, ClusterError>);
+/// When an account's clusters in a region were all looked at, and how many there were. Held while that is done.
+type Listed = Arc<tokio::sync::Mutex<Option<(Instant, Result<usize, ClusterError>)>>>;
 
 /// What is known of clusters.
 #[derive(Debug, Default)]
 pub(crate) struct Clusters {
     known: Mutex<HashMap<Key, Known>>,
+    /// By account and region: whatever names agents come with, EKS is asked for all of its clusters once in a while.
+    listed: Mutex<HashMap<(String, String), Listed>>,
 }
 
 /// How EKS is asked.
@@ -95,10 +99,8 @@ impl Clusters {
     pub(crate) async fn at(&self, host: &str, found: &HostMatch, eks: &Eks<'_>) -> Result<Arc<Cluster>, ClusterError> {
         let whose = eks.account.unwrap_or_else(|| eks.credentials.access_key_id());
         let key = (whose.to_owned(), host.to_owned());
-        if let Some((since, known)) = self.known.lock().get(&key)
-            && since.elapsed() < if known.is_ok() { HOLDS } else { RESTS }
-        {
-            return known.clone();
+        if let Some(known) = self.fresh(&key) {
+            return known;
         }
         let looked = timeout(PATIENCE, self.look(whose, host, found, eks)).await.unwrap_or_else(|_| {
             let why = format!("it took longer than {} s", PATIENCE.as_secs());
@@ -119,6 +121,12 @@ impl Clusters {
         let cluster = Arc::new(Cluster { name: described.name.as_str().into(), roots: Arc::new(roots) });
         self.keep((account.to_owned(), described.host.clone()), Ok(cluster.clone()));
         Ok(cluster)
+    }
+
+    fn fresh(&self, key: &Key) -> Option<Result<Arc<Cluster>, ClusterError>> {
+        let known = self.known.lock();
+        let (since, known) = known.get(key)?;
+        (since.elapsed() < if known.is_ok() { HOLDS } else { RESTS }).then(|| known.clone())
     }
 
     fn keep(&self, key: Key, what: Result<Arc<Cluster>, ClusterError>) {
@@ -143,29 +151,56 @@ impl Clusters {
         let place = || ClusterError::Place { host: host.to_owned() };
         let region = found.region.as_deref().ok_or_else(place)?;
         let api = api_of(host, region, found.partition).ok_or_else(place)?;
-        let names = eks.list(&api, region).await?;
-        let count = names.len();
-        let describe = |name: String| {
-            let api = &api;
-            async move { eks.describe(api, region, &name).await }
+        let not_found = |count| ClusterError::NotFound { host: host.to_owned(), count, region: region.to_owned() };
+        let listed = self.listed.lock().entry((whose.to_owned(), region.to_owned())).or_default().clone();
+        let mut listed = listed.lock().await;
+        // Whoever was here before has looked at all of them.
+        if let Some(known) = self.fresh(&(whose.to_owned(), host.to_owned())) {
+            return known;
+        }
+        if let Some((since, all)) = &*listed
+            && since.elapsed() < RESTS
+        {
+            return Err(all.clone().map_or_else(|error| error, not_found));
+        }
+        let all = match self.look_at_all(whose, host, &api, region, eks).await {
+            Ok((Some(cluster), _)) => return Ok(cluster),
+            Ok((None, count)) => Ok(count),
+            Err(error) => Err(error),
         };
+        *listed = Some((Instant::now(), all.clone()));
+        Err(all.map_or_else(|error| error, not_found))
+    }
+
+    /// The cluster at that name if there is one, and how many there are. What EKS says of the others is remembered, too.
+    async fn look_at_all(
+        &self,
+        whose: &str,
+        host: &str,
+        api: &str,
+        region: &str,
+        eks: &Eks<'_>,
+    ) -> Result<(Option<Arc<Cluster>>, usize), ClusterError> {
+        let names = eks.list(api, region).await?;
+        let count = names.len();
+        let describe = |name: String| async move { eks.describe(api, region, &name).await };
         let mut answers = stream::iter(names.into_iter().map(describe)).buffer_unordered(AT_ONCE);
         let mut failed = None;
         while let Some(answer) = answers.next().await {
             match answer {
                 Ok(answer) => {
                     let Some(described) = DescribedCluster::of(&answer) else { continue };
+                    let learnt = self.learn(whose, &described);
                     if described.host == host {
                         tracing::info!(host, cluster = described.name, "EKS says which cluster it is");
-                        return self.learn(whose, &described);
+                        return learnt.map(|cluster| (Some(cluster), count));
                     }
                 }
                 // A role may see some of them.
                 Err(error) => failed = Some(error),
             }
         }
-        let not_found = || ClusterError::NotFound { host: host.to_owned(), count, region: region.to_owned() };
-        Err(failed.unwrap_or_else(not_found))
+        failed.map_or(Ok((None, count)), Err)
     }
 }
 
