@@ -555,6 +555,7 @@ MENTIONS = {
     ("ec2", "DetachVolume"): ["?[!InstanceId]arn:{P}:ec2:{R}:{A}:instance/{*}"],
     **{(service, "RestoreDBClusterToPointInTime"): ["?[SourceDbClusterResourceId]arn:{P}:rds:{R}:{A}:cluster:{*}"]
        for service in ("docdb", "neptune", "rds")},
+    ("athena", "StartQueryExecution"): ["~arn:{P}:athena:{R}:{A}:datacatalog/{=QueryExecutionContext.Catalog}"],
     ("events", "PutPermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
     ("events", "RemovePermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
     **{("ecs", operation): ["~arn:{P}:ecs:{R}:{A}:cluster/{=cluster}"] for operation in (

@@ -46,7 +46,7 @@ pub(crate) fn mentions(
     members: &Map<String, Value>,
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
-    let mut found = Found { service, place, arns: Vec::new() };
+    let mut found = Found { service, place, region: None, arns: Vec::new() };
     found.object(members, true);
     let is_long = found.arns.len() > MAX_EACH;
     for arn in found.arns {
@@ -63,11 +63,16 @@ pub(crate) fn mentions(
 struct Found<'a> {
     service: &'a str,
     place: &'a Place<'a>,
+    /// The region that a structure names beside what it holds.
+    region: Option<&'a str>,
     arns: Vec<String>,
 }
 
-impl Found<'_> {
-    fn object(&mut self, members: &Map<String, Value>, is_top: bool) {
+impl<'a> Found<'a> {
+    fn object(&mut self, members: &'a Map<String, Value>, is_top: bool) {
+        let outer = self.region;
+        let named = members.iter().filter(|(name, _)| name.ends_with("egion")).find_map(|(_, value)| value.as_str());
+        self.region = named.filter(|region| names::is_region(region)).or(outer);
         for (name, value) in members {
             // Parameters of documents that Systems Manager runs are what they are run on.
             if DATA.contains(&name.as_str()) && !(self.service == "ssm" && name == "Parameters") {
@@ -78,9 +83,10 @@ impl Found<'_> {
             }
             self.value(name, value);
         }
+        self.region = outer;
     }
 
-    fn value(&mut self, name: &str, value: &Value) {
+    fn value(&mut self, name: &str, value: &'a Value) {
         match value {
             Value::String(text) => self.text(name, text),
             Value::Array(all) => all.iter().for_each(|value| self.value(name, value)),
@@ -110,8 +116,9 @@ impl Found<'_> {
         } else if let Some(kind) = ec2_kind(text) {
             let own = matches!(kind, "image/" | "snapshot/");
             let account = if own { "" } else { self.place.account.unwrap_or("*") };
-            let region = self.place.region.as_deref().unwrap_or_default();
-            self.add(["arn:", self.place.partition, ":ec2:", region, ":", account, ":", kind, text].concat());
+            for region in [self.place.region.as_deref(), self.region].into_iter().flatten() {
+                self.add(["arn:", self.place.partition, ":ec2:", region, ":", account, ":", kind, text].concat());
+            }
         }
     }
 

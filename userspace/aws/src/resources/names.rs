@@ -315,7 +315,9 @@ impl Variable<'_> {
     /// What the service takes if nothing is said.
     pub fn default(&self) -> Option<&'static str> {
         match (self.candidate.service.name, self.in_template) {
-            ("ecs", "{=cluster}") | ("events", "{=EventBusName}") => Some("default"),
+            ("ecs", "{=cluster}") => Some("default"),
+            // The default bus has its rules beside its name.
+            ("events", "{=EventBusName}") if self.kind == ":event-bus/" => Some("default"),
             _ => None,
         }
     }

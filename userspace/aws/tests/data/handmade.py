@@ -550,11 +550,32 @@ def networks():
         ResourceId="table/prod", ScalableDimension="d")
 
 
+def untouched():
+    """What a policy on another resource leaves alone: data that holds an ARN, and others' targets."""
+    prod = arn("lambda", "function:prod")
+    ask("dynamodb", "PutItem", free=prod, TableName="t", Item={"id": {"S": prod}})
+    ask("dynamodb", "UpdateItem", free=prod, TableName="t", Key={"id": {"S": prod}}, ExpressionAttributeValues={":v": {"S": prod}})
+    ask("sqs", "SendMessage", free=prod, QueueUrl=f"https://sqs.{REGION}.amazonaws.com/{ACCOUNT}/q", MessageBody=prod)
+    ask("sns", "Publish", free=prod, TopicArn=arn("sns", "t"), Message=prod)
+    ask("logs", "PutLogEvents", free=prod, logGroupName="g", logStreamName="s", logEvents=[{"timestamp": 1, "message": prod}])
+    ask("ssm", "PutParameter", free=prod, Name="p", Value=prod)
+    ask("ec2", "CreateTags", free=prod, Resources=["i-0abc"], Tags=[{"Key": "owner", "Value": prod}])
+    ask("events", "PutTargets", free=prod, Rule="r", Targets=[{"Id": "1", "Arn": arn("lambda", "function:dev")}])
+    ask("events", "PutRule", free=[arn("events", "rule/prod"), arn("events", "event-bus/prod")], Name="dev")
+    ask("s3", "PutObject", free=["arn:aws:s3:::prod/k", arn("kms", "key/1")], Bucket="dev", Key="k", Body=b"")
+    ask("lambda", "CreateFunction", free="arn:aws:s3:::builds/other.zip", FunctionName="dev", Role=f"arn:aws:iam::{ACCOUNT}:role/r",
+        Code={"S3Bucket": "builds", "S3Key": "code.zip"})
+    ask("ecs", "RunTask", free=[arn("ecs", "task-definition/prod:3"), arn("ecs", "cluster/prod")], cluster="dev", taskDefinition="prod:2")
+    ask("ecs", "RunTask", free=arn("ecs", "task-definition/prod:3"), cluster="dev", taskDefinition="web")
+    ask("ec2", "RunInstances", free=arn("ec2", "security-group/sg-0def"), ImageId="ami-0abc", MinCount=1, MaxCount=1, SubnetId="subnet-1",
+        SecurityGroupIds=["sg-0abc"])
+
+
 def main():
     for name in list(os.environ):
         if name.startswith("AWS_"):
             del os.environ[name]
-    for make in (lambda_, ec2, rds, kms, secrets, messages, s3, dynamodb, containers, stacks, logs, analytics, iam, networks):
+    for make in (lambda_, ec2, rds, kms, secrets, messages, s3, dynamodb, containers, stacks, logs, analytics, iam, networks, untouched):
         make()
 
 
