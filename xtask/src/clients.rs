@@ -29,8 +29,8 @@ const NODE: [Package; 2] = [
 ];
 
 /// Those that take minutes, or hundreds of megabytes.
-pub const HEAVY: [&str; 9] =
-    ["ansible", "approvals", "cdk", "go", "java", "mini-swe-agent", "model-sdks", "opencode", "rust"];
+pub const HEAVY: [&str; 10] =
+    ["ansible", "approvals", "cdk", "go", "java", "keycloak", "mini-swe-agent", "model-sdks", "opencode", "rust"];
 
 /// Installs the clients that are light, and of the others these, and says in which folder they are.
 pub fn install(heavy: &[String]) -> Result<PathBuf> {
@@ -60,7 +60,14 @@ pub fn oidc_provider() -> Result<PathBuf> {
 }
 
 fn install_oidc(sources: &Path, folder: &Path) -> Result<()> {
-    npm(sources, folder, &["node_18.mjs", "provider.mjs"], "an OpenID provider, 4 MB")
+    npm(sources, folder, &["provider.mjs"], "an OpenID provider, 4 MB")?;
+    copy_shared(sources, folder)
+}
+
+/// What both OpenID providers run with lies beside their folders.
+fn copy_shared(sources: &Path, folder: &Path) -> Result<()> {
+    let beside = sources.parent().context("BUG: the clients' sources have no folder")?;
+    copy(beside, folder, &["node_18.mjs"])
 }
 
 fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
@@ -68,8 +75,10 @@ fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
         "ansible" => python(folder, "ansible-requirements.txt", "Ansible, 600 MB"),
         "approvals" => {
             packages(&[Package { name: "chromium", why: "a browser for approvers", shows: "/usr/bin/chromium" }])?;
-            let programs = ["browser.mjs", "client.mjs", "node_18.mjs", "provider.mjs"];
-            npm(sources, folder, &programs, "an OpenID provider, a browser's driver and a client of OpenAPI, 30 MB")
+            let programs = ["browser.mjs", "client.mjs", "provider.mjs"];
+            let what = "an OpenID provider, a browser's driver and a client of OpenAPI, 30 MB";
+            npm(sources, folder, &programs, what)?;
+            copy_shared(sources, folder)
         }
         "cdk" => npm(sources, folder, &["app.mjs"], "CDK, 150 MB"),
         "go" => {
@@ -81,6 +90,11 @@ fn install_heavy(name: &str, sources: &Path, folder: &Path) -> Result<()> {
             let why = "builds the client of the AWS SDK for Java";
             packages_but(&[Package { name: "maven", why, shows: "/usr/bin/mvn" }], &["mvn"])?;
             java(sources, folder)
+        }
+        "keycloak" => {
+            let why = "brings Keycloak from Maven Central, and the Java that it runs on";
+            packages_but(&[Package { name: "maven", why, shows: "/usr/bin/mvn" }], &["mvn"])?;
+            keycloak(sources, folder)
         }
         "mini-swe-agent" => python(folder, "mini-swe-agent-requirements.txt", "mini-swe-agent, 400 MB"),
         "model-sdks" => python(folder, "model-sdks-requirements.txt", "the SDKs of OpenAI and Anthropic, 110 MB"),
@@ -171,6 +185,28 @@ fn java(sources: &Path, folder: &Path) -> Result<()> {
             .arg("-d")
             .arg(folder.join("classes"))
             .arg(sources.join("Work.java")))?;
+        copy(sources, folder, &SOURCES)?;
+    }
+    Ok(())
+}
+
+fn keycloak(sources: &Path, folder: &Path) -> Result<()> {
+    const SOURCES: [&str; 2] = ["pom.xml", "realm.json"];
+    if !is_current(sources, folder, &SOURCES) {
+        eprintln!("set-up: Keycloak, 200 MB, into {}: a minute, once", folder.display());
+        fs::create_dir_all(folder).with_context(|| format!("making {}", folder.display()))?;
+        run(Command::new("mvn")
+            .args(["-q", "-B", "dependency:copy-dependencies"])
+            .arg(format!("-DoutputDirectory={}", folder.join("archive").display()))
+            .arg("-f")
+            .arg(sources.join("pom.xml")))?;
+        let archive = fs::read_dir(folder.join("archive")).context("looking for Keycloak's archive")?;
+        let archive = archive.flatten().next().context("Maven brought no archive of Keycloak")?.path();
+        let home = folder.join("keycloak");
+        let _ = fs::remove_dir_all(&home);
+        fs::create_dir_all(&home).with_context(|| format!("making {}", home.display()))?;
+        run(Command::new("tar").arg("xzf").arg(&archive).arg("-C").arg(&home).arg("--strip-components=1"))?;
+        fs::remove_dir_all(folder.join("archive")).context("removing Keycloak's archive")?;
         copy(sources, folder, &SOURCES)?;
     }
     Ok(())

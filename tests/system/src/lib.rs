@@ -307,10 +307,15 @@ impl Drop for Lab {
 }
 
 /// Waits until `done` holds; what it waits for is work that goes on, and the bound is for a hang.
-pub fn until(what: &str, mut done: impl FnMut() -> bool) {
+pub fn until(what: &str, done: impl FnMut() -> bool) {
+    until_within(Duration::from_secs(90), what, done);
+}
+
+/// The same, for what takes longer.
+pub fn until_within(within: Duration, what: &str, mut done: impl FnMut() -> bool) {
     let began = Instant::now();
     while !done() {
-        assert!(began.elapsed() < Duration::from_secs(90), "{what} did not happen in 90 seconds");
+        assert!(began.elapsed() < within, "{what} did not happen in {within:?}");
         std::thread::yield_now();
     }
 }

@@ -56,6 +56,65 @@ fn other_names_are_passed_on() {
     assert!(lab.calls().is_empty());
 }
 
+/// A device's own certificate must reach the broker, so that nobody between can read what it says. The decision of the policy
+/// tools is the same.
+#[test]
+fn devices_speak_mqtt_by_their_own_certificate_where_that_is_permitted() {
+    let broker = |name: &str| format!("{name}-ats.iot.eu-west-1.amazonaws.com");
+    let lab = Lab::start_with(
+        &["--aws", "moto"],
+        &format!(
+            "{POLICY} @id(\"the-broker\") permit (principal, action == Action::\"egress:MQTT\", resource == Resource::\"{}\");",
+            broker("a1b2")
+        ),
+    );
+    let server = own_server(&lab);
+    // The lab's own file, in its own mount.
+    let hosts = format!("127.0.0.1 localhost\n127.99.0.1 {} {}\n", broker("a1b2"), broker("c3d4"));
+    std::fs::write(lab.dir.join("mounts/etc/hosts"), hosts).unwrap();
+    let speak = |name: &str, protocols: &str| {
+        let client = format!(
+            "import socket, ssl
+tls = ssl.create_default_context()
+tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+tls.set_alpn_protocols({protocols})
+socket = tls.wrap_socket(socket.create_connection((\"{name}\", 443), 20), server_hostname=\"{name}\")
+socket.sendall(b\"GET / HTTP/1.1\\r\\nHost: {name}\\r\\nConnection: close\\r\\n\\r\\n\")
+print(b\"\".join(iter(lambda: socket.recv(4096), b\"\")).decode())"
+        );
+        both(&lab.agent(&format!("python3 -c '{client}'")))
+    };
+    for protocol in ["x-amzn-mqtt-ca", "mqtt"] {
+        let said = speak(&broker("a1b2"), &format!("[\"{protocol}\"]"));
+        assert!(said.contains("own network: a1b2-ats.iot"), "{protocol}: {said}\n{}", lab.log());
+        let said = speak(&broker("c3d4"), &format!("[\"{protocol}\"]"));
+        assert!(said.contains("ACCESS_DENIED") && !said.contains("own network"), "{protocol}: {said}");
+    }
+    let said = speak(&broker("a1b2"), "[\"x-amzn-http-ca\"]");
+    assert!(said.contains("ACCESS_DENIED"), "{said}");
+    // With anything beside it, the server could speak HTTP: opened, as ever, and there is no application at that name.
+    let said = speak(&broker("a1b2"), "[\"x-amzn-mqtt-ca\", \"http/1.1\"]");
+    assert!(!said.contains("own network"), "{said}");
+    let connections = lab.connections(6);
+    let kinds: Vec<_> = connections.iter().map(|it| (text(it, "kind"), text(it, "name"))).collect();
+    let (a, c) = (broker("a1b2"), broker("c3d4"));
+    let (passed, refused) = (("passed", a.as_str()), ("refused", c.as_str()));
+    assert_eq!(kinds, [passed, refused, passed, refused, ("refused", a.as_str()), ("inspected", a.as_str())]);
+    assert!(text(&connections[1], "error").contains("egress:MQTT on resource: c3d4-ats.iot"), "{}", connections[1]);
+    assert!(text(&connections[4], "error").contains("a device's own certificate"), "{}", connections[4]);
+    // What the policy tools say of it.
+    let (why, other) = (text(&connections[0], "id"), text(&connections[1], "id"));
+    let said = lab.operator_ok(&format!("chaperone policy why {why}"));
+    assert!(said.contains("egress:MQTT on a1b2-ats.iot") && said.contains("permit the-broker matched"), "{said}");
+    let said = lab.operator(&format!("chaperone policy why {other} --json"));
+    assert_eq!(said.status.code(), Some(1), "{}", both(&said));
+    assert!(both(&said).contains("to permit egress:MQTT on c3d4-ats.iot"), "{}", both(&said));
+    let new = lab.file("new.cedar", "@id(\"none\") forbid (principal, action in Action::\"egress:*\", resource);");
+    let said = lab.operator(&format!("chaperone policy try {new}"));
+    assert!(both(&said).contains("4 connections decided again: 2 as before, 2 would change"), "{}", both(&said));
+    end(server);
+}
+
 /// A server of the agents' own network, at an address that no name has for the host.
 fn own_server(lab: &Lab) -> Child {
     let script = script("own_server.py");

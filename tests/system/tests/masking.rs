@@ -5,7 +5,7 @@
 use std::io::{BufRead as _, BufReader, Write as _};
 
 use aws_lc_rs::digest::{SHA256, digest};
-use chaperone_system_tests::{Lab, both, installed, python, script, text};
+use chaperone_system_tests::{Lab, both, client, installed, python, script, text};
 use serde_json::Value;
 
 const PASSWORD: &str = "correct+horse&battery=%staple";
@@ -136,8 +136,15 @@ fn clients_read_masked_answers_without_a_wrong_checksum() {
     }
 
     let program = installed("js").join("masked.mjs").display().to_string();
-    let go = if cfg!(feature = "all-clients") {
-        format!("AWS_REGION=eu-west-1 {} masked $own", installed("go").join("client").display())
+    let heavy = if cfg!(feature = "all-clients") {
+        let (go, java, rust) = (installed("go").join("client"), installed("java"), installed("rust").join("client"));
+        format!(
+            "export AWS_REGION=eu-west-1; {} masked $own; {} masked $own; cd $(mktemp -d); sh {} {} masked $own",
+            go.display(),
+            rust.display(),
+            client("java.sh").display(),
+            java.display()
+        )
     } else {
         String::new()
     };
@@ -149,15 +156,18 @@ fn clients_read_masked_answers_without_a_wrong_checksum() {
            --visibility-timeout 0 --query 'Messages[0].Body' --output text
          aws dynamodb scan --table-name masked --query 'Items[0].pin.S' --output text
          aws s3 cp s3://masked/k -
+         /usr/bin/aws dynamodb scan --table-name masked --query 'Items[0].pin.S' --output text
+         /usr/bin/aws s3 cp s3://masked/k -
          node {program} $own
-         {go}"
+         {heavy}"
     ));
     let others = said.lines().filter(|line| line.starts_with('{')).collect::<Vec<_>>();
-    assert_eq!(others.len(), if cfg!(feature = "all-clients") { 2 } else { 1 }, "{said}");
+    assert_eq!(others.len(), if cfg!(feature = "all-clients") { 4 } else { 1 }, "{said}");
+    assert_eq!(said.matches("token = chaperone-masked-").count(), 2 + others.len(), "both versions of the CLI: {said}");
     let read: Value = serde_json::from_str(others[0]).unwrap();
-    if let Some(go) = others.get(1) {
+    for other in &others[1..] {
         // One session: what stands for a value is the same.
-        assert_eq!(serde_json::from_str::<Value>(go).unwrap(), read, "{said}");
+        assert_eq!(serde_json::from_str::<Value>(other).unwrap(), read, "{said}");
     }
     assert!(masked(&read["pin"]) && masked(&read["body"]) && read["id"] == "1" && read["sent"] == 2, "{said}");
     assert!(text(&read, "object").starts_with("token = chaperone-masked-"), "{said}");

@@ -153,6 +153,18 @@ impl Requirements {
         self.has_resources() || self.open_unknown.iter().any(|(_, _, alias)| !alias)
     }
 
+    /// Whether the group that is open names anything that fits a pattern, or knows that there could be.
+    pub fn names_like(&self, pattern: &str) -> bool {
+        let mut named = self.group.1.iter().map(|place| self.resources[usize::from(*place)].as_str());
+        let mut unknown = self.open_unknown.iter().map(|(one, _, _)| one.as_str());
+        named.any(|one| resources::names::fits(one, pattern)) || unknown.any(|one| resources::names::fits(one, pattern))
+    }
+
+    /// Whether the group that is open has exactly this resource.
+    pub fn names(&self, arn: &str) -> bool {
+        self.group.1.iter().any(|place| self.resources[usize::from(*place)] == arn)
+    }
+
     /// Replaces an action of the group that is open.
     pub fn replace_action(&mut self, name: &str, by: &'static str, level: AccessLevel) {
         let old = self.actions.iter().position(|action| action.name == name);
@@ -267,6 +279,16 @@ impl Requirements {
                     self.action("apigateway:UpdateRestApiPolicy", AccessLevel::PermissionsManagement);
                 }
                 let by_verb = resources::api_gateway(operation, members, place);
+                // IAM has HTTP and WebSocket APIs without the version that is in the request's path.
+                if let Some((before, path)) = by_verb.split_once("::/v2/") {
+                    let iam = [before, "::/", path].concat();
+                    self.unknown(iam, Cow::Borrowed("the path as IAM has it"), true)?;
+                }
+                // Domain names are the same in any case.
+                if by_verb.contains("/domainnames/") && by_verb.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    let lower = by_verb.to_ascii_lowercase().replace("./", "/");
+                    self.unknown(lower, Cow::Borrowed("the domain name in lower case"), true)?;
+                }
                 if by_verb.contains('*') {
                     self.unknown(by_verb, Cow::Borrowed("a label that can't be part of a path"), false)?;
                 } else {
@@ -290,6 +312,7 @@ impl Requirements {
                 resources::from_catalog(self, candidate, members, path, place)?;
             }
         }
+        self.only_mentioned(|needs| resources::mentions(needs, service.name, members, place))?;
         self.tagging(candidate, members, place)?;
         if service.name == "ssm" && operation.name.starts_with("GetParameter") {
             let named = ["Name", "Names", "Path"].into_iter().flat_map(|name| resources::texts(members.get(name)));

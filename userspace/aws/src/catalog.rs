@@ -13,7 +13,7 @@ use chaperone_model::{AccessLevel, Protocol};
 use foldhash::HashMap;
 use serde::Deserialize;
 
-use crate::routes::Routes;
+use crate::{kubernetes_actions::ACTIONS, routes::Routes};
 
 /// A line of JSON for the head, one for each service, one for all IAM actions: each a zstd frame of its own, so that a
 /// service's text is in memory only once the service is used.
@@ -362,7 +362,8 @@ impl Catalog {
         (0..self.lines.len()).map(|i| self.service(i).operations.len()).sum()
     }
 
-    /// All IAM actions, for checking policies: those of the IAM data, and those that operations in the catalog need.
+    /// All IAM actions, for checking policies: those of the IAM data, those that operations in the catalog need, and those of
+    /// Kubernetes, which IAM hasn't got.
     /// Looks through every service and keeps none of it: ready to decode with, all services together take 40 MB.
     pub fn actions(&'static self) -> BTreeMap<String, AccessLevel> {
         let iam = text(self.iam);
@@ -382,6 +383,7 @@ impl Catalog {
                 }
             }
         }
+        all.extend(ACTIONS.iter().map(|(name, level)| ((*name).to_owned(), *level)));
         all
     }
 

@@ -18,6 +18,7 @@ use crate::{
     route::Query,
 };
 
+pub(crate) mod kubernetes;
 pub(crate) mod models;
 mod path;
 
@@ -38,6 +39,8 @@ pub enum Endpoint {
     AppSync,
     /// `git-codecommit.REGION`: git over HTTPS.
     CodeCommit,
+    /// `ID.gr7.REGION.eks`, or `ID.eks-cluster.REGION`: the Kubernetes API of an EKS cluster.
+    EksCluster,
     /// `ID.execute-api.REGION`: API Gateway.
     ExecuteApi {
         /// The API's id; `None` at a VPC endpoint's own name, where a header names it.
@@ -166,9 +169,7 @@ impl Endpoint {
             (["transcribestreaming" | "transcribestreaming-fips"] | ["cn" | "fips", "transcribestreaming"], []) => {
                 Self::TranscribeStreaming
             }
-            ([_, _], ["eks"]) | (["eks-cluster"] | ["eks-cluster", _] | [_, "eks-cluster"], []) => {
-                Self::NoAction("the Kubernetes API of an EKS cluster")
-            }
+            ([_, _], ["eks"]) | (["eks-cluster"] | ["eks-cluster", _] | [_, "eks-cluster"], []) => Self::EksCluster,
             (["oidc", "eks"] | ["oidc-eks"], []) => Self::NoAction("the OpenID Connect issuer of an EKS cluster"),
             ([_, "credentials", "iot"], []) => Self::NoAction("IoT's credentials provider, which takes certificates"),
             ([_, "deviceadvisor", "iot"], []) => Self::NoAction("a test endpoint of IoT Device Advisor"),
@@ -202,6 +203,7 @@ impl Endpoint {
             | Self::Lattice { .. }
             | Self::OpenSearch { .. } => unsigned(),
             Self::CodeCommit
+            | Self::EksCluster
             | Self::Mantle
             | Self::NoAction(_)
             | Self::OpenSearchServerless { .. }
@@ -226,7 +228,11 @@ impl Endpoint {
             Self::OpenSearchServerless { .. } => &["aoss"],
             Self::Prometheus => &["aps"],
             Self::TranscribeStreaming => &["transcribe"],
-            Self::Application(_) | Self::NoAction(_) | Self::Packages { .. } | Self::Registry { .. } => &[],
+            Self::Application(_)
+            | Self::EksCluster
+            | Self::NoAction(_)
+            | Self::Packages { .. }
+            | Self::Registry { .. } => &[],
         }
     }
 
@@ -236,6 +242,7 @@ impl Endpoint {
             Self::AgentCoreGateway { gateway } => format!("the AgentCore gateway `{gateway}`"),
             Self::AppSync => "an API of AppSync".into(),
             Self::CodeCommit => "CodeCommit's git".into(),
+            Self::EksCluster => "the Kubernetes API of an EKS cluster".into(),
             Self::ExecuteApi { api: Some(api) } => format!("API Gateway's API `{api}`"),
             Self::ExecuteApi { api: None } => "API Gateway behind a VPC endpoint".into(),
             Self::LambdaUrl => "a Lambda function's URL".into(),
@@ -269,6 +276,10 @@ impl Endpoint {
             )));
         }
         let signing_name = signing_name.or(self.signing_names().first().copied());
+        if let Self::EksCluster = self {
+            let (asks, parameters) = kubernetes::requirements(parts, place)?;
+            return asks.call(parts, place, signing_name).map(|call| models::with(call, parameters));
+        }
         if let Self::Mantle = self {
             let (asks, parameters) = models::mantle(parts, body, place)?;
             return asks.call(parts, place, signing_name).map(|call| models::with(call, parameters));
@@ -306,7 +317,7 @@ impl Endpoint {
                 let groups = readings(path)?.into_iter().map(|path| (invoke(), resource(path))).collect();
                 EndpointRequirements { service: "vpc-lattice-svcs", groups }
             }
-            Self::Mantle => return Err(none()),
+            Self::EksCluster | Self::Mantle => return Err(none()),
             Self::Application(what) | Self::NoAction(what) => return Err(DecodeError::NoAction { what }),
             Self::OpenSearch { domain } => {
                 let (action, level) = match parts.method.as_str() {

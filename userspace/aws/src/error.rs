@@ -73,6 +73,7 @@ impl AwsError<'_> {
     /// The HTTP status.
     pub fn status(&self) -> StatusCode {
         match self.kind {
+            ErrorKind::InvalidSignature | ErrorKind::Skewed { .. } if self.service == "k8s" => StatusCode::UNAUTHORIZED,
             ErrorKind::Skewed { .. } if self.protocol == Protocol::Ec2 => StatusCode::BAD_REQUEST,
             ErrorKind::AccessDenied | ErrorKind::InvalidSignature | ErrorKind::Skewed { .. } => StatusCode::FORBIDDEN,
             // The SDKs know it by its code. S3 and EC2 have a status of their own for it.
@@ -141,6 +142,7 @@ pub fn error_response(error: &AwsError<'_>, method: &Method) -> Response<Bytes> 
     let (code, message, id) = (error.code(), error.message, error.request_id);
     let escaped = |text: &str| quick_xml::escape::escape(text).into_owned();
     let (content_type, body) = match error.protocol {
+        _ if error.service == "k8s" => ("application/json", kubernetes_status(error)),
         Protocol::Json => ("application/x-amz-json-1.1", json(code, message)),
         Protocol::RestJson => ("application/json", json(code, message)),
         Protocol::Http => ("text/plain; charset=utf-8", format!("{code}: {message}\n").into_bytes()),
@@ -207,6 +209,26 @@ pub fn error_response(error: &AwsError<'_>, method: &Method) -> Response<Bytes> 
         headers.insert("retry-after", HeaderValue::from_static("1"));
     }
     response
+}
+
+/// An error as the Kubernetes API has it, which its clients show.
+/// <https://kubernetes.io/docs/reference/using-api/api-concepts/#retrieve-errors>
+fn kubernetes_status(error: &AwsError<'_>) -> Vec<u8> {
+    let reason = match error.kind {
+        ErrorKind::AccessDenied => "Forbidden",
+        ErrorKind::InvalidRequest => "BadRequest",
+        // A client with a token that isn't taken gets itself another one.
+        ErrorKind::InvalidSignature | ErrorKind::Skewed { .. } => "Unauthorized",
+        ErrorKind::Throttled => "TooManyRequests",
+        ErrorKind::Unavailable => "ServiceUnavailable",
+    };
+    let (message, code) = (error.message, error.status().as_u16());
+    serde_json::json!({
+        "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
+        "message": message, "reason": reason, "code": code,
+    })
+    .to_string()
+    .into_bytes()
 }
 
 fn json(code: &str, message: &str) -> Vec<u8> {

@@ -8,7 +8,10 @@ use std::borrow::Cow;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::{catalog::Catalog, endpoint::Endpoint};
+use crate::{
+    catalog::Catalog,
+    endpoint::{Endpoint, kubernetes},
+};
 
 /// Suffixes that the partitions' data don't list, with their partitions.
 const MORE_SUFFIXES: [(&str, &str); 14] = [
@@ -101,6 +104,14 @@ impl HostMatch {
     pub fn services(&self) -> impl Iterator<Item = &'static str> {
         let names = &Catalog::global().names;
         self.services.iter().map(|&i| names[usize::from(i)].name)
+    }
+
+    /// What errors of its own are like those of: the service, or for a cluster's API Kubernetes.
+    pub fn service_of_errors(&self) -> &'static str {
+        match self.kind {
+            HostKind::Endpoint(Endpoint::EksCluster) => kubernetes::SERVICE,
+            _ => self.services().next().unwrap_or_default(),
+        }
     }
 
     /// Whether the name is one of S3's data plane.

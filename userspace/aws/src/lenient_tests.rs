@@ -92,13 +92,13 @@ fn leaves(value: &Value, name: &str, into: &mut Vec<(String, String)>) {
 
 /// Policies that permit everything but one thing, which requests of one service ask of again and again.
 #[derive(Default)]
-struct Forbidding {
+pub(crate) struct Forbidding {
     service: &'static str,
     engines: HashMap<String, Asked>,
 }
 
 impl Forbidding {
-    fn allows(&mut self, service: &'static str, forbidden: &str, call: &Call) -> bool {
+    pub fn allows(&mut self, service: &'static str, forbidden: &str, call: &Call) -> bool {
         if self.service != service {
             self.engines.clear();
             self.service = service;
@@ -120,16 +120,16 @@ impl Forbidding {
 }
 
 /// Where a text of the input stands in a request, so that another can be put in its place or beside it.
-struct Place {
+pub(crate) struct Place {
     /// What it stands under, such as `InstanceId.1` or `TableName`.
-    name: String,
-    value: String,
+    pub name: String,
+    pub value: String,
     spot: Spot,
     decoy: &'static str,
 }
 
 #[derive(Clone, Copy)]
-enum Spot {
+pub(crate) enum Spot {
     Form,
     Json,
     /// A label of the path, or a value of the query.
@@ -146,7 +146,7 @@ const NO_NAMES: [(&str, &str); 4] = [
 ];
 
 /// The texts at the top of an input (or in a list there) of which the call's resources are made.
-fn places(subject: &Subject, sent: &Sent, call: &Call) -> Vec<Place> {
+pub(crate) fn places(subject: &Subject, sent: &Sent, call: &Call) -> Vec<Place> {
     let Ok(text) = std::str::from_utf8(&sent.body) else { return Vec::new() };
     let mut found = Vec::new();
     let mut found_at = |name: &str, value: &str, spot| {
@@ -199,7 +199,7 @@ fn encoded(text: &str) -> String {
 }
 
 /// The request with another text in the place of that one, everywhere it stands under that name.
-fn replaced(sent: &Sent, place: &Place, value: &str) -> Option<Sent> {
+pub(crate) fn replaced(sent: &Sent, place: &Place, value: &str) -> Option<Sent> {
     if let Spot::Target = place.spot {
         let target = sent.parts.uri.to_string();
         let same = |text: &str| percent_decode_str(text).decode_utf8_lossy() == place.value;
@@ -261,9 +261,9 @@ fn other_case(name: &str) -> String {
 }
 
 /// Ways to name a decoy besides what the request names.
-type Smuggle = fn(&Sent, &Place) -> Option<Sent>;
+pub(crate) type Smuggle = fn(&Sent, &Place) -> Option<Sent>;
 
-const SMUGGLED: [(&str, Smuggle); 12] = [
+pub(crate) const SMUGGLED: [(&str, Smuggle); 12] = [
     ("in another case", |r, p| beside(r, p, &other_case(&p.name), p.decoy)),
     ("in capitals", |r, p| beside(r, p, &p.name.to_uppercase(), p.decoy).filter(|_| p.name.to_uppercase() != p.name)),
     ("twice", |r, p| beside(r, p, &p.name, p.decoy)),
@@ -286,9 +286,9 @@ const SMUGGLED: [(&str, Smuggle); 12] = [
 ];
 
 /// Texts that could mean what the honest one means, or more. The last is the resource's ARN.
-type Widen = fn(&str, &str) -> Option<String>;
+pub(crate) type Widen = fn(&str, &str) -> Option<String>;
 
-const WIDER: [(&str, Widen); 16] = [
+pub(crate) const WIDER: [(&str, Widen); 16] = [
     ("a star", |_, _| Some("*".into())),
     ("all that begins so", |v, _| Some(format!("{}*", v.get(..v.len().checked_sub(1)?)?))),
     ("all that ends so", |v, _| Some(format!("*{}", v.get(1..)?))),

@@ -23,6 +23,7 @@ mod decode_error;
 mod decode_tests;
 #[cfg(test)]
 mod default_policy_tests;
+mod eks;
 mod endpoint;
 #[cfg(test)]
 mod envelope_tests;
@@ -31,14 +32,19 @@ mod event_stream;
 mod explain;
 mod form_v2;
 mod git;
+#[cfg(test)]
+mod handmade_tests;
 mod head;
 mod host;
 #[cfg(test)]
 mod hostile_tests;
 #[cfg(test)]
 mod hostile_wire_tests;
+mod kubernetes_actions;
 #[cfg(test)]
 mod lenient_tests;
+#[cfg(test)]
+mod made_tests;
 mod metadata;
 mod placeholder;
 mod post_policy;
@@ -60,6 +66,8 @@ mod sign_tests;
 mod signing_key;
 mod sigv4a;
 mod tokens;
+#[cfg(test)]
+mod types_tests;
 mod unmask;
 mod unsigned;
 mod vended;
@@ -75,7 +83,8 @@ pub use chunked::{AwsChunkedReader, ChunkKey, ChunkResigner, ChunkedError, Chunk
 pub use credentials::{AwsCredentials, CredentialSource, CredentialsError, TokenField};
 pub use decode::BodyNeed;
 pub use decode_error::DecodeError;
-pub use endpoint::Endpoint;
+pub use eks::{ClusterAnswer, DescribedCluster, EksToken};
+pub use endpoint::{Endpoint, kubernetes::ClusterName};
 pub use error::{AwsError, ErrorKind, error_response};
 pub use event_stream::{EventKey, EventResigner, EventStreamError};
 pub use explain::Explanation;

@@ -81,6 +81,14 @@ impl Presigned {
         }
     }
 
+    /// The same, good for so long after it was signed, whatever it says itself.
+    pub(crate) fn lasting(mut self, time: Duration) -> Self {
+        if let How::V4(v4) = &mut self.how {
+            v4.expires = time.whole_seconds();
+        }
+        self
+    }
+
     /// Checks signature, session token and expiry. `body_sha256` is needed where the payload is signed.
     pub fn verify(
         &self,

@@ -18,6 +18,7 @@ mod bedrock;
 mod by_hand;
 mod dynamodb;
 mod ids;
+mod mentions;
 pub(crate) mod names;
 mod references;
 mod roles;
@@ -26,6 +27,7 @@ mod template;
 
 pub(crate) use by_hand::{api_gateway, run_instances};
 pub(crate) use dynamodb::{part_iql, transaction};
+pub(crate) use mentions::mentions;
 pub(crate) use references::References;
 pub(crate) use roles::passed as roles;
 pub(crate) use s3::s3;
@@ -61,7 +63,12 @@ pub(crate) fn from_catalog(
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
     match candidate.service.name {
-        "dynamodb" => dynamodb::tables(needs, members, place)?,
+        "dynamodb" => {
+            dynamodb::tables(needs, members, place)?;
+            if needs.names_resources() {
+                return template::fill_what_is_left(needs, candidate, members, place);
+            }
+        }
         "sqs" => by_hand::sqs(needs, members, path, place)?,
         "ec2" if matches!(candidate.operation.name, "CreateTags" | "DeleteTags") => {
             by_hand::tagged(needs, members, place)?;

@@ -15,7 +15,7 @@ use crate::{
     decode_tests::{Ask, decode, form, json},
 };
 
-const HERE: &str = "eu-west-1:123456789012";
+pub(crate) const HERE: &str = "eu-west-1:123456789012";
 
 struct Iam(Arc<BTreeMap<String, AccessLevel>>);
 
@@ -69,7 +69,7 @@ fn allows(policies: &str, call: &Call) -> bool {
 }
 
 /// Whether everything is permitted to it but what is on this resource.
-fn passes(forbidden: &str, call: Result<Call, DecodeError>) -> bool {
+pub(crate) fn passes(forbidden: &str, call: Result<Call, DecodeError>) -> bool {
     let Ok(call) = call else { return false };
     let condition = if forbidden.contains('*') {
         format!("resource) when {{ resource.arn like \"{forbidden}\" }};")
@@ -488,7 +488,7 @@ fn another_region_in_the_input_is_looked_at() {
 }
 
 /// Whether nothing but this is permitted to it.
-fn is_enough(permitted: &str, call: Result<Call, DecodeError>) -> bool {
+pub(crate) fn is_enough(permitted: &str, call: Result<Call, DecodeError>) -> bool {
     allows(&format!("permit (principal, action, resource == Resource::\"{permitted}\");"), &call.unwrap())
 }
 

@@ -88,7 +88,7 @@ pub(crate) fn placeholder() -> Placeholder {
     )
 }
 
-fn base64(text: &str) -> Vec<u8> {
+pub(crate) fn base64(text: &str) -> Vec<u8> {
     let value =
         |b: u8| b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/".iter().position(|x| *x == b);
     let mut out = Vec::new();

@@ -9,9 +9,11 @@ use std::{
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use chaperone_aws::{Catalog, Explanation};
-use chaperone_model::Payload;
+use chaperone_aws::{Catalog, Explanation, HostKind};
+use chaperone_model::{AccessLevel, Action, Payload, Protocol};
+use chaperone_policy::{EgressKind, known_level};
 use chaperone_proxy::{
+    call::http_path::normalize,
     connection::hello::host_name,
     http::strict::{BodyLength, check_request_head},
 };
@@ -20,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     cli,
+    daemon::KnownActions,
     output::{clean, json_line},
 };
 
@@ -146,9 +149,58 @@ fn explain(
     account: Option<&str>,
 ) -> Result<Explanation, BadRequest> {
     Ok(match checked(method, url, headers, body)? {
-        Ok((host, parts)) => Catalog::global().explain(&host, &parts, body, account),
+        Ok((host, parts)) => {
+            let explained = Catalog::global().explain(&host, &parts, body, account);
+            match Catalog::global().host(&host).map(|found| found.kind) {
+                None => passed_on(explained, url, &host),
+                Some(HostKind::Endpoint(endpoint)) if endpoint.is_application(&parts) => {
+                    application(explained, &host, &parts)
+                }
+                Some(_) => explained,
+            }
+        }
         Err(why) => Explanation::unknown(Payload::None, "not read", Vec::new(), why),
     })
+}
+
+/// What isn't AWS's is passed on, as far as policies let it: of its requests nothing is read.
+fn passed_on(explained: Explanation, url: &str, host: &str) -> Explanation {
+    let kind = if url.starts_with("http:") { EgressKind::Http } else { EgressKind::Tls };
+    let why = format!(
+        "`{host}` is not a name of AWS: the daemon passes such connections on without reading them, unless policies forbid \
+         that; if it is listed under proxy.inspect, its requests are decided as http: actions"
+    );
+    Explanation {
+        // These are of no level.
+        actions: vec![Action { name: kind.action().into(), level: AccessLevel::Write }],
+        resources: vec![host.to_owned()],
+        why: vec![why],
+        error: None,
+        ..explained
+    }
+}
+
+/// What is a customer's own, at a name of AWS's: decided by method and path.
+fn application(mut explained: Explanation, host: &str, parts: &Parts) -> Explanation {
+    let path = match normalize(parts.uri.path()) {
+        Ok(path) => path,
+        Err(error) => return Explanation { error: Some(error.to_string()), ..explained },
+    };
+    let name = format!("http:{}", parts.method);
+    let level = known_level(&name, &KnownActions).unwrap_or(AccessLevel::Write);
+    explained.why.push("without AWS's authority it is the application's own: decided by method, host and path".into());
+    Explanation {
+        operation: Some(parts.method.to_string().into()),
+        service: Some(host.to_owned().into()),
+        candidates: Vec::new(),
+        access_level: Some(level),
+        actions: vec![Action { name: name.into(), level }],
+        resources: vec![format!("https://{host}{path}")],
+        needs: Vec::new(),
+        protocol: Some(Protocol::Http),
+        error: None,
+        ..explained
+    }
 }
 
 /// The host and the head of a request, held to the data path's own strictness; or why it is refused.
@@ -226,7 +278,10 @@ fn for_people(out: &mut impl Write, explained: &Explanation) -> io::Result<()> {
     line("region", &text(&explained.region))?;
     line("account", &text(&explained.account))?;
     for action in &explained.actions {
-        line("action", &format!("{} ({})", action.name, action.level.as_str()))?;
+        match EgressKind::of_action(&action.name) {
+            Some(_) => line("action", &action.name)?,
+            None => line("action", &format!("{} ({})", action.name, action.level.as_str()))?,
+        }
     }
     for resource in &explained.resources {
         line("resource", resource)?;
@@ -273,6 +328,26 @@ mod tests {
         }
         assert_eq!(is[4]["resources"], serde_json::json!(["arn:aws:dynamodb:eu-west-1:123456789012:table/T"]));
         assert!(is[5]["error"].as_str().unwrap().contains("no operation of s3"), "{}", is[5]);
+    }
+
+    #[test]
+    fn what_is_not_awss_api_is_explained_as_it_is_decided() {
+        let of = |method: &str, url: &str, headers: &[(String, String)]| {
+            let is = explain(method, url, headers, b"", Some("123456789012")).unwrap();
+            let names: Vec<_> = is.actions.iter().map(|it| it.name.to_string()).collect();
+            (names.join(" "), is.resources.join(" "), is.error)
+        };
+        let text = |one: &str, other: &str| (one.to_owned(), other.to_owned(), None);
+        assert_eq!(of("GET", "https://github.com/x?y", &[]), text("egress:TLS", "github.com"));
+        assert_eq!(of("POST", "http://github.com/", &[]), text("egress:HTTP", "github.com"));
+        let lb = "my-lb-1.eu-west-1.elb.amazonaws.com";
+        assert_eq!(of("GET", &format!("https://{lb}/a//b?c"), &[]), text("http:GET", &format!("https://{lb}/a/b")));
+        let api = "https://a1b2c3d4e5.execute-api.eu-west-1.amazonaws.com/s/x";
+        assert_eq!(of("POST", api, &[]), text("http:POST", api));
+        let cluster = "https://0123456789abcdef.gr7.eu-west-1.eks.amazonaws.com/api/v1/namespaces/a/pods";
+        let resource = "arn:aws:eks:eu-west-1:123456789012:cluster/*/namespaces/a/pods";
+        assert_eq!(of("GET", cluster, &[]), text("k8s:list", resource));
+        assert!(of("GET", &format!("https://{lb}/..//x"), &[]).2.is_some());
     }
 
     #[test]

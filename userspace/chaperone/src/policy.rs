@@ -66,14 +66,14 @@ Exit codes: 0 all pass; 1 some fail; 2 a table or a policy is wrong.")]
         /// Policies with their tables, or one table; if not the configured policies.
         path: Option<PathBuf>,
     },
-    /// Decide recorded calls by other policies, and tell which would change.
+    /// Decide recorded calls and connections by other policies, and tell which would change.
     #[command(after_help = "Examples:
   chaperone policy try new-policies/ --since 7d
   chaperone policy try new.cedar --agent coder --warehouse --json | jq 'select(.to == \"deny\")'
 
 Exit codes: 0 nothing would change; 1 something would, or can't be said; 2 bad input or wrong policies.")]
     Try(Box<Try>),
-    /// Tell what each policy made of a recorded call: what it looked at, and which would have to change.
+    /// Tell what each policy made of a recorded call, or of a connection to somewhere else than AWS: what it looked at, and which would have to change.
     #[command(after_help = "Examples:
   chaperone policy why 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081
   chaperone policy why 0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081 --policies new-policies/ --json
@@ -149,7 +149,7 @@ pub enum Breadth {
 /// What `policy why` is told.
 #[derive(Args, Debug)]
 pub struct Why {
-    /// The call, as `chaperone calls` lists it.
+    /// The call, as `chaperone calls` lists it, or the connection, as `chaperone connections` does.
     call: CallId,
     /// The policies, if not the configured ones.
     #[arg(long, value_name = "PATH")]

@@ -20,7 +20,7 @@ use crate::{
     inputs::{Fact, Inputs},
     load::PolicyVersion,
     ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling},
-    slice::{Reads, Slice, cut},
+    slice::{Part, Reads, Slice, cut},
 };
 
 /// Decides calls by the policy version in force.
@@ -386,8 +386,16 @@ impl Engine {
         let names_parameters = policies.iter().any(|policy| policy.to_string().contains("Parameters::"));
         let reads = if names_parameters { Reads::everything() } else { Reads::of(&policies) };
         let entity = Entity::new_no_attrs(action.clone(), groups.into_iter().collect());
+        let parts = if names_parameters {
+            vec![Part::of(&version.decisions, policies.clone(), Reads::everything())]
+        } else {
+            // What looks at the resource or the parameters hardly ever sees the same ones again; the rest does.
+            let (often, seldom) = policies.iter().cloned().partition(|policy| Reads::of([policy]).is_of_the_agent());
+            let part = |policies: Vec<Policy>| Part::of(&version.decisions, policies.clone(), Reads::of(&policies));
+            [often, seldom].into_iter().filter(|policies: &Vec<_>| !policies.is_empty()).map(part).collect()
+        };
         Slice {
-            id: version.decisions.id(),
+            parts,
             decisions: version.decisions.clone(),
             json: OnceLock::new(),
             policies: PolicySet::from_policies(policies).expect("BUG: a subset of a policy set is one"),
@@ -414,8 +422,8 @@ impl Engine {
         if slice.policies.is_empty() {
             return Err((Reason::NotPermitted, Vec::new(), false));
         }
-        let ask = |policies: &PolicySet, inputs: &Inputs| {
-            let (request, entities) = self.request(slice, principal, inputs)?;
+        let ask = |policies: &PolicySet, reads: &Reads, inputs: &Inputs| {
+            let (request, entities) = self.request(slice, reads, principal, inputs)?;
             Ok(self.cedar(policies, &request, &entities))
         };
         let told = |asked: Result<Decided, Box<dyn std::error::Error>>| {
@@ -426,17 +434,19 @@ impl Engine {
         };
         let unknown = unknown(slice, need, call, &facts);
         if unknown.is_nothing() {
-            let resource = if slice.reads.any_resource() { need.resource } else { "" };
-            let inputs = self.inputs(slice, action, resource, call, facts, approved);
-            let decided = slice.decisions.of(slice.id, inputs, |inputs| ask(&slice.policies, inputs));
-            return told(decided).map_err(|(reason, policies)| (reason, policies, false));
+            let decided = slice.parts.iter().map(|part| {
+                let resource = if part.reads.any_resource() { need.resource } else { "" };
+                let inputs = self.inputs(&part.reads, action, resource, call, facts, approved);
+                told(slice.decisions.of(part.id, inputs, |inputs| ask(&part.policies, &part.reads, inputs)))
+            });
+            return together(decided).map_err(|(reason, policies)| (reason, policies, false));
         }
         let (policies, rewritten) = slice.with_unknown(&unknown).map_err(|error| {
             tracing::error!(%error, "BUG: a policy could not be rewritten for a call that is not known whole");
             (Reason::PolicyError, Vec::new(), true)
         })?;
-        let inputs = self.inputs(slice, action, need.resource, call, facts, approved);
-        told(ask(&policies, &inputs)).map_err(|(reason, by)| {
+        let inputs = self.inputs(&slice.reads, action, need.resource, call, facts, approved);
+        told(ask(&policies, &slice.reads, &inputs)).map_err(|(reason, by)| {
             // A permit that was rewritten might have permitted it; a forbid that wasn't holds in any case.
             let certain =
                 if by.is_empty() { rewritten.is_empty() } else { by.iter().any(|id| !rewritten.contains(id)) };
@@ -472,17 +482,17 @@ impl Engine {
         }
     }
 
-    /// What of a call a slice's policies look at.
+    /// What of a call is looked at.
     pub(crate) fn inputs(
         &self,
-        slice: &Slice,
+        reads: &Reads,
         action: &Action,
         resource: &str,
         call: &Call,
         facts: CallFacts<'_>,
         approved: bool,
     ) -> Inputs {
-        let reads = |name: &str| slice.reads.context(name);
+        let reads = |name: &str| reads.context(name);
         let parameters = reads("parameters").then(|| {
             let mut all = flatten(&call.parameters);
             all.extend(call.looked_up.iter().flat_map(|it| it.values.clone()));
@@ -518,12 +528,13 @@ impl Engine {
     pub(crate) fn request(
         &self,
         slice: &Slice,
+        reads: &Reads,
         principal: &Principal,
         inputs: &Inputs,
     ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
         let resource = uid(&self.types.resource, &inputs.resource);
         let mut entities = Vec::new();
-        if let Some(entity) = self.resource(&resource, &inputs.resource, &slice.reads)? {
+        if let Some(entity) = self.resource(&resource, &inputs.resource, reads)? {
             entities.push(entity);
         }
         let mut context: Vec<_> =
@@ -582,6 +593,29 @@ impl Engine {
 
 pub(crate) fn uid(kind: &EntityTypeName, id: &str) -> EntityUid {
     EntityUid::from_type_name_and_id(kind.clone(), EntityId::new(id))
+}
+
+/// What a set of policies says, by what its parts say: as Cedar would of all of them.
+fn together(parts: impl Iterator<Item = Decided>) -> Decided {
+    let (mut permitted, mut refused) = (Vec::new(), HashMap::<Reason, Vec<String>>::new());
+    for part in parts {
+        match part {
+            Ok(by) => permitted.extend(by),
+            Err((reason, by)) => refused.entry(reason).or_default().extend(by),
+        }
+    }
+    // A forbid that can't be evaluated comes before one that holds, and either before a permit.
+    for reason in [Reason::PolicyError, Reason::Forbidden] {
+        if let Some(mut by) = refused.remove(&reason) {
+            by.sort();
+            return Err((reason, by));
+        }
+    }
+    if permitted.is_empty() {
+        return Err((Reason::NotPermitted, Vec::new()));
+    }
+    permitted.sort();
+    Ok(permitted)
 }
 
 /// What a slice looks at and isn't known of a need.

@@ -234,9 +234,10 @@ proptest! {
         let principal = engine.principal(&session(&[["developers", "others"][group]]));
         let action = call(&[["s3:GetObject", "s3:DeleteObject", "iam:PassRole", "ec2:RunInstances"][action]], &[OBJECT]);
         let sliced = engine.slice(engine.version(), &principal, &action.actions[0]);
+        let decisions = Arc::default();
         let whole = Slice {
-            id: engine.version().decisions.id(),
-            decisions: Arc::default(),
+            parts: vec![Part::of(&decisions, engine.version().policies.clone(), Reads::everything())],
+            decisions,
             json: OnceLock::new(),
             policies: PolicySet::from_policies(engine.version().policies.iter().cloned()).unwrap(),
             action: sliced.action.clone(),

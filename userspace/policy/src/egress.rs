@@ -10,7 +10,7 @@ use std::{
     str::FromStr as _,
 };
 
-use cedar_policy::{Context, Entity, EntityUid, Request, RestrictedExpression};
+use cedar_policy::{Context, Entities, Entity, EntityUid, Request, RestrictedExpression};
 use chaperone_model::{AccessLevel, Action, Decision, Reason, Verdict};
 use time::OffsetDateTime;
 
@@ -26,6 +26,9 @@ use crate::{
 pub enum EgressKind {
     /// A request in the clear.
     Http,
+    /// A TLS handshake with AWS IoT, by which a device shows a certificate of its own and speaks MQTT. Nothing of it can be
+    /// read, and it is no call by the agent's role: it is refused unless a policy permits it.
+    Mqtt,
     /// Anything else, which a proxy was asked for.
     Tcp,
     /// A TLS handshake.
@@ -33,9 +36,16 @@ pub enum EgressKind {
 }
 
 impl EgressKind {
-    const fn action(self) -> &'static str {
+    /// By the name of the action.
+    pub fn of_action(name: &str) -> Option<Self> {
+        [Self::Http, Self::Mqtt, Self::Tcp, Self::Tls].into_iter().find(|kind| kind.action() == name)
+    }
+
+    /// The action's name.
+    pub const fn action(self) -> &'static str {
         match self {
             Self::Http => "egress:HTTP",
+            Self::Mqtt => "egress:MQTT",
             Self::Tcp => "egress:TCP",
             Self::Tls => "egress:TLS",
         }
@@ -79,7 +89,9 @@ impl Engine {
         };
         let (reason, policies) = match decided {
             Ok(policies) => (Reason::Permitted, policies),
-            Err((Reason::NotPermitted, policies)) if !self.egress_is_listed => (Reason::Permitted, policies),
+            Err((Reason::NotPermitted, policies)) if !self.egress_is_listed && connection.kind != EgressKind::Mqtt => {
+                (Reason::Permitted, policies)
+            }
             Err(refused) => refused,
         };
         let is_permitted = reason == Reason::Permitted;
@@ -116,74 +128,82 @@ impl Engine {
         resource: &str,
         address: &str,
     ) -> Result<Vec<String>, (Reason, Vec<String>)> {
-        let request = || -> Result<_, Box<dyn std::error::Error>> {
-            let resource_uid = uid(self.resource_type(), resource);
-            let parameters = uid(self.parameters_type(), "");
-            let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
-            let texts = [
-                ("service", ""),
-                ("operation", connection.kind.action().split_once(':').map_or("", |(_, name)| name)),
-                ("level", ""),
-                ("partition", ""),
-                ("region", "global"),
-                ("account", ""),
-                ("method", ""),
-                ("host", connection.host.unwrap_or_default()),
-                ("path", ""),
-                ("session", connection.session),
-                ("exe", connection.exe),
-            ];
-            let sets = ["arns", "accounts", "over_budget"].map(|name| (name, RestrictedExpression::new_set([])));
-            let others = [
-                ("approved", RestrictedExpression::new_bool(false)),
-                ("parameters", RestrictedExpression::new_entity_uid(parameters.clone())),
-                ("address", RestrictedExpression::from_str(&format!("ip(\"{address}\")"))?),
-                ("port", RestrictedExpression::new_long(connection.address.port().into())),
-            ];
-            let facts = CallFacts {
-                argv: connection.argv,
-                at: Some(connection.at),
-                session_started: Some(connection.session_started),
-                // It may be any, and for whoever bounds it, it is too much.
-                body_bytes: Some(u64::MAX),
-                ..CallFacts::default()
-            };
-            let made = facts.made(&self.version().time_zone, |name| slice.reads.context(name));
-            let made = made.into_iter().map(|(name, fact)| (name, fact.cedar()));
-            let texts = texts.map(|(name, value)| (name, text(value)));
-            let pairs = texts.into_iter().chain(sets).chain(others).chain(made);
-            let read = pairs.filter(|(name, _)| slice.reads.context(name));
-            let context = Context::from_pairs(read.map(|(name, value)| (name.to_owned(), value)))?;
-            // `resource in Resource::"github.com"`: a name is in each domain above it.
-            let domains =
-                connection.host.into_iter().flat_map(|host| host.match_indices('.').map(|(at, _)| &host[at + 1..]));
-            let parents: HashSet<EntityUid> = if slice.reads.hierarchy() {
-                domains.map(|domain| uid(self.resource_type(), domain)).collect()
-            } else {
-                HashSet::new()
-            };
-            let attributes = [
-                ("arn", resource),
-                ("partition", ""),
-                ("service", ""),
-                ("region", ""),
-                ("account", ""),
-                ("name", resource),
-            ];
-            let attributes: HashMap<_, _> =
-                attributes.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
-            let entities = [
-                Entity::new(resource_uid.clone(), attributes, parents)?,
-                Entity::new_with_tags(parameters, [], [], [])?,
-            ];
-            let entities = slice.entities.clone().add_entities(entities, None)?;
-            Ok((Request::new(principal.uid().clone(), slice.action.clone(), resource_uid, context, None)?, entities))
-        };
-        let (request, entities) = request().map_err(|error| {
-            tracing::error!(%error, "a connection could not be put to the policies");
-            (Reason::PolicyError, Vec::new())
-        })?;
+        let (request, entities) =
+            self.egress_request(slice, principal, connection, resource, address).map_err(|error| {
+                tracing::error!(%error, "a connection could not be put to the policies");
+                (Reason::PolicyError, Vec::new())
+            })?;
         self.cedar(&slice.policies, &request, &entities)
+    }
+
+    /// The connection as Cedar sees it.
+    pub(crate) fn egress_request(
+        &self,
+        slice: &Slice,
+        principal: &Principal,
+        connection: &Egress<'_>,
+        resource: &str,
+        address: &str,
+    ) -> Result<(Request, Entities), Box<dyn std::error::Error>> {
+        let resource_uid = uid(self.resource_type(), resource);
+        let parameters = uid(self.parameters_type(), "");
+        let text = |text: &str| RestrictedExpression::new_string(text.to_owned());
+        let texts = [
+            ("service", ""),
+            ("operation", connection.kind.action().split_once(':').map_or("", |(_, name)| name)),
+            ("level", ""),
+            ("partition", ""),
+            ("region", "global"),
+            ("account", ""),
+            ("method", ""),
+            ("host", connection.host.unwrap_or_default()),
+            ("path", ""),
+            ("session", connection.session),
+            ("exe", connection.exe),
+        ];
+        let sets = ["arns", "accounts", "over_budget"].map(|name| (name, RestrictedExpression::new_set([])));
+        let others = [
+            ("approved", RestrictedExpression::new_bool(false)),
+            ("parameters", RestrictedExpression::new_entity_uid(parameters.clone())),
+            ("address", RestrictedExpression::from_str(&format!("ip(\"{address}\")"))?),
+            ("port", RestrictedExpression::new_long(connection.address.port().into())),
+        ];
+        let facts = CallFacts {
+            argv: connection.argv,
+            at: Some(connection.at),
+            session_started: Some(connection.session_started),
+            // It may be any, and for whoever bounds it, it is too much.
+            body_bytes: Some(u64::MAX),
+            ..CallFacts::default()
+        };
+        let made = facts.made(&self.version().time_zone, |name| slice.reads.context(name));
+        let made = made.into_iter().map(|(name, fact)| (name, fact.cedar()));
+        let texts = texts.map(|(name, value)| (name, text(value)));
+        let pairs = texts.into_iter().chain(sets).chain(others).chain(made);
+        let read = pairs.filter(|(name, _)| slice.reads.context(name));
+        let context = Context::from_pairs(read.map(|(name, value)| (name.to_owned(), value)))?;
+        // `resource in Resource::"github.com"`: a name is in each domain above it.
+        let domains =
+            connection.host.into_iter().flat_map(|host| host.match_indices('.').map(|(at, _)| &host[at + 1..]));
+        let parents: HashSet<EntityUid> = if slice.reads.hierarchy() {
+            domains.map(|domain| uid(self.resource_type(), domain)).collect()
+        } else {
+            HashSet::new()
+        };
+        let attributes = [
+            ("arn", resource),
+            ("partition", ""),
+            ("service", ""),
+            ("region", ""),
+            ("account", ""),
+            ("name", resource),
+        ];
+        let attributes: HashMap<_, _> =
+            attributes.into_iter().map(|(name, value)| (name.to_owned(), text(value))).collect();
+        let entities =
+            [Entity::new(resource_uid.clone(), attributes, parents)?, Entity::new_with_tags(parameters, [], [], [])?];
+        let entities = slice.entities.clone().add_entities(entities, None)?;
+        Ok((Request::new(principal.uid().clone(), slice.action.clone(), resource_uid, context, None)?, entities))
     }
 }
 

@@ -105,6 +105,22 @@ fn addresses_ports_and_kinds_are_told_apart() {
     assert!(!may(EgressKind::Tls, "github.com", "[2001:db8::1]:443"));
 }
 
+/// It goes to AWS, by another authority than the agent's role.
+#[test]
+fn mqtt_by_a_devices_own_certificate_must_be_permitted() {
+    let broker = "a1b2-ats.iot.eu-west-1.amazonaws.com";
+    let may = |text: &str, kind, host| ask(&engine(text), kind, host, "192.0.2.1:443").is_allowed();
+    assert!(!may("permit (principal, action in Action::\"Read\", resource);", EgressKind::Mqtt, broker));
+    assert!(!may("permit (principal, action == Action::\"egress:TLS\", resource);", EgressKind::Mqtt, broker));
+    let by_name = format!("permit (principal, action == Action::\"egress:MQTT\", resource == Resource::\"{broker}\");");
+    assert!(may(&by_name, EgressKind::Mqtt, broker));
+    assert!(!may(&by_name, EgressKind::Mqtt, "other-ats.iot.eu-west-1.amazonaws.com"));
+    assert!(may(&by_name, EgressKind::Tls, "github.com"), "it says nothing of others");
+    assert!(may("permit (principal, action, resource);", EgressKind::Mqtt, broker));
+    let forbidden = format!("{by_name} forbid (principal, action in Action::\"egress:*\", resource);");
+    assert!(!may(&forbidden, EgressKind::Mqtt, broker));
+}
+
 /// Nobody can be asked about a connection, and a `forbid` that can't be evaluated holds.
 #[test]
 fn what_waits_for_approval_is_refused() {

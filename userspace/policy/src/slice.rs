@@ -44,8 +44,8 @@ impl Slices {
 
 /// What is needed to decide an action of a principal.
 pub(crate) struct Slice {
-    /// Its own among those that `decisions` are of.
-    pub(crate) id: u64,
+    /// The policies by what they look at: what all parts say is what the whole says.
+    pub(crate) parts: Vec<Part>,
     pub(crate) decisions: Arc<Decisions>,
     pub(crate) policies: PolicySet,
     pub(crate) action: EntityUid,
@@ -85,6 +85,21 @@ impl Slice {
             return Ok((Cow::Borrowed(&self.policies), rewritten));
         }
         Ok((Cow::Owned(PolicySet::from_policies(policies).map_err(|error| error.to_string())?), rewritten))
+    }
+}
+
+/// Some policies of a slice.
+pub(crate) struct Part {
+    /// Its own among those that [`Decisions`] are of.
+    pub(crate) id: u64,
+    pub(crate) policies: PolicySet,
+    pub(crate) reads: Reads,
+}
+
+impl Part {
+    pub(crate) fn of(decisions: &Decisions, policies: Vec<Policy>, reads: Reads) -> Self {
+        let policies = PolicySet::from_policies(policies).expect("BUG: a subset of a policy set is one");
+        Self { id: decisions.id(), policies, reads }
     }
 }
 
@@ -154,6 +169,12 @@ impl Reads {
 
     pub(crate) const fn any_resource(&self) -> bool {
         self.any_resource
+    }
+
+    /// It looks at nothing that is in every call another: who calls, where, and by what program.
+    pub(crate) fn is_of_the_agent(&self) -> bool {
+        const OF_CALLS: [&str; 6] = ["arns", "body_bytes", "parameters", "path", "retry", "session_age"];
+        !self.any_resource && !OF_CALLS.iter().any(|name| self.context(name))
     }
 
     pub(crate) const fn hierarchy(&self) -> bool {

@@ -7,12 +7,14 @@ use cedar_policy::{
     ActionConstraint, Effect, Entities, Expression, Policy, PolicyId, PolicySet, PrincipalConstraint, Request,
     eval_expression,
 };
-use chaperone_model::{Action, Call, Reason};
+use chaperone_model::{AccessLevel, Action, Call, Reason};
 use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::{
-    decide::{Approval, Engine, Need, Principal, Ruled, unknown},
+    decide::{Approval, Engine, Principal, Ruled, unknown},
+    egress::Egress,
+    egress_actions,
     facts::CallFacts,
     incomplete::Unknown,
     slice::Slice,
@@ -116,7 +118,10 @@ impl Engine {
                 Ok(_) => (Reason::Permitted, false),
                 Err((reason, _, incomplete)) => (*reason, *incomplete),
             };
-            let policies = self.policies(principal, action, need, slice, call, facts, approved, &ruled);
+            let inputs = self.inputs(&slice.reads, action, need.resource, call, facts, approved);
+            let asked = self.request(slice, &slice.reads, principal, &inputs).ok();
+            let unknown = unknown(slice, need, call, &facts);
+            let policies = self.policies(principal, action, need.resource, slice, asked.as_ref(), &unknown, &ruled);
             reports.push(NeedReport {
                 action: action.name.clone().into_owned(),
                 resource: need.resource.to_owned(),
@@ -129,30 +134,41 @@ impl Engine {
         reports
     }
 
+    /// What every policy made of a connection that was to be passed on.
+    pub fn report_egress(&self, principal: &Principal, connection: &Egress<'_>) -> NeedReport {
+        let decision = self.egress(principal, connection);
+        let action = Action { name: connection.kind.action().into(), level: AccessLevel::Write };
+        let address = connection.address.ip().to_canonical().to_string();
+        let resource = connection.host.unwrap_or(&address);
+        let slice = self.slice(&self.version, principal, &action);
+        let asked = self.egress_request(&slice, principal, connection, resource, &address).ok();
+        let ruled = Ok(decision.policies);
+        let nothing = Unknown { resource: None, parameters: false, references: false, context: Vec::new() };
+        let policies = self.policies(principal, &action, resource, &slice, asked.as_ref(), &nothing, &ruled);
+        let (action, resource) = (action.name.into_owned(), resource.to_owned());
+        NeedReport { action, resource, reason: decision.reason, incomplete: false, alias: false, policies }
+    }
+
     #[allow(clippy::too_many_arguments)] // as in deciding
     fn policies(
         &self,
         principal: &Principal,
         action: &Action,
-        need: &Need<'_>,
+        resource: &str,
         slice: &Slice,
-        call: &Call,
-        facts: CallFacts<'_>,
-        approved: bool,
+        asked: Option<&(Request, Entities)>,
+        unknown: &Unknown<'_>,
         ruled: &Ruled,
     ) -> Vec<PolicyReport> {
-        let unknown = unknown(slice, need, call, &facts);
-        let inputs = self.inputs(slice, action, need.resource, call, facts, approved);
-        let asked = self.request(slice, principal, &inputs).ok();
         let mut reports: Vec<PolicyReport> = self
             .version
             .policies
             .iter()
             .map(|policy| {
-                let outside = outside(policy, principal, action, slice, need.resource, asked.as_ref(), &unknown);
-                let conditions = match &asked {
+                let outside = outside(policy, principal, action, slice, resource, asked, unknown);
+                let conditions = match asked {
                     Some((request, entities)) if slice.policies.policy(policy.id()).is_some() => {
-                        conditions(policy, request, entities, &unknown)
+                        conditions(policy, request, entities, unknown)
                     }
                     _ => Vec::new(),
                 };
@@ -199,7 +215,10 @@ fn outside(
     if !principal_fits {
         outside.push("principal");
     }
-    let groups = [action.level.as_str().to_owned(), format!("{}:*", action.name.split(':').next().unwrap_or_default())];
+    let prefix = action.name.split(':').next().unwrap_or_default();
+    // Connections are of no level.
+    let level = if prefix == egress_actions::PREFIX { "" } else { action.level.as_str() };
+    let groups = [level.to_owned(), format!("{prefix}:*")];
     let names = |uid: &cedar_policy::EntityUid| {
         *uid == slice.action || groups.iter().any(|group| uid.id().unescaped() == group)
     };

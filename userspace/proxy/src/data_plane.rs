@@ -30,8 +30,9 @@ use crate::{
     metrics::{Metrics, Shared},
     stops::Stops,
     upstream::{
+        clusters::Clusters,
         credential_broker::{Rule, SigningIdentity},
-        pool::Upstream,
+        pool::{Upstream, pem},
     },
 };
 
@@ -96,6 +97,10 @@ pub struct DataPlane {
     pub(crate) quotas: Quotas,
     pub(crate) reach: Reach,
     pub(crate) presented: Presented,
+    /// What is known of EKS clusters.
+    pub(crate) clusters: Clusters,
+    /// The own CA's certificate, in PEM.
+    pub(crate) own_authority: String,
     pub(crate) proxies: BTreeSet<SocketAddr>,
     pub(crate) descriptions: ContainerLookup,
     /// The daemon's own network namespace, if the system tells: others are entered to reach what is in them.
@@ -151,6 +156,7 @@ impl DataPlane {
     /// Puts the data path together. Nothing is accepted yet.
     pub fn new(parts: Components) -> Arc<Self> {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let own_authority = pem(parts.authority.certificate());
         let mut tls = ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("BUG: the provider supports TLS 1.2 and 1.3")
@@ -191,6 +197,8 @@ impl DataPlane {
             quotas,
             reach: Reach::default(),
             presented: Presented::default(),
+            clusters: Clusters::default(),
+            own_authority,
             proxies: parts.proxies,
             home: UnixDatagram::unbound().and_then(netns_cookie).ok(),
             limits: parts.limits,

@@ -24,13 +24,16 @@ import software.amazon.awssdk.services.dynamodb.model.KeyType;
 import software.amazon.awssdk.services.dynamodb.model.ScalarAttributeType;
 import software.amazon.awssdk.services.s3.S3AsyncClient;
 import software.amazon.awssdk.services.s3.S3Client;
+import software.amazon.awssdk.services.s3.model.ChecksumMode;
 import software.amazon.awssdk.services.s3.model.NoSuchKeyException;
 import software.amazon.awssdk.services.s3.presigner.S3Presigner;
+import software.amazon.awssdk.services.sqs.SqsClient;
 import software.amazon.awssdk.services.sts.StsClient;
 
 /**
  * What programs do with the AWS SDK for Java 2, by its three HTTP clients. Argument: a bucket; with `apache`, `netty` or `crt`
- * after it, that bucket is deleted by that client, and nothing else is done.
+ * after it, that bucket is deleted by that client, and nothing else is done. `masked` and what stands for a value: masked answers
+ * are read, and nothing else is done.
  */
 class Work {
     static void delete(String bucket, Region region, String how) throws Exception {
@@ -45,6 +48,10 @@ class Work {
     public static void main(String[] arguments) throws Exception {
         String bucket = arguments[0];
         Region region = Region.EU_WEST_1;
+        if (bucket.equals("masked")) {
+            masked(region, arguments[1]);
+            return;
+        }
         if (arguments.length > 1) {
             delete(bucket, region, arguments[1]);
             return;
@@ -86,6 +93,26 @@ class Work {
             db.putItem(it -> it.tableName(bucket).item(Map.of("id", AttributeValue.fromS(id))));
         }
         System.out.println("scanned " + db.scanPaginator(it -> it.tableName(bucket).limit(1)).items().stream().count());
+    }
+
+    /**
+     * The SDK holds SQS's digests, DynamoDB's CRC-32 and S3's checksums against what it got. What there is was made by the
+     * operator; `own` stands for a value that may go into a message.
+     */
+    static void masked(Region region, String own) {
+        var http = ApacheHttpClient.create();
+        var account = StsClient.builder().region(region).httpClient(http).build().getCallerIdentity().account();
+        var item = DynamoDbClient.builder().region(region).httpClient(http).build().scan(it -> it.tableName("masked")).items().get(0);
+        var object = S3Client.builder().region(region).httpClient(http).build()
+            .getObjectAsBytes(it -> it.bucket("masked").key("k").checksumMode(ChecksumMode.ENABLED)).asUtf8String();
+        var queues = SqsClient.builder().region(region).httpClient(http).build();
+        var queue = queues.getQueueUrl(it -> it.queueName("masked")).queueUrl();
+        var body = queues.receiveMessage(it -> it.queueUrl(queue).messageAttributeNames("All")).messages().get(0).body();
+        queues.sendMessage(it -> it.queueUrl(queue).messageBody(own));
+        var sent = queues.sendMessageBatch(it -> it.queueUrl(queue)
+            .entries(e -> e.id("0").messageBody(own), e -> e.id("1").messageBody("as it is"))).successful().size();
+        System.out.printf("{\"account\":\"%s\",\"pin\":\"%s\",\"id\":\"%s\",\"object\":\"%s\",\"body\":\"%s\",\"sent\":%d}%n",
+            account, item.get("pin").s(), item.get("id").s(), object.replace("\n", "\\n"), body, sent);
     }
 
     static void asynchronous(String name, SdkAsyncHttpClient http, Region region, String bucket, byte[] data) {

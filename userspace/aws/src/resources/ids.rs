@@ -11,6 +11,38 @@ pub(super) fn kind(id: &str) -> Option<&'static str> {
     if is_number { of_ec2(id) } else { None }
 }
 
+/// Whether an id can be one of the type whose ARNs have that before it. Where the form says nothing it can.
+pub(super) fn may_be(service: &str, before: &str, id: &str) -> bool {
+    match service {
+        // AWS's own have names such as `aws.browser.v1`; those of accounts have no dots.
+        "bedrock-agentcore" => match before {
+            ":aws:browser/" | ":aws:code-interpreter/" => id.starts_with("aws."),
+            _ if before.ends_with(":browser-custom/") || before.ends_with(":code-interpreter-custom/") => {
+                !id.starts_with("aws.")
+            }
+            _ => true,
+        },
+        // `anthropic.claude-…`, `eu.anthropic.claude-…`; names and ids of one's own have no dots.
+        "bedrock" => match before.trim_start_matches(':') {
+            "foundation-model/" | "inference-profile/" => id.contains('.'),
+            "custom-model/" | "application-inference-profile/" => !id.contains('.'),
+            _ => true,
+        },
+        "organizations" => {
+            const PREFIXES: [&str; 5] = ["ou-", "r-", "p-", "rp-", "rt-"];
+            let is_account = super::names::is_account(id);
+            match before.strip_prefix('/') {
+                Some("") => is_account || !PREFIXES.iter().any(|prefix| id.starts_with(prefix)),
+                Some(prefix) if PREFIXES.contains(&prefix) => {
+                    id.starts_with(prefix) || !is_account && !PREFIXES.iter().any(|other| id.starts_with(other))
+                }
+                _ => true,
+            }
+        }
+        _ => true,
+    }
+}
+
 /// By an id of EC2's, or of a machine that Systems Manager manages.
 /// <https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/resource-ids.html>
 pub(super) fn of_ec2(id: &str) -> Option<&'static str> {

@@ -45,6 +45,15 @@ pub(super) enum Named<'a> {
 /// Data API have ARNs of `rds`.)
 const LOWER_CASE: [&str; 5] = ["dax", "elasticache", "memorydb", "rds", "redshift"];
 
+/// An ARN with its name in lower case, where ARNs may have it so though the API keeps it as it was written. (SageMaker
+/// takes names for the same in any case, and most of its ARNs have them in lower case.)
+pub(super) fn in_lower_case(arn: &str) -> Option<String> {
+    let at = arn.match_indices(':').nth(4)?.0;
+    let is_other =
+        arn.split(':').nth(2) == Some("sagemaker") && arn[at..].bytes().any(|byte| byte.is_ascii_uppercase());
+    is_other.then(|| [&arn[..at], &arn[at..].to_ascii_lowercase()].concat())
+}
+
 /// Parts of an ARN's name that are separated by colons, more than any service has.
 const MAX_QUALIFIERS: usize = 8;
 
@@ -54,7 +63,7 @@ pub(super) fn is_account(text: &str) -> bool {
 }
 
 /// Whether an ARN fits a pattern in which `*` stands for any run of characters.
-pub(super) fn fits(text: &str, pattern: &str) -> bool {
+pub(crate) fn fits(text: &str, pattern: &str) -> bool {
     let mut parts = pattern.split('*');
     let Some(mut rest) = text.strip_prefix(parts.next().unwrap_or_default()) else { return false };
     let Some(last) = parts.next_back() else { return rest.is_empty() };
@@ -160,6 +169,9 @@ pub(crate) fn arn(needs: &mut Requirements, text: &str) -> Result<(), DecodeErro
             for (at, _) in name.match_indices(':').take(MAX_QUALIFIERS) {
                 needs.unknown(here(&name[..at]), Cow::Borrowed("what a version is of"), true)?;
             }
+            if let Some(lower) = in_lower_case(text) {
+                needs.unknown(lower, Cow::Borrowed("its ARN in lower case"), true)?;
+            }
             needs.resource(text.to_owned())
         }
     }
@@ -197,7 +209,10 @@ impl Variable<'_> {
         if value.starts_with("arn:") {
             return Ok(Named::Arn(value));
         }
-        if ids::kind(value).is_some_and(|kind| self.is_for_another(kind)) {
+        if let Some(spelled) = self.spelled(value) {
+            return Ok(spelled);
+        }
+        if ids::kind(value).is_some_and(|kind| self.is_for_another(kind)) || self.is_of_another(value) {
             return Ok(Named::Other);
         }
         if self.arn_only || self.repeats_kind(value) || self.repeats_before(value) || self.is_part_of_arn(value) {
@@ -223,6 +238,16 @@ impl Variable<'_> {
                 let full = self.place.arn("secretsmanager", &format!("secret:{value}-*"));
                 needs.unknown(full, Cow::Borrowed("the secret's full ARN"), true)?;
                 return Ok(Named::Exactly(value.into()));
+            }
+            // The family's latest revision, or `FAMILY:REVISION`.
+            ("ecs", "task-definition/" | "daemon-task-definition/") if self.next.is_none() => {
+                return Ok(match value.split_once(':') {
+                    Some((_, revision)) if revision.bytes().all(|byte| byte.is_ascii_digit()) => {
+                        Named::Exactly(value.into())
+                    }
+                    Some(_) => Named::Like("*".into()),
+                    None => Named::Like([value, ":*"].concat()),
+                });
             }
             // `ID` begins with its project's name.
             ("codebuild", "project/") => {
@@ -270,6 +295,45 @@ impl Variable<'_> {
         let theirs =
             |template: &str| !template.starts_with('~') && template.strip_suffix(self.in_template).is_some_and(is_own);
         !is_own(self.kind) && self.candidate.operation.templates.iter().any(|template| theirs(template))
+    }
+
+    /// Whether its form tells that an id isn't one of this template's type, and is one of another's which has the same
+    /// member.
+    fn is_of_another(&self, id: &str) -> bool {
+        let service = self.candidate.service.name;
+        let before = |template: &'static str| {
+            let before = template.strip_suffix(self.in_template).filter(|_| !template.starts_with('~'))?;
+            Some(before.rsplit('}').next().unwrap_or(before))
+        };
+        !ids::may_be(service, self.kind, id)
+            && self.candidate.operation.templates.iter().filter_map(|one| before(one)).any(|kind| {
+                // With the account for a word: `:aws:browser/`.
+                kind != self.kind && ids::may_be(service, kind, id)
+            })
+    }
+
+    /// What the service takes if nothing is said.
+    pub fn default(&self) -> Option<&'static str> {
+        match (self.candidate.service.name, self.in_template) {
+            ("ecs", "{=cluster}") => Some("default"),
+            // The default bus has its rules beside its name.
+            ("events", "{=EventBusName}") if self.kind == ":event-bus/" => Some("default"),
+            _ => None,
+        }
+    }
+
+    /// What ARNs have for words that the API has otherwise.
+    fn spelled<'v>(&self, value: &str) -> Option<Named<'v>> {
+        let spelled = match (self.candidate.service.name, self.in_template, value) {
+            ("wafv2", "{=Scope}", "REGIONAL") => "regional",
+            ("wafv2", "{=Scope}", "CLOUDFRONT") => "global",
+            ("pi", "{=ServiceType}", "RDS") => "rds",
+            ("wafv2", "{=Scope}", _) | ("pi", "{=ServiceType}", _) | ("proton", "{=provider}", _) => {
+                return Some(Named::Like("*".into()));
+            }
+            _ => return None,
+        };
+        Some(Named::Exactly(spelled.into()))
     }
 
     /// Whether a name begins with a word that stands before it in the ARN: `role/worker` for `worker`.

@@ -30,17 +30,61 @@ enum Mark {
 }
 
 impl Mark {
-    fn split(template: &str) -> (Self, &str) {
-        let mark = match template.as_bytes().first() {
+    fn of(template: &str) -> Self {
+        match template.as_bytes().first() {
             Some(b'-') => Self::Optional,
             Some(b'|') => Self::OneOf,
             Some(b'+') => Self::New,
             Some(b'?') => Self::Possible,
             Some(b'~') => Self::Mentioned,
             _ => Self::Required,
-        };
-        (mark, template.get(1..).unwrap_or_default())
+        }
     }
+}
+
+/// A template's ARN, without its mark and condition.
+fn arn_of(template: &str) -> &str {
+    template.find("arn:").and_then(|at| template.get(at..)).unwrap_or_default()
+}
+
+/// Whether a template is for this input: `[ResourceType=Document|Parameter]` between the mark and the ARN, or with `!=`,
+/// asks a member for its value.
+fn is_meant(template: &str, members: &Map<String, Value>) -> bool {
+    let Some((condition, _)) = template[1..].strip_prefix('[').and_then(|rest| rest.split_once(']')) else {
+        return true;
+    };
+    let Some((member, values)) = condition.split_once('=') else {
+        // `[PublicIp]` asks whether it is there, `[!PublicIp]` whether it isn't.
+        return match condition.strip_prefix('!') {
+            Some(member) => !members.contains_key(member),
+            None => members.contains_key(condition),
+        };
+    };
+    let (member, is_one) = member.strip_suffix('!').map_or((member, true), |member| (member, false));
+    let said = members.get(member).and_then(Value::as_str);
+    said.is_some_and(|said| values.split('|').any(|value| value == said)) == is_one
+}
+
+/// The same for what isn't named yet by hand: the types that IAM requires of which nothing is known.
+pub(super) fn fill_what_is_left(
+    needs: &mut Requirements,
+    candidate: &Candidate,
+    members: &Map<String, Value>,
+    place: &Place<'_>,
+) -> Result<(), DecodeError> {
+    for template in &candidate.operation.templates {
+        let (mark, text) = (Mark::of(template), arn_of(template));
+        let is_required = matches!(mark, Mark::Required | Mark::OneOf | Mark::New);
+        if is_required && is_meant(template, members) && !needs.names_like(&widest(text)) {
+            let filled = Filled::of(needs, candidate, text, members, place)?;
+            // A name that is a resource of another type says nothing of this one.
+            let says_nothing = filled.open.is_empty() && !needs.names_like(&widest(text));
+            for pattern in filled.open.into_iter().chain(says_nothing.then_some(filled.widest)) {
+                needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 /// Names the resources of an operation, and notes those that aren't named.
@@ -65,14 +109,21 @@ pub(super) fn fill(
     let mut absent = Vec::new();
     let mut possible = Vec::new();
     for template in &operation.templates {
-        let (mark, text) = Mark::split(template);
+        if !is_meant(template, members) {
+            continue;
+        }
+        let (mark, text) = (Mark::of(template), arn_of(template));
         if mark == Mark::Mentioned {
-            needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place).map(drop))?;
+            let filled = needs.only_mentioned(|needs| Filled::of(needs, candidate, text, members, place))?;
+            for pattern in filled.open.into_iter().filter(|_| filled.is_last_said || filled.missing.is_empty()) {
+                needs.unknown(pattern, Cow::Borrowed("the request mentions it in part"), true)?;
+            }
             continue;
         }
         let filled = Filled::of(needs, candidate, text, members, place)?;
-        // An endpoint that is made in a network has the network's id in no part of its name: AWS assigns it.
-        if mark == Mark::New && filled.of_other {
+        // An endpoint that is made in a network has neither the network's id nor its ARN for a name: AWS assigns it.
+        // Whatever a member says in the name's place, something of the type is made.
+        if mark == Mark::New && filled.open.is_empty() && !needs.names_like(&widest(text)) {
             needs.made_resource(filled.widest)?;
             continue;
         }
@@ -99,7 +150,7 @@ pub(super) fn fill(
                 }
             }
             Mark::Optional => absent.extend(filled.open),
-            Mark::Possible => possible.extend(filled.open),
+            Mark::Possible => possible.extend(filled.open.into_iter().map(|pattern| (pattern, filled.is_last_said))),
             Mark::OneOf if !arns.is_empty() => {}
             Mark::Mentioned => {}
             Mark::OneOf | Mark::Required => {
@@ -113,13 +164,14 @@ pub(super) fn fill(
             }
         }
     }
-    if !needs.names_resources() {
-        for pattern in absent.into_iter().chain(possible) {
-            needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
-        }
-    } else if arns.is_empty() {
-        for pattern in possible {
+    if needs.names_resources() {
+        // An ARN says which of several it is. What a member says in part is touched nevertheless.
+        for (pattern, _) in possible.into_iter().filter(|(_, is_said)| *is_said || arns.is_empty()) {
             needs.unknown(pattern, Cow::Borrowed("the request may touch it without naming it"), true)?;
+        }
+    } else {
+        for pattern in absent.into_iter().chain(possible.into_iter().map(|(pattern, _)| pattern)) {
+            needs.unknown(pattern, Cow::Borrowed("the request names none"), false)?;
         }
     }
     Ok(())
@@ -188,8 +240,8 @@ struct Filled {
     from_list: bool,
     /// What the input says of it is a pattern.
     in_part: bool,
-    /// A member that could have named it names what is of another type.
-    of_other: bool,
+    /// The last of its members says something.
+    is_last_said: bool,
     /// Members that could have said more.
     missing: Vec<&'static str>,
 }
@@ -220,7 +272,7 @@ impl Filled {
         place: &Place<'_>,
     ) -> Result<Self, DecodeError> {
         let (open, widest, missing) = Default::default();
-        let mut filled = Self { open, widest, from_list: false, in_part: false, of_other: false, missing };
+        let mut filled = Self { open, widest, from_list: false, in_part: false, is_last_said: false, missing };
         let mut arns = vec![Part { text: Cow::Borrowed(""), known: true }];
         let mut is_said = true;
         let mut owner = Owner::Own;
@@ -260,22 +312,29 @@ impl Filled {
                         members,
                         place,
                     };
+                    if found.is_empty() {
+                        found.extend(variable.default());
+                    }
                     let is_missing = found.is_empty();
+                    filled.is_last_said = !is_missing;
                     let mut parts = Vec::new();
                     for value in found {
                         if value.len() >= MAX_STRING {
                             return Err(DecodeError::TooLarge("resource's name"));
                         }
                         match variable.read(needs, value)? {
-                            names::Named::Whole => {}
-                            names::Named::Other => filled.of_other = true,
-                            names::Named::Arn(arn) => match within(candidate, template, tail, members, arn) {
+                            names::Named::Whole | names::Named::Other => {}
+                            names::Named::Arn(arn) => match within(&variable, tail, arn) {
                                 Within::Nothing => names::arn(needs, &checked(arn)?)?,
                                 Within::Foreign(name) => {
                                     names::arn(needs, &checked(arn)?)?;
                                     for before in &variable.before {
                                         let why = Cow::Borrowed("an ARN of another type in the place of its name");
-                                        needs.unknown(checked(&[before, name, tail].concat())?, why, true)?;
+                                        needs.unknown(
+                                            checked(&[before, name, &self::widest(tail)].concat())?,
+                                            why,
+                                            true,
+                                        )?;
                                     }
                                 }
                                 Within::Named(name) => {
@@ -339,6 +398,9 @@ impl Filled {
                         let why = Cow::Borrowed("the region that the input names");
                         needs.unknown(with_part(&text, 3, region), why, true)?;
                     }
+                    if let Some(lower) = names::in_lower_case(&text) {
+                        needs.unknown(lower, Cow::Borrowed("its ARN in lower case"), true)?;
+                    }
                     needs.resource(text)?;
                 }
                 (true, false) => needs.unknown(text, Cow::Borrowed(IN_PART), false)?,
@@ -353,7 +415,7 @@ impl Filled {
 enum Within<'a> {
     /// It is the resource itself.
     Nothing,
-    /// It is a resource of a type that the operation isn't for, of that name.
+    /// It is a resource of a type that isn't asked for there, of that name.
     Foreign(&'a str),
     /// It is what the resource belongs to, of that name: a cluster's, where a service of it is named beside.
     Named(&'a str),
@@ -361,15 +423,13 @@ enum Within<'a> {
     Unclear,
 }
 
-fn within<'a>(
-    candidate: &Candidate,
-    template: &str,
-    tail: &str,
-    members: &Map<String, Value>,
-    arn: &'a str,
-) -> Within<'a> {
+fn within<'a>(variable: &names::Variable<'_>, tail: &str, arn: &'a str) -> Within<'a> {
     let is_one_of = |template: &str| names::fits(arn, &widest(template));
-    let is_of_the_operation = || candidate.operation.templates.iter().any(|it| is_one_of(&it[1..]));
+    // Of another type that the same member can name.
+    let is_of_the_operation = || {
+        let mut templates = variable.candidate.operation.templates.iter();
+        templates.any(|it| it.contains(variable.in_template) && is_one_of(arn_of(it)))
+    };
     let name = arn.splitn(6, ':').nth(5).unwrap_or_default();
     let name = name.rsplit([':', '/']).next().unwrap_or_default();
     // Nothing is said behind it: then the ARN is all.
@@ -379,13 +439,15 @@ fn within<'a>(
     let said_behind = tail.split('{').skip(1).filter_map(|rest| rest.split('}').next()?.strip_prefix(['=', '~']));
     let mut found = Vec::new();
     for path in said_behind.flat_map(|paths| paths.split('|')) {
-        values(members, path, &mut found);
+        values(variable.members, path, &mut found);
     }
     // The same ARN may stand for a name in two places.
     let says_more = found.iter().any(|text| *text != arn);
-    match (is_one_of(template), says_more) {
+    match (is_one_of(variable.template), says_more) {
         (true, true) => Within::Unclear,
         (true, false) => Within::Nothing,
+        // What belongs to it may have been named, and wasn't.
+        (false, false) if is_of_the_operation() && tail.contains("{=") => Within::Foreign(name),
         (false, false) if is_of_the_operation() => Within::Nothing,
         (false, _) if name.is_empty() || names::ambiguous(name).is_some() => Within::Unclear,
         (false, _) => Within::Named(name),

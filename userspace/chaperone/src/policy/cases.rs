@@ -5,17 +5,19 @@ use std::{
     collections::BTreeMap,
     fs,
     io::{self, Write},
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use chaperone_aws::Catalog;
 use chaperone_model::{
-    Action, Call, CgroupId, Container, Identity, Payload, Protocol, References, Session, SessionId, UnknownResources,
+    Action, Call, CgroupId, Container, Decision, Identity, Payload, Protocol, References, Session, SessionId,
+    UnknownResources, Verdict,
 };
 use chaperone_policy::{
-    Approval, CallFacts, Engine, MaskTarget, Masks, PolicyError, PolicyVersion, Ruling, TimeZone, UnmaskTarget,
-    known_level, nearest, parse_mask, suggest_action,
+    Approval, CallFacts, Egress, EgressKind, Engine, MaskTarget, Masks, PolicyError, PolicyVersion, Ruling, TimeZone,
+    UnmaskTarget, known_level, nearest, parse_mask, suggest_action,
 };
 use serde::{Deserialize, Serialize};
 use time::{Duration, OffsetDateTime, format_description::well_known::Rfc3339};
@@ -35,11 +37,12 @@ use crate::{
 /// A table larger than this is refused.
 const MAX_BYTES: u64 = 8 << 20;
 const FILE_KEYS: [&str; 5] = ["agents", "policies", "test", "time_zone", "with"];
-const CASE_KEYS: [&str; 38] = [
+const CASE_KEYS: [&str; 40] = [
     "account",
     "accounts",
     "action",
     "actions",
+    "address",
     "agent",
     "approved",
     "approvers",
@@ -64,6 +67,7 @@ const CASE_KEYS: [&str; 38] = [
     "parent",
     "partition",
     "path",
+    "port",
     "region",
     "request",
     "resource",
@@ -130,6 +134,9 @@ struct Case {
     method: Option<String>,
     host: Option<String>,
     path: Option<String>,
+    /// Of a connection that is to be passed on.
+    address: Option<Spanned<String>>,
+    port: Option<u16>,
     session: Option<String>,
     exe: Option<String>,
     #[serde(default)]
@@ -386,7 +393,6 @@ impl Text {
         };
         let identity = case.identity.as_ref().map(identity);
         let principal = engine.identified(&session, identity.as_ref());
-        let call = self.call(case)?;
         let at = match &case.at {
             None => OffsetDateTime::UNIX_EPOCH,
             Some(at) => OffsetDateTime::parse(at.get_ref(), &Rfc3339)
@@ -418,18 +424,70 @@ impl Text {
             retry: case.retry,
             unknown: &[],
         };
+        if let Some(kind) = self.egress(case)? {
+            let connection = Egress {
+                kind,
+                host: case.host.as_deref().or(case.resource.as_deref()),
+                address: self.address(case, kind)?,
+                session: &session_id,
+                exe: &exe,
+                argv: &case.arguments,
+                at,
+                session_started: at - Duration::seconds(case.session_age.unwrap_or(0).into()),
+            };
+            let decision = engine.egress(&principal, &connection);
+            let is = if decision.verdict == Verdict::Allow { Said::Permit } else { Said::Deny };
+            return Ok(self.ran(case, self.compare(case, engine, is, &decision, &[])?));
+        }
+        let call = self.call(case)?;
         let approval = if case.approved { Approval::Given } else { Approval::None };
         let ruling = engine.rule(&principal, &call, facts, approval);
-        let mut differences = self.compare(case, engine, &ruling)?;
+        let approvers: Vec<String> = match &ruling {
+            Ruling::Ask(question) => question.approvers.iter().flat_map(|(_, who)| groups(who)).collect(),
+            _ => Vec::new(),
+        };
+        let mut differences = self.compare(case, engine, Said::of(&ruling), &ruling.decision(), &approvers)?;
         if let Some(wanted) = &case.masks {
             differences.extend(self.compare_masks(wanted, &engine.masks(&principal, &call, facts))?);
         }
         if let Some(wanted) = &case.unmasks_into {
             differences.extend(self.compare_unmasks(wanted, &engine.masks(&principal, &call, facts))?);
         }
+        Ok(self.ran(case, differences))
+    }
+
+    fn ran(&self, case: &Case, differences: Vec<String>) -> Ran {
         let line = self.source[..case.name.span().start].matches('\n').count() + 1;
         let name = case.name.get_ref().clone();
-        Ok(Ran { file: self.path.clone(), line, name, passed: differences.is_empty(), differences })
+        Ran { file: self.path.clone(), line, name, passed: differences.is_empty(), differences }
+    }
+
+    /// What the connection begins with, if the row is about one that is to be passed on.
+    fn egress(&self, case: &Case) -> Result<Option<EgressKind>, ConfigError> {
+        let mut named = case.actions.iter().chain(&case.action);
+        let kind = named.clone().find_map(|name| EgressKind::of_action(name.get_ref()).map(|kind| (name, kind)));
+        match (kind, &case.address) {
+            (None, Some(address)) => {
+                Err(self.wrong(address, "only egress:TLS, egress:HTTP and egress:TCP have an address"))
+            }
+            (None, None) => Ok(None),
+            (Some((name, _)), _) if named.nth(1).is_some() || case.request.is_some() => {
+                Err(self.wrong(name, "a connection is passed on by itself: give no other action, and no `request`"))
+            }
+            (Some((_, kind)), _) => Ok(Some(kind)),
+        }
+    }
+
+    /// Where it goes: of an address that isn't given, policies see one that is kept for documentation (RFC 5737).
+    fn address(&self, case: &Case, kind: EgressKind) -> Result<SocketAddr, ConfigError> {
+        let ip = match &case.address {
+            None => IpAddr::from([203, 0, 113, 1]),
+            Some(address) => {
+                let wrong = |_| self.wrong(address, "not an IP address such as 203.0.113.1");
+                address.get_ref().parse().map_err(wrong)?
+            }
+        };
+        Ok(SocketAddr::new(ip, case.port.unwrap_or(if kind == EgressKind::Http { 80 } else { 443 })))
     }
 
     fn call(&self, case: &Case) -> Result<Call, ConfigError> {
@@ -515,14 +573,21 @@ impl Text {
         Ok((found.0.to_owned(), found.1.to_owned()))
     }
 
-    fn compare(&self, case: &Case, engine: &Engine, ruling: &Ruling) -> Result<Vec<String>, ConfigError> {
+    fn compare(
+        &self,
+        case: &Case,
+        engine: &Engine,
+        is: Said,
+        decision: &Decision,
+        approvers: &[String],
+    ) -> Result<Vec<String>, ConfigError> {
         let mut differences = Vec::new();
-        let decision = ruling.decision();
-        let (wanted, is) = (Said::from(*case.expect.get_ref()), Said::of(ruling));
+        let wanted = Said::from(*case.expect.get_ref());
         if wanted != is {
-            let why = match ruling {
-                Ruling::Permit(_) => format!("by {}", decision.policies.join(", ")),
-                Ruling::Deny(_) | Ruling::Ask(_) => decision.message.clone(),
+            let why = match is {
+                Said::Permit if decision.policies.is_empty() => "no policy is about it".to_owned(),
+                Said::Permit => format!("by {}", decision.policies.join(", ")),
+                Said::Deny | Said::Ask => decision.message.clone(),
             };
             differences.push(format!("expected {}, is {}: {why}", wanted.as_str(), is.as_str()));
         }
@@ -546,17 +611,14 @@ impl Text {
             }
         }
         if let Some(wanted) = &case.approvers {
-            let is: Vec<String> = match ruling {
-                Ruling::Ask(question) => question.approvers.iter().flat_map(|(_, who)| groups(who)).collect(),
-                _ => Vec::new(),
-            };
             let sorted = |all: &[String]| {
                 let mut all = all.to_vec();
                 all.sort();
                 all
             };
-            if sorted(wanted) != sorted(&is) {
-                differences.push(format!("expected approvers [{}], are [{}]", wanted.join(", "), is.join(", ")));
+            if sorted(wanted) != sorted(approvers) {
+                let (wanted, are) = (wanted.join(", "), approvers.join(", "));
+                differences.push(format!("expected approvers [{wanted}], are [{are}]"));
             }
         }
         Ok(differences)
@@ -666,6 +728,8 @@ mod tests {
         @id("hide") @mask("sensitive") permit (principal, action == Action::"s3:GetObject", resource);
         @id("read") @mask("SecretString") @unmask_into("rds:CreateDBInstance.MasterUserPassword")
         permit (principal, action == Action::"secretsmanager:GetSecretValue", resource) when { resource.name like "*db*" };
+        @id("not-there") forbid (principal, action in Action::"egress:*", resource)
+          when { resource in Resource::"evil.example" || context.port == 80 || context.address.isInRange(ip("10.0.0.0/8")) };
         @id("nights") forbid (principal, action, resource) when { context.hour < 6 && principal.sponsor == "bob" };
     "#;
 
@@ -699,6 +763,10 @@ mod tests {
             "action = \"secretsmanager:GetSecretValue\"\nresource = \"arn:aws:secretsmanager:eu-west-1:123456789012:secret:db\"\nexpect = \"permit\"\nmasks = [\"SecretString\"]\nunmasks_into = [\"rds:CreateDBInstance.MasterUserPassword\"]",
             "action = \"secretsmanager:GetSecretValue\"\nresource = \"arn:aws:secretsmanager:eu-west-1:123456789012:secret:api\"\nexpect = \"permit\"\nmasks = []\nunmasks_into = []",
             "request = { method = \"DELETE\", url = \"https://b.s3.eu-west-1.amazonaws.com/k\" }\nexpect = \"deny\"",
+            "action = \"egress:TLS\"\nhost = \"api.github.com\"\nexpect = \"permit\"\nby = []",
+            "action = \"egress:TLS\"\nresource = \"a.evil.example\"\nexpect = \"deny\"\nby = [\"not-there\"]",
+            "action = \"egress:HTTP\"\nhost = \"github.com\"\nexpect = \"deny\"",
+            "action = \"egress:TCP\"\naddress = \"10.1.2.3\"\nport = 22\nexpect = \"deny\"\nby = [\"not-there\"]",
         ] {
             let ran = ran(&case(passes)).unwrap();
             assert!(ran[0].passed, "{passes}: {ran:?}");
@@ -746,6 +814,13 @@ mod tests {
             (
                 format!("request = {{ method = \"GET\", url = \"https://example.com/\" }}\n{expect}"),
                 "is not a name of AWS",
+            ),
+            (format!("action = \"egress:TSL\"\n{expect}"), "4:10: no action egress:TSL; did you mean egress:TLS?"),
+            (format!("action = \"egress:TLS\"\naddress = \"nowhere\"\n{expect}"), "5:11: not an IP address"),
+            (format!("action = \"s3:GetObject\"\naddress = \"10.1.1.1\"\n{expect}"), "5:11: only egress:TLS"),
+            (
+                format!("actions = [\"egress:TLS\", \"s3:GetObject\"]\n{expect}"),
+                "4:12: a connection is passed on by itself",
             ),
             ("action = ".to_owned(), "p.test.toml:4:"),
         ] {

@@ -11,8 +11,13 @@ use super::learn::{Resource, Statement, fits};
 #[derive(Debug)]
 pub struct Document {
     statements: Vec<(BTreeSet<String>, BTreeSet<String>)>,
-    /// Actions that IAM hasn't got: those of inspected names.
+    /// Actions that IAM hasn't got: those of inspected names and of Kubernetes.
     pub left_out: BTreeSet<String>,
+}
+
+/// Whether IAM has it.
+fn is_iams(action: &str) -> bool {
+    !["http:", "k8s:"].iter().any(|prefix| action.starts_with(prefix))
 }
 
 /// The document that permits what the statements do, whichever agent's they are.
@@ -20,7 +25,7 @@ pub fn document(learnt: &[Statement]) -> Document {
     let mut document = Document { statements: Vec::new(), left_out: BTreeSet::new() };
     for statement in learnt {
         let (other, actions): (BTreeSet<_>, BTreeSet<_>) =
-            statement.actions.iter().cloned().partition(|action| action.starts_with("http:"));
+            statement.actions.iter().cloned().partition(|action| !is_iams(action));
         document.left_out.extend(other);
         let resources: BTreeSet<String> = statement.resources.iter().map(text).collect();
         if !actions.is_empty() && !document.statements.contains(&(actions.clone(), resources.clone())) {
@@ -82,7 +87,7 @@ pub fn prove(document: &Document, calls: &[CallIntent]) -> Vec<String> {
         let named = call.needs().filter(|(action, resource)| *resource != "*" || !stood_for.contains(&*action.name));
         let all = named.chain(unknown.iter().map(|(action, unknown)| (*action, &*unknown.pattern)));
         let refused = all
-            .filter(|(action, _)| !action.name.starts_with("http:"))
+            .filter(|(action, _)| is_iams(&action.name))
             .find(|(action, resource)| !document.permits(&action.name, resource));
         if let Some((action, resource)) = refused {
             failed.push(format!("{}: {} on {resource}", intent.id, action.name));

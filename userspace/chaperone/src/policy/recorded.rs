@@ -8,10 +8,11 @@ use std::{
 };
 
 use anyhow::Context as _;
+use chaperone_aws::Catalog;
 use chaperone_journal::{Kind, Reader};
-use chaperone_model::{CallIntent, Decision, Event, Identity, Reason, Session, SessionId, Verdict};
+use chaperone_model::{CallIntent, ConnectionOpened, Decision, Event, Identity, Reason, Session, SessionId, Verdict};
 use chaperone_policy::{
-    Approval, CallFacts, Engine, NeedReport, PolicyVersion, Principal, Ruling, body_bytes, is_retry,
+    Approval, CallFacts, Egress, EgressKind, Engine, NeedReport, PolicyVersion, Principal, Ruling, body_bytes, is_retry,
 };
 use serde::Serialize;
 use time::OffsetDateTime;
@@ -106,9 +107,18 @@ impl Sessions {
 
     /// The session of a call, and who it was then.
     fn of(&self, intent: &CallIntent) -> Option<(&Session, Option<&Identity>)> {
-        let known = self.known.get(&intent.session)?;
-        let then = known.identities.iter().rev().find(|(at, _)| *at <= intent.at).map(|(_, identity)| identity);
+        self.at(intent.session, intent.at)
+    }
+
+    fn at(&self, session: SessionId, at: OffsetDateTime) -> Option<(&Session, Option<&Identity>)> {
+        let known = self.known.get(&session)?;
+        let then = known.identities.iter().rev().find(|(since, _)| *since <= at).map(|(_, identity)| identity);
         Some((&known.session, then))
+    }
+
+    /// Whose session it is, if its beginning was seen.
+    pub fn agent(&self, session: SessionId) -> Option<&str> {
+        self.known.get(&session).map(|known| known.session.agent.as_str())
     }
 }
 
@@ -131,12 +141,25 @@ impl Wanted {
         }
     }
 
-    fn wants(&self, intent: &CallIntent) -> bool {
-        self.since.is_none_or(|since| intent.at >= since)
-            && self.until.is_none_or(|until| intent.at < until)
-            && self.agent.as_ref().is_none_or(|agent| *agent == intent.agent)
-            && (self.sessions.is_empty() || self.sessions.contains(&intent.session))
+    fn wants(&self, one: &Recorded, known: &Sessions) -> bool {
+        let (at, session, agent) = match one {
+            Recorded::Call(intent) => (intent.at, intent.session, Some(intent.agent.as_str())),
+            Recorded::Connection(opened) => (opened.at, opened.session, known.agent(opened.session)),
+        };
+        self.since.is_none_or(|since| at >= since)
+            && self.until.is_none_or(|until| at < until)
+            && self.agent.as_ref().is_none_or(|wanted| agent == Some(wanted))
+            && (self.sessions.is_empty() || self.sessions.contains(&session))
     }
+}
+
+/// What policies decided.
+#[derive(Debug)]
+pub enum Recorded {
+    /// A call.
+    Call(Box<CallIntent>),
+    /// A connection, of which some were decided.
+    Connection(Box<ConnectionOpened>),
 }
 
 /// Shows every wanted call, with the sessions that are known when it comes.
@@ -146,9 +169,23 @@ pub fn each_call(
     wanted: &Wanted,
     mut see: impl FnMut(CallIntent, &Sessions) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
+    each(config, warehouse, wanted, false, |one, sessions| match one {
+        Recorded::Call(intent) => see(*intent, sessions),
+        Recorded::Connection(_) => Ok(()),
+    })
+}
+
+/// Shows every wanted call, and with `connections` every wanted connection, with the sessions that are known when it comes.
+pub fn each(
+    config: &Path,
+    warehouse: bool,
+    wanted: &Wanted,
+    connections: bool,
+    mut see: impl FnMut(Recorded, &Sessions) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let config = Config::read(config)?;
     if !warehouse {
-        return in_journal(recorded(&config), wanted, see);
+        return in_journal(recorded(&config), wanted, connections, see);
     }
     let mut sessions = Sessions::default();
     from_warehouse(&config, async |warehouse| {
@@ -158,14 +195,17 @@ pub fn each_call(
     let mut failed = None;
     from_warehouse(&config, async |warehouse| {
         let take = |event| {
-            if let Event::CallIntent(intent) = event
-                && failed.is_none()
-                && wanted.wants(&intent)
-            {
-                failed = see(*intent, &sessions).err();
+            let one = match event {
+                Event::CallIntent(intent) => Recorded::Call(intent),
+                Event::ConnectionOpened(opened) => Recorded::Connection(opened),
+                _ => return,
+            };
+            if failed.is_none() && wanted.wants(&one, &sessions) {
+                failed = see(one, &sessions).err();
             }
         };
-        warehouse.events(&["call-intent"], wanted.since, take).await
+        let names: &[&str] = if connections { &["call-intent", "connection-opened"] } else { &["call-intent"] };
+        warehouse.events(names, wanted.since, take).await
     })?;
     failed.map_or(Ok(()), Err)
 }
@@ -174,9 +214,11 @@ pub fn each_call(
 fn in_journal(
     dir: &Path,
     wanted: &Wanted,
-    mut see: impl FnMut(CallIntent, &Sessions) -> anyhow::Result<()>,
+    connections: bool,
+    mut see: impl FnMut(Recorded, &Sessions) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     const CALL: &[u8] = br#"{"event":"call-intent""#;
+    const CONNECTION: &[u8] = br#"{"event":"connection-opened""#;
     const SESSION: &[u8] = br#"{"event":"session-"#;
     /// A record is written a moment after what it tells of.
     const SLACK_US: u64 = 300_000_000;
@@ -185,17 +227,25 @@ fn in_journal(
     let mut reader = Reader::open(dir).with_context(|| format!("reading the journal {}", dir.display()))?;
     while let Some(record) = reader.next_record()? {
         // Most of a journal is none of these: by their beginnings they are told apart for nothing.
-        let is_call = record.payload.starts_with(CALL) && record.head.time_us.saturating_add(SLACK_US) >= since;
-        if record.head.kind != Kind::Event || !(is_call || record.payload.starts_with(SESSION)) {
+        let decided = record.payload.starts_with(CALL) || connections && record.payload.starts_with(CONNECTION);
+        let is_wanted = decided && record.head.time_us.saturating_add(SLACK_US) >= since;
+        if record.head.kind != Kind::Event || !(is_wanted || record.payload.starts_with(SESSION)) {
             continue;
         }
         let event = record
             .event()
             .map_err(|fault| anyhow::anyhow!("the journal {}: {fault:?}; run `chaperone verify`", dir.display()))?;
-        match event {
-            Some(Event::CallIntent(intent)) if wanted.wants(&intent) => see(*intent, &sessions)?,
-            Some(event) => sessions.take(event),
-            None => {}
+        let one = match event {
+            Some(Event::CallIntent(intent)) => Recorded::Call(intent),
+            Some(Event::ConnectionOpened(opened)) => Recorded::Connection(opened),
+            Some(other) => {
+                sessions.take(other);
+                continue;
+            }
+            None => continue,
+        };
+        if wanted.wants(&one, &sessions) {
+            see(one, &sessions)?;
         }
     }
     Ok(())
@@ -250,6 +300,65 @@ impl Judge {
         let id = intent.session.to_string();
         let started = sessions.of(intent).map(|(session, _)| session.started);
         Ok(self.engine.report(&principal, call, facts(intent, &id, started), Approval::None))
+    }
+
+    /// What the policies say of a connection that was decided, or why that can't be said.
+    pub fn egress(&mut self, opened: &ConnectionOpened, sessions: &Sessions) -> Result<Decision, String> {
+        let mut decided: Option<Decision> = None;
+        self.for_each_kind(opened, sessions, |engine, principal, connection| {
+            let decision = engine.egress(principal, connection);
+            if decided.as_ref().is_some_and(|other| other.verdict != decision.verdict) {
+                return Err("it depends on what the connection began with, which is not in the record".to_owned());
+            }
+            decided.get_or_insert(decision);
+            Ok(())
+        })?;
+        decided.ok_or_else(|| "BUG: a connection of no kind".to_owned())
+    }
+
+    /// What every policy made of it, for each kind that it may have been.
+    pub fn report_egress(&mut self, opened: &ConnectionOpened, sessions: &Sessions) -> Result<Vec<NeedReport>, String> {
+        let mut reports = Vec::new();
+        self.for_each_kind(opened, sessions, |engine, principal, connection| {
+            reports.push(engine.report_egress(principal, connection));
+            Ok(())
+        })?;
+        Ok(reports)
+    }
+
+    fn for_each_kind(
+        &mut self,
+        opened: &ConnectionOpened,
+        sessions: &Sessions,
+        mut see: impl FnMut(&Engine, &Principal, &Egress<'_>) -> Result<(), String>,
+    ) -> Result<(), String> {
+        let (session, identity) =
+            sessions.at(opened.session, opened.at).ok_or("the record of its session's beginning is not there")?;
+        let principal = self.engine.identified(session, identity);
+        // By which port it was captured tells what it began with; one to a proxy may have been anything. Of AWS's names
+        // nothing else is passed on than IoT's MQTT.
+        let is_aws = opened.name.as_deref().is_some_and(|name| Catalog::global().host(name).is_some());
+        let kinds: &[EgressKind] = match opened.destination.0.port() {
+            _ if is_aws => &[EgressKind::Mqtt],
+            443 | 8443 => &[EgressKind::Tls],
+            80 => &[EgressKind::Http],
+            _ => &[EgressKind::Http, EgressKind::Tcp, EgressKind::Tls],
+        };
+        let id = opened.session.to_string();
+        for &kind in kinds {
+            let connection = Egress {
+                kind,
+                host: opened.name.as_deref(),
+                address: opened.upstream.unwrap_or(opened.destination.0),
+                session: &id,
+                exe: &opened.process.exe,
+                argv: &opened.process.argv,
+                at: opened.at,
+                session_started: session.started,
+            };
+            see(&self.engine, &principal, &connection)?;
+        }
+        Ok(())
     }
 
     fn asks(&self, policies: &[String]) -> bool {

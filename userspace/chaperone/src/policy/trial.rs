@@ -7,20 +7,22 @@ use std::{
     process::ExitCode,
 };
 
-use chaperone_model::{CallId, CallIntent};
+use chaperone_model::{CallIntent, ConnectionOpened, Verdict};
 use serde::Serialize;
 
 use super::{
     Try, read,
-    recorded::{Judge, Said, Sessions, Wanted, each_call},
+    recorded::{Judge, Recorded, Said, Sessions, Wanted, each},
 };
 use crate::output::{clean, cut, json_line, table};
 
 /// Calls that would change, and those of which that can't be said.
 #[derive(Debug, Default, Serialize)]
 pub struct Trial {
-    /// Decided again.
+    /// Calls that were decided again.
     pub calls: u64,
+    /// Connections, likewise: of those that weren't to AWS it was decided whether they are passed on.
+    pub connections: u64,
     /// As before.
     pub same: u64,
     /// Refused for other reasons than the policies': not decided again.
@@ -51,14 +53,15 @@ struct Unsaid {
 #[derive(Debug, Default, Serialize)]
 struct Seen {
     calls: u64,
-    examples: Vec<CallId>,
+    /// Of calls, and of connections.
+    examples: Vec<String>,
 }
 
 impl Seen {
-    fn add(&mut self, call: CallId, examples: usize) {
+    fn add(&mut self, one: &dyn std::fmt::Display, examples: usize) {
         self.calls += 1;
         if self.examples.len() < examples {
-            self.examples.push(call);
+            self.examples.push(one.to_string());
         }
     }
 }
@@ -82,11 +85,39 @@ impl Trial {
             Ok(ruling) => {
                 let (to, by) = (Said::of(&ruling), ruling.decision().policies);
                 let change = Change { from, to, agent: intent.agent.clone(), action: action(), by };
-                self.changes.entry(change).or_default().add(intent.id, examples);
+                self.changes.entry(change).or_default().add(&intent.id, examples);
             }
             Err(why) => {
                 let unsaid = Unsaid { agent: intent.agent.clone(), action: action(), why };
-                self.unsaid.entry(unsaid).or_default().add(intent.id, examples);
+                self.unsaid.entry(unsaid).or_default().add(&intent.id, examples);
+            }
+        }
+    }
+
+    /// Decides one connection again, if it was decided.
+    pub fn take_connection(
+        &mut self,
+        judge: &mut Judge,
+        opened: &ConnectionOpened,
+        sessions: &Sessions,
+        examples: usize,
+    ) {
+        let Some(from) = opened.decision.as_ref().and_then(Said::of_record) else { return };
+        self.connections += 1;
+        let agent = || sessions.agent(opened.session).unwrap_or_default().to_owned();
+        let action = format!("egress to {}", opened.name.as_deref().unwrap_or("an address without a name"));
+        match judge.egress(opened, sessions) {
+            Ok(decision) => {
+                let to = if decision.verdict == Verdict::Allow { Said::Permit } else { Said::Deny };
+                if from == to {
+                    self.same += 1;
+                    return;
+                }
+                let change = Change { from, to, agent: agent(), action, by: decision.policies };
+                self.changes.entry(change).or_default().add(&opened.id, examples);
+            }
+            Err(why) => {
+                self.unsaid.entry(Unsaid { agent: agent(), action, why }).or_default().add(&opened.id, examples);
             }
         }
     }
@@ -104,8 +135,11 @@ impl Trial {
 pub fn run(config: &Path, what: &Try, json: bool) -> anyhow::Result<ExitCode> {
     let mut judge = Judge::new(read(config, Some(&what.path))?);
     let mut trial = Trial::default();
-    each_call(config, what.range.warehouse, &Wanted::new(&what.range, &what.session), |intent, sessions| {
-        trial.take(&mut judge, &intent, sessions, what.examples);
+    each(config, what.range.warehouse, &Wanted::new(&what.range, &what.session), true, |one, sessions| {
+        match one {
+            Recorded::Call(intent) => trial.take(&mut judge, &intent, sessions, what.examples),
+            Recorded::Connection(opened) => trial.take_connection(&mut judge, &opened, sessions, what.examples),
+        }
         Ok(())
     })?;
     let mut out = io::stdout().lock();
@@ -133,7 +167,7 @@ fn in_json(out: &mut impl Write, trial: &Trial) -> anyhow::Result<()> {
         json_line(out, &line("unsaid", serde_json::to_value(unsaid)?, seen))?;
     }
     let sum = serde_json::json!({
-        "kind": "sum", "calls": trial.calls, "same": trial.same, "changed": Trial::count(&trial.changes),
+        "kind": "sum", "calls": trial.calls, "connections": trial.connections, "same": trial.same, "changed": Trial::count(&trial.changes),
         "unsaid": Trial::count(&trial.unsaid), "not_asked": trial.not_asked,
     });
     json_line(out, &sum)?;
@@ -141,7 +175,7 @@ fn in_json(out: &mut impl Write, trial: &Trial) -> anyhow::Result<()> {
 }
 
 fn for_people(out: &mut impl Write, trial: &Trial) -> io::Result<()> {
-    let examples = |seen: &Seen| seen.examples.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    let examples = |seen: &Seen| seen.examples.join(" ");
     let mut changes: Vec<_> = trial.changes.iter().collect();
     changes.sort_by_key(|(_, seen)| std::cmp::Reverse(seen.calls));
     if !changes.is_empty() {
@@ -166,7 +200,7 @@ fn for_people(out: &mut impl Write, trial: &Trial) -> io::Result<()> {
     for (unsaid, seen) in &trial.unsaid {
         writeln!(
             out,
-            "can't be said: {} calls of {}, {}: {} ({})",
+            "can't be said: {} times of {}, {}: {} ({})",
             seen.calls,
             clean(&unsaid.agent),
             clean(&unsaid.action),
@@ -176,8 +210,9 @@ fn for_people(out: &mut impl Write, trial: &Trial) -> io::Result<()> {
     }
     writeln!(
         out,
-        "{} calls decided again: {} as before, {} would change, {} can't be said",
+        "{} calls and {} connections decided again: {} as before, {} would change, {} can't be said",
         trial.calls,
+        trial.connections,
         trial.same,
         Trial::count(&trial.changes),
         Trial::count(&trial.unsaid)
@@ -245,7 +280,7 @@ mod tests {
         take("s3:DeleteObject", data, &cut);
         take("sqs:SendMessage", "arn:aws:sqs:eu-west-1:1:q", &|_| {});
         let mut lost = samples::Recorded::default().call("s3:GetObject", data);
-        lost.id = CallId::new();
+        lost.id = chaperone_model::CallId::new();
         trial.take(&mut judge, &lost, recorded.sessions(), 2);
 
         let changes: Vec<_> = trial

@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::anyhow;
 use chaperone_journal::Exchange;
-use chaperone_model::{CallId, CallIntent, Reason};
-use chaperone_policy::{NeedReport, PolicyReport, Truth};
+use chaperone_model::{CallId, CallIntent, ConnectionId, ConnectionOpened, Decision, Reason, Verdict};
+use chaperone_policy::{NeedReport, PolicyReport, PolicyVersion, Truth};
 use serde_json::json;
 
 use super::{
     Range, Why, read,
-    recorded::{Judge, Said, Sessions, Wanted, each_call},
+    recorded::{Judge, Recorded, Said, Sessions, Wanted, each, each_call},
 };
 use crate::{
     commands::{from_warehouse, recorded},
@@ -29,7 +29,7 @@ const NEAREST: usize = 5;
 pub fn run(config: &Path, what: &Why, json: bool) -> anyhow::Result<ExitCode> {
     let version = read(config, what.policies.as_deref())?;
     let digest = version.digest.clone();
-    let (intent, sessions) = find(config, what)?;
+    let Some((intent, sessions)) = find(config, what)? else { return connection(config, what, version, json) };
     let mut judge = Judge::new(version);
     let needs = judge.report(&intent, &sessions).map_err(|why| anyhow!("the call {}: {why}", what.call))?;
     let said = match judge.rule(&intent, &sessions) {
@@ -72,8 +72,8 @@ fn by(policies: &[String]) -> String {
     if policies.is_empty() { String::new() } else { format!("by {}", clean(&policies.join(", "))) }
 }
 
-/// The call, and what is known of its session.
-fn find(config: &Path, what: &Why) -> anyhow::Result<(CallIntent, Sessions)> {
+/// The call, and what is known of its session; `None`: there is no such call.
+fn find(config: &Path, what: &Why) -> anyhow::Result<Option<(CallIntent, Sessions)>> {
     let read = Config::read(config)?;
     let call: CallId = what.call;
     let found = if what.warehouse {
@@ -81,7 +81,7 @@ fn find(config: &Path, what: &Why) -> anyhow::Result<(CallIntent, Sessions)> {
     } else {
         Exchange::find(recorded(&read), call)?.map(|exchange| exchange.intent)
     };
-    let intent = found.ok_or_else(|| ConfigError(format!("there is no call {call}: `chaperone calls` lists them")))?;
+    let Some(intent) = found else { return Ok(None) };
     let mut own = Sessions::default();
     let range = Range { since: Some(intent.at), until: None, agent: None, warehouse: what.warehouse };
     each_call(config, what.warehouse, &Wanted::new(&range, &[intent.session]), |one, sessions| {
@@ -90,7 +90,68 @@ fn find(config: &Path, what: &Why) -> anyhow::Result<(CallIntent, Sessions)> {
         }
         Ok(())
     })?;
-    Ok((intent, own))
+    Ok(Some((intent, own)))
+}
+
+/// What each policy made of a connection that wasn't to AWS.
+fn connection(config: &Path, what: &Why, version: PolicyVersion, json: bool) -> anyhow::Result<ExitCode> {
+    let wanted = ConnectionId::from_bytes(*what.call.as_bytes());
+    let mut found: Option<(ConnectionOpened, Sessions)> = None;
+    let range = Range { since: None, until: None, agent: None, warehouse: what.warehouse };
+    each(config, what.warehouse, &Wanted::new(&range, &[]), true, |one, sessions| {
+        if let Recorded::Connection(opened) = one
+            && opened.id == wanted
+        {
+            let mut own = Sessions::default();
+            own.copy(opened.session, sessions);
+            found = Some((*opened, own));
+        }
+        Ok(())
+    })?;
+    let id = what.call;
+    let none = || {
+        let lists = "`chaperone calls` and `chaperone connections` list them";
+        ConfigError(format!("there is no call {id}, and no connection: {lists}"))
+    };
+    let (opened, sessions) = found.ok_or_else(none)?;
+    let Some(was) = &opened.decision else {
+        let what = "no policy was asked whether it may be passed on";
+        return Err(anyhow!("the connection {id}: {what}; of one that was opened, each call was decided by itself"));
+    };
+    let digest = version.digest.clone();
+    let mut judge = Judge::new(version);
+    let needs = judge.report_egress(&opened, &sessions).map_err(|why| anyhow!("the connection {id}: {why}"))?;
+    let said = judge.egress(&opened, &sessions);
+    let agent = sessions.agent(opened.session).unwrap_or_default();
+    let mut out = io::stdout().lock();
+    if json {
+        let (is, decision) = match &said {
+            Ok(decision) => (json!(said_of(decision)), json!(decision)),
+            Err(why) => (json!("unsaid"), json!({ "message": why })),
+        };
+        let value = json!({
+            "connection": opened.id, "agent": agent, "recorded": was, "is": is, "decision": decision,
+            "needs": needs, "changes": needs.iter().flat_map(changes).collect::<Vec<_>>(),
+        });
+        json_line(&mut out, &value)?;
+    } else {
+        writeln!(out, "connection {} by {}", opened.id, clean(agent))?;
+        writeln!(out, "recorded   {} {} {}", said_of(was).as_str(), by(&was.policies), clean(&was.message))?;
+        match &said {
+            Ok(is) => writeln!(out, "now        {} {} {}", said_of(is).as_str(), by(&is.policies), clean(&is.message))?,
+            Err(why) => writeln!(out, "now        can't be said: {why}")?,
+        }
+        if was.policy_version != digest {
+            writeln!(out, "           these are not the policies that decided it when it came")?;
+        }
+        needs.iter().try_for_each(|need| for_people(&mut out, need, what.all))?;
+    }
+    let is_permitted = said.is_ok_and(|decision| decision.verdict == Verdict::Allow);
+    Ok(ExitCode::from(u8::from(!is_permitted)))
+}
+
+fn said_of(decision: &Decision) -> Said {
+    if decision.verdict == Verdict::Allow { Said::Permit } else { Said::Deny }
 }
 
 /// What would have to change for another decision, each in a sentence.
@@ -102,6 +163,11 @@ fn changes(need: &NeedReport) -> Vec<String> {
     match need.reason {
         Reason::Permitted => {
             let by: Vec<_> = of("permit", true).map(|it| format!("`{}`", it.id)).collect();
+            if by.is_empty() {
+                let list =
+                    "or a permit would have to name an egress: action, after which only what is permitted is passed on";
+                return vec![format!("to refuse {on}: a forbid, {list}")];
+            }
             vec![format!("to refuse {on}: a forbid, or {} would have to match no more", by.join(" and "))]
         }
         Reason::NotPermitted if need.alias => Vec::new(),

@@ -2,6 +2,7 @@
 
 pub(crate) mod answer;
 pub(crate) mod chunked;
+pub(crate) mod cluster;
 pub(crate) mod digests;
 pub mod error;
 pub(crate) mod inflate;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use chaperone_aws::{
-    BodyNeed, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope, SignedForm,
-    SignedHandshake, V4aAuth, VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
+    BodyNeed, ClusterName, EksToken, GitCredential, HeaderForm, HostMatch, PostPolicy, Presigned, RequestAuth, Scope,
+    SignedForm, SignedHandshake, V4aAuth, VendedCredential, VerifyError, payload_shape, take_api_key, take_bearer,
 };
 use chaperone_model::{OutcomeStatus, Payload, Reason};
 use http::{HeaderMap, HeaderName, HeaderValue, header, request::Parts};
@@ -22,7 +22,10 @@ use crate::{
     },
     connection::http_connection::HttpConnection,
     http::second,
-    upstream::credential_broker::SigningIdentity,
+    upstream::{
+        clusters::{Cluster, Eks},
+        credential_broker::SigningIdentity,
+    },
     websocket::frames::Handshake,
 };
 
@@ -50,6 +53,8 @@ pub(super) enum Subject {
 pub(super) enum Authentication {
     /// By nothing.
     Anonymous,
+    /// A token for an EKS cluster.
+    Cluster { token: Box<EksToken>, cluster: Arc<Cluster>, vended: Option<Arc<VendedCredential>> },
     /// An S3 POST form, which is signed inside. `put` is the upload that it stands for.
     Form { form: Box<PostPolicy>, put: Box<Parts>, vended: Option<Arc<VendedCredential>> },
     /// A form of SimpleDB's, which is signed inside by version 2.
@@ -73,7 +78,8 @@ impl Authentication {
     pub(super) fn vended(&self) -> Option<&Arc<VendedCredential>> {
         match self {
             Self::Anonymous | Self::Grant { .. } | Self::Token(_) => None,
-            Self::Form { vended, .. }
+            Self::Cluster { vended, .. }
+            | Self::Form { vended, .. }
             | Self::FormV2 { vended, .. }
             | Self::Git { vended, .. }
             | Self::Signed { vended, .. }
@@ -135,6 +141,11 @@ async fn authentication(
         && let Some(by) = grant(connection, exchange, parts)
     {
         return Ok(Authentication::Grant { by });
+    }
+    if handshake.is_none()
+        && let Some(token) = EksToken::of(parts, found)
+    {
+        return cluster(connection, exchange, parts, found, token).await;
     }
     let own = &connection.session.own;
     take_api_key(parts, found);
@@ -227,6 +238,52 @@ async fn authentication(
         (None, None, Some(token), None) => Authentication::Token(token),
         (None, None, None, None) => Authentication::Anonymous,
     })
+}
+
+/// A token for an EKS cluster. Which cluster it is, is what EKS says of the host's name to the credentials that will sign.
+async fn cluster(
+    connection: &Arc<HttpConnection>,
+    exchange: &Exchange,
+    parts: &mut Parts,
+    found: &HostMatch,
+    token: EksToken,
+) -> Result<Authentication, CallError> {
+    let (own, plane) = (&connection.session.own, &connection.plane);
+    let id = token.access_key_id();
+    let vended = (id != own.placeholder.access_key_id()).then(|| own.vended.get(id)).flatten();
+    let placeholder = vended.as_deref().map_or(&own.placeholder, VendedCredential::placeholder);
+    // EKS is asked for who has the session's key, and for nobody else.
+    token.check_bearer(placeholder).map_err(|error| not_verified(&error))?;
+    let identity = plane.signing_identity(&exchange.generation, &connection.session);
+    let unavailable = |why: String| Refusal {
+        kind: Kind::Unavailable,
+        reason: Reason::NotSupported,
+        message: why,
+        outcome: OutcomeStatus::Failed,
+    };
+    let credentials = match &vended {
+        Some(vended) => vended.credentials().clone(),
+        None => identity.credentials.get().await.map_err(|error| unavailable(error.to_string()))?,
+    };
+    let of_host = if vended.is_none() { identity.credentials.account() } else { None };
+    let eks = Eks {
+        upstream: &plane.upstream,
+        signer: &plane.signer,
+        account: of_host.as_deref().or(credentials.account()),
+        credentials: &credentials,
+        answer_timeout: plane.limits.answer_timeout,
+    };
+    let cluster = Box::pin(plane.clusters.at(&exchange.host, found, &eks)).await.map_err(|error| {
+        if error.is_passing() {
+            unavailable(error.to_string())
+        } else {
+            Refusal::denied(Kind::AccessDenied, Reason::OutOfReach, format!("not permitted: {error}"))
+        }
+    })?;
+    let verify = |now| token.verify(&plane.signer, placeholder, &cluster.name, now);
+    plane.upstream.clock.judge(verify).map_err(|error| not_verified(&error))?;
+    parts.extensions.insert(ClusterName(cluster.name.clone()));
+    Ok(Authentication::Cluster { token: Box::new(token), cluster, vended })
 }
 
 /// Before anything of the body is read: is it the session's own authority?

@@ -7,7 +7,10 @@ use chaperone_model::{AccessLevel, Action, Call, Payload, Protocol, Reason};
 use http::{Method, request::Parts};
 
 use crate::{
-    body::{presigned::PresignedAnswer, secrets::ScannedAnswer, transform::Transforms, vended::VendedAnswer},
+    body::{
+        cluster::ClusterInAnswer, presigned::PresignedAnswer, secrets::ScannedAnswer, transform::Transforms,
+        vended::VendedAnswer,
+    },
     call::{
         authenticated::{Authenticated, Authentication, Subject},
         error::{CallError, Kind, Refusal},
@@ -69,7 +72,10 @@ impl<'e> Authenticated<'e> {
                     parameters.insert(LENT_BY.to_owned(), by.clone().into());
                 }
             }
-            Authentication::FormV2 { .. } | Authentication::Git { .. } | Authentication::Token(_) => {
+            Authentication::Cluster { .. }
+            | Authentication::FormV2 { .. }
+            | Authentication::Git { .. }
+            | Authentication::Token(_) => {
                 call.payload = Payload::None;
             }
             _ => {}
@@ -99,6 +105,7 @@ impl<'e> Authenticated<'e> {
         let session = &exchange.connection.session;
         transforms.add(ScannedAnswer::for_sets(&call, &parts.method));
         transforms.add(VendedAnswer::of(&call, session));
+        transforms.add(ClusterInAnswer::of(&call, &exchange.connection.plane));
         if !matches!(auth, Authentication::Grant { .. }) {
             transforms.add(PresignedAnswer::of(&call, found, exchange.id, session));
         }

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Instant};
 
 use bytes::Bytes;
-use chaperone_aws::{AwsChunkedReader, AwsError, payload_shape};
+use chaperone_aws::{AwsChunkedReader, AwsError, HostMatch, payload_shape};
 use chaperone_journal::JournalError;
 use chaperone_model::{
     BodyDigest, Call, CallId, CallIntent, CallOutcome, Decision, Direction, Event, Head, Masked, OutcomeStatus,
@@ -142,7 +142,7 @@ impl Exchange {
             method: parts.method.clone(),
             path: parts.uri.path().to_owned(),
             protocol: AwsError::guess(&parts, found.as_ref()),
-            service: found.as_ref().and_then(|found| found.services().next()).unwrap_or_default(),
+            service: found.as_ref().map_or("", HostMatch::service_of_errors),
             expects: parts.headers.contains_key(header::EXPECT),
             is_chunked: is_chunked(&parts),
             call: None,

@@ -34,7 +34,10 @@ use crate::{
     },
     connection::{http_connection::HttpConnection, quota::Memory},
     http::second,
-    upstream::{credential_broker::SigningIdentity, pool::Target},
+    upstream::{
+        credential_broker::SigningIdentity,
+        pool::{OwnRoots, Target},
+    },
     websocket::{frames::Handshake, handshake},
 };
 
@@ -98,6 +101,8 @@ struct Changes {
     websocket: Option<Handshaken>,
     /// Whose id and token the answer must not bring back.
     signed_by: Option<Arc<AwsCredentials>>,
+    /// What the server is verified by, where that isn't what AWS's are.
+    roots: Option<Arc<OwnRoots>>,
 }
 
 /// A signed handshake.
@@ -146,7 +151,7 @@ impl<'e> Recorded<'e> {
         }
         parts.uri = uri.build().map_err(|_| Failure::Target)?;
         let http2 = (http2 && !upgraded).then_some(connection.session.session.id);
-        let target = Target { name, address: connection.upstream, http2, plain };
+        let target = Target { name, address: connection.upstream, http2, plain, roots: changes.roots };
         let recorder = connection.plane.journal.body(exchange.id, Direction::Request);
         let (body, permit, websocket) = if let Some(Handshaken { handshake, keys, held }) = changes.websocket {
             exchange.body = None;
@@ -207,6 +212,15 @@ impl Signing<'_> {
                 let form = form.signed(&credentials, now).map_err(Failure::Sign)?;
                 parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(form.len()));
                 changes.form = Some(form);
+                return Ok(changes);
+            }
+            Authentication::Cluster { token, cluster, .. } => {
+                let credentials = credentials(self.identity, vended.as_ref()).await?;
+                changes.signed_by = Some(credentials.clone());
+                let field = token.field(signer, &credentials, &cluster.name, now).map_err(Failure::Sign)?;
+                parts.headers.insert(header::AUTHORIZATION, field);
+                parts.headers.remove(TokenField::Security.name());
+                changes.roots = Some(cluster.roots.clone());
                 return Ok(changes);
             }
             Authentication::Git { made, .. } => {
@@ -386,7 +400,8 @@ fn unsigned(parts: &mut Parts, auth: &Authentication) {
                 parts.headers.remove(field.name());
             }
         }
-        Authentication::Form { .. }
+        Authentication::Cluster { .. }
+        | Authentication::Form { .. }
         | Authentication::FormV2 { .. }
         | Authentication::Git { .. }
         | Authentication::Signed { .. }

@@ -65,11 +65,14 @@ impl HelloError {
 pub struct Hello {
     /// The server name, in lower case.
     pub name: String,
+    /// The only protocol that it asks for (RFC 7301); `None` where it names several, or none.
+    pub protocol: Option<Vec<u8>>,
 }
 
 const HANDSHAKE: u8 = 22;
 const CLIENT_HELLO: u8 = 1;
 const SERVER_NAME: u16 = 0;
+const PROTOCOLS: u16 = 16;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 
 /// Reads a connection's ClientHello into `start`; `None`: it names nobody. Who sent something else is told so.
@@ -181,6 +184,7 @@ fn client_hello(message: &[u8]) -> Result<Hello, HelloError> {
     }
     let mut name = None;
     let mut encrypted = false;
+    let mut protocols = Vec::new();
     while !extensions.0.is_empty() {
         let kind = extensions.u16("an extension is cut short")?;
         let body = extensions.vector16("an extension is cut short")?;
@@ -188,14 +192,27 @@ fn client_hello(message: &[u8]) -> Result<Hello, HelloError> {
             SERVER_NAME if name.is_some() => return Err(HelloError::Malformed("two server name extensions")),
             SERVER_NAME => name = Some(server_name(body)?),
             ENCRYPTED_CLIENT_HELLO => encrypted = true,
+            PROTOCOLS => protocols.push(only_protocol(body)),
             _ => {}
         }
     }
     match name {
         _ if encrypted => Err(HelloError::Encrypted),
-        Some(name) => Ok(Hello { name }),
+        Some(name) => {
+            let protocol = if protocols.len() == 1 { protocols.remove(0) } else { None };
+            Ok(Hello { name, protocol })
+        }
         None => Err(HelloError::NoName),
     }
+}
+
+/// The only name in a list of protocols. What can't be read names none: nobody here goes by it.
+fn only_protocol(body: &[u8]) -> Option<Vec<u8>> {
+    const CUT: &str = "the list of protocols is cut short";
+    let mut outer = Fields(body);
+    let mut list = Fields(outer.vector16(CUT).ok()?);
+    let name = list.vector8(CUT).ok()?;
+    (!name.is_empty() && list.0.is_empty() && outer.0.is_empty()).then(|| name.to_vec())
 }
 
 fn server_name(body: &[u8]) -> Result<String, HelloError> {
@@ -286,6 +303,30 @@ mod tests {
             split.extend_from_slice(piece);
         }
         assert_eq!(parse(&split).unwrap().unwrap().name, "s3.eu-west-1.amazonaws.com");
+    }
+
+    #[test]
+    fn a_protocol_counts_where_it_is_the_only_one() {
+        let of = |protocols: &[&[u8]]| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let mut config = rustls::ClientConfig::builder_with_provider(provider)
+                .with_safe_default_protocol_versions()
+                .unwrap()
+                .with_root_certificates(rustls::RootCertStore::empty())
+                .with_no_client_auth();
+            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+            let name = "a-ats.iot.eu-west-1.amazonaws.com".try_into().unwrap();
+            let mut connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+            let mut bytes = Vec::new();
+            connection.write_tls(&mut bytes).unwrap();
+            parse(&bytes).unwrap().unwrap().protocol
+        };
+        assert_eq!(of(&[b"x-amzn-mqtt-ca"]).as_deref(), Some(&b"x-amzn-mqtt-ca"[..]));
+        assert_eq!(of(&[]), None);
+        assert_eq!(of(&[b"x-amzn-mqtt-ca", b"h2"]), None);
+        for bad in [&b""[..], &[0, 0], &[0, 1, 0], &[0, 2, 2, b'a'], &[0, 2, 1, b'a', 0], &[0, 4, 1, b'a', 1, b'b']] {
+            assert_eq!(only_protocol(bad), None, "{bad:?}");
+        }
     }
 
     #[test]

@@ -122,7 +122,7 @@ impl Accepted {
         let alert = if name.is_none() && decision.is_none() { MISSING_EXTENSION } else { ACCESS_DENIED };
         self.open(Opening { decision, ..Opening::refused(told, why.clone()) }).await?;
         match kind {
-            EgressKind::Tls if is_told => hello::alert(stream, alert).await,
+            EgressKind::Mqtt | EgressKind::Tls if is_told => hello::alert(stream, alert).await,
             EgressKind::Http if is_told => hello::take_leave(stream, &refusal(&why)).await,
             _ => {}
         }
@@ -144,7 +144,11 @@ impl Accepted {
         let told = name.unwrap_or(&address);
         // Nothing is asked of the host's resolver, either, for who could not have sent anything there.
         way.leads_to(told, self.destination).await?;
-        let places = self.places(name, &way).await?;
+        let mut places = self.places(name, &way).await?;
+        if kind == EgressKind::Mqtt {
+            // It is AWS's name, and goes where the host has it; that AWS answers there is as it should be.
+            places.dialled = None;
+        }
         let (mut permitted, mut decision, mut refused) = (Vec::new(), None, None);
         let principal = self.principal();
         if let Some(dialled) = places.dialled {
@@ -175,7 +179,10 @@ impl Accepted {
         let is_vouched_for = |address| name.is_some() && places.dialled != Some(address);
         let (tunnel, reached) = tunnel::connect(told, &permitted, is_vouched_for, &way, after).await?;
         // A name of anybody's may be given AWS's address.
-        if is_vouched_for(reached) && (self.asked.get().is_some() || is_public(reached.ip())) {
+        if kind != EgressKind::Mqtt
+            && is_vouched_for(reached)
+            && (self.asked.get().is_some() || is_public(reached.ip()))
+        {
             let greetings = if greeting.is_some() { Greetings::Own } else { Greetings::All };
             self.aws_at(&way, greeting, reached, greetings).await.map_err(Refused::Aws)?;
         }

@@ -9,18 +9,28 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::connection::{
     accepted::{Accepted, Opening},
-    hello,
+    hello::{self, ACCESS_DENIED},
     prefixed::Prefixed,
 };
 
+/// What devices speak to AWS IoT's broker on port 443: by a certificate of their own, or by a customer's own authorizer.
+/// <https://docs.aws.amazon.com/iot/latest/developerguide/protocols.html#protocol-mapping>
+const MQTT_BY_CERTIFICATE: &[u8] = b"x-amzn-mqtt-ca";
+const MQTT: &[u8] = b"mqtt";
+const HTTP_BY_CERTIFICATE: &[u8] = b"x-amzn-http-ca";
+
 impl Accepted {
+    fn is_iots(&self, name: &str) -> bool {
+        self.shared.catalog.host(name).is_some_and(|found| found.services().any(|service| service == "iot-data"))
+    }
+
     pub(super) async fn tls(self: Arc<Self>, mut stream: TcpStream, mut start: BytesMut) -> Result<(u64, u64), String> {
         let limits = &self.shared.limits;
         start.reserve(2048);
         let hello = timeout(limits.handshake_timeout, hello::read(&mut stream, &mut start, &self.share));
         let hello = hello.await.map_err(|_| "no ClientHello came in time".to_owned())??;
         let stream = Prefixed { start: start.freeze(), stream };
-        let Some(hello::Hello { name }) = hello else {
+        let Some(hello::Hello { name, protocol }) = hello else {
             let asked = self.asked.get().and_then(|asked| asked.name.as_deref());
             if let Some(asked) = asked.filter(|asked| self.shared.catalog.host(asked).is_some()) {
                 return Err(format!("the proxy was asked for `{asked}`, and the ClientHello has no server name"));
@@ -32,6 +42,23 @@ impl Accepted {
         }
         if self.shared.catalog.host(&name).is_none() && !self.shared.generation().is_inspected(&name) {
             return Box::pin(self.pass_on(Some(&name), EgressKind::Tls, stream)).await;
+        }
+        if let Some(protocol) = protocol.filter(|_| self.is_iots(&name)) {
+            match protocol.as_slice() {
+                MQTT | MQTT_BY_CERTIFICATE => {
+                    return Box::pin(self.pass_on(Some(&name), EgressKind::Mqtt, stream)).await;
+                }
+                HTTP_BY_CERTIFICATE => {
+                    let why = format!(
+                        "{name} is called by a device's own certificate, which nobody between could show: sign these calls"
+                    );
+                    self.open(Opening::refused(Some(&name), why.clone())).await?;
+                    let mut stream = stream;
+                    hello::alert(&mut stream, ACCESS_DENIED).await;
+                    return Err(why);
+                }
+                _ => {}
+            }
         }
         self.check_reach(&name).await?;
         Box::pin(self.open(Opening::inspected(&name, self.target()))).await?;

@@ -19,7 +19,10 @@ use tokio::{
 
 use crate::{
     connection::{prefixed::Prefixed, quota::Quota},
-    upstream::http_proxy::{HttpProxy, ask},
+    upstream::{
+        http_proxy::{HttpProxy, ask},
+        race::{first_of, in_turns},
+    },
 };
 
 /// How many addresses of a name are tried.
@@ -116,8 +119,19 @@ impl Way {
             }
         };
         stream.set_nodelay(true)?;
+        keep_alive(&stream)?;
         Ok(stream)
     }
+}
+
+/// A program that sets it on its own socket (the SDKs of models' APIs do, since an answer may take longer than a NAT gateway
+/// remembers a silent connection: 350 s) reaches no further than this daemon. So each goes on with it.
+fn keep_alive(stream: &TcpStream) -> io::Result<()> {
+    let probes = socket2::TcpKeepalive::new()
+        .with_time(Duration::from_secs(30))
+        .with_interval(Duration::from_secs(10))
+        .with_retries(6);
+    socket2::SockRef::from(stream).set_tcp_keepalive(&probes)
 }
 
 /// A connection, and what has come by it already.
@@ -151,6 +165,7 @@ pub(super) async fn resolve(
     }
     let wanted = original.ip().to_canonical();
     addresses.sort_by_key(|address| address.ip().to_canonical() != wanted);
+    let mut addresses = in_turns(addresses);
     addresses.truncate(MAX_ADDRESSES);
     Ok(addresses)
 }
@@ -164,15 +179,18 @@ pub(super) async fn connect(
     way: &Way,
     after: Duration,
 ) -> Result<(Tunnel, SocketAddr), TunnelError> {
-    let mut last = TunnelError::Unknown { name: name.to_owned() };
+    let mut attempts = Vec::with_capacity(addresses.len());
     for &address in addresses {
-        last = match timeout(after, way.dial(is_vouched_for(address).then_some(name), address)).await {
-            Ok(Ok(tunnel)) => return Ok((tunnel, address)),
-            Ok(Err(source)) => TunnelError::Connect { name: name.to_owned(), address, source },
-            Err(_) => TunnelError::Timeout { what: "connecting to", name: name.to_owned(), after },
-        };
+        let name_of = is_vouched_for(address).then_some(name);
+        attempts.push(async move {
+            match timeout(after, way.dial(name_of, address)).await {
+                Ok(Ok(tunnel)) => Ok((tunnel, address)),
+                Ok(Err(source)) => Err(TunnelError::Connect { name: name.to_owned(), address, source }),
+                Err(_) => Err(TunnelError::Timeout { what: "connecting to", name: name.to_owned(), after }),
+            }
+        });
     }
-    Err(last)
+    first_of(None, attempts).await.unwrap_or_else(|| Err(TunnelError::Unknown { name: name.to_owned() }))
 }
 
 /// Blocks a thread for as long as a resolver takes, whether somebody still waits or not.
@@ -213,6 +231,24 @@ fn is_metadata_v6(address: Ipv6Addr) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Of several addresses the first may say nothing at all: here a listener whose queue is full.
+    #[tokio::test]
+    async fn another_address_is_tried_beside_a_silent_one_and_is_kept_alive() {
+        let silent = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        silent.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        silent.listen(0).unwrap();
+        let address = silent.local_addr().unwrap().as_socket().unwrap();
+        let _full = std::net::TcpStream::connect(address).unwrap();
+        let answers = std::net::TcpListener::bind("127.0.0.2:0").unwrap();
+        let other = answers.local_addr().unwrap();
+        let after = Duration::from_mins(1);
+        let (tunnel, reached) = connect("a", &[address, other], |_| true, &Way::home(), after).await.unwrap();
+        assert_eq!(reached, other);
+        let socket = socket2::SockRef::from(&tunnel.stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(30));
+    }
 
     #[test]
     fn metadata_services_are_out_of_reach() {

@@ -13,11 +13,11 @@ use std::{
     time::{Duration, Instant},
 };
 
+use aws_lc_rs::digest;
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use chaperone_model::SessionId;
 use foldhash::HashMap;
-use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use http::{Request, Response};
 use http_body::Body;
 use hyper::{
@@ -35,7 +35,7 @@ use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::TcpStream,
     sync::Semaphore,
-    time::{sleep, timeout},
+    time::timeout,
 };
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
@@ -46,7 +46,11 @@ use crate::{
         strict::{Role, Strict, Violation},
     },
     limits::Limits,
-    upstream::{clock::Clock, http_proxy::HttpProxy},
+    upstream::{
+        clock::Clock,
+        http_proxy::HttpProxy,
+        race::{HEAD_START, first_of, in_turns},
+    },
 };
 
 /// Idle connections kept for one name and address.
@@ -139,6 +143,8 @@ pub struct Target {
     pub http2: Option<SessionId>,
     /// HTTP without TLS, on port 80 of an address that the name has for this host: nothing else tells who it is.
     pub plain: bool,
+    /// What its certificate is verified by, where that isn't what AWS's own are.
+    pub(crate) roots: Option<Arc<OwnRoots>>,
 }
 
 struct SharedConnection<B> {
@@ -209,14 +215,79 @@ pub struct Roots {
 impl Roots {
     /// Each as PEM (RFC 7468), for clients that want them so.
     pub fn pem(&self) -> impl Iterator<Item = Vec<u8>> + '_ {
-        self.certificates.iter().map(|certificate| {
-            let text = BASE64_STANDARD.encode(certificate);
-            let lines: Vec<&str> =
-                text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
-            let text = lines.join("\n");
-            format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n").into_bytes()
-        })
+        self.certificates.iter().map(|certificate| pem(certificate).into_bytes())
     }
+}
+
+/// A certificate as PEM.
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
+    let text = BASE64_STANDARD.encode(certificate);
+    let lines: Vec<&str> =
+        text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap_or_default()).collect();
+    let text = lines.join("\n");
+    format!("-----BEGIN CERTIFICATE-----\n{text}\n-----END CERTIFICATE-----\n")
+}
+
+/// Authorities that vouch for one server, as an EKS cluster's own does. Those with the same certificates are the same.
+pub(crate) struct OwnRoots {
+    digest: [u8; 32],
+    http1: TlsConnector,
+    http2: TlsConnector,
+}
+
+impl OwnRoots {
+    /// Of certificates in PEM; what is wrong with them, if they are none.
+    pub(crate) fn from_pem(pem: &str) -> Result<Self, String> {
+        let mut store = RootCertStore::empty();
+        let mut context = digest::Context::new(&digest::SHA256);
+        for certificate in CertificateDer::pem_slice_iter(pem.as_bytes()) {
+            let certificate = certificate.map_err(|error| error.to_string())?;
+            context.update(&certificate);
+            store.add(certificate).map_err(|error| error.to_string())?;
+        }
+        if store.is_empty() {
+            return Err("there is no certificate in it".to_owned());
+        }
+        let mut digest = [0; 32];
+        digest.copy_from_slice(context.finish().as_ref());
+        let (http1, http2) = connectors(&store);
+        Ok(Self { digest, http1, http2 })
+    }
+}
+
+impl std::fmt::Debug for OwnRoots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OwnRoots").field("sha256", &hex::encode(self.digest)).finish_non_exhaustive()
+    }
+}
+
+impl PartialEq for OwnRoots {
+    fn eq(&self, other: &Self) -> bool {
+        self.digest == other.digest
+    }
+}
+
+impl Eq for OwnRoots {}
+
+impl std::hash::Hash for OwnRoots {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.digest.hash(state);
+    }
+}
+
+/// What makes TLS connections of HTTP/1.1, and of both, verified by these roots.
+fn connectors(store: &RootCertStore) -> (TlsConnector, TlsConnector) {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = |protocols: &[&[u8]]| {
+        let mut config = ClientConfig::builder_with_provider(provider.clone())
+            .with_safe_default_protocol_versions()
+            .expect("BUG: the provider supports TLS 1.2 and 1.3")
+            .with_root_certificates(store.clone())
+            .with_no_client_auth();
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    };
+    (config(&[b"http/1.1"]), config(&[b"h2", b"http/1.1"]))
 }
 
 /// An answer's head and body, and what to give back to the pool when the body is over.
@@ -241,19 +312,10 @@ where
 {
     /// A pool that verifies by these roots.
     pub fn new(roots: &Roots, limits: Limits) -> Self {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let config = |protocols: &[&[u8]]| {
-            let mut config = ClientConfig::builder_with_provider(provider.clone())
-                .with_safe_default_protocol_versions()
-                .expect("BUG: the provider supports TLS 1.2 and 1.3")
-                .with_root_certificates(roots.store.clone())
-                .with_no_client_auth();
-            config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
-            TlsConnector::from(Arc::new(config))
-        };
+        let (http1, http2) = connectors(&roots.store);
         Self {
-            http1: config(&[b"http/1.1"]),
-            http2: config(&[b"h2", b"http/1.1"]),
+            http1,
+            http2,
             idle: Mutex::default(),
             shared: Mutex::default(),
             limits,
@@ -356,7 +418,12 @@ where
             tcp.set_nodelay(true).and_then(|()| keep_alive(&tcp)).map_err(connect)?;
             let server = ServerName::try_from(name.clone())
                 .map_err(|error| connect(io::Error::new(io::ErrorKind::InvalidInput, error)))?;
-            let connector = if target.http2.is_some() { &self.http2 } else { &self.http1 };
+            let connector = match (&target.roots, target.http2.is_some()) {
+                (None, false) => &self.http1,
+                (None, true) => &self.http2,
+                (Some(own), false) => &own.http1,
+                (Some(own), true) => &own.http2,
+            };
             connector.connect(server, tcp).await.map_err(|source| UpstreamError::Tls {
                 name: name.clone(),
                 address,
@@ -382,14 +449,10 @@ where
             };
             let mut own: Vec<SocketAddr> = found.filter(|it| !is_link_local(it.ip())).collect();
             own.sort_by_key(|it| it.ip() != address.ip());
-            let mut failed = io::Error::new(io::ErrorKind::NotFound, "the name has no address that is dialled");
-            for own in own.into_iter().take(MAX_OTHERS) {
-                match TcpStream::connect(own).await {
-                    Ok(stream) => return stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).map(|()| stream),
-                    Err(error) => failed = error,
-                }
-            }
-            Err(failed)
+            let attempts = in_turns(own).into_iter().take(MAX_OTHERS).map(TcpStream::connect).collect();
+            let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address that is dialled");
+            let stream = first_of(None, attempts).await.unwrap_or_else(|| Err(none()))?;
+            stream.set_nodelay(true).and_then(|()| keep_alive(&stream)).map(|()| stream)
         };
         match timeout(after, dial).await {
             Ok(dialled) => dialled.map_err(|source| UpstreamError::Connect { name: name.clone(), address, source }),
@@ -518,13 +581,12 @@ fn http(target: &Target, error: &hyper::Error) -> UpstreamError {
     UpstreamError::Http { name, address, why }
 }
 
-/// How long the agent's own address has before the name's others are tried beside it, and each of those before the next
-/// (RFC 8305).
-const HEAD_START: Duration = Duration::from_millis(300);
 /// Look-ups for that at once.
 static LOOK_UPS: Semaphore = Semaphore::const_new(8);
 /// How many of a name's other addresses are tried.
 const MAX_OTHERS: usize = 4;
+
+type Attempt = Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>;
 
 /// Connects to the agent's address, or to another one of the name's own where that doesn't answer. Clients that dial by
 /// themselves go on to the next address, which a captured one can't: its connection is always accepted here.
@@ -545,30 +607,23 @@ where
         let _turn = LOOK_UPS.acquire().await;
         look_up().await
     };
-    let mut seen = vec![address];
-    for other in found.into_iter().flatten() {
-        if seen.len() <= MAX_OTHERS && !seen.contains(&other) {
-            seen.push(other);
+    let mut others: Vec<SocketAddr> = Vec::new();
+    // Its own family's last: to that there may be no way.
+    let (own, other): (Vec<_>, Vec<_>) = found.into_iter().flatten().partition(|it| it.is_ipv4() == address.is_ipv4());
+    for other in in_turns(other.into_iter().chain(own)) {
+        if others.len() < MAX_OTHERS && other != address && !others.contains(&other) {
+            others.push(other);
         }
     }
-    let others = (0u32..).zip(seen.into_iter().skip(1)).map(|(place, other)| async move {
-        sleep(HEAD_START * place).await;
-        TcpStream::connect(other).await
-    });
-    let mut trying: FuturesUnordered<Pin<Box<dyn Future<Output = io::Result<TcpStream>> + Send>>> =
-        others.map(|other| Box::pin(other) as _).collect();
-    let mut failed = refused;
-    if failed.is_none() {
-        trying.push(first);
+    let others = others.into_iter().map(|other| Box::pin(TcpStream::connect(other)) as Attempt).collect();
+    let begun = refused.is_none().then_some(first as Attempt);
+    match (first_of(begun, others).await, refused) {
+        (Some(Ok(stream)), _) => Ok(stream),
+        // What the agent's own address said is what is told.
+        (_, Some(refused)) => Err(refused),
+        (Some(Err(error)), None) => Err(error),
+        (None, None) => Err(io::ErrorKind::NotConnected.into()),
     }
-    while let Some(tried) = trying.next().await {
-        match tried {
-            Ok(stream) => return Ok(stream),
-            // What the agent's own address said is what is told.
-            Err(error) => failed = failed.or(Some(error)),
-        }
-    }
-    Err(failed.unwrap_or_else(|| io::ErrorKind::NotConnected.into()))
 }
 
 /// A peer that is gone without a word is noticed within some 11 seconds, however long an answer may take.
@@ -673,7 +728,8 @@ mod tests {
 
     impl Other {
         async fn send(&self, http2: Option<SessionId>, path: &str) -> Result<Answer<Empty>, UpstreamError> {
-            let target = Target { name: "a.example.com".into(), address: self.address, http2, plain: false };
+            let target =
+                Target { name: "a.example.com".into(), address: self.address, http2, plain: false, roots: None };
             let mut request = Request::get(format!("https://a.example.com{path}"));
             request = request.header("host", "a.example.com");
             if http2.is_some() {

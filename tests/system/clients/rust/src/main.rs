@@ -1,4 +1,5 @@
-//! What programs do with the AWS SDK for Rust. Argument: a bucket; with `delete` after it, that is all that is done.
+//! What programs do with the AWS SDK for Rust. Argument: a bucket; with `delete` after it, that is all that is done. `masked`
+//! and what stands for a value: masked answers are read, and nothing else is done.
 
 use std::{env, error::Error, process::Command, time::Duration};
 
@@ -12,8 +13,11 @@ use aws_sdk_s3::{
     operation::get_object::GetObjectError,
     presigning::PresigningConfig,
     primitives::ByteStream,
-    types::{BucketLocationConstraint, CompletedMultipartUpload, CompletedPart, CreateBucketConfiguration},
+    types::{
+        BucketLocationConstraint, ChecksumMode, CompletedMultipartUpload, CompletedPart, CreateBucketConfiguration,
+    },
 };
+use aws_sdk_sqs::types::SendMessageBatchRequestEntry;
 
 const PART: usize = 6_000_000;
 
@@ -24,6 +28,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if env::args().nth(2).is_some_and(|what| what == "delete") {
         aws_sdk_s3::Client::new(&config).delete_bucket().bucket(bucket).send().await?;
         return Ok(());
+    }
+    if bucket == "masked" {
+        return masked(&config, &env::args().nth(2).ok_or("what stands for a value?")?).await;
     }
     let caller = aws_sdk_sts::Client::new(&config).get_caller_identity().send().await?;
     println!("account {}", caller.account().unwrap_or_default());
@@ -111,5 +118,34 @@ async fn items(dynamodb: &aws_sdk_dynamodb::Client, table: &str) -> Result<(), B
         scanned += page?.count();
     }
     println!("scanned {scanned}");
+    Ok(())
+}
+
+/// Reads masked answers: the SDK holds S3's checksums against what it got. What there is was made by the operator; `own`
+/// stands for a value that may go into a message.
+async fn masked(config: &aws_config::SdkConfig, own: &str) -> Result<(), Box<dyn Error>> {
+    let caller = aws_sdk_sts::Client::new(config).get_caller_identity().send().await?;
+    let items = aws_sdk_dynamodb::Client::new(config).scan().table_name("masked").send().await?;
+    let item = items.items().first().ok_or("no item")?;
+    let member = |name: &str| item.get(name).and_then(|it| it.as_s().ok()).cloned().unwrap_or_default();
+    let object = aws_sdk_s3::Client::new(config).get_object().bucket("masked").key("k");
+    let object = object.checksum_mode(ChecksumMode::Enabled).send().await?.body.collect().await?.into_bytes();
+    let queues = aws_sdk_sqs::Client::new(config);
+    let queue = queues.get_queue_url().queue_name("masked").send().await?.queue_url.ok_or("no queue")?;
+    let received = queues.receive_message().queue_url(&queue).message_attribute_names("All").send().await?;
+    let body = received.messages().first().and_then(|it| it.body()).unwrap_or_default();
+    queues.send_message().queue_url(&queue).message_body(own).send().await?;
+    let entry = |id: &str, body: &str| SendMessageBatchRequestEntry::builder().id(id).message_body(body).build();
+    let batch = queues.send_message_batch().queue_url(&queue);
+    let sent = batch.entries(entry("0", own)?).entries(entry("1", "as it is")?).send().await?;
+    // All of it is ASCII, of which Rust's text is JSON's.
+    println!(
+        "{{\"account\":{:?},\"pin\":{:?},\"id\":{:?},\"object\":{:?},\"body\":{body:?},\"sent\":{}}}",
+        caller.account().unwrap_or_default(),
+        member("pin"),
+        member("id"),
+        String::from_utf8_lossy(&object),
+        sent.successful().len()
+    );
     Ok(())
 }

@@ -86,7 +86,12 @@ impl Asked {
 
     /// Whether its answer is whatever somebody has put there.
     pub(super) fn is_raw(&self) -> bool {
-        has_raw_answer(&self.service, &self.operation) || self.protocol == Protocol::Http
+        has_raw_answer(&self.service, &self.operation) || self.protocol == Protocol::Http || self.is_kubernetes()
+    }
+
+    /// Its API answers with whatever its users keep there, as JSON, text or protobuf.
+    fn is_kubernetes(&self) -> bool {
+        self.service == "k8s"
     }
 
     /// Whether nothing is masked in its answer unless a policy says so.
@@ -107,9 +112,12 @@ impl Asked {
     pub(super) fn format(&self, headers: &HeaderMap, success: bool) -> Format {
         let told = headers.get(CONTENT_TYPE).and_then(|kind| Format::of(kind.to_str().ok()?));
         let told = told.filter(|format| *format != Format::EventStream || self.has_events());
+        // One object after the other, which it calls JSON.
+        let follows = self.is_kubernetes() && self.operation == "watch" && success;
+        let told = told.map(|format| if follows && format == Format::Json { Format::JsonLines } else { format });
         match told {
             Some(format) if format != Format::Text => format,
-            _ if has_raw_answer(&self.service, &self.operation) || !success => Format::Text,
+            _ if has_raw_answer(&self.service, &self.operation) || self.is_kubernetes() || !success => Format::Text,
             _ => match self.protocol {
                 Protocol::Json | Protocol::RestJson => Format::Json,
                 Protocol::Ec2 | Protocol::Query | Protocol::RestXml => Format::Xml,
