@@ -33,7 +33,8 @@ removing() {
       ;;
   esac
   # Without it these engines would start no container at all.
-  if engines=$(grep -ls chaperone-oci-runtime /etc/docker/daemon.json /etc/containerd/*.toml /etc/containerd/*/*.toml); then
+  engines=$(grep -ls chaperone-oci-runtime /etc/docker/daemon.json /etc/containerd/*.toml /etc/containerd/*/*.toml || :)
+  if [ -n "$engines" ]; then
     say "these have containers started by chaperone-oci-runtime; take that out and restart the engine, then remove:" $engines >&2
     return 1
   fi

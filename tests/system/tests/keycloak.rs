@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // a test that can't go on fails
 
+#[allow(dead_code)] // its provider is played by another one here
 mod openid;
 
 use std::{

@@ -8,10 +8,7 @@ use std::borrow::Cow;
 
 use smallvec::{SmallVec, smallvec};
 
-use crate::{
-    catalog::Catalog,
-    endpoint::{Endpoint, kubernetes},
-};
+use crate::{catalog::Catalog, endpoint::Endpoint, kubernetes_actions::KUBERNETES};
 
 /// Suffixes that the partitions' data don't list, with their partitions.
 const MORE_SUFFIXES: [(&str, &str); 14] = [
@@ -109,7 +106,7 @@ impl HostMatch {
     /// What errors of its own are like those of: the service, or for a cluster's API Kubernetes.
     pub fn service_of_errors(&self) -> &'static str {
         match self.kind {
-            HostKind::Endpoint(Endpoint::EksCluster) => kubernetes::SERVICE,
+            HostKind::Endpoint(Endpoint::EksCluster) => KUBERNETES,
             _ => self.services().next().unwrap_or_default(),
         }
     }

@@ -2,6 +2,9 @@
 
 use chaperone_model::AccessLevel;
 
+/// What the service is called in calls and policies.
+pub(crate) const KUBERNETES: &str = "k8s";
+
 /// All actions, with their levels.
 pub(crate) const ACTIONS: [(&str, AccessLevel); 13] = {
     use AccessLevel::{List, PermissionsManagement, Read, Write};

@@ -15,12 +15,9 @@ use serde_json::{Map, Value};
 use crate::{
     decode_error::DecodeError,
     endpoint::{EndpointRequirements, clear_path},
-    kubernetes_actions::ACTIONS,
+    kubernetes_actions::{ACTIONS, KUBERNETES},
     resources::Place,
 };
-
-/// What the service is called in calls and policies.
-pub(crate) const SERVICE: &str = "k8s";
 
 /// The cluster that a request is for, in its extensions. The host's name doesn't say it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,7 +38,7 @@ pub(crate) fn requirements(parts: &Parts, place: &Place<'_>) -> Result<(Endpoint
     let resource = place.arn("eks", &format!("cluster/{cluster}/{}", asked.resource()));
     let mut actions = vec![level(asked.verb)];
     actions.extend(asked.besides(parts).into_iter().map(level));
-    Ok((EndpointRequirements { service: SERVICE, groups: vec![(actions, resource)] }, asked.parameters()))
+    Ok((EndpointRequirements { service: KUBERNETES, groups: vec![(actions, resource)] }, asked.parameters()))
 }
 
 fn level(name: &'static str) -> (&'static str, AccessLevel) {
