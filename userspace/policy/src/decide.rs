@@ -19,7 +19,7 @@ use crate::{
     incomplete::{ResourcePattern, Unknown},
     inputs::{Fact, Inputs},
     load::PolicyVersion,
-    ruling::{Denial, Determining, Obligations, Permit, Question, Refused, Ruling},
+    ruling::{Decided, Denial, Determining, Obligations, Permit, Question, Refused, Ruling},
     slice::{Part, Reads, Slice, cut},
 };
 
@@ -99,9 +99,6 @@ impl Need<'_> {
 /// What a set of policies says of one need: those that permit it, or why not, which say so, and whether only because
 /// something isn't known.
 pub(crate) type Ruled = Result<Vec<String>, (Reason, Vec<String>, bool)>;
-
-/// What Cedar says: those that permit it, or why not, and which say so.
-pub(crate) type Decided = Result<Vec<String>, (Reason, Vec<String>)>;
 
 /// What a container's label begins with among the principal's tags.
 const LABEL: &str = "label:";

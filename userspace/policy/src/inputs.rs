@@ -11,7 +11,7 @@ use std::{
 use cedar_policy::RestrictedExpression;
 use parking_lot::Mutex;
 
-use crate::decide::Decided;
+use crate::ruling::Decided;
 
 /// Decisions that are kept, of all slices of a policy version; past this they are made anew.
 const MAX_DECISIONS: usize = 4096;

@@ -4,6 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use chaperone_model::{Decision, Reason, Verdict};
 
+/// What Cedar says: those that permit it, or why not, and which say so.
+pub(crate) type Decided = Result<Vec<String>, (Reason, Vec<String>)>;
+
 /// The policies' answer for a call.
 #[derive(Debug)]
 pub enum Ruling {

@@ -30,7 +30,7 @@ pub(super) fn may_be(service: &str, before: &str, id: &str) -> bool {
         },
         "organizations" => {
             const PREFIXES: [&str; 5] = ["ou-", "r-", "p-", "rp-", "rt-"];
-            let is_account = super::names::is_account(id);
+            let is_account = id.len() == 12 && id.bytes().all(|byte| byte.is_ascii_digit());
             match before.strip_prefix('/') {
                 Some("") => is_account || !PREFIXES.iter().any(|prefix| id.starts_with(prefix)),
                 Some(prefix) if PREFIXES.contains(&prefix) => {
