@@ -96,7 +96,7 @@ fn agents_and_people_are_who_keycloak_says() {
         &config,
         issuer(
             "keycloak",
-            "audiences = [\"chaperone\", \"chaperone-cli\"]\nsponsor = \"owner.email\"\ndisplay_name = \"preferred_username\"\n\
+            "audiences = [\"chaperone\", \"chaperone-cli\"]\nsponsor = \"/owner/email\"\ndisplay_name = \"preferred_username\"\n\
              client_id = \"chaperone-cli\"\nscopes = [\"offline_access\"]",
         ),
     )

@@ -58,4 +58,4 @@ pub use pending_ring::PendingCgroups;
 pub use preexisting::PreexistingConnection;
 pub use rules::{CgroupRules, PendingPatterns, TooManyRules, cgroup_tree};
 pub use self_test::Check;
-pub use sys::{clock_is_synchronized, netns_cookie, pidfd, take_short_slices};
+pub use sys::{clock_is_synchronized, netns_cookie, pidfd};

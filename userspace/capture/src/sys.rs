@@ -8,7 +8,6 @@ use std::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::fs::MetadataExt as _,
     },
-    time::Duration,
 };
 
 use chaperone_model::{CgroupId, NetnsCookie};
@@ -306,26 +305,4 @@ pub fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     }
     // SAFETY: the kernel made it just now, for nobody else.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Has this thread give way sooner: after `slice` instead of some milliseconds, to whoever else is woken on its processor. It
-/// gets as much of the processor as before, in smaller parts.
-///
-/// Since Linux 6.12 that is said by `sched_runtime` (EEVDF's custom slices, from 0.1 to 100 ms); older ones ignore it.
-pub fn take_short_slices(slice: Duration) -> io::Result<()> {
-    let pid = 0; // this thread
-    // SAFETY: all of it is numbers, for which nought is a value.
-    let mut attr: libc::sched_attr = unsafe { std::mem::zeroed() };
-    attr.size = u32::try_from(size_of_val(&attr)).map_err(io::Error::other)?;
-    // SAFETY: the kernel writes at most `size` bytes.
-    let got = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, &raw mut attr, attr.size, 0) };
-    if got < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    attr.sched_runtime = u64::try_from(slice.as_nanos()).map_err(io::Error::other)?;
-    // SAFETY: the kernel reads `size` bytes, which it has said itself how many it knows of.
-    if unsafe { libc::syscall(libc::SYS_sched_setattr, pid, &raw const attr, 0) } < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(())
 }

@@ -176,11 +176,6 @@ fn serve(path: &Path, enrolled: &mut bool) -> anyhow::Result<ExitCode> {
             threads => threads,
         })
         .thread_name("calls")
-        .on_thread_start(|| {
-            if let Err(error) = chaperone_capture::take_short_slices(SLICE) {
-                tracing::debug!(%error, "threads for calls keep the kernel's usual slices");
-            }
-        })
         .enable_all()
         .build()
         .context("starting the runtime for calls")?;
@@ -480,10 +475,6 @@ fn tell_of_hooks(capture: &Capture, told: &mut Option<String>) {
 
 /// How many commands may wait for the journal, before they wait in the hooks' buffer, and are lost when that is full.
 const COMMANDS_WAITING: usize = 1024;
-
-/// After how long the threads for calls give way to whoever else is woken on their processor. Without it, a daemon that one
-/// agent keeps busy has the others' processes wait for some milliseconds, each time.
-const SLICE: Duration = Duration::from_micros(200);
 
 /// How often commands are looked for whose end the hooks missed without counting it.
 const LOOK_FOR_GONE: Duration = Duration::from_mins(1);

@@ -2,6 +2,8 @@
 //! key that a volume is encrypted with, the bucket that logs go to. IAM asks for no permission on these by this call; they
 //! count for policies that forbid.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 
 use super::{Place, checked, ids, names};
@@ -46,18 +48,66 @@ pub(crate) fn mentions(
     members: &Map<String, Value>,
     place: &Place<'_>,
 ) -> Result<(), DecodeError> {
-    let mut found = Found { service, place, region: None, arns: Vec::new() };
+    let mut found = Found { service, place, region: None, arns: Arns::default() };
     found.object(members, true);
-    let is_long = found.arns.len() > MAX_EACH;
-    for arn in found.arns {
-        if is_long {
-            let end = arn.rfind(['/', ':']).map_or(0, |at| at + 1);
-            needs.made_resource([&arn[..end], "*"].concat())?;
-        } else if !needs.names(&arn) {
-            names::arn(needs, &checked(&arn)?)?;
+    match found.arns {
+        Arns::Each(all) => {
+            for arn in all {
+                if !needs.names(&arn) {
+                    names::arn(needs, &checked(&arn)?)?;
+                }
+            }
         }
+        Arns::Like(all) => {
+            for pattern in all {
+                needs.made_resource(pattern)?;
+            }
+        }
+        Arns::Any => needs.made_resource("*".to_owned())?,
     }
     Ok(())
+}
+
+/// What was found so far. Each step takes as long as [`MAX_EACH`] allows, however many there are.
+enum Arns {
+    Each(Vec<String>),
+    /// Too many to be told one by one: by what they begin with.
+    Like(BTreeSet<String>),
+    /// Too many of those as well.
+    Any,
+}
+
+impl Default for Arns {
+    fn default() -> Self {
+        Self::Each(Vec::new())
+    }
+}
+
+impl Arns {
+    fn add(&mut self, arn: String) {
+        match self {
+            Self::Each(all) if all.contains(&arn) => {}
+            Self::Each(all) if all.len() < MAX_EACH => all.push(arn),
+            Self::Each(all) => {
+                let patterns: BTreeSet<String> = all.iter().map(|arn| like(arn)).collect();
+                *self = Self::Like(patterns);
+                self.add(arn);
+            }
+            Self::Like(all) => {
+                all.insert(like(&arn));
+                if all.len() > MAX_EACH {
+                    *self = Self::Any;
+                }
+            }
+            Self::Any => {}
+        }
+    }
+}
+
+/// All that begins as this one.
+fn like(arn: &str) -> String {
+    let end = arn.rfind(['/', ':']).map_or(0, |at| at + 1);
+    [&arn[..end], "*"].concat()
 }
 
 struct Found<'a> {
@@ -65,7 +115,7 @@ struct Found<'a> {
     place: &'a Place<'a>,
     /// The region that a structure names beside what it holds.
     region: Option<&'a str>,
-    arns: Vec<String>,
+    arns: Arns,
 }
 
 impl<'a> Found<'a> {
@@ -151,8 +201,8 @@ impl<'a> Found<'a> {
 
     fn add(&mut self, arn: String) {
         // What is no ARN names nothing.
-        if arn.splitn(6, ':').nth(5).is_some_and(|name| !name.is_empty()) && !self.arns.contains(&arn) {
-            self.arns.push(arn);
+        if arn.splitn(6, ':').nth(5).is_some_and(|name| !name.is_empty()) {
+            self.arns.add(arn);
         }
     }
 }
@@ -195,4 +245,21 @@ fn is_key(name: &str) -> bool {
 fn ends_with(text: &str, ending: &str) -> bool {
     let at = text.len().checked_sub(ending.len());
     at.is_some_and(|at| text.as_bytes()[at..].eq_ignore_ascii_case(ending.as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn however_many_there_are_they_are_told_in_a_bounded_way() {
+        let mut arns = Arns::default();
+        let queue = |number: usize| format!("arn:aws:sqs:eu-west-1:123456789012:q{number}");
+        (0..MAX_EACH).chain(0..MAX_EACH).for_each(|number| arns.add(queue(number)));
+        assert!(matches!(&arns, Arns::Each(all) if all.len() == MAX_EACH));
+        (0..10_000).for_each(|number| arns.add(queue(number)));
+        assert!(matches!(&arns, Arns::Like(all) if all.iter().eq(["arn:aws:sqs:eu-west-1:123456789012:*"])));
+        (0..10_000).for_each(|number| arns.add(format!("arn:aws:s3:::b{number}/key")));
+        assert!(matches!(&arns, Arns::Any));
+    }
 }
