@@ -18,7 +18,7 @@ use crate::{
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
         received::{Destination, Received},
-        work::Turn,
+        work::Leave,
     },
     connection::http_connection::HttpConnection,
     http::second,
@@ -316,7 +316,7 @@ async fn hold(connection: &HttpConnection, exchange: &mut Exchange, parts: &Part
     let (bytes, read) = Box::pin(spool::read(&mut body, &mut memory, parts.version, limits)).await;
     let (kind, reason, outcome) = match &read {
         Ok(()) => {
-            let turn = Turn::of(&connection.share, bytes.len()).await;
+            let turn = Leave::of(&connection.share, bytes.len()).await;
             exchange.body = Some(turn.run(|| RequestBody::in_memory(bytes, memory)));
             return Ok(());
         }

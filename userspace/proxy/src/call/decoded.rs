@@ -16,7 +16,7 @@ use crate::{
         error::{CallError, Kind, Refusal},
         exchange::{Exchange, RequestBody},
         http_path::normalize,
-        work::Turn,
+        work::Leave,
     },
 };
 
@@ -51,7 +51,7 @@ impl<'e> Authenticated<'e> {
             Some(RequestBody::Whole(bytes, ..)) => bytes.len(),
             _ => 0,
         };
-        let turn = Turn::of(&connection.share, size).await;
+        let turn = Leave::of(&connection.share, size).await;
         let mut call = turn
             .run(|| decode(exchange, &parts, found, identity, auth))
             .map_err(|error| Refusal::undecodable(&error))?;

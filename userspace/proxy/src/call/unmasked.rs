@@ -12,7 +12,7 @@ use crate::{
         authenticated::{Authentication, Subject},
         error::{Kind, Refusal},
         exchange::{Exchange, RequestBody},
-        work::Turn,
+        work::Leave,
     },
     session_vault::PREFIX,
 };
@@ -39,7 +39,7 @@ pub(super) async fn unmask(
     }
     let connection = &exchange.connection;
     let policies = exchange.generation.engine.version();
-    let turn = Turn::of(&connection.share, body.len()).await;
+    let turn = Leave::of(&connection.share, body.len()).await;
     turn.run(|| {
         let mut texts = Vec::new();
         let mut by: Vec<Masked> = Vec::new();

@@ -12,9 +12,9 @@ const AT_ONCE: usize = 32 << 10;
 
 /// Leave to do what takes time in proportion to some bytes of an agent's. Of one session, one such thing is done at a time,
 /// and no more in all than there are processors.
-pub(crate) struct Turn<'a>(Option<[SemaphorePermit<'a>; 2]>);
+pub(crate) struct Leave<'a>(Option<[SemaphorePermit<'a>; 2]>);
 
-impl<'a> Turn<'a> {
+impl<'a> Leave<'a> {
     /// For so many bytes, once it may be.
     pub(crate) async fn of(share: &'a Quota, bytes: usize) -> Self {
         Self(if bytes <= AT_ONCE { None } else { Some(share.work().await) })
@@ -49,7 +49,7 @@ mod tests {
         let long = tokio::spawn({
             let (one, begun) = (one.clone(), begun.clone());
             async move {
-                Turn::of(&one, 1 << 20).await.run(move || {
+                Leave::of(&one, 1 << 20).await.run(move || {
                     begun.wait();
                     ended.recv_timeout(Duration::from_mins(1)).is_ok()
                 })
@@ -58,12 +58,12 @@ mod tests {
         tokio::task::spawn_blocking(move || begun.wait()).await.unwrap();
         // The runtime's one thread serves others.
         assert_eq!(tokio::spawn(async { 1 }).await.unwrap(), 1);
-        assert_eq!(Turn::of(&one, 1000).await.run(|| 2), 2, "what is short is not held up");
-        let second = tokio::spawn(async move { Turn::of(&one, 1 << 20).await.run(|| 3) });
+        assert_eq!(Leave::of(&one, 1000).await.run(|| 2), 2, "what is short is not held up");
+        let second = tokio::spawn(async move { Leave::of(&one, 1 << 20).await.run(|| 3) });
         tokio::task::yield_now().await;
         assert!(!second.is_finished(), "one at a time");
         if std::thread::available_parallelism().is_ok_and(|count| count.get() > 1) {
-            assert_eq!(Turn::of(&other, 1 << 20).await.run(|| 4), 4);
+            assert_eq!(Leave::of(&other, 1 << 20).await.run(|| 4), 4);
         }
         end.send(()).unwrap();
         assert!(long.await.unwrap());
