@@ -29,15 +29,33 @@ const SOCK_DGRAM: u32 = 2;
 
 const DNS: u16 = 53;
 
-/// Instance metadata, the containers' credentials of ECS and of EKS.
-const METADATA_V4: [u32; 3] = [
-    u32::from_be_bytes([169, 254, 169, 254]).to_be(),
-    u32::from_be_bytes([169, 254, 170, 2]).to_be(),
-    u32::from_be_bytes([169, 254, 170, 23]).to_be(),
-];
-/// fd00:ec2::254 and fd00:ec2::23 but for the last word.
-const METADATA_V6: [u32; 3] = [0xfd00_0ec2_u32.to_be(), 0, 0];
-const METADATA_V6_LAST: [u32; 2] = [0x254_u32.to_be(), 0x23_u32.to_be()];
+/// The ABI's addresses as the kernel has them: words in network order.
+const METADATA_V4: [u32; 3] = {
+    let [imds, ecs, eks] = chaperone_ebpf_abi::METADATA_V4;
+    [words_v4(imds), words_v4(ecs), words_v4(eks)]
+};
+const METADATA_V6: [[u32; 4]; 2] = {
+    let [imds, eks] = chaperone_ebpf_abi::METADATA_V6;
+    [words_v6(imds), words_v6(eks)]
+};
+/// The hook compares all but the last word once.
+const _: () = {
+    let [[a, b, c, _], [x, y, z, _]] = METADATA_V6;
+    assert!(a == x && b == y && c == z);
+};
+
+const fn words_v4(address: core::net::Ipv4Addr) -> u32 {
+    u32::from_ne_bytes(address.octets())
+}
+
+const fn words_v6(address: core::net::Ipv6Addr) -> [u32; 4] {
+    let [a, b, c, d, e, f, g, h] = address.segments();
+    [pair(a, b), pair(c, d), pair(e, f), pair(g, h)]
+}
+
+const fn pair(high: u16, low: u16) -> u32 {
+    ((high as u32) << 16 | low as u32).to_be()
+}
 
 /// The address in the context of an IPv4 hook.
 #[inline(always)]
@@ -263,10 +281,8 @@ fn is_metadata(target: &Endpoint) -> bool {
     if is_mapped(&target.address) {
         return d == METADATA_V4[0] || d == METADATA_V4[1] || d == METADATA_V4[2];
     }
-    a == METADATA_V6[0]
-        && b == METADATA_V6[1]
-        && c == METADATA_V6[2]
-        && (d == METADATA_V6_LAST[0] || d == METADATA_V6_LAST[1])
+    let [imds, eks] = METADATA_V6;
+    a == imds[0] && b == imds[1] && c == imds[2] && (d == imds[3] || d == eks[3])
 }
 
 /// The addresses by which a listener on 127.0.0.1 or `::1` can be reached; the unspecified ones mean loopback.

@@ -6,6 +6,8 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 /// How many levels of the cgroup tree below its root the hooks look at, the root being level 0. A cgroup that is
 /// enrolled must not be deeper; the processes may be.
 pub const MAX_CGROUP_LEVEL: u32 = 31;
@@ -19,11 +21,31 @@ pub const EXEMPT: u32 = 2;
 pub const HELD: u32 = 4;
 
 /// The TCP ports at which AWS is reached, and so an agent's connections don't get without the daemon. Plain HTTP is sent to
-/// the first of them in its stead; 8443 is Amazon Transcribe's for WebSockets.
-pub const STREAM_PORTS: [u16; 3] = [443, 80, 8443];
+/// the first of them in its stead.
+pub const STREAM_PORTS: [u16; 3] = [443, 80, ALTERNATE_HTTPS];
+
+/// Amazon Transcribe's port for WebSockets.
+pub const ALTERNATE_HTTPS: u16 = 8443;
 
 /// The UDP ports that are refused to agents: HTTP/3's, and DNS over QUIC's.
-pub const DATAGRAM_PORTS: [u16; 4] = [443, 80, 8443, 853];
+pub const DATAGRAM_PORTS: [u16; 4] = [443, 80, ALTERNATE_HTTPS, 853];
+
+/// The addresses of instance metadata (IMDS), and of the credentials of ECS's containers and of EKS's pods, in this order.
+pub const METADATA_V4: [Ipv4Addr; 3] =
+    [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
+
+/// The addresses of instance metadata and of the credentials of EKS's pods, in this order; they differ in the last two
+/// bytes alone.
+pub const METADATA_V6: [Ipv6Addr; 2] =
+    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
+
+/// Whether it is one of [`METADATA_V4`], also where it is mapped into IPv6, or of [`METADATA_V6`].
+pub fn is_metadata(address: IpAddr) -> bool {
+    match address.to_canonical() {
+        IpAddr::V4(address) => METADATA_V4.contains(&address),
+        IpAddr::V6(address) => METADATA_V6.contains(&address),
+    }
+}
 
 /// Whether it is one of [`STREAM_PORTS`].
 pub const fn is_stream_port(port: u16) -> bool {

@@ -42,7 +42,7 @@ mod sys;
 
 pub use attach::{Capture, CaptureConfig, remove_pins};
 pub use cgroup::{cgroup_id, cgroup_path, cgroup_root};
-pub use chaperone_ebpf_abi::Counter;
+pub use chaperone_ebpf_abi::{ALTERNATE_HTTPS, Counter, METADATA_V4, METADATA_V6, is_metadata};
 pub use commands::{CommandEvent, Commands, StartedCommand};
 pub use counters::Counters;
 pub use digests::{ExecutableDigest, PATIENCE};

@@ -1,13 +1,8 @@
 //! Connections that were there before their cgroup was enrolled: they made their `connect(2)` past the hooks.
 
-use std::{
-    collections::BTreeSet,
-    fs, io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::Path,
-};
+use std::{collections::BTreeSet, fs, io, net::SocketAddr, path::Path};
 
-use chaperone_ebpf_abi::is_stream_port;
+use chaperone_ebpf_abi::{is_metadata, is_stream_port};
 use chaperone_model::CgroupId;
 
 use crate::{
@@ -89,15 +84,7 @@ fn destroy_here(
 
 /// What the hooks take for theirs; ebpf/src/connect.rs, `is_guarded_stream`.
 fn is_guarded(socket: &TcpSocket) -> bool {
-    const METADATA_V4: [Ipv4Addr; 3] =
-        [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
-    const METADATA_V6: [Ipv6Addr; 2] =
-        [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
-    is_stream_port(socket.peer.port())
-        || match socket.peer.ip() {
-            IpAddr::V4(address) => METADATA_V4.contains(&address),
-            IpAddr::V6(address) => METADATA_V6.contains(&address),
-        }
+    is_stream_port(socket.peer.port()) || is_metadata(socket.peer.ip())
 }
 
 /// The cgroups from `at` down, and their processes. What vanishes meanwhile is left out.

@@ -2,13 +2,14 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::{IpAddr, SocketAddr, TcpStream},
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, bail};
 
-const ADDRESS: &str = "169.254.169.254:80";
+/// Of the instance metadata service, over IPv4.
+const ADDRESS: SocketAddr = SocketAddr::new(IpAddr::V4(chaperone_capture::METADATA_V4[0]), 80);
 /// For a connection, and for each step on it.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// For the whole of an answer: EC2's user data has 16 KiB at most, and as base64 a third more.
@@ -40,11 +41,10 @@ fn is_word(text: &str) -> bool {
 
 fn ask(what: &str, field: &str) -> anyhow::Result<Option<Vec<u8>>> {
     let asking = || format!("asking {ADDRESS} for `{what}`");
-    let address: SocketAddr = ADDRESS.parse()?;
     let end = Instant::now() + PATIENCE;
-    let mut stream = TcpStream::connect_timeout(&address, PATIENCE).with_context(asking)?;
+    let mut stream = TcpStream::connect_timeout(&ADDRESS, PATIENCE).with_context(asking)?;
     stream.set_write_timeout(Some(PATIENCE))?;
-    let host = "169.254.169.254";
+    let host = ADDRESS.ip();
     write!(stream, "{what} HTTP/1.0\r\nHost: {host}\r\n{field}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
         .with_context(asking)?;
     let mut answer = Vec::new();

@@ -7,7 +7,7 @@ use std::{
 };
 
 use bytes::BytesMut;
-use chaperone_capture::cgroup_path;
+use chaperone_capture::{ALTERNATE_HTTPS, cgroup_path, is_metadata};
 use chaperone_model::{ConnectionClosed, ConnectionId, Event};
 use parking_lot::Mutex;
 use time::OffsetDateTime;
@@ -17,11 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    connection::{
-        accepted::{Accepted, Opening},
-        http_connection::ALTERNATE_HTTPS,
-        metadata::is_metadata,
-    },
+    connection::accepted::{Accepted, Opening},
     data_plane::DataPlane,
 };
 

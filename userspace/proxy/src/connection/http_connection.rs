@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use chaperone_capture::ALTERNATE_HTTPS;
 use chaperone_identity::Resolved;
 use chaperone_journal::JournalError;
 use chaperone_model::{ConnectionId, ProcessFacts, Reason};
@@ -13,9 +14,6 @@ use crate::{
     data_plane::{DataPlane, SessionContext},
     http::heads::Heads,
 };
-
-/// TLS, too: AWS has WebSockets there, Amazon Transcribe's.
-pub(crate) const ALTERNATE_HTTPS: u16 = 8443;
 
 /// A connection that is opened, and what all of its requests have in common.
 pub(crate) struct HttpConnection {

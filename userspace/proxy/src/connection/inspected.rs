@@ -2,6 +2,7 @@
 
 use std::{net::SocketAddr, sync::Arc};
 
+use chaperone_capture::ALTERNATE_HTTPS;
 use hyper::{server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
@@ -11,11 +12,7 @@ use tokio::{
 
 use crate::{
     call,
-    connection::{
-        accepted::Accepted,
-        fair::FairExecutor,
-        http_connection::{ALTERNATE_HTTPS, HttpConnection},
-    },
+    connection::{accepted::Accepted, fair::FairExecutor, http_connection::HttpConnection},
     http::{
         frames::Frames,
         heads::Heads,

@@ -1,12 +1,9 @@
 //! Connections to a metadata service: its stand-in answers.
 
-use std::{
-    convert::Infallible,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
-    sync::Arc,
-};
+use std::{convert::Infallible, sync::Arc};
 
 use chaperone_aws::MetadataRequest;
+use chaperone_capture::{METADATA_V4, METADATA_V6};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::{
@@ -26,11 +23,6 @@ use crate::{
         strict::{Role, Strict},
     },
 };
-
-const METADATA_V4: [Ipv4Addr; 3] =
-    [Ipv4Addr::new(169, 254, 169, 254), Ipv4Addr::new(169, 254, 170, 2), Ipv4Addr::new(169, 254, 170, 23)];
-const METADATA_V6: [Ipv6Addr; 2] =
-    [Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254), Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x23)];
 
 impl Accepted {
     pub(super) async fn serve_metadata<S>(self: Arc<Self>, stream: S) -> Result<(u64, u64), String>
@@ -86,12 +78,5 @@ impl Accepted {
             ip if ip == METADATA_V4[2] || ip == METADATA_V6[1] => metadata.respond_pod_identity(&request),
             _ => metadata.respond(&request),
         }
-    }
-}
-
-pub(super) fn is_metadata(address: IpAddr) -> bool {
-    match address.to_canonical() {
-        IpAddr::V4(ip) => METADATA_V4.contains(&ip),
-        IpAddr::V6(ip) => METADATA_V6.contains(&ip),
     }
 }

@@ -7,6 +7,7 @@
 
 use std::{io, net::SocketAddr, sync::Arc};
 
+use chaperone_capture::ALTERNATE_HTTPS;
 use chaperone_model::{ConnectionKind, Decision};
 use chaperone_policy::{Egress, EgressKind, Principal};
 use time::OffsetDateTime;
@@ -18,7 +19,6 @@ use tokio::{
 use crate::connection::{
     accepted::{Accepted, Opening},
     hello::{self, ACCESS_DENIED, MISSING_EXTENSION},
-    http_connection::ALTERNATE_HTTPS,
     prefixed::Prefixed,
     presented::{Greetings, There},
     reach::is_public,

@@ -12,6 +12,7 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
+use chaperone_capture::{ALTERNATE_HTTPS, is_metadata};
 use chaperone_policy::EgressKind;
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
@@ -23,8 +24,6 @@ use crate::{
     connection::{
         accepted::{Accepted, Asked},
         hello::{self, host_name, take_leave},
-        http_connection::ALTERNATE_HTTPS,
-        metadata::is_metadata,
         prefixed::Prefixed,
         tunnel::look_up,
     },
