@@ -4,9 +4,10 @@
 //! listed here is not recorded. Of queries, whose names are those of operations' members, it is the other way round: the
 //! `X-Amz-` ones must be listed, and of the rest those that sound like a secret are left out.
 
-use std::borrow::Cow;
+use std::{borrow::Cow, sync::LazyLock};
 
 use chaperone_model::Head;
+use foldhash::HashSet;
 use http::{HeaderMap, Uri, Version};
 
 /// Its value may be an address with a query, too.
@@ -81,7 +82,9 @@ const SECRET_WORDS: &[&str] = &[
 ];
 
 fn is_clear_field(name: &str) -> bool {
-    CLEAR_FIELDS.binary_search(&name).is_ok() || CLEAR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+    /// Every field of every head is looked up.
+    static CLEAR: LazyLock<HashSet<&str>> = LazyLock::new(|| CLEAR_FIELDS.iter().copied().collect());
+    CLEAR.contains(name) || CLEAR_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn is_clear_parameter(name: &str) -> bool {
