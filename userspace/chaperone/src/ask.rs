@@ -1,23 +1,18 @@
 //! `chaperone ask`: questions by name, to ClickHouse, or to this host's journal where that alone can answer.
 
-mod journal;
-
 use std::{
     io::{self, BufWriter, Write},
     path::Path,
     process::ExitCode,
 };
 
-use chaperone_warehouse::{
-    Answer, Arguments, Parameter, QUESTIONS, Question,
-    roles::{self, Seen},
-};
+use chaperone_query::{Answer, Arguments, JournalQuery, Parameter, QUESTIONS, Query as _, Question};
+use chaperone_warehouse::roles::{self, Seen};
 use serde_json::{Map, Value, json};
 use time::{Duration, OffsetDateTime};
 
 use crate::{
-    cli,
-    commands::{from_warehouse, recorded},
+    cli, commands,
     config::{Config, ConfigError},
     output::{cut, json_line, table},
 };
@@ -39,13 +34,9 @@ pub fn run(config: &Path, asked: &cli::Ask, as_json: bool) -> anyhow::Result<Exi
     })?;
     let arguments = arguments(question, &asked.parameters)?;
     let config = Config::read(config)?;
-    let answer = if config.warehouse.is_some() && !asked.journal {
-        from_warehouse(&config, async |warehouse| warehouse.ask(question, &arguments, asked.limit).await)?
-    } else {
-        let mut answer = journal::answer(question, &arguments, recorded(&config))?;
-        answer.rows.truncate(usize::try_from(asked.limit).unwrap_or(usize::MAX));
-        answer
-    };
+    let warehouse = config.warehouse.is_some() && !asked.journal;
+    let answer =
+        commands::query(&config, warehouse, async |record| Ok(record.ask(question, arguments, asked.limit).await?))?;
     print(&mut out, &answer, as_json)?;
     Ok(ExitCode::SUCCESS)
 }
@@ -72,9 +63,10 @@ pub fn roles(
 
 fn list(out: &mut impl Write, as_json: bool) -> io::Result<()> {
     let mut cells = Vec::new();
+    let here = JournalQuery::new("");
     for question in QUESTIONS {
         let parameters: Vec<_> = question.parameters.iter().map(|parameter| parameter.name()).collect();
-        let journal = journal::can_answer(question);
+        let journal = here.answers(question);
         if as_json {
             let line =
                 json!({ "name": question.name, "asks": question.asks, "parameters": parameters, "journal": journal });

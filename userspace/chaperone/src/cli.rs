@@ -94,17 +94,7 @@ pub enum Command {
     #[command(after_help = "Examples:
   chaperone commands
   chaperone commands --warehouse --json | jq 'select(.id == \"0197f2b4-7c9e-7d3a-a1b2-3c4d5e6f7081\").argv'")]
-    Commands {
-        /// Of this session.
-        #[arg(long)]
-        session: Option<SessionId>,
-        /// Ask ClickHouse, which has every host's commands, instead of this host's journal.
-        #[arg(long)]
-        warehouse: bool,
-        /// At most so many from ClickHouse, the oldest first.
-        #[arg(long, default_value_t = 100_000, requires = "warehouse")]
-        limit: u64,
-    },
+    Commands(OfSession),
     /// Print a completion script for a shell.
     #[command(after_help = "Example: chaperone completions bash > /etc/bash_completion.d/chaperone")]
     Completions { shell: clap_complete::Shell },
@@ -112,12 +102,10 @@ pub enum Command {
     #[command(subcommand)]
     Config(Config),
     /// List connections, those too that were passed on or refused.
-    #[command(after_help = "Example: chaperone connections --json")]
-    Connections {
-        /// Of this session.
-        #[arg(long)]
-        session: Option<SessionId>,
-    },
+    #[command(after_help = "Examples:
+  chaperone connections --json
+  chaperone connections --warehouse --session 0199b0c4-6a7e-7c31-9d0e-3f5b8a2c4d61")]
+    Connections(OfSession),
     /// Run the daemon in the foreground.
     #[command(after_help = "Example: chaperone daemon --config /etc/chaperone/config.toml")]
     Daemon,
@@ -230,6 +218,9 @@ What is configured already is left as it is, and it can be run again. Exit codes
         /// Write this body alone, whole and as it is.
         #[arg(long)]
         body: Option<Body>,
+        /// Ask ClickHouse, which has every host's calls, instead of this host's journal.
+        #[arg(long)]
+        warehouse: bool,
     },
     /// Refuse everything of an agent or a session from now on, and cut off what is under way.
     #[command(after_help = "Examples:
@@ -453,6 +444,20 @@ pub struct Filter {
     #[arg(long, value_parser = moment)]
     until: Option<OffsetDateTime>,
     /// Ask ClickHouse, which has every host's calls, instead of this host's journal.
+    #[arg(long)]
+    pub warehouse: bool,
+    /// At most so many from ClickHouse, the oldest first.
+    #[arg(long, default_value_t = 100_000, requires = "warehouse")]
+    pub limit: u64,
+}
+
+/// Which commands or connections.
+#[derive(Debug, Args)]
+pub struct OfSession {
+    /// Of this session.
+    #[arg(long)]
+    pub session: Option<SessionId>,
+    /// Ask ClickHouse, which has those of every host, instead of this host's journal.
     #[arg(long)]
     pub warehouse: bool,
     /// At most so many from ClickHouse, the oldest first.

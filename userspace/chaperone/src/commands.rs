@@ -9,8 +9,10 @@ use std::{
 
 use chaperone_authority::{CertificateAuthority, Trust};
 use chaperone_console::{ClientError, ControlRequest, ControlResponse};
-use chaperone_journal::{CallRow, Calls, Changes, CommandRow, Connections, PublicKey, VerifyOptions};
-use chaperone_model::{CommandExit, Container, SessionId, Verdict};
+use chaperone_journal::{CallRow, Calls, Changes, CommandRow, ConnectionRow, PublicKey, SessionRow, VerifyOptions};
+use chaperone_model::{CommandExit, Container, Event, Verdict};
+use chaperone_query::{EventFilter, JournalQuery, Query, Rows};
+use futures_util::TryStreamExt as _;
 use serde_json::Value;
 use time::{OffsetDateTime, macros::format_description};
 
@@ -22,22 +24,65 @@ use crate::{
 
 /// Rows that are printed together: columns are as wide as the widest of these.
 const PAGE: usize = 200;
+const SESSION_HEADS: [&str; 11] =
+    ["STARTED", "AGENT", "GROUPS", "CGROUP", "CONTAINER", "CALLS", "DENIED", "SENT", "GOT", "ENDED", "ID"];
+const CONNECTION_HEADS: [&str; 8] = ["OPENED", "KIND", "NAME", "DESTINATION", "UPSTREAM", "SENT/GOT", "EXE", "ERROR"];
 const COMMAND_HEADS: [&str; 9] = ["STARTED", "PID", "PARENT", "UID", "EXIT", "TIME", "DIRECTORY", "COMMAND", "ID"];
 const CALL_HEADS: [&str; 10] =
     ["STARTED", "AGENT", "ACTION", "RESOURCE", "REGION", "DECISION", "STATUS", "TIME", "SENT/GOT", "ID"];
 
-/// Asks ClickHouse something.
-pub fn from_warehouse<T>(
+/// Asks ClickHouse, or else this host's journal.
+pub fn query<T>(
     config: &Config,
-    ask: impl AsyncFnOnce(chaperone_warehouse::Warehouse) -> Result<T, chaperone_warehouse::WarehouseError>,
+    warehouse: bool,
+    asking: impl AsyncFnOnce(&dyn Query) -> anyhow::Result<T>,
 ) -> anyhow::Result<T> {
+    if !warehouse {
+        let journal = JournalQuery::new(recorded(config));
+        return blocking_on(asking(&journal))?;
+    }
     let warehouse = config.warehouse()?.ok_or_else(|| {
         ConfigError("--warehouse: the configuration has no [warehouse]; without it this host's journal is asked".into())
     })?;
-    Ok(blocking_on(async {
+    blocking_on(async {
         warehouse.reach().await?;
-        ask(warehouse).await
-    })??)
+        asking(&warehouse).await
+    })?
+}
+
+/// Prints rows as they come: lines of JSON, or tables of a page each.
+struct Printer<'a> {
+    out: BufWriter<io::StdoutLock<'a>>,
+    json: bool,
+    heads: &'static [&'static str],
+    page: Vec<Vec<String>>,
+}
+
+impl Printer<'_> {
+    fn new(json: bool, heads: &'static [&'static str]) -> Self {
+        Self { out: BufWriter::new(io::stdout().lock()), json, heads, page: Vec::new() }
+    }
+
+    async fn print<T: serde::Serialize>(
+        mut self,
+        mut rows: Rows<'_, T>,
+        cells: fn(&T) -> Vec<String>,
+    ) -> anyhow::Result<()> {
+        while let Some(row) = rows.try_next().await? {
+            if self.json {
+                json_line(&mut self.out, &row)?;
+                continue;
+            }
+            self.page.push(cells(&row));
+            if self.page.len() == PAGE {
+                table(&mut self.out, self.heads, &std::mem::take(&mut self.page))?;
+            }
+        }
+        if !self.json {
+            table(&mut self.out, self.heads, &self.page)?;
+        }
+        Ok(self.out.flush()?)
+    }
 }
 
 /// Runs `work` to its end, on a runtime of its own.
@@ -47,41 +92,26 @@ pub fn blocking_on<T>(work: impl Future<Output = T>) -> anyhow::Result<T> {
 
 pub fn sessions(config: &Path, warehouse: bool, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let rows = if warehouse {
-        from_warehouse(&config, async |warehouse| warehouse.sessions().await)?
-    } else {
-        chaperone_journal::sessions(recorded(&config))?
-    };
-    let mut out = BufWriter::new(io::stdout().lock());
-    if json {
-        for row in &rows {
-            json_line(&mut out, row)?;
-        }
-    } else {
-        let heads =
-            ["STARTED", "AGENT", "GROUPS", "CGROUP", "CONTAINER", "CALLS", "DENIED", "SENT", "GOT", "ENDED", "ID"];
-        let cells: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| {
-                vec![
-                    moment(row.started),
-                    cut(&row.agent, 24),
-                    cut(&row.groups.join(","), 24),
-                    cut(&row.cgroup, 48),
-                    row.container.as_ref().map_or_else(|| "-".to_owned(), container),
-                    row.calls.to_string(),
-                    row.denied.to_string(),
-                    size(row.request_bytes),
-                    size(row.response_bytes),
-                    row.ended.map_or_else(|| "open".to_owned(), moment),
-                    row.id.to_string(),
-                ]
-            })
-            .collect();
-        table(&mut out, &heads, &cells)?;
-    }
-    out.flush()?;
+    query(&config, warehouse, async |record| {
+        Printer::new(json, &SESSION_HEADS).print(record.sessions(), session_cells).await
+    })?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn session_cells(row: &SessionRow) -> Vec<String> {
+    vec![
+        moment(row.started),
+        cut(&row.agent, 24),
+        cut(&row.groups.join(","), 24),
+        cut(&row.cgroup, 48),
+        row.container.as_ref().map_or_else(|| "-".to_owned(), container),
+        row.calls.to_string(),
+        row.denied.to_string(),
+        size(row.request_bytes),
+        size(row.response_bytes),
+        row.ended.map_or_else(|| "open".to_owned(), moment),
+        row.id.to_string(),
+    ]
 }
 
 /// As people call it.
@@ -92,42 +122,10 @@ fn container(container: &Container) -> String {
 
 pub fn calls(config: &Path, filter: &cli::Filter, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    if filter.warehouse {
-        let ask =
-            async |warehouse: chaperone_warehouse::Warehouse| warehouse.calls(&filter.journal(), filter.limit).await;
-        let rows = from_warehouse(&config, ask)?;
-        if json {
-            rows.iter().try_for_each(|row| json_line(&mut out, row))?;
-        } else {
-            table(&mut out, &CALL_HEADS, &rows.iter().map(call_cells).collect::<Vec<_>>())?;
-        }
-        out.flush()?;
-        return Ok(ExitCode::SUCCESS);
-    }
-    let mut calls = Calls::scan(recorded(&config), filter.journal())?;
-    let mut page = Vec::new();
-    while let Some(row) = calls.next_row()? {
-        if json {
-            json_line(&mut out, &row)?;
-        } else {
-            page.push(call_cells(&row));
-            if page.len() == PAGE {
-                table(&mut out, &CALL_HEADS, &std::mem::take(&mut page))?;
-            }
-        }
-    }
-    for row in calls.open_rows() {
-        if json {
-            json_line(&mut out, &row)?;
-        } else {
-            page.push(call_cells(&row));
-        }
-    }
-    if !json {
-        table(&mut out, &CALL_HEADS, &page)?;
-    }
-    out.flush()?;
+    query(&config, filter.warehouse, async |record| {
+        let rows = record.calls(filter.journal(), filter.limit);
+        Printer::new(json, &CALL_HEADS).print(rows, call_cells).await
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -156,81 +154,44 @@ fn call_cells(row: &CallRow) -> Vec<String> {
     ]
 }
 
-pub fn connections(config: &Path, session: Option<SessionId>, json: bool) -> anyhow::Result<ExitCode> {
+pub fn connections(config: &Path, of: &cli::OfSession, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let mut connections = Connections::scan(recorded(&config), session)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut rows = Vec::new();
-    while let Some(row) = connections.next_row()? {
-        rows.push(row);
-        if json {
-            json_line(&mut out, &rows.pop())?;
-        }
-    }
-    rows.extend(connections.open_rows());
-    if json {
-        for row in &rows {
-            json_line(&mut out, row)?;
-        }
-    } else {
-        let heads = ["OPENED", "KIND", "NAME", "DESTINATION", "UPSTREAM", "SENT/GOT", "EXE", "ERROR"];
-        let cells: Vec<Vec<String>> = rows
-            .iter()
-            .map(|row| {
-                vec![
-                    moment(row.opened),
-                    serde_json::to_value(row.kind)
-                        .ok()
-                        .and_then(|it| it.as_str().map(str::to_owned))
-                        .unwrap_or_default(),
-                    cut(row.name.as_deref().unwrap_or("-"), 48),
-                    row.destination.clone(),
-                    row.upstream.clone().unwrap_or_else(|| "-".to_owned()),
-                    format!("{}/{}", size(row.sent_bytes), size(row.received_bytes)),
-                    cut(&row.exe, 32),
-                    cut(row.error.as_deref().unwrap_or_default(), 80),
-                ]
-            })
-            .collect();
-        table(&mut out, &heads, &cells)?;
-    }
-    out.flush()?;
+    query(&config, of.warehouse, async |record| {
+        let rows = record.connections(of.session, of.limit);
+        Printer::new(json, &CONNECTION_HEADS).print(rows, connection_cells).await
+    })?;
     Ok(ExitCode::SUCCESS)
 }
 
-pub fn commands(
-    config: &Path,
-    session: Option<SessionId>,
-    warehouse: bool,
-    limit: u64,
-    json: bool,
-) -> anyhow::Result<ExitCode> {
+fn connection_cells(row: &ConnectionRow) -> Vec<String> {
+    let kind = serde_json::to_value(row.kind).ok().and_then(|it| it.as_str().map(str::to_owned)).unwrap_or_default();
+    vec![
+        moment(row.opened),
+        kind,
+        cut(row.name.as_deref().unwrap_or("-"), 48),
+        row.destination.clone(),
+        row.upstream.clone().unwrap_or_else(|| "-".to_owned()),
+        format!("{}/{}", size(row.sent_bytes), size(row.received_bytes)),
+        cut(&row.exe, 32),
+        cut(row.error.as_deref().unwrap_or_default(), 80),
+    ]
+}
+
+pub fn commands(config: &Path, of: &cli::OfSession, json: bool) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let mut out = BufWriter::new(io::stdout().lock());
-    let mut page = Vec::new();
-    let mut show = |out: &mut BufWriter<io::StdoutLock<'_>>, row: &CommandRow| {
-        if json {
-            return json_line(out, row);
+    let lost = query(&config, of.warehouse, async |record| {
+        let rows = record.commands(of.session, of.limit);
+        Printer::new(json, &COMMAND_HEADS).print(rows, command_cells).await?;
+        let lost = EventFilter { names: vec!["commands-lost"], ..EventFilter::default() };
+        let mut events = record.events(lost);
+        let mut lost = 0_u64;
+        while let Some(event) = events.try_next().await? {
+            if let Event::CommandsLost(some) = event {
+                lost = lost.saturating_add(some.count);
+            }
         }
-        page.push(command_cells(row));
-        if page.len() == PAGE { table(out, &COMMAND_HEADS, &std::mem::take(&mut page)) } else { Ok(()) }
-    };
-    let mut lost = 0;
-    if warehouse {
-        let rows = from_warehouse(&config, async |warehouse| warehouse.commands(session, limit).await)?;
-        rows.iter().try_for_each(|row| show(&mut out, row))?;
-    } else {
-        let mut commands = chaperone_journal::Commands::scan(recorded(&config), session)?;
-        while let Some(row) = commands.next_row()? {
-            show(&mut out, &row)?;
-        }
-        commands.open_rows().iter().try_for_each(|row| show(&mut out, row))?;
-        lost = commands.lost();
-    }
-    if !json {
-        table(&mut out, &COMMAND_HEADS, &page)?;
-    }
-    out.flush()?;
+        Ok(lost)
+    })?;
     if lost > 0 {
         eprintln!("chaperone: {lost} more beginnings and ends of commands came too fast to be recorded");
     }

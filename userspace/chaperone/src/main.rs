@@ -40,6 +40,7 @@ mod warehouse;
 
 use std::process::ExitCode;
 
+use chaperone_query::QueryError;
 use clap::{CommandFactory, Parser};
 
 use crate::{
@@ -65,7 +66,8 @@ fn main() -> ExitCode {
             let bad_input = error.downcast_ref::<ConfigError>().is_some()
                 || error.downcast_ref::<chaperone_capture::CaptureError>().is_some()
                 || error.downcast_ref::<explain::BadRequest>().is_some()
-                || error.downcast_ref::<mask::BadMask>().is_some();
+                || error.downcast_ref::<mask::BadMask>().is_some()
+                || matches!(error.downcast_ref(), Some(QueryError::NotHere(_) | QueryError::NoFraming));
             ExitCode::from(if bad_input { BAD_INPUT } else { 1 })
         }
     }
@@ -87,9 +89,9 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
             clap_complete::generate(shell, &mut Cli::command(), "chaperone", &mut std::io::stdout());
             Ok(ExitCode::SUCCESS)
         }
-        Command::Commands { session, warehouse, limit } => commands::commands(&config, session, warehouse, limit, json),
+        Command::Commands(of) => commands::commands(&config, &of, json),
         Command::Config(what) => commands::config(&config, &what, json),
-        Command::Connections { session } => commands::connections(&config, session, json),
+        Command::Connections(of) => commands::connections(&config, &of, json),
         Command::Daemon => {
             start_log();
             daemon::run(&config)
@@ -113,7 +115,7 @@ fn dispatch(cli: Cli) -> anyhow::Result<ExitCode> {
         Command::Runtimes => doctor::runtimes(),
         Command::Sessions { warehouse } => commands::sessions(&config, warehouse, json),
         Command::Setup(what) => setup::run(&config, &what, json),
-        Command::Show { call, body } => show::run(&config, call, body, json),
+        Command::Show { call, body, warehouse } => show::run(&config, call, body, warehouse, json),
         Command::Stop { of, kill, reason } => stop::stop(&config, &of, kill, &reason, json),
         Command::Status => commands::status(&config, json),
         Command::Tail(filter) => commands::tail(&config, &filter, json),

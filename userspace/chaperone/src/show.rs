@@ -8,13 +8,13 @@ use std::{
 
 use anyhow::anyhow;
 use bytes::Bytes;
-use chaperone_journal::{BodyReader, Exchange, JournalError};
 use chaperone_model::{CallId, Direction, Head};
+use chaperone_query::{Body, Query, RecordedExchange, Rows};
+use futures_util::TryStreamExt as _;
 use serde_json::{Value, json};
 
 use crate::{
-    cli,
-    commands::recorded,
+    cli, commands,
     config::Config,
     output::{clean, clean_lines, json_line, size},
 };
@@ -23,35 +23,53 @@ use crate::{
 const SHOWN_BYTES: usize = 1 << 20;
 
 /// Shows the call.
-pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) -> anyhow::Result<ExitCode> {
+pub fn run(
+    config: &Path,
+    call: CallId,
+    body: Option<cli::Body>,
+    warehouse: bool,
+    as_json: bool,
+) -> anyhow::Result<ExitCode> {
     let config = Config::read(config)?;
-    let dir = recorded(&config);
-    let exchange = Exchange::find(dir, call)?
-        .ok_or_else(|| anyhow!("the journal {} has no call {call}: `chaperone calls` lists them", dir.display()))?;
-    let mut out = io::stdout().lock();
-    if let Some(body) = body {
-        let mut next: Box<dyn FnMut() -> Result<Option<Bytes>, JournalError>> = match body {
-            cli::Body::Request => parts(exchange.body(Direction::Request)?),
-            cli::Body::RequestFramed => {
-                let mut reader = exchange.framed_body()?;
-                Box::new(move || reader.next_part())
-            }
-            cli::Body::Response => parts(exchange.body(Direction::Response)?),
-        };
-        // What goes into a file or a pipe is what was recorded, byte for byte.
-        let is_terminal = out.is_terminal();
-        while let Some(part) = next()? {
-            if is_terminal {
-                writeln!(out, "{}", clean_lines(&String::from_utf8_lossy(&part)))?;
-            } else {
-                out.write_all(&part)?;
-            }
+    let place =
+        if warehouse { "ClickHouse".to_owned() } else { format!("the journal {}", config.journal.dir.display()) };
+    commands::query(&config, warehouse, async |record| {
+        let found = record.exchange(call).await?;
+        let exchange = found.ok_or_else(|| anyhow!("{place} has no call {call}: `chaperone calls` lists them"))?;
+        match body {
+            Some(body) => write_body(record.body(call, wanted(body))).await,
+            None => show_all(record, &exchange, as_json).await,
         }
-        out.flush()?;
-        return Ok(ExitCode::SUCCESS);
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+const fn wanted(body: cli::Body) -> Body {
+    match body {
+        cli::Body::Request => Body::Of(Direction::Request),
+        cli::Body::RequestFramed => Body::Framed,
+        cli::Body::Response => Body::Of(Direction::Response),
     }
-    let request = read(&exchange, Direction::Request)?;
-    let response = read(&exchange, Direction::Response)?;
+}
+
+/// What goes into a file or a pipe is what was recorded, byte for byte.
+async fn write_body(mut parts: Rows<'_, Bytes>) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let is_terminal = out.is_terminal();
+    while let Some(part) = parts.try_next().await? {
+        if is_terminal {
+            writeln!(out, "{}", clean_lines(&String::from_utf8_lossy(&part)))?;
+        } else {
+            out.write_all(&part)?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+async fn show_all(record: &dyn Query, exchange: &RecordedExchange, as_json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    let request = read(record, exchange, Direction::Request).await?;
+    let response = read(record, exchange, Direction::Response).await?;
     let answer_head = exchange.outcome.as_ref().and_then(|outcome| outcome.head.clone());
     if as_json {
         let value = json!({
@@ -60,8 +78,7 @@ pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) 
             "request": { "head": exchange.intent.head, "body": request.json() },
             "response": { "head": answer_head, "body": response.json() },
         });
-        json_line(&mut out, &value)?;
-        return Ok(ExitCode::SUCCESS);
+        return Ok(json_line(&mut out, &value)?);
     }
     let row = &exchange.row;
     writeln!(out, "call       {}\nsession    {}  agent {}", row.id, row.session, clean(&row.agent))?;
@@ -85,7 +102,7 @@ pub fn run(config: &Path, call: CallId, body: Option<cli::Body>, as_json: bool) 
     show(&mut out, ">", Some(&exchange.intent.head), &request)?;
     writeln!(out, "\n< {}", row.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string()))?;
     show(&mut out, "<", answer_head.as_ref(), &response)?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// A body as far as it is shown.
@@ -94,14 +111,10 @@ struct Shown {
     whole: bool,
 }
 
-fn parts(mut reader: BodyReader) -> Box<dyn FnMut() -> Result<Option<Bytes>, JournalError>> {
-    Box::new(move || reader.next_part())
-}
-
-fn read(exchange: &Exchange, direction: Direction) -> anyhow::Result<Shown> {
-    let mut reader = exchange.body(direction)?;
+async fn read(record: &dyn Query, exchange: &RecordedExchange, direction: Direction) -> anyhow::Result<Shown> {
+    let mut parts = record.body(exchange.row.id, Body::Of(direction));
     let mut bytes = Vec::new();
-    while let Some(part) = reader.next_part()? {
+    while let Some(part) = parts.try_next().await? {
         let room = SHOWN_BYTES - bytes.len();
         bytes.extend_from_slice(&part[..part.len().min(room)]);
         if part.len() > room {

@@ -230,7 +230,7 @@ impl Reader {
     }
 
     /// `fault`, in `record`.
-    pub(crate) fn wrong_at(&self, record: &Record, fault: Fault) -> Wrong {
+    pub fn wrong_at(&self, record: &Record, fault: Fault) -> Wrong {
         Wrong {
             segment: record.segment,
             file: disk::segment_path(&self.dir, record.segment),

@@ -2,7 +2,9 @@
 
 use std::{fs, path::Path};
 
-use crate::{Arguments, QUESTIONS, Warehouse, WarehouseConfig, server_tests::Server};
+use chaperone_query::{Arguments, QUESTIONS, Question};
+
+use crate::{Warehouse, WarehouseConfig, server_tests::Server};
 
 /// The statements of xtask's made-up past, for `calls` calls.
 fn past(calls: u64) -> Vec<String> {
@@ -55,7 +57,7 @@ async fn every_question_and_every_query_of_the_docs_is_answered() {
         assert!(answer.rows.iter().all(|row| row.len() == answer.columns.len()), "{}", question.name);
     }
     // What one is told is told as a value, whatever is in it.
-    let named = crate::Question::named("what_did").unwrap();
+    let named = Question::named("what_did").unwrap();
     for hostile in ["' OR 1 = 1 --", "\\'", "x'); DROP TABLE calls; --", "{agent:String}", "?"] {
         let arguments = Arguments { agent: Some(hostile.into()), ..arguments.clone() };
         assert!(warehouse.ask(named, &arguments, 10).await.unwrap().rows.is_empty(), "{hostile}");

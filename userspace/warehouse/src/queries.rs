@@ -3,10 +3,9 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use chaperone_journal::{CallFilter, CallRow, CommandRow, Kind, SessionRow};
-use chaperone_model::{
-    CallId, CallIntent, CallOutcome, CommandExit, CommandId, Container, Direction, Event, SessionId,
-};
+use chaperone_journal::{CallFilter, CallRow, CommandRow, ConnectionRow, Kind, SessionRow};
+use chaperone_model::{CallId, CommandExit, CommandId, ConnectionId, Container, Direction, Event, SessionId};
+use chaperone_query::RecordedExchange;
 use clickhouse::{Row, sql::Identifier};
 use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
@@ -32,17 +31,6 @@ pub struct ChainBreak {
     pub kind: String,
     /// What is wrong.
     pub what: String,
-}
-
-/// One exchange, as the warehouse has it.
-#[derive(Debug)]
-pub struct WarehouseExchange {
-    /// What was asked and decided.
-    pub intent: CallIntent,
-    /// How it ended; `None` while it is open.
-    pub outcome: Option<CallOutcome>,
-    /// Both in one row.
-    pub row: CallRow,
 }
 
 #[derive(Row, Deserialize)]
@@ -95,6 +83,31 @@ struct CommandsRow {
     argv_cut: bool,
     directory: String,
     found: bool,
+}
+
+#[derive(Row, Deserialize)]
+struct ConnectionsRow {
+    #[serde(with = "clickhouse::serde::uuid")]
+    id: Uuid,
+    #[serde(with = "clickhouse::serde::uuid")]
+    session: Uuid,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros")]
+    opened: OffsetDateTime,
+    #[serde(with = "clickhouse::serde::time::datetime64::micros::option")]
+    closed: Option<OffsetDateTime>,
+    kind: String,
+    name: String,
+    destination: String,
+    upstream: String,
+    sent_bytes: u64,
+    received_bytes: u64,
+    error: String,
+    pid: u32,
+    uid: u32,
+    exe: String,
+    argv: Vec<String>,
+    #[serde(with = "clickhouse::serde::uuid::option")]
+    command: Option<Uuid>,
 }
 
 #[derive(Row, Deserialize)]
@@ -185,6 +198,46 @@ impl Warehouse {
         Ok(rows.into_iter().map(command).collect())
     }
 
+    /// The connections, oldest first, at most `limit`; only those of `session`, if there is one.
+    pub async fn connections(
+        &self,
+        session: Option<SessionId>,
+        limit: u64,
+    ) -> Result<Vec<ConnectionRow>, WarehouseError> {
+        let of = if session.is_some() { " AND session = toUUID(?)" } else { "" };
+        let query = format!("SELECT ?fields FROM connections WHERE tenant = ?{of} ORDER BY opened, id LIMIT ?");
+        let mut query = self.client().query(&query).bind(&self.config().tenant);
+        if let Some(session) = session {
+            query = query.bind(session.to_string());
+        }
+        let rows = query.bind(limit).fetch_all::<ConnectionsRow>().await;
+        let rows = rows.map_err(|source| self.failed("list the connections", source))?;
+        let some = |text: String| (!text.is_empty()).then_some(text);
+        let connection = |row: ConnectionsRow| {
+            let kind = serde_json::from_value(row.kind.into())
+                .map_err(|error| WarehouseError::Row { table: "connections", why: error.to_string() })?;
+            Ok(ConnectionRow {
+                id: ConnectionId::from_bytes(row.id.into_bytes()),
+                session: SessionId::from_bytes(row.session.into_bytes()),
+                opened: row.opened,
+                closed: row.closed,
+                kind,
+                name: some(row.name),
+                destination: row.destination,
+                upstream: some(row.upstream),
+                sent_bytes: row.sent_bytes,
+                received_bytes: row.received_bytes,
+                error: some(row.error),
+                pid: row.pid,
+                uid: row.uid,
+                exe: row.exe,
+                argv: row.argv,
+                command: row.command.map(|id| CommandId::from_bytes(id.into_bytes())),
+            })
+        };
+        rows.into_iter().map(connection).collect()
+    }
+
     /// The calls that ended, oldest first, at most `limit`.
     pub async fn calls(&self, filter: &CallFilter, limit: u64) -> Result<Vec<CallRow>, WarehouseError> {
         let mut sql = String::from("SELECT ?fields FROM calls FINAL WHERE tenant = ?");
@@ -220,7 +273,7 @@ impl Warehouse {
     }
 
     /// One exchange; `None` if it isn't here (yet).
-    pub async fn exchange(&self, call: CallId) -> Result<Option<WarehouseExchange>, WarehouseError> {
+    pub async fn exchange(&self, call: CallId) -> Result<Option<RecordedExchange>, WarehouseError> {
         let query = "SELECT ?fields FROM ledger FINAL WHERE tenant = ? AND about = unhex(?) AND code = ? ORDER BY seq";
         let id = hex::encode(call.as_bytes());
         let query = self.client().query(query).bind(&self.config().tenant).bind(id).bind(Kind::Event.code());
@@ -236,7 +289,7 @@ impl Warehouse {
         }
         Ok(intent.map(|(seq, intent)| {
             let row = CallRow::new(seq, &intent, outcome.as_ref());
-            WarehouseExchange { intent, outcome, row }
+            RecordedExchange { intent, outcome, row }
         }))
     }
 

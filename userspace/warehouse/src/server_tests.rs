@@ -9,11 +9,13 @@ use std::{
 };
 
 use bytes::Bytes;
-use chaperone_journal::{CallFilter, Calls, Connections, Exchange, Journal, JournalConfig, Position, sessions};
+use chaperone_journal::{CallFilter, Calls, Exchange, Journal, JournalConfig, Position, sessions};
 use chaperone_model::{
     CallId, CommandEnded, CommandExit, CommandsLost, ConnectionClosed, ConnectionId, ConnectionKind, ConnectionOpened,
-    Decision, Direction, Event, OriginalDst, ProcessFacts, Reason, SessionEnded, Verdict,
+    Decision, Direction, Event, OriginalDst, ProcessFacts, Reason, SessionEnded, SessionId, Verdict,
 };
+use chaperone_query::{Body, EventFilter, JournalQuery, Query};
+use futures_util::TryStreamExt as _;
 use time::OffsetDateTime;
 use tokio::sync::oneshot;
 
@@ -215,20 +217,35 @@ async fn recorded_events_are_read_back_as_the_journal_has_them() {
     let now = OffsetDateTime::now_utc();
     for (since, expected) in [(None, 50), (Some(now - time::Duration::HOUR), 50), (Some(now + time::Duration::HOUR), 0)]
     {
-        let mut calls = Vec::new();
-        let take = |event| match event {
-            Event::CallIntent(intent) => calls.push((intent.id, intent.call.unwrap().resources)),
-            other => panic!("{other:?}"),
-        };
-        warehouse.events(&["call-intent"], since, take).await.unwrap();
+        let wanted = EventFilter { names: vec!["call-intent"], since, always: Vec::new() };
+        let events: Vec<_> = warehouse.events(wanted.clone()).try_collect().await.unwrap();
+        let ours: Vec<_> = JournalQuery::new(dir.path()).events(wanted).try_collect().await.unwrap();
+        assert_eq!(events, ours);
+        let calls: Vec<_> = events
+            .into_iter()
+            .map(|event| match event {
+                Event::CallIntent(intent) => (intent.id, intent.call.unwrap().resources),
+                other => panic!("{other:?}"),
+            })
+            .collect();
         let resources = vec!["arn:aws:s3:::bucket/key".to_owned()];
         let wanted: Vec<_> = made.iter().take(expected).map(|id| (*id, resources.clone())).collect();
         assert_eq!(calls, wanted);
     }
-    let mut names = Vec::new();
-    let both = ["session-started", "call-outcome"];
-    warehouse.events(&both, None, |event| names.push(event.name())).await.unwrap();
-    assert_eq!((names.len(), names[0], names[1]), (51, "session-started", "call-outcome"));
+    let wanted = EventFilter {
+        names: vec!["call-outcome"],
+        since: Some(now + time::Duration::HOUR),
+        always: vec!["session-started"],
+    };
+    for (since, expected) in [(None, 51), (wanted.since, 1)] {
+        let wanted = EventFilter { since, ..wanted.clone() };
+        let names: Vec<_> = warehouse.events(wanted.clone()).map_ok(|event| event.name()).try_collect().await.unwrap();
+        assert_eq!((names.len(), names[0]), (expected, "session-started"));
+        assert_eq!(names.get(1), (expected > 1).then_some(&"call-outcome"));
+        let ours = JournalQuery::new(dir.path());
+        let ours: Vec<_> = ours.events(wanted).map_ok(|event| event.name()).try_collect().await.unwrap();
+        assert_eq!(names, ours);
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -395,8 +412,23 @@ async fn the_warehouse_answers_as_the_journal_does() {
     assert!(got == content);
     assert!(warehouse.exchange(CallId::new()).await.unwrap().is_none());
 
-    let mut connections = Connections::scan(dir.path(), None).unwrap();
-    assert_eq!(connections.next_row().unwrap().unwrap().received_bytes, 2);
+    let (theirs, ours): (&dyn Query, &dyn Query) = (&warehouse, &JournalQuery::new(dir.path()));
+    let (mut rows, mut bodies) = (Vec::new(), Vec::new());
+    for record in [theirs, ours] {
+        rows.push(record.connections(None, 10).try_collect::<Vec<_>>().await.unwrap());
+        assert_eq!(record.connections(Some(SessionId::new()), 10).try_collect::<Vec<_>>().await.unwrap(), []);
+        let parts: Vec<_> = record.body(big, Body::Of(Direction::Response)).try_collect().await.unwrap();
+        bodies.push(parts.concat());
+        assert!(record.body(CallId::new(), Body::Of(Direction::Response)).try_next().await.unwrap().is_none());
+    }
+    assert_eq!((rows[0].len(), rows[0][0].received_bytes), (1, 2));
+    // ClickHouse has microseconds, the journal nanoseconds.
+    for row in &mut rows[1] {
+        row.opened = row.opened.truncate_to_microsecond();
+        row.closed = row.closed.map(OffsetDateTime::truncate_to_microsecond);
+    }
+    assert_eq!(rows[0], rows[1]);
+    assert!(bodies.iter().all(|body| *body == content));
     assert_eq!(raw(&warehouse, "SELECT sum(received_bytes) FROM connections").await, 2);
     assert_eq!(raw(&warehouse, "SELECT count() FROM denials").await, 1);
     assert_eq!(warehouse.chain_breaks(10).await.unwrap(), []);

@@ -7,21 +7,18 @@ use std::{
     path::Path,
 };
 
-use anyhow::Context as _;
 use chaperone_aws::Catalog;
-use chaperone_journal::{Kind, Reader};
 use chaperone_model::{CallIntent, ConnectionOpened, Decision, Event, Identity, Reason, Session, SessionId, Verdict};
 use chaperone_policy::{
     Approval, CallFacts, Egress, EgressKind, Engine, NeedReport, PolicyVersion, Principal, Ruling, body_bytes, is_retry,
 };
+use chaperone_query::EventFilter;
+use futures_util::TryStreamExt as _;
 use serde::Serialize;
 use time::OffsetDateTime;
 
 use super::Range;
-use crate::{
-    commands::{from_warehouse, recorded},
-    config::Config,
-};
+use crate::{commands, config::Config};
 
 /// What policies say of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -184,71 +181,30 @@ pub fn each(
     mut see: impl FnMut(Recorded, &Sessions) -> anyhow::Result<()>,
 ) -> anyhow::Result<()> {
     let config = Config::read(config)?;
-    if !warehouse {
-        return in_journal(recorded(&config), wanted, connections, see);
-    }
-    let mut sessions = Sessions::default();
-    from_warehouse(&config, async |warehouse| {
-        let names = ["session-started", "session-identified"];
-        warehouse.events(&names, None, |event| sessions.take(event)).await
-    })?;
-    let mut failed = None;
-    from_warehouse(&config, async |warehouse| {
-        let take = |event| {
+    // What is said of a session may be long before its calls.
+    let events = EventFilter {
+        names: if connections { vec!["call-intent", "connection-opened"] } else { vec!["call-intent"] },
+        since: wanted.since,
+        always: vec!["session-started", "session-identified"],
+    };
+    commands::query(&config, warehouse, async |record| {
+        let mut sessions = Sessions::default();
+        let mut events = record.events(events);
+        while let Some(event) = events.try_next().await? {
             let one = match event {
                 Event::CallIntent(intent) => Recorded::Call(intent),
                 Event::ConnectionOpened(opened) => Recorded::Connection(opened),
-                _ => return,
+                other => {
+                    sessions.take(other);
+                    continue;
+                }
             };
-            if failed.is_none() && wanted.wants(&one, &sessions) {
-                failed = see(one, &sessions).err();
+            if wanted.wants(&one, &sessions) {
+                see(one, &sessions)?;
             }
-        };
-        let names: &[&str] = if connections { &["call-intent", "connection-opened"] } else { &["call-intent"] };
-        warehouse.events(names, wanted.since, take).await
-    })?;
-    failed.map_or(Ok(()), Err)
-}
-
-/// … in a journal: all of it is read, since what is said of a session may be long before its calls.
-fn in_journal(
-    dir: &Path,
-    wanted: &Wanted,
-    connections: bool,
-    mut see: impl FnMut(Recorded, &Sessions) -> anyhow::Result<()>,
-) -> anyhow::Result<()> {
-    const CALL: &[u8] = br#"{"event":"call-intent""#;
-    const CONNECTION: &[u8] = br#"{"event":"connection-opened""#;
-    const SESSION: &[u8] = br#"{"event":"session-"#;
-    /// A record is written a moment after what it tells of.
-    const SLACK_US: u64 = 300_000_000;
-    let since = wanted.since.map_or(0, |at| u64::try_from(at.unix_timestamp()).unwrap_or(0).saturating_mul(1_000_000));
-    let mut sessions = Sessions::default();
-    let mut reader = Reader::open(dir).with_context(|| format!("reading the journal {}", dir.display()))?;
-    while let Some(record) = reader.next_record()? {
-        // Most of a journal is none of these: by their beginnings they are told apart for nothing.
-        let decided = record.payload.starts_with(CALL) || connections && record.payload.starts_with(CONNECTION);
-        let is_wanted = decided && record.head.time_us.saturating_add(SLACK_US) >= since;
-        if record.head.kind != Kind::Event || !(is_wanted || record.payload.starts_with(SESSION)) {
-            continue;
         }
-        let event = record
-            .event()
-            .map_err(|fault| anyhow::anyhow!("the journal {}: {fault:?}; run `chaperone verify`", dir.display()))?;
-        let one = match event {
-            Some(Event::CallIntent(intent)) => Recorded::Call(intent),
-            Some(Event::ConnectionOpened(opened)) => Recorded::Connection(opened),
-            Some(other) => {
-                sessions.take(other);
-                continue;
-            }
-            None => continue,
-        };
-        if wanted.wants(&one, &sessions) {
-            see(one, &sessions)?;
-        }
-    }
-    Ok(())
+        Ok(())
+    })
 }
 
 /// Decides recorded calls by policies that aren't in force.

@@ -7,7 +7,6 @@ use std::{
 };
 
 use anyhow::anyhow;
-use chaperone_journal::Exchange;
 use chaperone_model::{CallId, CallIntent, ConnectionId, ConnectionOpened, Decision, Reason, Verdict};
 use chaperone_policy::{NeedReport, PolicyReport, PolicyVersion, Truth};
 use serde_json::json;
@@ -17,7 +16,7 @@ use super::{
     recorded::{Judge, Recorded, Said, Sessions, Wanted, each, each_call},
 };
 use crate::{
-    commands::{from_warehouse, recorded},
+    commands,
     config::{Config, ConfigError},
     output::{clean, json_line},
 };
@@ -76,12 +75,8 @@ fn by(policies: &[String]) -> String {
 fn find(config: &Path, what: &Why) -> anyhow::Result<Option<(CallIntent, Sessions)>> {
     let read = Config::read(config)?;
     let call: CallId = what.call;
-    let found = if what.warehouse {
-        from_warehouse(&read, async |warehouse| warehouse.exchange(call).await)?.map(|exchange| exchange.intent)
-    } else {
-        Exchange::find(recorded(&read), call)?.map(|exchange| exchange.intent)
-    };
-    let Some(intent) = found else { return Ok(None) };
+    let found = commands::query(&read, what.warehouse, async |record| Ok(record.exchange(call).await?))?;
+    let Some(intent) = found.map(|exchange| exchange.intent) else { return Ok(None) };
     let mut own = Sessions::default();
     let range = Range { since: Some(intent.at), until: None, agent: None, warehouse: what.warehouse };
     each_call(config, what.warehouse, &Wanted::new(&range, &[intent.session]), |one, sessions| {

@@ -1,36 +1,31 @@
-//! What this host's journal can answer by itself, with the columns of the warehouse's views.
+//! What this host's journal can answer by itself, with the columns of ClickHouse's views.
 
 use std::{collections::BTreeMap, path::Path};
 
-use chaperone_journal::{CallFilter, CallRow, Calls, Commands, Connections, sessions};
+use chaperone_journal::{CallFilter, CallRow, Calls, Commands, Connections, JournalError, sessions};
 use chaperone_model::{SessionId, Verdict};
-use chaperone_warehouse::{Answer, Arguments, Question};
 use serde::Serialize;
 use serde_json::{Value, json};
 use time::{OffsetDateTime, macros::format_description};
 
-use crate::config::ConfigError;
+use crate::{Answer, Arguments, QueryError, Question};
 
 /// Whether the journal has what the question is about.
-pub fn can_answer(question: &Question) -> bool {
+pub(crate) fn can_answer(question: &Question) -> bool {
     ["denials_by_policy", "session_timeline", "what_did"].contains(&question.name)
 }
 
 /// Answers from the journal in `dir`.
-pub fn answer(question: &Question, arguments: &Arguments, dir: &Path) -> anyhow::Result<Answer> {
-    match (question.name, arguments.session) {
-        ("denials_by_policy", _) => denials_by_policy(arguments, dir),
-        ("what_did", _) => what_did(arguments, dir),
-        ("session_timeline", Some(session)) => timeline(SessionId::from_bytes(session.into_bytes()), dir),
-        (name, _) => Err(ConfigError(format!(
-            "only ClickHouse can answer `{name}`, which knows all hosts and their past: configure [warehouse], or ask \
-             what the journal has (`chaperone ask --list`)"
-        ))
-        .into()),
-    }
+pub(crate) fn answer(question: &Question, arguments: &Arguments, dir: &Path) -> Result<Answer, QueryError> {
+    Ok(match (question.name, arguments.session) {
+        ("denials_by_policy", _) => denials_by_policy(arguments, dir)?,
+        ("what_did", _) => what_did(arguments, dir)?,
+        ("session_timeline", Some(session)) => timeline(SessionId::from_bytes(session.into_bytes()), dir)?,
+        (name, _) => return Err(QueryError::NotHere(name)),
+    })
 }
 
-fn each_call(filter: CallFilter, dir: &Path, mut see: impl FnMut(CallRow)) -> anyhow::Result<()> {
+fn each_call(filter: CallFilter, dir: &Path, mut see: impl FnMut(CallRow)) -> Result<(), JournalError> {
     let mut calls = Calls::scan(dir, filter)?;
     while let Some(row) = calls.next_row()? {
         see(row);
@@ -50,7 +45,7 @@ struct Did {
     last_call: String,
 }
 
-fn what_did(arguments: &Arguments, dir: &Path) -> anyhow::Result<Answer> {
+fn what_did(arguments: &Arguments, dir: &Path) -> Result<Answer, JournalError> {
     let filter = CallFilter {
         agent: arguments.agent.clone(),
         since: Some(arguments.since),
@@ -93,7 +88,7 @@ fn what_did(arguments: &Arguments, dir: &Path) -> anyhow::Result<Answer> {
     Ok(made(columns, rows.collect()))
 }
 
-fn denials_by_policy(arguments: &Arguments, dir: &Path) -> anyhow::Result<Answer> {
+fn denials_by_policy(arguments: &Arguments, dir: &Path) -> Result<Answer, JournalError> {
     let filter = CallFilter {
         decision: Some(Verdict::Deny),
         since: Some(arguments.since),
@@ -139,7 +134,7 @@ fn denials_by_policy(arguments: &Arguments, dir: &Path) -> anyhow::Result<Answer
     Ok(made(columns, rows.collect()))
 }
 
-fn timeline(session: SessionId, dir: &Path) -> anyhow::Result<Answer> {
+fn timeline(session: SessionId, dir: &Path) -> Result<Answer, JournalError> {
     let mut rows = Vec::new();
     let mut note = |at: OffsetDateTime, what: &str, subject: String, detail: String, result: String, id: String| {
         rows.push((at, vec![moment(at), json!(what), json!(subject), json!(detail), json!(result), json!(id)]));
