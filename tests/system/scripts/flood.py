@@ -1,6 +1,7 @@
 """Tries to keep everybody else from the daemon: KIND SECONDS. Says `ready` when it has begun.
 
-KIND is one of: attributes (XML with very many), bodies (announced whole, sent byte by byte), heads (large ones over
+KIND is one of: busy (no flood: processes that compute for some milliseconds at a time and never
+speak to the daemon, one for each processor), attributes (XML with very many), bodies (announced whole, sent byte by byte), heads (large ones over
 HTTP/2, whose bodies never come), refusals (large bodies of requests by nobody's right), connections (as fast and as many
 as there may be).
 """
@@ -124,7 +125,20 @@ def connections():
         pass
 
 
-threads = {"attributes": 4, "bodies": 40, "heads": 24, "refusals": 4, "connections": 4}[kind]
+def busy():
+    loops = [os.fork() for _ in range(os.cpu_count())]
+    if 0 in loops:
+        while time.monotonic() < end:
+            until = time.monotonic() + 0.004
+            while time.monotonic() < until:
+                pass
+            time.sleep(0.0005)
+        os._exit(0)
+    for loop in loops:
+        os.waitpid(loop, 0)
+
+
+threads = {"busy": 1, "attributes": 4, "bodies": 40, "heads": 24, "refusals": 4, "connections": 4}[kind]
 running = [threading.Thread(target=again, args=[globals()[kind]], daemon=True) for _ in range(threads)]
 for thread in running:
     thread.start()

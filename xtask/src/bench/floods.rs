@@ -13,8 +13,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::{place, setup};
 
-/// What `flood.py` can do.
+/// The floods that `flood.py` can do.
 const KINDS: [&str; 5] = ["attributes", "bodies", "heads", "refusals", "connections"];
+/// … and what it does that is none: a process for each processor that computes for 4 ms, sleeps for half of one, and never
+/// speaks to the daemon. Linux lets whoever has just begun go on to the end of its slice, some milliseconds, however nice it
+/// is (EEVDF's `RUN_TO_PARITY`); so that is what any neighbour's work costs, a flood's client's too.
+const BUSY: &str = "busy";
 /// A thousand calls with large bodies that wait for a person, by `many_questions.py`: they aren't a flood, and cost others
 /// hardly anything.
 const QUESTIONS: &str = "questions";
@@ -33,6 +37,8 @@ const RATE: u32 = 100;
 const SECONDS: u32 = 10;
 /// How often as long the slowest hundredth of the victim's calls may take.
 const MOST_P99: f64 = 3.0;
+/// … or as what they take beside processes that only keep the processors busy, as floods' clients do, too.
+const MOST_P99_BUSY: f64 = 1.5;
 /// … beside calls that wait.
 const MOST_P99_WAITING: f64 = 1.1;
 /// The most that the daemon may ever hold, in MiB.
@@ -62,8 +68,10 @@ struct Flood {
 }
 
 impl Flood {
-    fn is_met(&self) -> bool {
-        self.flooded.failed == 0 && self.ratio() <= self.most() && self.peak_mib < MOST_MIB
+    fn is_met(&self, busy: &Latency) -> bool {
+        let is_quick =
+            self.ratio() <= self.most() || self.kind != QUESTIONS && self.flooded.p99_us <= busy.p99_us * MOST_P99_BUSY;
+        self.flooded.failed == 0 && is_quick && self.peak_mib < MOST_MIB
     }
 
     fn most(&self) -> f64 {
@@ -81,7 +89,7 @@ pub(super) fn run(json: bool) -> Result<()> {
     let lab = FloodLab::start()?;
     drop(ready);
     let mut floods = Vec::new();
-    for kind in KINDS {
+    for kind in [BUSY].into_iter().chain(KINDS) {
         eprintln!("bench: flood {kind}");
         floods.push(lab.flood(kind)?);
     }
@@ -124,12 +132,19 @@ fn print(floods: &[Flood]) {
         );
     }
     println!();
+    let Some((busy, floods)) = floods.split_first() else { return };
     for flood in floods {
-        let word = if flood.is_met() { "met   " } else { "MISSED" };
+        let word = if flood.is_met(&busy.flooded) { "met   " } else { "MISSED" };
+        let or = match flood.kind {
+            QUESTIONS => String::new(),
+            _ => format!(" or {MOST_P99_BUSY} × beside busy processors"),
+        };
         println!(
-            "{word} {}: none fails, p99 at most {} × idle, the daemon below {MOST_MIB} MiB",
+            "{word} {}: none fails, p99 at most {} × idle{or} ({:.2} × and {:.2} ×), the daemon below {MOST_MIB} MiB",
             flood.kind,
-            flood.most()
+            flood.most(),
+            flood.ratio(),
+            flood.flooded.p99_us / busy.flooded.p99_us,
         );
     }
 }
