@@ -17,13 +17,12 @@ use time::{Duration, OffsetDateTime};
 
 use crate::{
     HostKind, HostMatch, PathRules, Placeholder, RequestAuth, S3At, Signer, TokenField, VerifyError,
-    request_auth::{HeaderAuthority, single},
+    request_auth::{HeaderAuthority, X_AMZ_CONTENT_SHA256, single},
     sign::{Hashed, MAX_CLOCK_SKEW, check_hash, format_date, hex_is, parse_date},
 };
 
 /// AWS takes no more than a week.
 const MAX_EXPIRES: i64 = 7 * 24 * 60 * 60;
-const X_AMZ_CONTENT_SHA256: &str = "x-amz-content-sha256";
 const UNSIGNED: &str = "UNSIGNED-PAYLOAD";
 /// A query with more is none that a client made.
 const MAX_PAIRS: usize = 200;

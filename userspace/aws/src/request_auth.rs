@@ -2,10 +2,12 @@
 
 use chaperone_model::Payload;
 use http::{
-    HeaderMap,
-    header::{AUTHORIZATION, HOST},
+    HeaderMap, HeaderName,
+    header::{AUTHORIZATION, AsHeaderName, HOST},
     request::Parts,
 };
+
+pub(crate) const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 
 /// As many fields as a head may have: an object's metadata is a signed field each.
 const MAX_SIGNED_HEADERS: usize = 200;
@@ -219,7 +221,7 @@ pub(crate) fn check_names(signed_headers: &str) -> Result<(), &'static str> {
 
 /// How the payload is signed, by what the request says. `None` only when nothing of the request is signed.
 pub fn payload_shape(parts: &Parts) -> Payload {
-    match single(&parts.headers, "x-amz-content-sha256") {
+    match single(&parts.headers, X_AMZ_CONTENT_SHA256) {
         Some("UNSIGNED-PAYLOAD") => Payload::Unsigned,
         Some("STREAMING-UNSIGNED-PAYLOAD-TRAILER") => Payload::StreamingUnsignedTrailer,
         Some("STREAMING-AWS4-HMAC-SHA256-EVENTS") => Payload::EventStream,
@@ -231,8 +233,8 @@ pub fn payload_shape(parts: &Parts) -> Payload {
     }
 }
 
-/// The value of a field that may be there once.
-pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+/// The value of a field that may be there once. A name that is a [`HeaderName`] needn't be parsed.
+pub(crate) fn single(headers: &HeaderMap, name: impl AsHeaderName) -> Option<&str> {
     let mut values = headers.get_all(name).iter();
     match (values.next(), values.next()) {
         (Some(value), None) => value.to_str().ok(),
@@ -242,7 +244,7 @@ pub(crate) fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> 
 
 /// The host that the request is for, as it is signed: the Host field, or HTTP/2's `:authority`.
 pub(crate) fn host_field(parts: &Parts) -> Option<&str> {
-    single(&parts.headers, HOST.as_str())
+    single(&parts.headers, HOST)
         .or_else(|| if parts.headers.contains_key(HOST) { None } else { Some(parts.uri.authority()?.as_str()) })
 }
 

@@ -25,7 +25,7 @@ use crate::{
     AwsCredentials, Placeholder, TokenField,
     canonical::{AUTHORITY, HeaderForm, PathRules, write_head},
     chunked::ChunkKey,
-    request_auth::{HeaderAuthority, RequestAuth, host_field, payload_shape, single},
+    request_auth::{HeaderAuthority, RequestAuth, X_AMZ_CONTENT_SHA256, host_field, payload_shape, single},
 };
 
 /// How far the agent's clock may be from ours, as AWS allows.
@@ -37,7 +37,6 @@ pub const EMPTY_SHA256: [u8; 32] = [
     0xe4, 0x64, 0x9b, 0x93, 0x4c, 0xa4, 0x95, 0x99, 0x1b, 0x78, 0x52, 0xb8, 0x55,
 ];
 
-const X_AMZ_CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
 const X_AMZ_DATE: HeaderName = HeaderName::from_static("x-amz-date");
 const DATE_FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
     format_description!("[year][month][day]T[hour][minute][second]Z");
@@ -205,10 +204,10 @@ impl Signer {
                 });
             }
         };
-        if single(&parts.headers, placeholder.token_field().name().as_str()) != Some(placeholder.session_token()) {
+        if single(&parts.headers, placeholder.token_field().name()) != Some(placeholder.session_token()) {
             return Err(VerifyError::Token);
         }
-        let date = single(&parts.headers, X_AMZ_DATE.as_str()).ok_or(VerifyError::Date("no x-amz-date field"))?;
+        let date = single(&parts.headers, X_AMZ_DATE).ok_or(VerifyError::Date("no x-amz-date field"))?;
         check_time(date, header.date, now)?;
         let payload = payload(parts, body_sha256)?;
         self.verify_head(parts, header, date, payload, placeholder)
@@ -287,7 +286,7 @@ impl Signer {
         let place = (header.date, header.region, header.service);
         Some(ChunkKey {
             key: self.with_key(header.access_key_id, secret, place, hmac::Key::clone),
-            stamp: single(&parts.headers, X_AMZ_DATE.as_str())?.to_owned(),
+            stamp: single(&parts.headers, X_AMZ_DATE)?.to_owned(),
             scope,
             previous: hex::encode(header.signature),
         })
@@ -346,7 +345,7 @@ impl Signer {
 pub(crate) fn payload<'a>(parts: &'a Parts, body_sha256: Option<&'a [u8; 32]>) -> Result<Hashed<'a>, VerifyError> {
     Ok(match payload_shape(parts) {
         Payload::DeclaredHash => {
-            let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
+            let declared = single(&parts.headers, X_AMZ_CONTENT_SHA256)
                 .ok_or_else(|| VerifyError::Unsigned("x-amz-content-sha256".into()))?;
             check_hash(declared)?;
             if let Some(body) = body_sha256
@@ -460,7 +459,7 @@ pub(crate) fn prepare(
     match body_sha256 {
         Some(body) if shape == Payload::ImpliedHash => canonical.extend_from_slice(hex_of(body).as_bytes()),
         _ => {
-            let said = single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).ok_or(SignError::BodyNeeded)?;
+            let said = single(&parts.headers, X_AMZ_CONTENT_SHA256).ok_or(SignError::BodyNeeded)?;
             canonical.extend_from_slice(said.as_bytes());
         }
     }
@@ -486,13 +485,13 @@ pub(crate) fn push_names(out: &mut String, names: &[HeaderName]) {
 
 /// `x-amz-content-sha256` of a body whose chunks are signed, if it is of a kind that SigV4 has.
 fn streaming(parts: &Parts) -> Option<&str> {
-    single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str())
+    single(&parts.headers, X_AMZ_CONTENT_SHA256)
         .filter(|it| matches!(*it, "STREAMING-AWS4-HMAC-SHA256-PAYLOAD" | "STREAMING-AWS4-HMAC-SHA256-PAYLOAD-TRAILER"))
 }
 
 /// What to call another one.
 fn other_streaming(parts: &Parts) -> &'static str {
-    match single(&parts.headers, X_AMZ_CONTENT_SHA256.as_str()).unwrap_or_default() {
+    match single(&parts.headers, X_AMZ_CONTENT_SHA256).unwrap_or_default() {
         text if text.ends_with("-EVENTS") => "an event stream that is signed by SigV4A",
         text if text.contains("ECDSA") => "a body whose chunks are signed by SigV4A",
         _ => "an x-amz-content-sha256 that SigV4 has not",

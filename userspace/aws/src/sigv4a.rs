@@ -45,7 +45,7 @@ pub struct V4aAuth<'a> {
 impl<'a> V4aAuth<'a> {
     /// What the request says; an error when it can't be read.
     pub fn of(parts: &'a Parts) -> Result<Self, VerifyError> {
-        let field = single(&parts.headers, AUTHORIZATION.as_str()).unwrap_or_default();
+        let field = single(&parts.headers, AUTHORIZATION).unwrap_or_default();
         Self::read(field).map_err(VerifyError::Malformed)
     }
 
@@ -85,7 +85,7 @@ impl Signer {
         if authority.access_key_id != placeholder.access_key_id() {
             return Err(VerifyError::ForeignKey { access_key_id: authority.access_key_id.to_owned() });
         }
-        if single(&parts.headers, placeholder.token_field().name().as_str()) != Some(placeholder.session_token()) {
+        if single(&parts.headers, placeholder.token_field().name()) != Some(placeholder.session_token()) {
             return Err(VerifyError::Token);
         }
         if single(&parts.headers, "x-amz-region-set").is_none_or(str::is_empty) {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use chaperone_model::{Payload, Protocol};
 use http::{
-    HeaderMap, Method,
+    HeaderMap, HeaderName, Method,
     header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE},
     request::Parts,
 };
@@ -15,6 +15,7 @@ use super::{
     Candidate, DecodeError, Request,
     form::{Form, is_v2_of_simpledb},
     has_body,
+    markers::SMITHY_PROTOCOL,
     value::Budget,
 };
 use crate::{
@@ -24,6 +25,8 @@ use crate::{
     request_auth::{payload_shape, single},
     route::is_percent_encoded,
 };
+
+const API_VERSION: HeaderName = HeaderName::from_static("x-amz-api-version");
 
 /// Fields that may be there once: what they say decides how the rest is read.
 const ONCE: [&str; 9] = [
@@ -213,10 +216,10 @@ pub(super) fn check(
     let media = Media::of(&parts.headers);
     let has = |name: &str| parts.headers.contains_key(name);
     check_framing(candidate, parts)?;
-    if has("smithy-protocol") && *protocol != Protocol::RpcV2Cbor {
+    if parts.headers.contains_key(SMITHY_PROTOCOL) && *protocol != Protocol::RpcV2Cbor {
         return Err(refused("carries", "smithy-protocol", "which its operation isn't named by"));
     }
-    if let Some(version) = parts.headers.get("x-amz-api-version")
+    if let Some(version) = parts.headers.get(API_VERSION)
         && service.api_version.is_some_and(|of_service| version != of_service)
     {
         return Err(refused("carries", "x-amz-api-version", "of another version than the service's"));
@@ -454,7 +457,7 @@ fn check_copy_source(source: &str) -> Result<(), DecodeError> {
 /// Fields of AWS's that the operation has no member for.
 pub(super) fn check_fields(candidate: &Candidate, headers: &HeaderMap, budget: &mut Budget) {
     let structure = candidate.service.structure(candidate.operation.input);
-    for name in headers.keys().map(http::HeaderName::as_str).filter(|name| name.starts_with("x-amz")) {
+    for name in headers.keys().map(HeaderName::as_str).filter(|name| name.starts_with("x-amz")) {
         if COMMON.contains(&name) || name.starts_with("x-amz-checksum-") {
             continue;
         }

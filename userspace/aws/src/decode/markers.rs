@@ -1,10 +1,13 @@
 //! Where a request names its operation, in the protocols that don't route by path.
 
 use chaperone_model::Protocol;
-use http::{Method, request::Parts};
+use http::{HeaderName, Method, request::Parts};
 
 use super::{Candidate, DecodeError, Request, envelope::Media, form};
 use crate::{catalog::Service, request_auth::single};
+
+const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
+pub(super) const SMITHY_PROTOCOL: HeaderName = HeaderName::from_static("smithy-protocol");
 
 /// What names the operation in the protocols that don't route by path. A request with two different ones is refused,
 /// because it depends on the service which one counts.
@@ -18,12 +21,12 @@ impl<'a> Markers<'a> {
     /// `forms`: a service that speaks a form-encoded protocol is among the candidates.
     pub fn of(request: &'a Request<'a>, forms: bool) -> Result<Self, DecodeError> {
         let Parts { method, headers, uri, .. } = request.parts;
-        let target = match headers.get_all("x-amz-target").iter().count() {
+        let target = match headers.get_all(TARGET).iter().count() {
             0 => None,
-            1 => Some(single(headers, "x-amz-target").ok_or(DecodeError::Contradiction("X-Amz-Target is not ASCII"))?),
+            1 => Some(single(headers, TARGET).ok_or(DecodeError::Contradiction("X-Amz-Target is not ASCII"))?),
             _ => return Err(DecodeError::Contradiction("X-Amz-Target comes twice")),
         };
-        let rpc = match single(headers, "smithy-protocol") {
+        let rpc = match single(headers, SMITHY_PROTOCOL) {
             Some("rpc-v2-cbor") => {
                 let named = uri.path().strip_prefix("/service/").and_then(|rest| rest.split_once("/operation/"));
                 // One segment each, written plainly.
@@ -33,7 +36,7 @@ impl<'a> Markers<'a> {
                 let named = named.filter(|(service, operation)| plain(service) && plain(operation));
                 Some(named.ok_or(DecodeError::Contradiction("smithy-protocol without the path of an operation"))?)
             }
-            None if !headers.contains_key("smithy-protocol") => None,
+            None if !headers.contains_key(SMITHY_PROTOCOL) => None,
             _ => return Err(DecodeError::Contradiction("smithy-protocol is none that AWS's services speak")),
         };
         let in_query = forms && request.query.get("Action").is_some();

@@ -150,7 +150,7 @@ pub(crate) fn mantle(
 
 /// The key in `x-api-key`, as the bearer token that it is, if there is no other authority.
 pub(crate) fn bearer_of_api_key(parts: &mut Parts) {
-    let Some(key) = single(&parts.headers, API_KEY.as_str()) else { return };
+    let Some(key) = single(&parts.headers, API_KEY) else { return };
     if parts.headers.contains_key(http::header::AUTHORIZATION) {
         return;
     }

@@ -103,14 +103,13 @@ impl Signed {
     /// Takes the `Authorization` field of version 2 out of the head. `bucket` is as above.
     pub(super) fn take_field(parts: &mut Parts, query: &Query, bucket: Option<&str>) -> Result<Self, VerifyError> {
         const UNREADABLE: VerifyError = VerifyError::Malformed("a Signature Version 2 that can't be read");
-        let field = single(&parts.headers, AUTHORIZATION.as_str()).ok_or(UNREADABLE)?;
+        let field = single(&parts.headers, AUTHORIZATION).ok_or(UNREADABLE)?;
         let (id, signature) =
             field.strip_prefix("AWS ").and_then(|rest| rest.trim().split_once(':')).ok_or(UNREADABLE)?;
         let (access_key_id, signature) = (id.to_owned(), STANDARD.decode(signature).map_err(|_| UNREADABLE)?);
         // The field of AWS's own, where there is one, is signed among its like, and the other one isn't.
         let dated = single(&parts.headers, "x-amz-date");
-        let signed =
-            if parts.headers.contains_key("x-amz-date") { None } else { single(&parts.headers, DATE.as_str()) };
+        let signed = if parts.headers.contains_key("x-amz-date") { None } else { single(&parts.headers, DATE) };
         let at = dated.or(signed).and_then(date_of).ok_or(VerifyError::Date("no Date, or one that can't be read"))?;
         let canonical = canonical(parts, query, bucket, signed.unwrap_or_default())?;
         let token = single(&parts.headers, "x-amz-security-token").map(str::to_owned);

@@ -382,14 +382,17 @@ fn needs_http2(headers: &HeaderMap) -> bool {
     })
 }
 
+const CONTENT_SHA256: HeaderName = HeaderName::from_static("x-amz-content-sha256");
+const DECODED_LENGTH: HeaderName = HeaderName::from_static("x-amz-decoded-content-length");
+
 fn declared_hash(headers: &HeaderMap) -> Option<[u8; 32]> {
     let mut hash = [0; 32];
-    hex::decode_to_slice(headers.get("x-amz-content-sha256")?.as_bytes(), &mut hash).ok()?;
+    hex::decode_to_slice(headers.get(CONTENT_SHA256)?.as_bytes(), &mut hash).ok()?;
     Some(hash)
 }
 
 fn decoded_length(headers: &HeaderMap) -> Option<u64> {
-    headers.get("x-amz-decoded-content-length")?.to_str().ok()?.parse().ok()
+    headers.get(DECODED_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 /// A token without a signature is nobody's authority, and a token of the session's goes on as the real one.
