@@ -59,6 +59,15 @@ pub fn oidc_provider() -> Result<PathBuf> {
     Ok(folder)
 }
 
+/// Installs what takes pictures of Superset's dashboards, and says in which folder it is.
+pub fn superset() -> Result<PathBuf> {
+    let folder = place::target()?.join("lab/clients/superset");
+    packages_but(&NODE, &["npm", "node"])?;
+    packages(&[Package { name: "chromium", why: "looks at Superset's dashboards", shows: "/usr/bin/chromium" }])?;
+    npm(&place::root().join("tests/system/clients/superset"), &folder, &["shots.mjs"], "a browser's driver, 10 MB")?;
+    Ok(folder)
+}
+
 fn install_oidc(sources: &Path, folder: &Path) -> Result<()> {
     npm(sources, folder, &["provider.mjs"], "an OpenID provider, 4 MB")?;
     copy_shared(sources, folder)

@@ -1,9 +1,11 @@
-//! `cargo xtask dashboards`: Grafana's dashboards and alert rules, from one source.
+//! `cargo xtask dashboards`: dashboards for Grafana and for Superset, and Grafana's alert rules, from one source.
 //!
 //! For Grafana's ClickHouse data source by Grafana Labs (`grafana-clickhouse-datasource`). Every panel's title is the
 //! question that it answers. The queries are run against a ClickHouse by a test of `chaperone-warehouse`.
 
 mod alerting;
+mod superset;
+mod trial;
 
 use std::{fs, path::PathBuf};
 
@@ -19,6 +21,13 @@ pub struct Options {
     /// Change nothing; fail unless the files are what would be written.
     #[arg(long)]
     check: bool,
+    /// Import them into a real Superset over a month of generated calls, and take a picture of each into this folder. It
+    /// takes some minutes the first time, and 1.5 GB.
+    #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
+    superset: Option<PathBuf>,
+    /// … and leave Superset there to be looked at.
+    #[arg(long, requires = "superset")]
+    serve: bool,
 }
 
 /// How a panel shows its answer.
@@ -281,6 +290,9 @@ const DASHBOARDS: &[Dashboard] = &[
 
 /// Writes the files, or checks them.
 pub fn run(options: &Options) -> Result<()> {
+    if let Some(folder) = &options.superset {
+        return trial::run(folder, options.serve);
+    }
     for (path, text) in files()? {
         let there = fs::read_to_string(&path).unwrap_or_default();
         if same(&there, &text) {
@@ -309,7 +321,12 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
     };
     let text = serde_json::to_string_pretty(&alerting::file()).context("writing the alert rules as JSON")?;
     let alerts = (folder.join("provisioning/alerting/chaperone.json"), text + "\n");
-    DASHBOARDS.iter().map(file).chain([Ok(alerts)]).collect()
+    let import = place::root().join("dashboards/superset");
+    let superset = superset::files().into_iter().map(|(path, value)| {
+        let text = serde_json::to_string_pretty(&value).context("writing a file for Superset")?;
+        Ok((import.join(path), text + "\n"))
+    });
+    DASHBOARDS.iter().map(file).chain([Ok(alerts)]).chain(superset).collect()
 }
 
 fn source() -> Value {

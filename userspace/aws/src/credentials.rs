@@ -200,6 +200,16 @@ impl CredentialSource {
         self.0.lock().credentials.as_ref()?.account().map(Arc::from)
     }
 
+    /// The role that they are of; `None` for the daemon's own.
+    pub fn role(&self) -> Option<&str> {
+        self.0.role.as_deref()
+    }
+
+    /// When those that are used now end; `None` before there are any, and for keys of a user.
+    pub fn expiry(&self) -> Option<SystemTime> {
+        self.0.lock().credentials.as_ref()?.expiry()
+    }
+
     /// Credentials that are valid now.
     pub async fn get(&self) -> Result<Arc<AwsCredentials>, CredentialsError> {
         let now = SystemTime::now();

@@ -1,10 +1,13 @@
 //! What a request's head says.
 
 use http::{
-    HeaderMap,
+    HeaderMap, HeaderName,
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
     request::Parts,
 };
+
+/// What tells RPC protocols apart that have the operation in their path.
+pub(crate) const SMITHY_PROTOCOL: HeaderName = HeaderName::from_static("smithy-protocol");
 
 /// Whether a body is announced. (Over HTTP/2 a body need not be: then it may be there.)
 pub(crate) fn announces_body(parts: &Parts) -> bool {

@@ -78,6 +78,16 @@ pub fn read(
         kind: Kind::Gauge,
         values: vec![(vec![], seconds(ca_expires))],
     });
+    let expiries = shared.generation().lending.expiries();
+    all.push(Metric {
+        name: "credentials_expiry_timestamp_seconds",
+        help: "When the credentials end that calls are signed with, in seconds since 1970: of each role, and the daemon's own",
+        kind: Kind::Gauge,
+        values: expiries
+            .into_iter()
+            .map(|(role, expiry)| (vec![("role", role)], seconds(OffsetDateTime::from(expiry))))
+            .collect(),
+    });
     all.push(Metric {
         name: "build_info",
         help: "1, with the version as a label",

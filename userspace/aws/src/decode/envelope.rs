@@ -15,12 +15,11 @@ use super::{
     Candidate, DecodeError, Request,
     form::{Form, is_v2_of_simpledb},
     has_body,
-    markers::SMITHY_PROTOCOL,
     value::Budget,
 };
 use crate::{
     catalog::{Location, Service},
-    head::announces_body,
+    head::{SMITHY_PROTOCOL, announces_body},
     host::{HostKind, HostMatch},
     request_auth::{payload_shape, single},
     route::is_percent_encoded,

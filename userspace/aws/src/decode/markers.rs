@@ -4,10 +4,9 @@ use chaperone_model::Protocol;
 use http::{HeaderName, Method, request::Parts};
 
 use super::{Candidate, DecodeError, Request, envelope::Media, form};
-use crate::{catalog::Service, request_auth::single};
+use crate::{catalog::Service, head::SMITHY_PROTOCOL, request_auth::single};
 
 const TARGET: HeaderName = HeaderName::from_static("x-amz-target");
-pub(super) const SMITHY_PROTOCOL: HeaderName = HeaderName::from_static("smithy-protocol");
 
 /// What names the operation in the protocols that don't route by path. A request with two different ones is refused,
 /// because it depends on the service which one counts.

@@ -1,8 +1,9 @@
 //! Whose authority an agent's calls are made by, and how far it reaches.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Weak},
+    time::SystemTime,
 };
 
 use chaperone_aws::{CredentialSource, Role, Sts};
@@ -86,6 +87,18 @@ impl CredentialBroker {
     /// The daemon's own credentials.
     pub fn own(&self) -> &CredentialSource {
         &self.own
+    }
+
+    /// When the credentials end that are in use, by their roles' ARNs: the earliest of each. The daemon's own are `own`.
+    pub fn expiries(&self) -> BTreeMap<String, SystemTime> {
+        let sources: Vec<_> = self.sources.lock().values().filter_map(Weak::upgrade).collect();
+        let mut all = BTreeMap::new();
+        for source in sources.iter().map(Arc::as_ref).chain([&self.own]) {
+            let Some(expiry) = source.expiry() else { continue };
+            let earliest = all.entry(source.role().unwrap_or("own").to_owned()).or_insert(expiry);
+            *earliest = expiry.min(*earliest);
+        }
+        all
     }
 
     /// What a session without an identity is lent.
