@@ -25,6 +25,9 @@ pub struct Options {
     /// takes some minutes the first time, and 1.5 GB.
     #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
     superset: Option<PathBuf>,
+    /// … over this ClickHouse, which `cargo xtask warehouse fill` has filled, instead of one of its own.
+    #[arg(long, requires = "superset", value_name = "HOST:PORT")]
+    clickhouse: Option<String>,
     /// … and leave Superset there to be looked at.
     #[arg(long, requires = "superset")]
     serve: bool,
@@ -289,9 +292,14 @@ const DASHBOARDS: &[Dashboard] = &[
 ];
 
 /// Writes the files, or checks them.
+/// Serves them in a Superset, until it is interrupted.
+pub fn serve() -> Result<()> {
+    trial::run(&place::target()?.join("superset/pictures"), None, true)
+}
+
 pub fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.superset {
-        return trial::run(folder, options.serve);
+        return trial::run(folder, options.clickhouse.as_deref(), options.serve);
     }
     for (path, text) in files()? {
         let there = fs::read_to_string(&path).unwrap_or_default();

@@ -16,7 +16,7 @@ use clap::{Args, ValueEnum};
 use serde_json::Value;
 
 use self::people::People;
-use crate::{clients, lab, place, setup, warehouse};
+use crate::{clients, dashboards, lab, place, setup, warehouse};
 
 /// Arguments of `cargo xtask demo`.
 #[derive(Args, Debug)]
@@ -31,6 +31,9 @@ pub struct Options {
     /// sessions, and answer the questions of docs/queries.md.
     #[arg(long)]
     dashboards: bool,
+    /// … and after it serve Superset's dashboards over such a month, until it is interrupted. 1.5 GB, the first time.
+    #[arg(long, requires = "dashboards")]
+    superset: bool,
 }
 
 /// A coding agent that the demo can show.
@@ -73,7 +76,7 @@ pub fn run(options: &Options) -> Result<()> {
     if !options.keep {
         running.lab.down(false)?;
     }
-    shown
+    shown.and_then(|()| if options.superset { dashboards::serve() } else { Ok(()) })
 }
 
 /// Makes the machine ready. Where nothing is built yet, npm and the coding agent come over the network while the compiler

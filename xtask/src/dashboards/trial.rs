@@ -41,8 +41,9 @@ struct Trial {
     venv: PathBuf,
 }
 
-/// Takes a picture of each dashboard into `pictures`; with `serve` leaves Superset there until it is interrupted.
-pub fn run(pictures: &Path, serve: bool) -> Result<()> {
+/// Takes a picture of each dashboard into `pictures`, over the ClickHouse at `filled`, or one of its own with a month of
+/// calls; with `serve` leaves Superset there until it is interrupted.
+pub fn run(pictures: &Path, filled: Option<&str>, serve: bool) -> Result<()> {
     let ready = setup::lab()?;
     let target = place::target()?;
     let trial = Trial { folder: target.join("superset"), venv: target.join("superset/venv") };
@@ -50,9 +51,14 @@ pub fn run(pictures: &Path, serve: bool) -> Result<()> {
     setup::python(&trial.venv, REQUIREMENTS, "Superset, 830 MB")?;
     let browser = clients::superset()?;
     let data = tempfile::tempdir().context("making a folder for ClickHouse")?;
-    let (address, _clickhouse) = clickhouse(&ready.venv, data.path())?;
-    eprintln!("superset: a month of 50 agents, into ClickHouse at {address}");
-    fill(&ready.bin, data.path(), &address)?;
+    let (address, _clickhouse) = if let Some(address) = filled {
+        (address.to_owned(), None)
+    } else {
+        let (address, running) = clickhouse(&ready.venv, data.path())?;
+        eprintln!("superset: a month of 50 agents, into ClickHouse at {address}");
+        fill(&ready.bin, data.path(), &address)?;
+        (address, Some(running))
+    };
     eprintln!("superset: importing the dashboards");
     trial.make(data.path(), &address)?;
     let port = free_port()?;
