@@ -247,6 +247,9 @@ fn metrics_and_status_tell_what_happened() {
         metrics.contains("chaperone_requests_total 1.0") || metrics.contains("chaperone_requests_total 1\n"),
         "{metrics}"
     );
+    let labels = "decision=\"allow\",outcome=\"completed\",status=\"2xx\"";
+    let is_counted = |line: &str| line.starts_with("chaperone_calls_total{") && line.contains("service=\"s3\"");
+    assert!(metrics.lines().any(|line| is_counted(line) && line.contains(labels)), "{metrics}");
     let status: serde_json::Value = serde_json::from_str(&lab.operator_ok("chaperone status --json")).unwrap();
     assert_eq!(status["requests"], 1);
     lab.operator_ok("chaperone doctor");

@@ -3,7 +3,8 @@
 use chaperone_approvals::messages::LaneStatus;
 use chaperone_capture::Counters;
 use chaperone_console::{Kind, Metric};
-use chaperone_proxy::DataPlane;
+use chaperone_model::OutcomeStatus;
+use chaperone_proxy::{CallLabels, Calls, DataPlane};
 use chaperone_warehouse::ShipperStatus;
 use time::OffsetDateTime;
 
@@ -56,6 +57,7 @@ pub fn read(
         counter("requests_unrecorded", "Requests refused because they could not be recorded", metrics.unrecorded.get()),
         counter("commands_undigested", "Commands recorded without the digest of their file", metrics.undigested.get()),
     ];
+    all.push(calls(&metrics.calls));
     for (name, help, durations) in [
         (
             "call_duration_seconds",
@@ -197,6 +199,37 @@ fn unshipped_age(status: &ShipperStatus, now: OffsetDateTime) -> f64 {
 
 fn seconds(at: OffsetDateTime) -> f64 {
     (at - OffsetDateTime::UNIX_EPOCH).as_seconds_f64()
+}
+
+/// Calls by service, decision and class of status.
+fn calls(calls: &Calls) -> Metric {
+    let value = |(labels, count): (CallLabels, u64)| {
+        let decision = if labels.outcome == OutcomeStatus::Denied { "deny" } else { "allow" };
+        let outcome = match labels.outcome {
+            OutcomeStatus::Completed => "completed",
+            OutcomeStatus::Denied => "denied",
+            OutcomeStatus::Aborted => "aborted",
+            OutcomeStatus::Failed => "failed",
+            OutcomeStatus::Interrupted => "interrupted",
+        };
+        let service = if labels.service.is_empty() { "none" } else { labels.service };
+        let status = if labels.status_class == 0 { "none".to_owned() } else { format!("{}xx", labels.status_class) };
+        let labels = vec![
+            ("service", service.to_owned()),
+            ("decision", decision.to_owned()),
+            ("outcome", outcome.to_owned()),
+            ("status", status),
+        ];
+        (labels, float(count))
+    };
+    let mut values: Vec<_> = calls.get().into_iter().map(value).collect();
+    values.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Metric {
+        name: "calls",
+        help: "Calls that are over, by service, decision, how they ended and the class of their status",
+        kind: Kind::Counter,
+        values,
+    }
 }
 
 fn counter(name: &'static str, help: &'static str, value: u64) -> Metric {

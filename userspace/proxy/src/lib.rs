@@ -33,7 +33,7 @@ pub use generation::{Generation, Settings};
 pub use identities::{AgentIdentity, Identities, IdentitySettings, IdentityState};
 pub use limits::Limits;
 pub use masking::{MaskingSettings, OnError, Placeholders};
-pub use metrics::{Count, Durations, Gauge, Metrics, OverShare, Shared};
+pub use metrics::{CallLabels, Calls, Count, Durations, Gauge, Metrics, OverShare, Shared};
 pub use session_vault::VaultLimits;
 pub use stops::{Stop, Stopped, Stops, StopsError};
 pub use upstream::credential_broker::{CredentialBroker, Rule, SigningIdentity};

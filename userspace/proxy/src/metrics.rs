@@ -5,6 +5,9 @@ use std::sync::{
     atomic::{AtomicU64, Ordering},
 };
 
+use chaperone_model::OutcomeStatus;
+use foldhash::HashMap;
+use parking_lot::Mutex;
 use prometheus_client::metrics::histogram::Histogram;
 
 /// A number that only grows.
@@ -82,6 +85,33 @@ impl Durations {
     }
 }
 
+/// What a call is counted by. All of it is from lists of ours: an agent can't make new ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct CallLabels {
+    /// botocore's name of the service, as the host tells; empty for a name under `proxy.inspect`.
+    pub service: &'static str,
+    /// How it ended.
+    pub outcome: OutcomeStatus,
+    /// The first digit of the status that AWS, or the daemon, answered with; 0 without an answer.
+    pub status_class: u8,
+}
+
+/// Calls that are over.
+#[derive(Debug, Default)]
+pub struct Calls(Mutex<HashMap<CallLabels, u64>>);
+
+impl Calls {
+    pub(crate) fn count(&self, service: &'static str, outcome: OutcomeStatus, status: Option<u16>) {
+        let status_class = u8::try_from(status.unwrap_or_default() / 100).unwrap_or_default();
+        *self.0.lock().entry(CallLabels { service, outcome, status_class }).or_default() += 1;
+    }
+
+    /// How many there were, by what they are counted by.
+    pub fn get(&self) -> Vec<(CallLabels, u64)> {
+        self.0.lock().iter().map(|(labels, count)| (*labels, *count)).collect()
+    }
+}
+
 /// What agents share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 #[serde(rename_all = "kebab-case")]
@@ -132,6 +162,8 @@ pub struct Metrics {
     pub metadata: Count,
     /// Requests on opened connections.
     pub requests: Count,
+    /// Those that are over.
+    pub calls: Calls,
     /// Requests refused by policy or because they can't be trusted.
     pub denied: Count,
     /// Requests refused because they could not be recorded.
@@ -156,6 +188,7 @@ impl Default for Metrics {
             passed: Count::default(),
             metadata: Count::default(),
             requests: Count::default(),
+            calls: Calls::default(),
             denied: Count::default(),
             unrecorded: Count::default(),
             undigested: Count::default(),

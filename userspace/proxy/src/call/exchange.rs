@@ -224,6 +224,7 @@ impl Exchange {
             Some(facts) => (Some(facts.status), facts.head, facts.aws_request_id, facts.error_code, facts.ttfb_us),
             None => (None, None, None, None, None),
         };
+        self.connection.plane.metrics.calls.count(self.service, outcome, status);
         let whole = outcome == OutcomeStatus::Completed && digest.is_some() && !cut;
         let bytes = digest.as_ref().map(|digest| digest.bytes);
         let early = "AWS answered before it had read the whole request";
