@@ -4,6 +4,7 @@
 //! question that it answers. The queries are run against a ClickHouse by a test of `chaperone-warehouse`.
 
 mod alerting;
+mod daemon;
 mod superset;
 mod trial;
 
@@ -334,7 +335,9 @@ fn files() -> Result<Vec<(PathBuf, String)>> {
         let text = serde_json::to_string_pretty(&value).context("writing a file for Superset")?;
         Ok((import.join(path), text + "\n"))
     });
-    DASHBOARDS.iter().map(file).chain([Ok(alerts)]).chain(superset).collect()
+    let text = serde_json::to_string_pretty(&daemon::rendered()).context("writing a dashboard as JSON")?;
+    let daemon = (folder.join("daemon.json"), text + "\n");
+    DASHBOARDS.iter().map(file).chain([Ok(alerts), Ok(daemon)]).chain(superset).collect()
 }
 
 fn source() -> Value {
