@@ -8,13 +8,13 @@ mod daemon;
 mod superset;
 mod trial;
 
-use std::{fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
 use serde_json::{Value, json};
 
-use crate::place;
+use crate::{place, setup};
 
 /// Arguments of `cargo xtask dashboards`.
 #[derive(Args, Debug)]
@@ -22,6 +22,9 @@ pub struct Options {
     /// Change nothing; fail unless the files are what would be written.
     #[arg(long)]
     check: bool,
+    /// Read Grafana's by the types of its own foundation SDK, which are made from its schema.
+    #[arg(long, conflicts_with_all = ["check", "superset"])]
+    schema: bool,
     /// Import them into a real Superset over a month of generated calls, and take a picture of each into this folder. It
     /// takes some minutes the first time, and 1.5 GB.
     #[arg(long, value_name = "FOLDER", conflicts_with = "check")]
@@ -302,6 +305,9 @@ pub fn run(options: &Options) -> Result<()> {
     if let Some(folder) = &options.superset {
         return trial::run(folder, options.clickhouse.as_deref(), options.serve);
     }
+    if options.schema {
+        return schema();
+    }
     for (path, text) in files()? {
         let there = fs::read_to_string(&path).unwrap_or_default();
         if same(&there, &text) {
@@ -317,6 +323,17 @@ pub fn run(options: &Options) -> Result<()> {
 }
 
 /// Whether both say the same: in which order members stand depends on what else serde_json is built for.
+/// Whether Grafana's own types know all that its dashboards say.
+fn schema() -> Result<()> {
+    setup::root_user()?;
+    let venv = place::target()?.join("grafana-sdk");
+    setup::python(&venv, "grafana-requirements.txt", "Grafana's foundation SDK, 30 MB")?;
+    let of_grafana = |(path, _): &(PathBuf, String)| path.parent().is_some_and(|folder| folder.ends_with("grafana"));
+    let files: Vec<_> = files()?.into_iter().filter(of_grafana).map(|(path, _)| path).collect();
+    let script = place::root().join("xtask/python/grafana_schema.py");
+    setup::run(Command::new(venv.join("bin/python")).arg(script).args(files))
+}
+
 fn same(one: &str, other: &str) -> bool {
     let [one, other] = [one, other].map(|text| serde_json::from_str::<Value>(text).ok());
     one.is_some() && one == other
@@ -382,7 +399,7 @@ fn rendered(dashboard: &Dashboard) -> Value {
 fn variables(more: &[&str]) -> Vec<Value> {
     let asked = |name: &str, label: &str, sql: &str| {
         json!({
-            "type": "query", "name": name, "label": label, "datasource": source(), "query": sql, "definition": sql,
+            "type": "query", "name": name, "label": label, "datasource": source(), "query": sql,
             "refresh": 2, "multi": true, "includeAll": true, "current": { "text": ["All"], "value": ["$__all"] },
             "options": [], "sort": 1, "hide": 0,
         })

@@ -113,7 +113,7 @@ pub(super) fn rendered() -> Value {
             {
                 "type": "query", "name": "instance", "label": "Host", "datasource": source(), "multi": true,
                 "includeAll": true, "query": "label_values(chaperone_build_info, instance)",
-                "definition": "label_values(chaperone_build_info, instance)", "refresh": 2, "sort": 1, "hide": 0,
+                "refresh": 2, "sort": 1, "hide": 0,
                 "current": { "text": ["All"], "value": ["$__all"] }, "options": [],
             },
         ] },

@@ -87,7 +87,9 @@ fn templated(sql: &str) -> String {
         "{{% if from_dttm %}}parseDateTimeBestEffort('{{{{ from_dttm }}}}'){{% else %}}now() - INTERVAL {USUAL_DAYS} DAY{{% endif %}}"
     );
     let until = "{% if to_dttm %}parseDateTimeBestEffort('{{ to_dttm }}'){% else %}now(){% endif %}";
-    let session = "{{ (filter_values('session', remove_filter=True) or ['00000000-0000-0000-0000-000000000000'])[0] }}";
+    // By `where_in`, which quotes it: whoever may set a filter must not be able to write SQL by it.
+    let session =
+        "{{ (filter_values('session', remove_filter=True) or ['00000000-0000-0000-0000-000000000000'])[:1]|where_in }}";
     let mut sql = sql.replace("{bounds}", super::BOUNDS).replace("{span}", super::SPAN);
     for name in ["tenant", "agent"] {
         sql = sql.replace(&format!("{name} IN (${{{name}:singlequote}})"), &among(name, name));
@@ -97,9 +99,7 @@ fn templated(sql: &str) -> String {
         sql = sql.replace(&format!("$__timeFilter({column})"), &bounded);
         sql = sql.replace(&format!("$__timeInterval({column})"), &format!("toStartOfHour({column})"));
     }
-    sql.replace("$__fromTime", &from)
-        .replace("$__toTime", until)
-        .replace("${session:singlequote}", &format!("'{session}'"))
+    sql.replace("$__fromTime", &from).replace("$__toTime", until).replace("${session:singlequote}", session)
 }
 
 /// The names of what a query selects, in order.
@@ -327,6 +327,10 @@ mod tests {
         for (path, file) in files() {
             let text = file.to_string();
             assert!(!text.contains("$__") && !text.contains("${") && !text.contains("{bounds}"), "{path}");
+            // What a filter says is quoted wherever it stands in SQL; the times are Superset's own.
+            for inserted in text.split("{{").skip(1).filter_map(|it| it.split("}}").next()) {
+                assert!(inserted.trim_end().ends_with("where_in") || inserted.contains("_dttm"), "{path}: {inserted}");
+            }
             if let Some(params) = file.get("params").filter(|it| it.is_object()) {
                 assert!(params["viz_type"].is_string(), "{path}");
             }
